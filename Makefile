@@ -1,0 +1,61 @@
+# Everything lives in .venv, made by whichever Python PYTHON names. `make demo` and `make test` need nothing done before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
+SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
+
+# Debian packages: installed where that is allowed, else the command that is missing is named.
+define get
+{ if [ "$$(id -u)" = 0 ]; \
+	then apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(1); \
+	else echo "something is not installed; run: sudo apt-get install -y --no-install-recommends $(1)" >&2; false; \
+fi || exit 1; }
+endef
+
+.PHONY: install demo test quick lint bench clean servers
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Marquee needs Python 3.11 or later; set PYTHON to one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call get,python3-venv)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,test]'
+	@touch $@
+
+demo: install
+	$(BIN)/marquee demo
+
+test: lint servers
+	REQUIRE_SERVERS=1 $(BIN)/pytest
+
+quick: install
+	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/marquee bench ingest
+	$(BIN)/marquee bench slates
+
+# What the tests run on; a service that came with it is not left running.
+servers:
+	@missing=; for need in $(SERVERS); do \
+		command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	test -z "$$missing" || $(call get,$$missing); \
+	case "$$missing" in *redis-server*) \
+		test ! -d /run/systemd/system || systemctl disable --quiet --now redis-server;; \
+	esac
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache marquee-report
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,340 @@
+"""From a history to candidates: the taste vector, and the union of what four sources propose.
+
+Sources are the vector search, the neighbour lists of the latest items, what is trending and what is new. `gather` makes
+one list per position with more than is wanted; the caller finds out which of those the person has seen or must not
+see, and `keep` takes the first that remain.
+
+A *position* is a state of one user, P of them; histories are item rows, latest first, -1 padded, with a weight per
+item: 1 for what the person wanted, 0 for what says nothing about taste (skipped, disliked). The k-th latest wanted item
+counts `decay^(k-1)`. Rows beyond the snapshot's are passed over.
+"""
+
+from enum import IntFlag
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.jit import kernel
+
+Rows = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+class Proposed(IntFlag):
+    """Which sources proposed a candidate, as bits."""
+
+    vector = 1
+    neighbours = 2
+    trending = 4
+    fresh = 8
+
+
+_VECTOR, _NEIGHBOURS, _TRENDING, _FRESH = (int(bit) for bit in Proposed)
+_SHARED = _TRENDING | _FRESH
+_FLOOR = 1e-9
+"""Retrieval score of what only the shared lists propose; below any score of the other sources."""
+
+VECTOR_SHARE = 1.0
+"""How much the vector search's score adds to the neighbours' sum."""
+
+
+class Retrieved(NamedTuple):
+    """M candidates per position, best first: rows (-1 padded), `Proposed` bits, retrieval scores (not negative)."""
+
+    row_PM: Rows
+    source_PM: NDArray[np.uint8]
+    score_PM: Floats
+
+
+def taste(history_PH: Rows, weight_PH: Floats, source_ND: Floats, decay: float) -> Floats:
+    """The faded sum of the source vectors of what each position wanted. Shape (P, D); zero without a known item."""
+    out_PD = np.zeros((len(history_PH), source_ND.shape[1]), np.float32)
+    _taste(history_PH, weight_PH, source_ND, decay, out_PD)
+    return out_PD
+
+
+def products(taste_PD: Floats, target_ND: Floats, row_PM: Rows) -> Floats:
+    """The product of each position's taste and each of its rows' target vector; 0 where there is none. Shape (P, M)."""
+    out_PM = np.zeros(row_PM.shape, np.float32)
+    _products(taste_PD, target_ND, row_PM, out_PM)
+    return out_PM
+
+
+def gather(
+    history_PH: Rows,
+    weight_PH: Floats,
+    found: tuple[Rows, Floats],
+    neighbours: tuple[Rows, Floats],
+    *,
+    trending_T: Rows,
+    fresh_F: Rows,
+    size: int,
+    latest: int = 20,
+    decay: float = 0.9,
+    vector_share: float = VECTOR_SHARE,
+) -> Retrieved:
+    """The union of all sources, each row once.
+
+    The retrieval score is the faded sum of the neighbour lists plus `vector_share` times what the vector search gave
+    above the last it found; rows that only a shared list proposes follow in the order of that list.
+
+    Args:
+        history_PH: rows of what each position holds.
+        weight_PH: a weight per held item; not above 0 = says nothing.
+        found: rows (P, V) and scores of the vector search, best first, -1 padded.
+        neighbours: lists of every row (N, K) and their weights, as `PairCounts.neighbours` gives them.
+        trending_T: rows trending now, best first.
+        fresh_F: new rows, newest first.
+        size: candidates by score; all of the shared lists come on top, M = size + T + F.
+        latest: of how many wanted items the lists are added.
+        decay: how much each newer item fades the older ones.
+        vector_share: see `VECTOR_SHARE`.
+    """
+    out = _room(len(history_PH), size + len(trending_T) + len(fresh_F))
+    shared = trending_T, fresh_F
+    _gather(history_PH, weight_PH, *found, *neighbours, *shared, size, latest, decay, vector_share, out)
+    return out
+
+
+def keep(retrieved: Retrieved, blocked_PM: NDArray[np.bool_], size: int, *, reserve: int = 0) -> Retrieved:
+    """The first `size` candidates that are not blocked, in order.
+
+    Up to `reserve` places are kept for trending and new rows that would otherwise be cut off; they are how an item
+    that nobody took yet reaches the ranker.
+    """
+    out = _room(len(retrieved.row_PM), size)
+    _keep(retrieved, blocked_PM, min(reserve, size), out)
+    return out
+
+
+def _room(positions: int, width: int) -> Retrieved:
+    shape = positions, width
+    return Retrieved(np.full(shape, -1, np.int32), np.zeros(shape, np.uint8), np.zeros(shape, np.float32))
+
+
+@kernel
+def _taste(history_PH: Rows, weight_PH: Floats, source_ND: Floats, decay: float, out_PD: Floats) -> None:
+    for p in range(len(history_PH)):
+        fade = 1.0
+        for h in range(history_PH.shape[1]):
+            row = history_PH[p, h]
+            if weight_PH[p, h] > 0 and 0 <= row < len(source_ND):
+                share = np.float32(fade * weight_PH[p, h])
+                for d in range(out_PD.shape[1]):
+                    out_PD[p, d] += share * source_ND[row, d]
+                fade *= decay
+
+
+@kernel
+def _products(taste_PD: Floats, target_ND: Floats, row_PM: Rows, out_PM: Floats) -> None:
+    for p in range(len(row_PM)):
+        for m in range(row_PM.shape[1]):
+            if 0 <= row_PM[p, m] < len(target_ND):
+                out_PM[p, m] = np.dot(taste_PD[p], target_ND[row_PM[p, m]])
+
+
+class _Table(NamedTuple):
+    """A hash table of one position's candidates, S slots, of which `used_U` lists those in use. Never full.
+
+    `bits_S` is the memory of `score_S` as integers, which order as the scores do while none is negative.
+    """
+
+    row_S: Rows
+    score_S: Floats
+    bits_S: Rows
+    source_S: NDArray[np.uint8]
+    used_U: Rows
+
+
+@kernel
+def _slot(row_S: Rows, row: int) -> int:
+    """Where a row lies, or where it would."""
+    mask = len(row_S) - 1
+    at = ((row * 2654435769) >> 8) & mask
+    while row_S[at] >= 0 and row_S[at] != row:
+        at = (at + 1) & mask
+    return at
+
+
+@kernel
+def _offer(table: _Table, used: int, row: int, score: float, bit: int) -> int:
+    """Add a source's score and bit to a row; return how many slots are in use."""
+    at = _slot(table.row_S, row)
+    if table.row_S[at] < 0:
+        table.row_S[at], table.score_S[at], table.source_S[at] = row, 0.0, 0
+        table.used_U[used] = at
+        used += 1
+    table.score_S[at] += np.float32(score)
+    table.source_S[at] |= np.uint8(bit)
+    return used
+
+
+@kernel
+def _offer_neighbours(
+    table: _Table,
+    used: int,
+    history_H: Rows,
+    weight_H: Floats,
+    neighbours_NK: Rows,
+    weights_NK: Floats,
+    latest: int,
+    decay: float,
+) -> int:
+    fade = 1.0
+    for h in range(len(history_H)):
+        held = history_H[h]
+        if latest == 0:
+            break
+        if weight_H[h] <= 0 or held < 0 or held >= len(neighbours_NK):
+            continue
+        share = fade * weight_H[h]
+        for k in range(neighbours_NK.shape[1]):
+            row = int(neighbours_NK[held, k])
+            if row < 0:
+                break
+            used = _offer(table, used, row, share * weights_NK[held, k], _NEIGHBOURS)
+        fade *= decay
+        latest -= 1
+    return used
+
+
+@kernel
+def _offer_found(table: _Table, used: int, row_V: Rows, score_V: Floats, vector_share: float) -> int:
+    """The vector search's rows, by how much they are above the last of them."""
+    last = 0.0
+    for v in range(len(row_V)):
+        if row_V[v] >= 0:
+            last = max(0.0, score_V[v])
+    for v in range(len(row_V)):
+        if row_V[v] >= 0:
+            score = vector_share * max(0.0, score_V[v] - last) + 2 * _FLOOR
+            used = _offer(table, used, int(row_V[v]), score, _VECTOR)
+    return used
+
+
+@kernel
+def _offer_shared(table: _Table, used: int, row_T: Rows, bit: int, floor: float) -> int:
+    for t in range(len(row_T)):
+        used = _offer(table, used, int(row_T[t]), floor * (1.0 - 0.5 * t / len(row_T)), bit)
+    return used
+
+
+@kernel
+def _gather(
+    history_PH: Rows,
+    weight_PH: Floats,
+    found_PV: Rows,
+    found_score_PV: Floats,
+    neighbours_NK: Rows,
+    weights_NK: Floats,
+    trending_T: Rows,
+    fresh_F: Rows,
+    size: int,
+    latest: int,
+    decay: float,
+    vector_share: float,
+    out: Retrieved,
+) -> None:
+    most = min(latest, history_PH.shape[1]) * neighbours_NK.shape[1] + found_PV.shape[1]
+    most += len(trending_T) + len(fresh_F)
+    slots = 1024
+    while slots < 2 * most:
+        slots *= 2
+    score_S = np.empty(slots, np.float32)
+    table = _Table(
+        np.full(slots, -1, np.int32),
+        score_S,
+        score_S.view(np.int32),
+        np.empty(slots, np.uint8),
+        np.empty(most, np.int32),
+    )
+    key_U = np.empty(most, np.int64)
+    for p in range(len(history_PH)):
+        used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
+        used = _offer_found(table, used, found_PV[p], found_score_PV[p], vector_share)
+        used = _offer_shared(table, used, trending_T, _TRENDING, _FLOOR)
+        used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
+        _best(table, used, key_U, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
+        for u in range(used):
+            table.row_S[table.used_U[u]] = -1
+
+
+@kernel
+def _best(
+    table: _Table,
+    used: int,
+    key_U: NDArray[np.int64],
+    size: int,
+    row_M: Rows,
+    source_M: NDArray[np.uint8],
+    score_M: Floats,
+) -> None:
+    """Write the best `size` rows of a table in order, then the shared ones among the others."""
+    for u in range(used):
+        key_U[u] = _key(table, table.used_U[u])
+    held = min(size, used)
+    _select(key_U, used, held)
+    order_K = np.sort(key_U[:held])
+    for m in range(held):
+        at = _slot(table.row_S, 0x7FFFFFFF - (order_K[held - 1 - m] & 0x7FFFFFFF))
+        row_M[m], source_M[m], score_M[m] = table.row_S[at], table.source_S[at], table.score_S[at]
+    if held == used:
+        return
+    for u in range(used):
+        at = table.used_U[u]
+        if table.source_S[at] & _SHARED and (held == 0 or size == 0 or _key(table, at) < order_K[0]):
+            row_M[held], source_M[held], score_M[held] = table.row_S[at], table.source_S[at], table.score_S[at]
+            held += 1
+
+
+@kernel
+def _key(table: _Table, at: int) -> int:
+    """A number that orders by score, then by lower row; scores are not negative."""
+    return (int(table.bits_S[at]) << 32) | (0x7FFFFFFF - int(table.row_S[at]))
+
+
+@kernel
+def _select(key_U: NDArray[np.int64], used: int, k: int) -> None:
+    """Bring the k greatest keys to the front, in any order (Hoare's quickselect; keys are distinct)."""
+    low, high = 0, used - 1
+    while low < high and 0 < k < used:
+        pivot = key_U[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while key_U[i] > pivot:
+                i += 1
+            while key_U[j] < pivot:
+                j -= 1
+            if i <= j:
+                key_U[i], key_U[j] = key_U[j], key_U[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            break
+
+
+@kernel
+def _keep(retrieved: Retrieved, blocked_PM: NDArray[np.bool_], reserve: int, out: Retrieved) -> None:
+    size, width = out.row_PM.shape[1], blocked_PM.shape[1]
+    for p in range(len(blocked_PM)):
+        row_M, source_M = retrieved.row_PM[p], retrieved.source_PM[p]
+        reserved_M = np.zeros(width, np.bool_)
+        alive, reserved = 0, 0
+        for m in range(width):
+            if row_M[m] >= 0 and not blocked_PM[p, m]:
+                if alive >= size - reserve and reserved < reserve and source_M[m] & _SHARED:
+                    reserved_M[m] = True
+                    reserved += 1
+                alive += 1
+        plain, k = size - reserved, 0
+        for m in range(width):
+            if row_M[m] >= 0 and not blocked_PM[p, m] and (reserved_M[m] or plain > 0):
+                plain -= not reserved_M[m]
+                out.row_PM[p, k], out.source_PM[p, k] = row_M[m], source_M[m]
+                out.score_PM[p, k] = retrieved.score_PM[p, m]
+                k += 1

@@ -1,0 +1,211 @@
+"""User state as bytes, a whole batch at a time. The layout is `state_dtype`; its first byte is the version.
+
+At width 64 a value is 506 bytes: with the server's six bytes of string header it fills an allocation of 512. Item ids
+take five bytes, actions four bits, times two bytes (`embeddings.states.coarsen`), the taste vector a byte each.
+
+>>> from embeddings.states import no_states
+>>> codec = StateCodec(64)
+>>> states, tastes = codec.decode([None])
+>>> len(codec.encode(states, tastes.vectors(), version=0)[0])
+506
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import UnreadableState
+from embeddings.jit import kernel
+from embeddings.states import HISTORY, RING, Tastes, UserStates
+
+VERSION = 1
+_NO_SOURCE = 0xFFFF
+_LARGEST_U32 = 2**32 - 1
+
+
+def state_dtype(width: int) -> np.dtype[np.void]:
+    """The layout of a state with a taste vector of `width` components: little endian, packed, taste last."""
+    return np.dtype(
+        [
+            ("version", "u1"),
+            ("count", "u1"),
+            ("consent", "u1"),
+            ("last_s", "<u4"),
+            ("events", "<u4"),
+            ("mark_source", "<u2", (2,)),
+            ("mark_offset_low", "<u4", (2,)),
+            ("mark_offset_high", "<u2", (2,)),
+            ("ring", "<u4", (RING,)),
+            ("item_low", "<u4", (HISTORY,)),
+            ("item_high", "u1", (HISTORY,)),
+            ("action", "u1", (HISTORY // 2,)),
+            ("time", "<u2", (HISTORY,)),
+            ("taste_version", "<u4"),
+            ("taste_scale", "<f4"),
+            ("taste", "i1", (width,)),
+        ]
+    )
+
+
+class StateCodec:
+    """Encode and decode states with taste vectors of one width."""
+
+    def __init__(self, width: int) -> None:
+        """Args: width: components of a taste vector, the embedding width D."""
+        self.width = width
+        self._dtype = state_dtype(width)
+        self._plain = state_dtype(0).itemsize
+        empty = np.zeros(1, self._dtype)
+        empty["version"] = VERSION
+        empty["mark_source"] = _NO_SOURCE
+        self._empty = empty.tobytes()
+
+    def decode(self, values: Sequence[bytes | None]) -> tuple[UserStates, Tastes]:
+        """The states and taste vectors of U stored values; None is a user of whom nothing is known.
+
+        A value with a vector of another width is read without it, its taste version 0.
+
+        Raises:
+            UnreadableState: a value's version is not known, or it is too short. Nothing was changed; a newer release
+                wrote it, or it is not ours.
+        """
+        chunks = [value or self._empty for value in values]
+        if any(len(chunk) != self._dtype.itemsize for chunk in chunks):
+            chunks = [self._refit(chunk) for chunk in chunks]
+        record_U = np.frombuffer(b"".join(chunks), self._dtype)
+        self._check(record_U)
+        return _states(record_U), _tastes(record_U)
+
+    def encode(self, states: UserStates, taste_UD: NDArray[np.float32], version: int) -> list[bytes]:
+        """The values to store for U states and their taste vectors, which belong to snapshot `version`."""
+        record_U = np.zeros(len(states.count_U), self._dtype)
+        record_U["version"] = VERSION
+        _put_states(record_U, states)
+        _put_tastes(record_U, taste_UD, version)
+        data, size = record_U.tobytes(), self._dtype.itemsize
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    def _refit(self, chunk: bytes) -> bytes:
+        if len(chunk) == self._dtype.itemsize:
+            return chunk
+        if len(chunk) < self._plain or chunk[0] != VERSION:
+            raise UnreadableState(f"a state of {len(chunk)} bytes, version {chunk[0]}: this release reads {VERSION}")
+        return chunk[: self._plain - 8] + bytes(8 + self.width)
+
+    def _check(self, record_U: NDArray[np.void]) -> None:
+        wrong = (record_U["version"] != VERSION) | (record_U["count"] > HISTORY)
+        if wrong.any():
+            odd = record_U[wrong][0]
+            raise UnreadableState(
+                f"a state of version {odd['version']} with {odd['count']} items: this release reads {VERSION}"
+            )
+
+
+def _states(record_U: NDArray[np.void]) -> UserStates:
+    count_U = record_U["count"].astype(np.int32)
+    last_s_U = record_U["last_s"].astype(np.int64)
+    item_UH, action_UH, time_UH = _unpack(
+        np.ascontiguousarray(record_U["item_low"]),
+        np.ascontiguousarray(record_U["item_high"]),
+        np.ascontiguousarray(record_U["action"]),
+        np.ascontiguousarray(record_U["time"]),
+        count_U,
+        last_s_U,
+    )
+    source_U2 = record_U["mark_source"].astype(np.int32)
+    offset_U2 = record_U["mark_offset_high"].astype(np.int64) << 32 | record_U["mark_offset_low"]
+    none_U2 = source_U2 == _NO_SOURCE
+    source_U2[none_U2] = -1
+    offset_U2[none_U2] = -1
+    return UserStates(
+        item_UH=item_UH,
+        action_UH=action_UH,
+        time_UH=time_UH,
+        count_U=count_U,
+        last_s_U=last_s_U,
+        events_U=record_U["events"].astype(np.int64),
+        mark_source_U2=source_U2,
+        mark_offset_U2=offset_U2,
+        ring_UR=record_U["ring"].astype(np.uint32),
+        consent_U=record_U["consent"].astype(np.uint8),
+    )
+
+
+def _tastes(record_U: NDArray[np.void]) -> Tastes:
+    return Tastes(
+        code_UD=np.ascontiguousarray(record_U["taste"]),
+        scale_U=record_U["taste_scale"].astype(np.float32),
+        version_U=record_U["taste_version"].astype(np.uint32),
+    )
+
+
+def _put_states(record_U: NDArray[np.void], states: UserStates) -> None:
+    record_U["count"] = states.count_U
+    record_U["consent"] = states.consent_U
+    record_U["last_s"] = states.last_s_U
+    record_U["events"] = np.minimum(states.events_U, _LARGEST_U32)
+    record_U["mark_source"] = states.mark_source_U2 & _NO_SOURCE
+    record_U["mark_offset_low"] = states.mark_offset_U2 & _LARGEST_U32
+    record_U["mark_offset_high"] = states.mark_offset_U2 >> 32 & 0xFFFF
+    record_U["ring"] = states.ring_UR
+    record_U["item_low"], record_U["item_high"], record_U["action"], record_U["time"] = _pack(
+        states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U
+    )
+
+
+def _put_tastes(record_U: NDArray[np.void], taste_UD: NDArray[np.float32], version: int) -> None:
+    scale_U = np.abs(taste_UD).max(axis=1, initial=0.0).astype(np.float32) / np.float32(127)
+    step_U = np.where(scale_U > 0, scale_U, np.float32(1))
+    record_U["taste_version"] = version
+    record_U["taste_scale"] = scale_U
+    record_U["taste"] = np.rint(taste_UD / step_U[:, None]).astype(np.int8)
+
+
+@kernel
+def _unpack(
+    low_UH: NDArray[np.uint32],
+    high_UH: NDArray[np.uint8],
+    pair_UG: NDArray[np.uint8],
+    code_UH: NDArray[np.uint16],
+    count_U: NDArray[np.int32],
+    last_s_U: NDArray[np.int64],
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Ids from low and high parts, actions from pairs, times from exponent and difference."""
+    item_UH = np.zeros(low_UH.shape, np.uint64)
+    action_UH = np.zeros(low_UH.shape, np.uint8)
+    time_UH = np.zeros(low_UH.shape, np.int64)
+    for u in range(len(count_U)):
+        last_s = last_s_U[u]
+        for h in range(count_U[u]):
+            item_UH[u, h] = np.uint64(low_UH[u, h]) | (np.uint64(high_UH[u, h]) << np.uint64(32))
+            action_UH[u, h] = (pair_UG[u, h >> 1] >> (4 * (h & 1))) & 15
+            k = np.int64(code_UH[u, h] >> 12)
+            time_UH[u, h] = ((last_s >> k) - np.int64(code_UH[u, h] & 4095)) << k
+    return item_UH, action_UH, time_UH
+
+
+@kernel
+def _pack(
+    item_UH: NDArray[np.uint64],
+    action_UH: NDArray[np.uint8],
+    time_UH: NDArray[np.int64],
+    count_U: NDArray[np.int32],
+    last_s_U: NDArray[np.int64],
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+    """The inverse of `_unpack`. Times fall along a history, so their exponent only rises."""
+    low_UH = np.zeros(item_UH.shape, np.uint32)
+    high_UH = np.zeros(item_UH.shape, np.uint8)
+    pair_UG = np.zeros((len(count_U), HISTORY // 2), np.uint8)
+    code_UH = np.zeros(item_UH.shape, np.uint16)
+    for u in range(len(count_U)):
+        last_s, k = last_s_U[u], 0
+        for h in range(count_U[u]):
+            time_s = time_UH[u, h]
+            while k < 15 and (last_s >> k) - (time_s >> k) > 4095:
+                k += 1
+            low_UH[u, h] = np.uint32(item_UH[u, h] & np.uint64(0xFFFFFFFF))
+            high_UH[u, h] = np.uint8(item_UH[u, h] >> np.uint64(32))
+            pair_UG[u, h >> 1] |= (action_UH[u, h] & 15) << (4 * (h & 1))
+            code_UH[u, h] = k << 12 | min((last_s >> k) - (time_s >> k), 4095)
+    return low_UH, high_UH, pair_UG, code_UH

@@ -1,0 +1,34 @@
+"""Errors of this package, as facts.
+
+EmbeddingsError
+├── StoreUnavailable   Redis did not answer, or answered something transient: retry the whole batch, folding twice is
+│                      harmless
+├── Fenced             another worker owns the partition now: drop the batch unacknowledged, its owner applies it
+├── UnreadableState    a stored value has a version or a length this release does not know: stop, say which
+├── SnapshotRefused    checksum, shape or a non-finite number: keep the snapshot in use
+└── IdCollision        two item names share a 40-bit id: the later one is refused at catalogue load
+"""
+
+
+class EmbeddingsError(Exception):
+    """Root of what this package raises on purpose."""
+
+
+class StoreUnavailable(EmbeddingsError):
+    """Redis missed its deadline or answered something transient. The batch is retried whole."""
+
+
+class Fenced(EmbeddingsError):
+    """Another worker owns the partition now. The batch is dropped unacknowledged; its owner applies it."""
+
+
+class UnreadableState(EmbeddingsError):
+    """A stored value has a version or length this release does not know."""
+
+
+class SnapshotRefused(EmbeddingsError):
+    """A snapshot failed its checksum, its shapes or the finite check; the one in use stays."""
+
+
+class IdCollision(EmbeddingsError):
+    """Two item names share a 40-bit id; the later one is refused."""

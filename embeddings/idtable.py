@@ -1,0 +1,133 @@
+"""Item ids to rows: the hash table under the item table and the learner's counts.
+
+>>> table = IdTable()
+>>> table.ensure(np.array([70, 80, 70], np.uint64)).tolist()
+[0, 1, 0]
+>>> table.rows(np.array([80, 5, 0], np.uint64)).tolist()
+[1, -1, -1]
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.ids import ITEM_MASK, NO_ITEM
+from embeddings.jit import kernel
+
+ROW_BITS = 24
+MAX_ROWS = (1 << ROW_BITS) - 1
+UNKNOWN = -1
+
+
+class IdTable:
+    """Gives every 40-bit id a row, 0, 1, 2 … in the order of arrival, and never takes one back.
+
+    One word holds id and row, so a row is one memory access and one thread may add while others look up: a reader
+    sees an id or does not. Room for 16.7 million rows.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        """Start empty, with room for `capacity` ids before the first growth."""
+        self._ids_C = np.zeros(_power_of_two(capacity), np.uint64)
+        self._words_S = np.zeros(2 * len(self._ids_C), np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def ids_N(self) -> NDArray[np.uint64]:
+        """The id of each row, as a read-only view. Shape (N,)."""
+        view = self._ids_C[: self._count]
+        view.flags.writeable = False
+        return view
+
+    def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The row of each id, -1 where it is unknown or no item (0). Takes and returns any shape."""
+        flat = _flat(ids)
+        out = np.empty(len(flat), np.int32)
+        _find(self._words_S, flat, out)
+        return out.reshape(ids.shape)
+
+    def ensure(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The row of each id, giving new ids the next rows; -1 for no item (0). Takes and returns any shape.
+
+        Raises:
+            OverflowError: more than 16.7 million distinct ids. A setting is wrong; the process stops.
+        """
+        flat = _flat(ids)
+        out = np.empty(len(flat), np.int32)
+        self._reserve(self._count + _find(self._words_S, flat, out))
+        self._count = _insert(self._words_S, self._ids_C.view(np.int64), self._count, flat, out)
+        return out.reshape(ids.shape)
+
+    def _reserve(self, count: int) -> None:
+        """Make room for `count` ids at a load of at most one half. Readers keep the old table while it is copied."""
+        if count > MAX_ROWS:
+            raise OverflowError(f"more than {MAX_ROWS:,} distinct item ids")
+        if count <= len(self._ids_C):
+            return
+        capacity = _power_of_two(count)
+        ids_C = np.zeros(capacity, np.uint64)
+        ids_C[: self._count] = self._ids_C[: self._count]
+        words_S = np.zeros(2 * capacity, np.int64)
+        _rehash(words_S, ids_C.view(np.int64), self._count)
+        self._ids_C, self._words_S = ids_C, words_S
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(3, (count - 1).bit_length())
+
+
+def _flat(ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(ids, np.uint64).reshape(-1).view(np.int64)
+
+
+@kernel
+def _slot(words_S: NDArray[np.int64], item: int) -> int:
+    """The slot that holds an id, or the empty one where it would go. Fibonacci hashing, linear probing."""
+    mask = len(words_S) - 1
+    at = ((item * -7046029254386353131) >> 24) & mask
+    while words_S[at] != 0 and ((words_S[at] >> ROW_BITS) & ITEM_MASK) != item:
+        at = (at + 1) & mask
+    return at
+
+
+@kernel
+def _find(words_S: NDArray[np.int64], item_R: NDArray[np.int64], row_R: NDArray[np.int32]) -> int:
+    """Write rows, -1 where unknown; return how many unknown ids (not 0) there were, repeats counted."""
+    unknown = 0
+    for r in range(len(item_R)):
+        row_R[r] = UNKNOWN
+        if item_R[r] != NO_ITEM:
+            word = words_S[_slot(words_S, item_R[r])]
+            if word == 0:
+                unknown += 1
+            else:
+                row_R[r] = word & MAX_ROWS
+    return unknown
+
+
+@kernel
+def _insert(
+    words_S: NDArray[np.int64],
+    ids_C: NDArray[np.int64],
+    count: int,
+    item_R: NDArray[np.int64],
+    row_R: NDArray[np.int32],
+) -> int:
+    for r in range(len(item_R)):
+        if row_R[r] >= 0 or item_R[r] == NO_ITEM:
+            continue
+        at = _slot(words_S, item_R[r])
+        if words_S[at] == 0:
+            ids_C[count] = item_R[r]
+            words_S[at] = (item_R[r] << ROW_BITS) | count
+            count += 1
+        row_R[r] = words_S[at] & MAX_ROWS
+    return count
+
+
+@kernel
+def _rehash(words_S: NDArray[np.int64], ids_C: NDArray[np.int64], count: int) -> None:
+    for row in range(count):
+        words_S[_slot(words_S, ids_C[row])] = (ids_C[row] << ROW_BITS) | row

@@ -1,0 +1,165 @@
+"""FAISS engines: exact, inverted lists and HNSW on the CPU; exact and inverted lists on a GPU.
+
+Co-occurrence factors have norms that span two orders of magnitude, and the nearest items by inner product are mostly
+long vectors. FAISS's own clustering for inner products looks at directions alone and finds a third of them; here the
+lists are clustered by distance, which keeps long vectors together, and visited by inner product.
+"""
+
+import threading
+from typing import Any
+
+import faiss as untyped
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+
+faiss: Any = untyped  # its type stubs lag behind it
+
+RECALL_AT = 200
+_SAMPLE = 64
+_TRAIN_PER_LIST = 48
+_GPU_MOST = 2048
+"""The most results and the most lists of one search that FAISS allows on a GPU."""
+
+
+_GPU_TURN = threading.Lock()
+_RESOURCES: dict[int, Any] = {}
+"""A GPU's scratch memory, shared by all indices of the process, which therefore take turns."""
+
+
+class FaissEngine:
+    """A FAISS index by position. Searches run side by side on the CPU, one at a time on a GPU."""
+
+    def __init__(self, index: Any, count: int, *, threads: int = 1, parameters: Any = None, gpu: bool = False) -> None:
+        """`parameters` are FAISS search parameters; on a GPU they are set on the index instead."""
+        self.count = count
+        self._index, self._threads, self._parameters = index, threads, parameters
+        self._gpu = gpu
+
+    def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """See `embeddings.index.Engine.search`."""
+        if not k or not len(query_QD):
+            return np.empty((len(query_QD), k), np.int64), np.empty((len(query_QD), k), np.float32)
+        if self._gpu:
+            return self._on_gpu(query_QD, k)
+        faiss.omp_set_num_threads(self._threads)  # OpenMP keeps this per calling thread
+        score_Qk, place_Qk = self._index.search(query_QD, k, params=self._parameters)
+        return place_Qk, score_Qk
+
+    def _on_gpu(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        place_Qk = np.full((len(query_QD), k), -1, np.int64)
+        score_Qk = np.zeros((len(query_QD), k), np.float32)
+        most = min(k, _GPU_MOST)
+        with _GPU_TURN:
+            score_Qk[:, :most], place_Qk[:, :most] = self._index.search(query_QD, most)
+        return place_Qk, score_Qk
+
+
+def gpus() -> int:
+    """How many GPUs this build of FAISS sees."""
+    return int(faiss.get_num_gpus())
+
+
+def exact(vectors_ND: Vectors, threads: int) -> tuple[FaissEngine, str]:
+    """Every product is computed, in single precision."""
+    index = faiss.IndexFlatIP(vectors_ND.shape[1])
+    index.add(vectors_ND)
+    return FaissEngine(index, len(vectors_ND), threads=threads), "every product"
+
+
+def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[FaissEngine, str]:
+    """Inverted lists in half precision, as many visited as a sample of the vectors needs for the recall asked for."""
+    index, nprobe, note = _lists(vectors_ND, nprobe, threads, recall)
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+    return FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters), note
+
+
+def hnsw(vectors_ND: Vectors, ef_search: int, threads: int) -> tuple[FaissEngine, str]:
+    """A navigable small-world graph: fast for vectors of one length, poor for co-occurrence factors."""
+    faiss.omp_set_num_threads(threads)
+    index = faiss.IndexHNSWFlat(vectors_ND.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 80
+    index.add(vectors_ND)
+    ef = max(ef_search, RECALL_AT)
+    engine = FaissEngine(index, len(vectors_ND), threads=threads, parameters=faiss.SearchParametersHNSW(efSearch=ef))
+    found = _recall(engine, vectors_ND, *_sample(vectors_ND))
+    return engine, f"efSearch {ef}, recall@{RECALL_AT} {found:.3f} on a sample"
+
+
+def gpu_exact(vectors_ND: Vectors, memory_mb: int) -> tuple[FaissEngine, str]:
+    """Every product on the GPU, over vectors in half precision."""
+    config = faiss.GpuIndexFlatConfig()
+    config.useFloat16 = True
+    with _GPU_TURN:
+        index = faiss.GpuIndexFlatIP(_gpu(memory_mb), vectors_ND.shape[1], config)
+        index.add(vectors_ND)
+    return FaissEngine(index, len(vectors_ND), gpu=True), "every product, half precision"
+
+
+def gpu_ivf(vectors_ND: Vectors, nprobe: int, recall: float, memory_mb: int) -> tuple[FaissEngine, str]:
+    """The inverted lists of the CPU, copied to the GPU."""
+    index, nprobe, note = _lists(vectors_ND, nprobe, faiss.omp_get_max_threads(), recall)
+    with _GPU_TURN:
+        copy = faiss.index_cpu_to_gpu(_gpu(memory_mb), 0, index)
+    copy.nprobe = min(nprobe, _GPU_MOST)
+    return FaissEngine(copy, len(vectors_ND), gpu=True), note
+
+
+def _gpu(memory_mb: int) -> Any:
+    """FAISS's resources of the first GPU, made once per process; a quarter of the memory is for scratch."""
+    if 0 not in _RESOURCES:
+        resources = faiss.StandardGpuResources()
+        resources.setTempMemory(memory_mb << 18)
+        _RESOURCES[0] = resources
+    return _RESOURCES[0]
+
+
+def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
+    """Inverted lists clustered by distance and visited by product; how many to visit; a note that says so."""
+    count, width = vectors_ND.shape
+    lists = max(1, min(4096, 1 << int(np.log2(max(4.0 * np.sqrt(count), 1.0))), count // 16))
+    faiss.omp_set_num_threads(threads)
+    chosen = np.random.default_rng(0).permutation(count)[: lists * _TRAIN_PER_LIST]
+    clusters = faiss.Kmeans(width, lists, niter=10, seed=1, min_points_per_centroid=1)
+    clusters.train(vectors_ND[chosen])
+    near, best = faiss.IndexFlatL2(width), faiss.IndexFlatIP(width)
+    near.add(clusters.centroids)
+    best.add(clusters.centroids)
+    index = faiss.IndexIVFScalarQuantizer(
+        best, width, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    index.train(vectors_ND[chosen])
+    _, list_N1 = near.search(vectors_ND, 1)
+    places_N = np.arange(count, dtype=np.int64)
+    pointers = faiss.swig_ptr(vectors_ND), faiss.swig_ptr(places_N), faiss.swig_ptr(list_N1)
+    index.add_core(count, *pointers)
+    return _visited(index, vectors_ND, min(nprobe, lists), threads, recall)
+
+
+def _visited(index: Any, vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
+    """Grow `nprobe` by half again and again until the sample's recall is reached."""
+    sample = _sample(vectors_ND)
+    while True:
+        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
+        engine = FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters)
+        found = _recall(engine, vectors_ND, *sample)
+        if found >= recall or nprobe >= index.nlist:
+            return index, nprobe, f"{nprobe} of {index.nlist} lists, recall@{RECALL_AT} {found:.3f} on a sample"
+        nprobe = min(index.nlist, nprobe + max(1, nprobe // 2))
+
+
+def _sample(vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
+    """Queries like tastes, sums of four vectors, long ones preferred, and the product of each one's 200th best."""
+    length_N = np.linalg.norm(vectors_ND, axis=1) + 1e-12
+    drawn_QD = np.random.default_rng(1).choice(len(vectors_ND), (_SAMPLE, 4), p=length_N / length_N.sum())
+    query_QD = vectors_ND[drawn_QD].sum(1)
+    _, true_Qk = exact(vectors_ND, 1)[0].search(query_QD, min(RECALL_AT, len(vectors_ND)))
+    return query_QD, true_Qk[:, -1:]
+
+
+def _recall(engine: FaissEngine, vectors_ND: Vectors, query_QD: Vectors, least_Q1: Vectors) -> float:
+    """Share of an engine's 200 best that belong there; ties do."""
+    place_Qk, _ = engine.search(query_QD, min(RECALL_AT, len(vectors_ND)))
+    score_Qk = np.einsum("qd,qkd->qk", query_QD, vectors_ND[place_Qk])
+    return float(((place_Qk >= 0) & (score_Qk >= least_Q1 - 1e-4 * np.abs(least_Q1))).mean())

@@ -1,0 +1,212 @@
+"""What this process knows about items: one append-only row per item, and a column per fact.
+
+A row is private to the process; snapshots, counters and catalogue records are scattered into rows as they arrive, so
+that the hot path indexes arrays and never looks at a string. Writers hold `Items.lock`; a reader holds it while it
+computes on the columns, because a column is replaced when it grows.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import IdCollision
+from embeddings.ids import item_id
+from embeddings.idtable import IdTable
+
+CATEGORIES = 6
+POPULARITY_HALF_LIVES = (1_000.0, 10_000.0, 100_000.0)
+FOREVER_S = 1 << 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFacts:
+    """One catalogue record, as far as ranking needs it. Times are epoch seconds."""
+
+    name: str
+    title: str = ""
+    categories: tuple[str, ...] = ()
+    year: int = 0
+    available_from_s: int = 0
+    available_until_s: int = FOREVER_S
+    added_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemCounts:
+    """Absolute, decayed counts of N items as of `events` events of the whole log."""
+
+    item_N: NDArray[np.uint64]
+    popularity_N3: NDArray[np.float32]
+    likes_N: NDArray[np.float32]
+    dislikes_N: NDArray[np.float32]
+    shown_N: NDArray[np.float32]
+    clicked_N: NDArray[np.float32]
+    last_taken_s_N: NDArray[np.int64]
+    first_seen_s_N: NDArray[np.int64]
+    events: float
+
+
+@dataclass(slots=True)
+class Columns:
+    """One array per fact, all of the same capacity; row r of each speaks of the same item."""
+
+    popularity_N3: NDArray[np.float32]
+    likes_N: NDArray[np.float32]
+    dislikes_N: NDArray[np.float32]
+    shown_N: NDArray[np.float32]
+    clicked_N: NDArray[np.float32]
+    last_taken_s_N: NDArray[np.int64]
+    first_seen_s_N: NDArray[np.int64]
+    categories_NC: NDArray[np.int16]
+    year_N: NDArray[np.int16]
+    from_s_N: NDArray[np.int64]
+    until_s_N: NDArray[np.int64]
+    removed_N: NDArray[np.bool_]
+    catalogued_N: NDArray[np.bool_]
+    named_N: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, capacity: int) -> "Columns":
+        """Columns of items nobody knows anything about."""
+        return cls(
+            popularity_N3=np.zeros((capacity, 3), np.float32),
+            likes_N=np.zeros(capacity, np.float32),
+            dislikes_N=np.zeros(capacity, np.float32),
+            shown_N=np.zeros(capacity, np.float32),
+            clicked_N=np.zeros(capacity, np.float32),
+            last_taken_s_N=np.zeros(capacity, np.int64),
+            first_seen_s_N=np.zeros(capacity, np.int64),
+            categories_NC=np.full((capacity, CATEGORIES), -1, np.int16),
+            year_N=np.zeros(capacity, np.int16),
+            from_s_N=np.zeros(capacity, np.int64),
+            until_s_N=np.full(capacity, FOREVER_S, np.int64),
+            removed_N=np.zeros(capacity, np.bool_),
+            catalogued_N=np.zeros(capacity, np.bool_),
+            named_N=np.zeros(capacity, np.bool_),
+        )
+
+    def grown(self, capacity: int) -> "Columns":
+        """A copy with room for `capacity` rows."""
+        wider = Columns.empty(capacity)
+        for name in self.__slots__:
+            column = getattr(self, name)
+            getattr(wider, name)[: len(column)] = column
+        return wider
+
+
+@dataclass(slots=True)
+class Items:
+    """The item table of one process: ids and names to rows, facts and counts by row."""
+
+    capacity: int = 4096
+    ids: IdTable = field(init=False)
+    columns: Columns = field(init=False)
+    names: list[str] = field(init=False, default_factory=list)
+    titles: dict[int, str] = field(init=False, default_factory=dict)
+    categories: dict[str, int] = field(init=False, default_factory=dict)
+    fresh: list[int] = field(init=False, default_factory=list)
+    events: float = field(init=False, default=0.0)
+    changes: int = field(init=False, default=0)
+    lock: threading.RLock = field(init=False, default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.ids = IdTable(self.capacity)
+        self.columns = Columns.empty(self.capacity)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def ensure(self, ids_R: NDArray[np.uint64], names: Sequence[str] | None = None) -> NDArray[np.int32]:
+        """Rows of R items, appended where they are new; an empty name stays unknown until somebody tells it.
+
+        Raises:
+            IdCollision: a known id comes with another name. The caller refuses the later item.
+        """
+        with self.lock:
+            rows_R = self.ids.ensure(ids_R)
+            if len(self.ids) > len(self.columns.year_N):
+                self.columns = self.columns.grown(2 * len(self.ids))
+            self.names.extend([""] * (len(self.ids) - len(self.names)))
+            for row, name in zip(rows_R.tolist(), names or (), strict=False):
+                if self.names[row] != name and name:
+                    if self.names[row]:
+                        raise IdCollision(f"items {self.names[row]!r} and {name!r} share the id of row {row}")
+                    self.names[row] = name
+                    self.columns.named_N[row] = True
+            return rows_R
+
+    def learn_names(self, names: dict[int, str]) -> None:
+        """Make sure every (40-bit id, name) of a batch has a named row; a row that has a name keeps it."""
+        ids_R = np.fromiter(names, np.uint64, len(names))
+        rows_R = self.ids.rows(ids_R)
+        unknown_R = (rows_R < 0) | ~self.columns.named_N[rows_R]
+        if unknown_R.any():
+            self.ensure(ids_R[unknown_R], [names[i] for i in ids_R[unknown_R].tolist()])
+
+    def add(self, facts: Sequence[ItemFacts]) -> NDArray[np.int32]:
+        """Write catalogue records into their rows; a removed item comes back to life. Returns their rows (R,).
+
+        Raises:
+            IdCollision: see `ensure`.
+        """
+        with self.lock:
+            rows_R = self.ensure(np.array([item_id(f.name) for f in facts], np.uint64), [f.name for f in facts])
+            columns = self.columns
+            for row, fact in zip(rows_R.tolist(), facts, strict=True):
+                codes = [self._category(name) for name in fact.categories[:CATEGORIES]]
+                columns.categories_NC[row] = codes + [-1] * (CATEGORIES - len(codes))
+                columns.year_N[row] = min(max(fact.year, 0), 32_767)
+                columns.from_s_N[row], columns.until_s_N[row] = fact.available_from_s, fact.available_until_s
+                columns.removed_N[row], columns.catalogued_N[row] = False, True
+                if not columns.first_seen_s_N[row]:
+                    columns.first_seen_s_N[row] = fact.added_s
+                    self.fresh.append(row)
+                self.titles[row] = fact.title or fact.name
+            del self.fresh[:-256]
+            self.changes += 1
+            return rows_R
+
+    def _category(self, name: str) -> int:
+        return self.categories.setdefault(name, len(self.categories)) if len(self.categories) < 32_000 else 0
+
+    def remove(self, name: str) -> int:
+        """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""
+        with self.lock:
+            row = int(self.ensure(np.array([item_id(name)], np.uint64), [name])[0])
+            self.columns.removed_N[row] = True
+            self.changes += 1
+            return row
+
+    def blocked(self, now_s: int) -> NDArray[np.bool_]:
+        """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name."""
+        columns = self.columns
+        gone_N = columns.removed_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
+        return gone_N | ~columns.named_N
+
+    def count(self, counts: ItemCounts) -> None:
+        """Take over the counts of some items; all other rows fade by the events that passed since."""
+        with self.lock:
+            rows_R = self.ensure(counts.item_N)
+            columns = self.columns
+            passed = max(0.0, counts.events - self.events)
+            fade_3 = np.exp2(-passed / np.array(POPULARITY_HALF_LIVES)).astype(np.float32)
+            columns.popularity_N3 *= fade_3
+            self.events = max(self.events, counts.events)
+            late = np.exp2(-(self.events - counts.events) / np.array(POPULARITY_HALF_LIVES)).astype(np.float32)
+            columns.popularity_N3[rows_R] = counts.popularity_N3 * late
+            columns.likes_N[rows_R], columns.dislikes_N[rows_R] = counts.likes_N, counts.dislikes_N
+            columns.shown_N[rows_R], columns.clicked_N[rows_R] = counts.shown_N, counts.clicked_N
+            columns.last_taken_s_N[rows_R] = counts.last_taken_s_N
+            columns.first_seen_s_N[rows_R] = counts.first_seen_s_N
+
+    def popular(self, size: int, now_s: int, half_life: int = 1) -> NDArray[np.int32]:
+        """The `size` most taken rows at one of `POPULARITY_HALF_LIVES`, best first, that may be shown. Ties by id."""
+        n = len(self.ids)
+        popularity_N = np.where(self.blocked(now_s)[:n], -1.0, self.columns.popularity_N3[:n, half_life])
+        size = min(size, n)
+        top = np.argpartition(-popularity_N, size - 1)[:size] if size else np.empty(0, np.int64)
+        top = top[np.lexsort((self.ids.ids_N[top], -popularity_N[top]))]
+        return top[popularity_N[top] >= 0].astype(np.int32)

@@ -1,0 +1,18 @@
+"""The one way this package compiles a loop: ahead of time where it can, without the GIL, cached on disk."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def kernel(function: F) -> F:
+    """Compile a loop over arrays with numba; arguments and result are NumPy arrays and numbers only.
+
+    The compiled code runs without the GIL, so heartbeats and health pages live beside it, and adds in the written
+    order (no fast-math), so that a result does not depend on how rows were batched. The first call of a signature
+    compiles (seconds); later processes load it from the cache beside the source.
+    """
+    return cast(F, numba.njit(cache=True, nogil=True)(function))

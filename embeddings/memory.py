@@ -1,0 +1,158 @@
+"""A user store in this process' memory, for tests, `evaluate` and trying things out.
+
+It keeps every promise of the contract, by the same bytes, but nothing survives the process.
+
+>>> from embeddings.events import Source
+>>> store = MemoryUserStore()
+>>> store.claim([Source("events", 0)])[Source("events", 0)].offset
+-1
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.codec import StateCodec
+from embeddings.errors import StoreUnavailable
+from embeddings.events import Source
+from embeddings.seen import SeenSets, SeenUpdate
+from embeddings.states import UserStates, source_code
+from embeddings.store import (
+    MARK_TTL_S,
+    STATE_TTL_S,
+    Loaded,
+    PartitionMark,
+    Profiles,
+    check_fence,
+    check_mark,
+    known_topics,
+    loaded,
+    next_token,
+)
+
+Key = tuple[str, str | Source]
+
+
+class Shelf:
+    """Values with an expiry, by kind and name; several stores share one as several workers share a Redis."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Args: clock: seconds, to expire by."""
+        self.clock = clock
+        self.held: dict[Key, tuple[bytes, float]] = {}
+
+    def get(self, key: Key) -> bytes | None:
+        """The value, None where there is none or it expired."""
+        value, expires = self.held.get(key, (None, 0.0))
+        return value if self.clock() < expires else None
+
+    def put(self, key: Key, value: bytes, ttl_s: float) -> None:
+        """Keep a value for `ttl_s` seconds."""
+        self.held[key] = (value, self.clock() + ttl_s)
+
+
+class MemoryUserStore:
+    """`UserStore` on a `Shelf`."""
+
+    def __init__(self, shelf: Shelf | None = None, *, width: int = 64, state_ttl_s: int = STATE_TTL_S) -> None:
+        """Args: shelf: shared with other stores, or None. width: components of a taste vector."""
+        self._shelf = shelf or Shelf()
+        self._codec = StateCodec(width)
+        self._state_ttl_s = state_ttl_s
+        self._tokens: dict[Source, bytes] = {}
+        self._saved: dict[Source, int] = {}
+        self._topics: list[str] = []
+        self._loaded: frozenset[Source] | None = None
+
+    def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.claim`."""
+        self._loaded = None
+        topics = known_topics(self._shelf.get(("topics", "")), sources)
+        for source in sources:
+            source_code(topics, source)
+        marks = self.marks(sources)
+        for source in sources:
+            self._tokens[source] = next_token(self._shelf.get(("fence", source)))
+            self._saved[source] = marks[source].offset
+            self._shelf.put(("fence", source), self._tokens[source], MARK_TTL_S)
+        self._shelf.put(("topics", ""), json.dumps(topics).encode(), MARK_TTL_S)
+        self._topics = topics
+        return marks
+
+    def release(self, sources: Sequence[Source]) -> None:
+        """See `UserStore.release`."""
+        for source in sources:
+            self._tokens.pop(source, None)
+            self._saved.pop(source, None)
+
+    def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
+        """See `UserStore.load`."""
+        self._loaded = None
+        marks = self.marks(sources)
+        self._check_fences(sources)
+        for source in sources:
+            check_mark(source, self._saved[source], marks[source])
+        profiles = self.read(user_ids)
+        self._loaded = frozenset(sources)
+        return loaded(profiles, sources, marks, self._topics)
+
+    def save(
+        self,
+        user_ids: Sequence[str],
+        states: UserStates,
+        *,
+        changed_U: NDArray[np.bool_],
+        taste_UD: NDArray[np.float32],
+        taste_version: int,
+        seen: SeenUpdate | None = None,
+        marks: Mapping[Source, PartitionMark],
+    ) -> None:
+        """See `UserStore.save`."""
+        sources, self._loaded = self._loaded, None
+        if sources is None:
+            raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
+        if not set(marks) <= sources:
+            raise ValueError("marks of partitions that were not loaded")
+        self._check_fences(sources)
+        changed_N = np.flatnonzero(changed_U)
+        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
+        for n, value in zip(changed_N.tolist(), values, strict=True):
+            self._shelf.put(("u", user_ids[n]), value, self._state_ttl_s)
+        if seen is not None:
+            for n, value in zip(seen.user_N.tolist(), seen.values, strict=True):
+                self._shelf.put(("s", user_ids[n]), value, self._state_ttl_s)
+        for source, mark in marks.items():
+            self._shelf.put(("mark", source), mark.to_bytes(), MARK_TTL_S)
+            self._saved[source] = mark.offset
+
+    def read(self, user_ids: Sequence[str]) -> Profiles:
+        """See `UserStore.read`."""
+        states, tastes = self._codec.decode([self._shelf.get(("u", user_id)) for user_id in user_ids])
+        return Profiles(states, tastes, SeenSets.decode([self._shelf.get(("s", user_id)) for user_id in user_ids]))
+
+    def marks(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.marks`."""
+        return {source: PartitionMark.from_bytes(self._shelf.get(("mark", source))) for source in sources}
+
+    def save_slates(self, user_ids: Sequence[str], payloads: Sequence[bytes], ttl_s: int) -> None:
+        """See `UserStore.save_slates`."""
+        for user_id, payload in zip(user_ids, payloads, strict=True):
+            self._shelf.put(("l", user_id), payload, ttl_s)
+
+    def latest_slate(self, user_id: str) -> bytes | None:
+        """See `UserStore.latest_slate`."""
+        return self._shelf.get(("l", user_id))
+
+    def forget(self, user_id: str) -> int:
+        """See `UserStore.forget`."""
+        return sum(self._shelf.held.pop((kind, user_id), None) is not None for kind in ("u", "s", "l"))
+
+    def close(self) -> None:
+        """See `UserStore.close`."""
+
+    def _check_fences(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            check_fence(source, self._tokens.get(source), self._shelf.get(("fence", source)))

@@ -1,0 +1,316 @@
+"""User states in Redis: one round trip to load a batch, one atomic and fenced one to save it.
+
+Keys, every one with a TTL:
+
+    mq:{b<bucket>}:u:<user>   state      mq:fence:<topic>:<partition>  the owner's token
+    mq:{b<bucket>}:s:<user>   seen set   mq:mark:<topic>:<partition>   how far it is, and its fate totals
+    mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
+
+A save is MULTI, MSETEX, EXEC under a WATCH of the fences that the load set (Valkey 9, Redis 8.4), elsewhere one script
+that compares the fences itself. Both write states, seen sets and marks together or not at all, and both refuse a worker
+that lost its partition. Users of one bucket share a hash slot; fences and marks here are those of a single node.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from redis.exceptions import NoScriptError
+
+from embeddings.codec import StateCodec
+from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.events import Source
+from embeddings.ids import murmur2
+from embeddings.redis_line import Command, RedisLine
+from embeddings.seen import SeenSets, SeenUpdate
+from embeddings.states import UserStates, source_code
+from embeddings.store import (
+    MARK_TTL_S,
+    STATE_TTL_S,
+    Loaded,
+    PartitionMark,
+    Profiles,
+    check_fence,
+    check_mark,
+    known_topics,
+    loaded,
+    next_token,
+)
+
+_CLAIM_TRIES = 8
+#: KEYS: fences, then keys. ARGV: number of fences, number of keys with the first TTL, both TTLs, tokens, values.
+_SCRIPT = b"""
+local fences, first = tonumber(ARGV[1]), tonumber(ARGV[2])
+for i = 1, fences do
+  if redis.call('GET', KEYS[i]) ~= ARGV[4 + i] then return 0 end
+end
+for i = fences + 1, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[4 + i], 'EX', i - fences <= first and ARGV[3] or ARGV[4])
+end
+return 1
+"""
+_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
+
+
+class RedisUserStore:
+    """`UserStore` on Redis or Valkey, one node."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        width: int = 64,
+        buckets: int = 256,
+        prefix: str = "mq",
+        state_ttl_s: int = STATE_TTL_S,
+        timeout_s: float = 2.0,
+        script: bool = False,
+    ) -> None:
+        """Nothing connects before the first call.
+
+        Args:
+            url: where the server is.
+            width: components of a taste vector.
+            buckets: a power of two, fixed for the life of the data.
+            prefix: first part of every key.
+            state_ttl_s: a user unheard of for so long is forgotten; marks live twice as long.
+            timeout_s: for each read and write.
+            script: save by script also where MSETEX is known.
+        """
+        self._keys = _Keys(prefix, buckets)
+        self._codec = StateCodec(width)
+        self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
+        self._script = script
+        self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
+        self._tokens: dict[Source, bytes] = {}
+        self._saved: dict[Source, int] = {}
+        self._topics: list[str] = []
+        self._watched: tuple[int, tuple[Source, ...]] | None = None
+
+    def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.claim`. A batch that was loaded before has to be loaded again."""
+        self._watched = None
+        for _ in range(_CLAIM_TRIES if sources else 0):
+            fences, marks = self._keys.fences(sources), self._keys.marks(sources)
+            watch = ("WATCH", self._keys.topics, *fences)
+            reply = _values(self._fenced.exchange(("UNWATCH",), watch, ("MGET", self._keys.topics, *fences, *marks))[2])
+            topics = known_topics(reply[0], sources)
+            for source in sources:
+                source_code(topics, source)
+            tokens = [next_token(held) for held in reply[1 : 1 + len(sources)]]
+            pairs = [(self._keys.topics, json.dumps(topics).encode()), *zip(fences, tokens, strict=True)]
+            writes = [("SET", key, value, "EX", self._mark_ttl_s) for key, value in pairs]
+            if self._fenced.exchange(("MULTI",), *writes, ("EXEC",))[-1] is not None:
+                return self._own(sources, tokens, topics, reply[1 + len(sources) :])
+        if sources:
+            raise StoreUnavailable("several workers claim the same partitions at once")
+        return {}
+
+    def release(self, sources: Sequence[Source]) -> None:
+        """See `UserStore.release`."""
+        for source in sources:
+            self._tokens.pop(source, None)
+            self._saved.pop(source, None)
+
+    def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
+        """See `UserStore.load`. From here to `save` the fences are watched."""
+        fences = self._keys.fences(sources)
+        state_keys, seen_keys = self._keys.profiles(user_ids)
+        self._watched = None
+        get = ("MGET", *fences, *self._keys.marks(sources), *state_keys, *seen_keys)
+        reply = _values(self._fenced.exchange(("UNWATCH",), ("WATCH", *fences), get)[2])
+        held = len(sources)
+        marks = self._checked(sources, reply[:held], reply[held : 2 * held])
+        profiles = self._profiles(reply[2 * held :], len(user_ids))
+        self._watched = (self._fenced.generation, tuple(sources))
+        return loaded(profiles, sources, marks, self._topics)
+
+    def save(
+        self,
+        user_ids: Sequence[str],
+        states: UserStates,
+        *,
+        changed_U: NDArray[np.bool_],
+        taste_UD: NDArray[np.float32],
+        taste_version: int,
+        seen: SeenUpdate | None = None,
+        marks: Mapping[Source, PartitionMark],
+    ) -> None:
+        """See `UserStore.save`."""
+        sources = self._take_watch(marks)
+        changed_N = np.flatnonzero(changed_U)
+        changed_ids = [user_ids[n] for n in changed_N.tolist()]
+        keys = self._keys.of("u", changed_ids)
+        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
+        if seen is not None:
+            keys += self._keys.of("s", [user_ids[n] for n in seen.user_N.tolist()])
+            values += seen.values
+        mark_keys = self._keys.marks(marks)
+        mark_values = [mark.to_bytes() for mark in marks.values()]
+        self._write(sources, keys, values, mark_keys, mark_values)
+        self._saved.update((source, mark.offset) for source, mark in marks.items())
+
+    def read(self, user_ids: Sequence[str]) -> Profiles:
+        """See `UserStore.read`."""
+        state_keys, seen_keys = self._keys.profiles(user_ids)
+        if not user_ids:
+            return self._profiles([], 0)
+        return self._profiles(_values(self._plain.exchange(("MGET", *state_keys, *seen_keys))[0]), len(user_ids))
+
+    def marks(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.marks`."""
+        if not sources:
+            return {}
+        reply = _values(self._plain.exchange(("MGET", *self._keys.marks(sources)))[0])
+        return {source: PartitionMark.from_bytes(value) for source, value in zip(sources, reply, strict=True)}
+
+    def save_slates(self, user_ids: Sequence[str], payloads: Sequence[bytes], ttl_s: int) -> None:
+        """See `UserStore.save_slates`."""
+        keys = self._keys.of("l", user_ids)
+        if not keys:
+            return
+        if self._plain.has_msetex() and not self._script:
+            self._plain.exchange(_msetex(keys, payloads, ttl_s))
+        else:
+            self._run_script(self._plain, [], keys, [0, len(keys), ttl_s, ttl_s, *payloads])
+
+    def latest_slate(self, user_id: str) -> bytes | None:
+        """See `UserStore.latest_slate`."""
+        return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])
+
+    def forget(self, user_id: str) -> int:
+        """See `UserStore.forget`."""
+        keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
+        return cast(int, self._plain.exchange(("UNLINK", *keys))[0])
+
+    def close(self) -> None:
+        """See `UserStore.close`."""
+        self._fenced.close()
+        self._plain.close()
+
+    def _own(
+        self, sources: Sequence[Source], tokens: list[bytes], topics: list[str], found: list[bytes | None]
+    ) -> dict[Source, PartitionMark]:
+        marks = {source: PartitionMark.from_bytes(value) for source, value in zip(sources, found, strict=True)}
+        self._tokens.update(zip(sources, tokens, strict=True))
+        self._saved.update((source, mark.offset) for source, mark in marks.items())
+        self._topics = topics
+        return marks
+
+    def _checked(
+        self, sources: Sequence[Source], tokens: list[bytes | None], found: list[bytes | None]
+    ) -> dict[Source, PartitionMark]:
+        marks = {}
+        for source, token, value in zip(sources, tokens, found, strict=True):
+            check_fence(source, self._tokens.get(source), token)
+            marks[source] = PartitionMark.from_bytes(value)
+            check_mark(source, self._saved[source], marks[source])
+        return marks
+
+    def _profiles(self, reply: list[bytes | None], users: int) -> Profiles:
+        states, tastes = self._codec.decode(reply[:users])
+        return Profiles(states, tastes, SeenSets.decode(reply[users:]))
+
+    def _take_watch(self, marks: Mapping[Source, PartitionMark]) -> tuple[Source, ...]:
+        """The partitions whose fences the last load watches; good for one save on the same connection."""
+        watched, self._watched = self._watched, None
+        if watched is None or watched[0] != self._fenced.generation or not self._fenced.connected:
+            raise StoreUnavailable("the connection or a claim changed since the load: load the batch again")
+        if not set(marks) <= set(watched[1]):
+            raise ValueError("marks of partitions that were not loaded")
+        return watched[1]
+
+    def _write(
+        self,
+        sources: tuple[Source, ...],
+        keys: list[bytes],
+        values: list[bytes],
+        mark_keys: list[bytes],
+        mark_values: list[bytes],
+    ) -> None:
+        """Write users' values and marks together; fences are written back for their TTL."""
+        fences = self._keys.fences(sources)
+        try:
+            tokens = [self._tokens[source] for source in sources]
+        except KeyError:
+            raise Fenced("a partition of the batch was released since it was loaded") from None
+        if self._fenced.has_msetex() and not self._script:
+            sets: list[Command] = [_msetex(mark_keys + fences, mark_values + tokens, self._mark_ttl_s)]
+            if keys:
+                sets.append(_msetex(keys, values, self._state_ttl_s))
+            kept = self._fenced.exchange(("MULTI",), *sets, ("EXEC",))[-1] is not None
+        else:
+            counts = [len(fences), len(keys), self._state_ttl_s, self._mark_ttl_s]
+            arguments = [*counts, *tokens, *values, *mark_values, *tokens]
+            kept = self._run_script(self._fenced, fences, [*keys, *mark_keys, *fences], arguments) == 1
+        if not kept:
+            self._explain_refusal(sources)
+
+    def _explain_refusal(self, sources: tuple[Source, ...]) -> None:
+        """Raise why a save was refused: the fences changed, by another claim or because the store lost its data."""
+        found = _values(self._fenced.exchange(("MGET", *self._keys.fences(sources)))[0])
+        for source, token in zip(sources, found, strict=True):
+            check_fence(source, self._tokens.get(source), token)
+        raise StoreUnavailable("the fences changed and changed back since the load: load the batch again")
+
+    def _run_script(
+        self, line: RedisLine, fences: list[bytes], keys: list[bytes], arguments: Sequence[object]
+    ) -> object:
+        command = ("EVALSHA", _SHA, len(fences) + len(keys), *fences, *keys, *arguments)
+        try:
+            return line.exchange(command)[0]
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+        return line.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1]
+
+
+class _Keys:
+    """Key names, built for a batch at a time."""
+
+    def __init__(self, prefix: str, buckets: int) -> None:
+        if buckets & (buckets - 1) or buckets < 1:
+            raise ValueError(f"buckets is {buckets}, allowed are powers of two")
+        self._buckets = buckets
+        self._prefix = prefix
+        self._heads = {
+            kind: [f"{prefix}:{{b{bucket}}}:{kind}:".encode() for bucket in range(buckets)] for kind in ("u", "s", "l")
+        }
+        self.topics = f"{prefix}:topics".encode()
+
+    def of(self, kind: str, user_ids: Sequence[str]) -> list[bytes]:
+        """Keys of one kind (u state, s seen, l slate)."""
+        names, buckets = self._placed(user_ids)
+        return self._join(kind, names, buckets)
+
+    def profiles(self, user_ids: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
+        """Keys of the states and of the seen sets."""
+        names, buckets = self._placed(user_ids)
+        return self._join("u", names, buckets), self._join("s", names, buckets)
+
+    def fences(self, sources: Iterable[Source]) -> list[bytes]:
+        return [f"{self._prefix}:fence:{topic}:{partition}".encode() for topic, partition in sources]
+
+    def marks(self, sources: Iterable[Source]) -> list[bytes]:
+        return [f"{self._prefix}:mark:{topic}:{partition}".encode() for topic, partition in sources]
+
+    def _placed(self, user_ids: Sequence[str]) -> tuple[list[bytes], list[int]]:
+        names = [user_id.encode() for user_id in user_ids]
+        return names, (murmur2(names) & np.uint32(self._buckets - 1)).tolist() if names else []
+
+    def _join(self, kind: str, names: list[bytes], buckets: list[int]) -> list[bytes]:
+        heads = self._heads[kind]
+        return [heads[bucket] + name for bucket, name in zip(buckets, names, strict=True)]
+
+
+def _msetex(keys: Sequence[bytes], values: Sequence[bytes], ttl_s: int) -> Command:
+    pairs = [b""] * (2 * len(keys))
+    pairs[::2], pairs[1::2] = keys, values
+    return ("MSETEX", len(keys), *pairs, "EX", ttl_s)
+
+
+def _values(reply: object) -> list[bytes | None]:
+    return cast(list[bytes | None], reply)

@@ -1,0 +1,220 @@
+"""One version of everything learned, as a file: vectors, neighbour lists, counts and ranker weights.
+
+A snapshot is a safetensors file (arrays and nothing that could run) beside a manifest that says what it must hash to.
+Files appear whole or not at all, and a reader refuses what is not exactly what was announced.
+"""
+
+import hashlib
+import http.client
+import json
+import math
+import os
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as read_tensors
+from safetensors.numpy import save as write_tensors
+
+from embeddings.errors import SnapshotRefused
+
+Arrays = dict[str, NDArray[np.generic]]
+
+MAX_BYTES = 4 << 30
+_CHUNK = 1 << 20
+_RANKER = "ranker."
+_COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
+    "ids_N": ("N", np.uint64),
+    "source_ND": ("ND", np.float32),
+    "target_ND": ("ND", np.float32),
+    "neighbours_NK": ("NK", np.int32),
+    "weights_NK": ("NK", np.float32),
+    "counts_N": ("N", np.float32),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """N items: 40-bit ids and names, D-wide vectors, K neighbours (indices into this snapshot, -1 padded).
+
+    `source_ND` and `target_ND` are those of `embeddings.svd.Factors`, `neighbours_NK` and `weights_NK` those of
+    `PairCounts.neighbours`, `counts_N` are decayed events; `ranker` holds a model's weights by name and `meta` whatever
+    JSON can say of how the version came about. Times are epoch milliseconds.
+    """
+
+    version: int
+    ids_N: NDArray[np.uint64]
+    names: list[str]
+    source_ND: NDArray[np.float32]
+    target_ND: NDArray[np.float32]
+    neighbours_NK: NDArray[np.int32]
+    weights_NK: NDArray[np.float32]
+    counts_N: NDArray[np.float32]
+    ranker: Mapping[str, NDArray[np.generic]]
+    created_ms: int = 0
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a snapshot file is called, where it lies, and what it must be."""
+
+    version: int
+    uri: str
+    sha256: str
+    bytes: int
+    shapes: dict[str, tuple[int, ...]]
+    created_ms: int = 0
+
+
+def write(snapshot: Snapshot, folder: Path, *, keep: int = 3, base_url: str = "") -> Manifest:
+    """Write a snapshot and its manifest into a folder, atomically, and delete all but the `keep` newest versions.
+
+    Args:
+        snapshot: what to write; a file of the same version is replaced.
+        folder: made if missing.
+        keep: versions left in the folder, this one among them.
+        base_url: where `folder` is served over HTTP; without it the manifest names the file itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = _arrays(snapshot)
+    data = write_tensors(arrays)
+    path = folder / f"snapshot-{snapshot.version:020d}.safetensors"
+    manifest = Manifest(
+        version=snapshot.version,
+        uri=f"{base_url.rstrip('/')}/{path.name}" if base_url else path.resolve().as_uri(),
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        shapes={name: array.shape for name, array in arrays.items()},
+        created_ms=snapshot.created_ms,
+    )
+    _put(path, data)
+    _put(path.with_suffix(".json"), json.dumps(asdict(manifest)).encode())
+    for old in sorted(folder.glob("snapshot-*.safetensors"))[:-keep]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
+    return manifest
+
+
+def manifests(folder: Path) -> list[Manifest]:
+    """The manifests of the versions in a folder, oldest first."""
+    known = (json.loads(path.read_bytes()) for path in sorted(folder.glob("snapshot-*.json")))
+    return [
+        Manifest(**{**fields, "shapes": {k: tuple(shape) for k, shape in fields["shapes"].items()}}) for fields in known
+    ]
+
+
+def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 60.0) -> Snapshot:
+    """Fetch a snapshot from a `file:`, `http:` or `https:` address and check it.
+
+    Args:
+        manifest: what was announced; empty `shapes` and `bytes` of 0 are not checked.
+        max_bytes: more than this is not read.
+        timeout_s: for the whole transfer.
+
+    Raises:
+        SnapshotRefused: not reachable, too large, too slow, another hash or other shapes than announced, inconsistent,
+            or not finite. The snapshot in use stays; the announcement is counted and skipped.
+    """
+    if manifest.bytes > max_bytes:
+        raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
+    data = _fetch(manifest.uri, manifest.bytes or max_bytes, timeout_s)
+    if hashlib.sha256(data).hexdigest() != manifest.sha256:
+        raise SnapshotRefused(f"snapshot {manifest.version}: the file's sha256 is not the announced one")
+    try:
+        arrays: Arrays = read_tensors(data)
+    except SafetensorError as error:
+        raise SnapshotRefused(f"snapshot {manifest.version}: {error}") from error
+    if manifest.shapes and {name: array.shape for name, array in arrays.items()} != manifest.shapes:
+        raise SnapshotRefused(f"snapshot {manifest.version}: the shapes are not the announced ones")
+    return _checked(arrays)
+
+
+def _arrays(snapshot: Snapshot) -> Arrays:
+    """Everything of a snapshot as named arrays; names and the rest as UTF-8 bytes."""
+    text = {"version": snapshot.version, "created_ms": snapshot.created_ms, "meta": snapshot.meta}
+    encoded = [name.encode() for name in snapshot.names]
+    arrays: Arrays = {
+        "names": np.frombuffer(b"".join(encoded), np.uint8),
+        "name_ends_N": np.fromiter(map(len, encoded), np.int64, len(encoded)).cumsum(),
+        "json": np.frombuffer(json.dumps(text).encode(), np.uint8),
+    }
+    arrays |= {name: np.ascontiguousarray(getattr(snapshot, name), kind) for name, (_, kind) in _COLUMNS.items()}
+    return arrays | {_RANKER + name: np.ascontiguousarray(array) for name, array in snapshot.ranker.items()}
+
+
+def _checked(arrays: Arrays) -> Snapshot:
+    """Build a snapshot from its arrays, or refuse it."""
+    try:
+        columns = _columns(arrays)
+        text = json.loads(arrays["json"].tobytes())
+        names = _names(arrays["names"].tobytes(), arrays["name_ends_N"].tolist())
+        version, created_ms, meta = int(text["version"]), int(text["created_ms"]), dict(text["meta"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotRefused(f"not a snapshot: {error!r}") from error
+    near_NK, count = columns["neighbours_NK"], len(columns["ids_N"])
+    if len(names) != count or near_NK.min(initial=0) < -1 or near_NK.max(initial=-1) >= count:
+        raise SnapshotRefused("names or neighbours do not fit the items")
+    infinite = [name for name, a in arrays.items() if a.dtype.kind == "f" and not math.isfinite(a.sum(dtype="f8"))]
+    if infinite:
+        raise SnapshotRefused(f"not finite: {', '.join(sorted(infinite))}")
+    ranker = {name.removeprefix(_RANKER): array for name, array in arrays.items() if name.startswith(_RANKER)}
+    return Snapshot(version=version, created_ms=created_ms, meta=meta, names=names, ranker=ranker, **columns)
+
+
+def _columns(arrays: Arrays) -> dict[str, Any]:
+    """The arrays every snapshot has, of the right type and agreeing on N, D and K.
+
+    Raises:
+        SnapshotRefused: they are not.
+    """
+    sizes: dict[str, int] = {}
+    for name, (letters, kind) in _COLUMNS.items():
+        array = arrays[name]
+        fits = array.dtype == kind and array.ndim == len(letters)
+        if not fits or any(sizes.setdefault(x, n) != n for x, n in zip(letters, array.shape, strict=True)):
+            raise SnapshotRefused(f"{name} is {array.dtype} {array.shape} beside sizes {sizes}")
+    return {name: arrays[name] for name in _COLUMNS}
+
+
+def _names(data: bytes, ends: list[int]) -> list[str]:
+    return [data[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _fetch(uri: str, most: int, timeout_s: float) -> bytes:
+    """The bytes behind an address, at most `most` of them, within `timeout_s` seconds."""
+    if urlsplit(uri).scheme not in ("file", "http", "https"):
+        raise SnapshotRefused(f"{uri}: only file, http and https addresses are read")
+    deadline = time.monotonic() + timeout_s
+    data = bytearray()
+    try:
+        with urllib.request.urlopen(uri, timeout=timeout_s) as answer:
+            while chunk := answer.read(_CHUNK):
+                data += chunk
+                if len(data) > most:
+                    raise SnapshotRefused(f"{uri}: more than {most} bytes")
+                if time.monotonic() > deadline:
+                    raise SnapshotRefused(f"{uri}: not read within {timeout_s:g} s")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SnapshotRefused(f"{uri}: {error}") from error
+    return bytes(data)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""What to show: features, model, online training, calibration, slate. Arrays in, arrays out."""

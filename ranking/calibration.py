@@ -1,0 +1,88 @@
+"""From a model's log-odds to probabilities that come true, online, and the figures that say whether they do.
+
+>>> platt = Platt()
+>>> shown = platt.learn(np.full(2000, 2.0, np.float32), np.arange(2000) % 4 == 0)
+>>> bool(0.2 < platt.predict(np.array([2.0], np.float32))[0] < 0.3)
+True
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.jit import kernel
+
+
+def _identity() -> NDArray[np.float64]:
+    return np.array([1.0, 0.0, 1.0, 1.0])
+
+
+@dataclass(slots=True, kw_only=True)
+class Platt:
+    """p = sigmoid(slope x log-odds + intercept), fitted row by row with Adagrad (Platt 1999; Duchi et al. 2011).
+
+    Starts as the identity. `state` is (slope, intercept, squared gradients of both); a row with a non-finite
+    log-odds is predicted at the base of the scale and not learned.
+    """
+
+    rate: float = 0.05
+    state: NDArray[np.float64] = field(default_factory=_identity)
+
+    def predict(self, logit_R: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities. Shape (R,), strictly inside 0..1."""
+        return _sigmoid(self.state[0] * logit_R.astype(np.float64) + self.state[1]).astype(np.float32)
+
+    def learn(self, logit_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Predict each row, then learn from it, in order; mutates. Returns the predictions, shape (R,)."""
+        return _platt(self.state, logit_R.astype(np.float64), label_R.astype(np.float64), self.rate)
+
+
+def calibration_error(p_R: NDArray[np.float32], label_R: NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error over bins of equal mass: mean over rows of |mean p - mean label| of their bin."""
+    order = np.argsort(p_R, kind="stable")
+    parts = np.array_split(order, min(bins, max(len(order), 1)))
+    gaps = [abs(float(p_R[part].mean()) - float(label_R[part].mean())) * len(part) for part in parts if len(part)]
+    return sum(gaps) / max(len(order), 1)
+
+
+def normalised_entropy(p_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> float:
+    """Log loss over that of the constant base rate (He et al. 2014); below 1 is better than knowing only the rate."""
+    base = np.full(len(label_R), label_R.mean(), np.float64)
+    return log_loss(p_R, label_R) / log_loss(base, label_R)
+
+
+def log_loss(p_R: NDArray[np.floating], label_R: NDArray[np.bool_]) -> float:
+    """Mean of -log p(label), natural log; p is kept 1e-7 away from 0 and 1."""
+    p = np.clip(p_R.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(-np.where(label_R, np.log(p), np.log1p(-p)).mean())
+
+
+def predicted_over_observed(p_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> float:
+    """Sum of p over the number of positives: 1 is unbiased, above 1 over-predicts; infinite without positives."""
+    positives = float(label_R.sum())
+    return float(p_R.sum()) / positives if positives else float("inf")
+
+
+def _sigmoid(logit_R: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(np.nan_to_num(logit_R), -15, 15)))
+
+
+@kernel
+def _platt(
+    state: NDArray[np.float64], logit_R: NDArray[np.float64], label_R: NDArray[np.float64], rate: float
+) -> NDArray[np.float32]:
+    out = np.empty(len(logit_R), np.float32)
+    for r in range(len(logit_R)):
+        known = np.isfinite(logit_R[r])
+        logit = min(max(logit_R[r], -15.0), 15.0) if known else 0.0
+        margin = min(max(state[0] * logit + state[1], -15.0), 15.0)
+        p = 1 / (1 + np.exp(-margin))
+        out[r] = p
+        if known:
+            error = p - label_R[r]
+            state[2] += (error * logit) ** 2
+            state[3] += error * error
+            state[0] -= rate * error * logit / np.sqrt(state[2])
+            state[1] -= rate * error / np.sqrt(state[3])
+    return out

@@ -1,0 +1,342 @@
+"""What the ranker sees of a candidate: F numbers per pair of position and candidate, all from before the event.
+
+A *position* is a state of one user (its history at that moment) for which K candidates are to be ranked. Items are
+process-wide rows. Everything is computed by one kernel in one pass per position: the neighbour lists of the last
+items are added onto the candidates through a small hash table of the candidates' rows, so the cost is that of the
+lists (lists x M adds) plus K x F, whatever the size of the catalogue.
+
+Every column is a smooth function that fp16 carries well (logs, shares, small integers), because the learner receives
+the same columns as fp16.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.jit import kernel
+
+
+class Feature(IntEnum):
+    """Columns of `features`. s(x) below is sum over history items j of weight(j, x), lists of the snapshot.
+
+    The co-occurrence views differ in which history items they sum over and how these fade; each is log(s + .001).
+    """
+
+    cooc_last = 0  # the latest item alone
+    cooc_last3 = 1  # the latest three
+    cooc_decayed = 2  # all, the k-th latest with .9^(k-1): the retrieval score, exact up to the lists' length
+    cooc_flat = 3  # all, alike, divided by their number
+    cooc_liked = 4  # those liked, faded as above by their place among the liked
+    cooc_session = 5  # those of the last half hour, alike
+    cooc_best = 6  # the largest single weight
+    cooc_share = 7  # share of the history whose lists hold the candidate
+    dot = 8  # taste . target of the snapshot's factors, as log(max(dot, 0) + .001)
+    popularity_short = 9  # log(1 + decayed takes), three half-lives
+    popularity_mid = 10
+    popularity_long = 11
+    like_rate = 12  # (likes + 10 x rate of all) / (likes + dislikes + 10)
+    click_rate = 13  # (clicks + 50 x rate of all) / (impressions + 50), as log
+    category_affinity = 14  # mean over the candidate's categories of the history's share in them
+    category_recent = 15  # the same over the latest three items
+    year_distance = 16  # |release year - mean release year of the latest ten|, decades, at most 5
+    since_taken = 17  # log(1 + seconds since anybody took it)
+    age = 18  # log(1 + seconds since it was first seen)
+    from_vector = 19  # which source proposed it, 0 or 1
+    from_neighbours = 20
+    from_trending = 21
+    from_fresh = 22
+    history_length = 23  # log(1 + items)
+    since_last = 24  # log(1 + seconds since the user's latest event)
+    liked_share = 25  # share of the history that was liked
+    disliked_share = 26
+    context = 27  # a code 0..63 (surface x device); the model reads it as a category, not as a number
+
+
+CONTEXTS = 64
+#: Source bits of `source_PK`.
+VECTOR, NEIGHBOURS, TRENDING, FRESH = 1, 2, 4, 8
+
+#: What an action code says of its item: 1 liked (complete, like, add, share, purchase), -1 disliked (skip, dislike,
+#: hide), 0 neither. Codes are those of the event contract.
+APPEAL = np.zeros(32, np.int8)
+APPEAL[[4, 6, 9, 11, 12]] = 1
+APPEAL[[5, 7, 13]] = -1
+
+FADE = 0.9
+SESSION_S = 1800
+EPS = np.float32(1e-3)
+COLUMNS = 28  # len(Feature), as a number the kernel can hold
+CATEGORY_SLOTS = 1024  # category codes are folded into these
+
+
+class Histories(NamedTuple):
+    """P positions: what each user held, latest first. `row_PH` is -1 past the end and for unknown items."""
+
+    row_PH: NDArray[np.int32]
+    action_PH: NDArray[np.uint8]
+    time_PH: NDArray[np.int64]
+    now_s_P: NDArray[np.int64]
+    context_P: NDArray[np.int16]
+
+
+class Candidates(NamedTuple):
+    """K candidates per position. `row_PK` is -1 where there is none; `source_PK` holds source bits."""
+
+    row_PK: NDArray[np.int32]
+    source_PK: NDArray[np.uint8]
+    dot_PK: NDArray[np.float32]
+
+
+class Neighbours(NamedTuple):
+    """The M strongest neighbours of each of N items, strongest first; rows -1 past the end.
+
+    Weights are non-negative and already normalised: their sum over a fading history is the co-occurrence score.
+    """
+
+    row_NM: NDArray[np.int32]
+    weight_NM: NDArray[np.float32]
+
+
+class ItemColumns(NamedTuple):
+    """Counters and attributes of N items, as of before the batch. Counts are decayed and non-negative.
+
+    `popularity_N3` has a short, a middle and a long half-life. `last_taken_s_N` and `first_seen_s_N` are epoch
+    seconds, 0 = never. `category_NC` is -1 past the end. `year_N` is 0 where unknown.
+    """
+
+    popularity_N3: NDArray[np.float32]
+    likes_N: NDArray[np.float32]
+    dislikes_N: NDArray[np.float32]
+    impressions_N: NDArray[np.float32]
+    clicks_N: NDArray[np.float32]
+    last_taken_s_N: NDArray[np.int64]
+    first_seen_s_N: NDArray[np.int64]
+    category_NC: NDArray[np.int16]
+    year_N: NDArray[np.int16]
+
+
+class Features(NamedTuple):
+    """`x_PKX`, columns `Feature`, and whom to thank for each candidate.
+
+    `because_PK` is the place in the history (0 = latest) that gave most to the faded co-occurrence, -1 where none did.
+    """
+
+    x_PKX: NDArray[np.float32]
+    because_PK: NDArray[np.int16]
+
+
+def features(
+    histories: Histories,
+    candidates: Candidates,
+    neighbours: Neighbours,
+    items: ItemColumns,
+    *,
+    like_rate: float = 0.7,
+    click_rate: float = 0.05,
+    lists: int = 50,
+) -> Features:
+    """Columns `Feature` for every pair, finite; rows of absent candidates are zero.
+
+    Args:
+        histories: P positions, latest item first.
+        candidates: K candidates each.
+        neighbours: lists of the snapshot in use.
+        items: counters from strictly before the events.
+        like_rate: prior of the smoothed like rate, the share of likes over all items.
+        click_rate: prior of the smoothed click rate.
+        lists: how many of the latest items have their lists added.
+    """
+    return Features(*_features(histories, candidates, neighbours, items, like_rate, click_rate, lists))
+
+
+@kernel
+def dots(
+    taste_PD: NDArray[np.float32], target_ND: NDArray[np.float32], row_PK: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Inner product of each position's taste with each candidate's target vector, 0 where there is none. (P, K)."""
+    P, K = row_PK.shape
+    out_PK = np.zeros((P, K), np.float32)
+    for p in range(P):
+        for k in range(K):
+            row = row_PK[p, k]
+            if row >= 0:
+                total = np.float32(0)
+                for d in range(taste_PD.shape[1]):
+                    total += taste_PD[p, d] * target_ND[row, d]
+                out_PK[p, k] = total
+    return out_PK
+
+
+@kernel
+def _place(row: int, slots: NDArray[np.int32]) -> int:
+    """Where a row stands, or would stand, in an open-addressing table whose length is a power of two."""
+    mask = len(slots) - 1
+    at = (row * 40503 >> 3) & mask
+    while slots[at] >= 0 and slots[at] != row:
+        at = (at + 1) & mask
+    return at
+
+
+@kernel
+def _add_lists(
+    histories: Histories,
+    p: int,
+    neighbours: Neighbours,
+    lists: int,
+    slots: NDArray[np.int32],
+    slot_k: NDArray[np.int32],
+    sum_KV: NDArray[np.float32],
+    most_K: NDArray[np.float32],
+    because_K: NDArray[np.int16],
+) -> None:
+    """Add the lists of one history onto the candidates in the table.
+
+    Fills per candidate six sums, the count and the largest weight, and the place of the item that gave most.
+    """
+    M = neighbours.row_NM.shape[1]
+    fade_V = np.zeros(7, np.float32)
+    liked = np.float32(1.0)
+    faded = np.float32(1.0)
+    for h in range(min(lists, histories.row_PH.shape[1])):
+        row = histories.row_PH[p, h]
+        fade_V[0] = h == 0
+        fade_V[1] = h < 3
+        fade_V[2] = faded
+        fade_V[3] = 1.0
+        fade_V[4] = liked if APPEAL[histories.action_PH[p, h] & 31] > 0 else 0.0
+        fade_V[5] = histories.now_s_P[p] - histories.time_PH[p, h] <= SESSION_S
+        faded *= np.float32(FADE)
+        if fade_V[4] > 0:
+            liked *= np.float32(FADE)
+        if row < 0:
+            continue
+        for m in range(M):
+            near = neighbours.row_NM[row, m]
+            if near < 0:
+                break
+            at = _place(near, slots)
+            if slots[at] == near:
+                k = slot_k[at]
+                weight = neighbours.weight_NM[row, m]
+                for v in range(6):
+                    sum_KV[k, v] += weight * fade_V[v]
+                sum_KV[k, 6] += np.float32(1.0)
+                sum_KV[k, 7] = max(sum_KV[k, 7], weight)
+                if weight * fade_V[2] > most_K[k]:
+                    most_K[k] = weight * fade_V[2]
+                    because_K[k] = h
+
+
+@kernel
+def _shares(
+    histories: Histories, p: int, items: ItemColumns, all_share: NDArray[np.float32], recent_share: NDArray[np.float32]
+) -> tuple[int, int, int, float]:
+    """Fill the history's share per category; returns its length, the likes, the dislikes and the mean year."""
+    all_share[:] = 0
+    recent_share[:] = 0
+    length, liked, disliked, dated, years = 0, 0, 0, 0, 0.0
+    for h in range(histories.row_PH.shape[1]):
+        row = histories.row_PH[p, h]
+        if row < 0:
+            continue
+        length += 1
+        appeal = APPEAL[histories.action_PH[p, h] & 31]
+        liked += appeal > 0
+        disliked += appeal < 0
+        for c in range(items.category_NC.shape[1]):
+            if items.category_NC[row, c] < 0:
+                break
+            all_share[items.category_NC[row, c] & (CATEGORY_SLOTS - 1)] += 1
+            if length <= 3:
+                recent_share[items.category_NC[row, c] & (CATEGORY_SLOTS - 1)] += 1
+        if length <= 10 and items.year_N[row] > 0:
+            dated += 1
+            years += items.year_N[row]
+    return length, liked, disliked, years / dated if dated else 0.0
+
+
+@kernel
+def _log1p(value: float) -> np.float32:
+    return np.float32(np.log(np.float32(1.0) + np.float32(max(value, 0))))
+
+
+@kernel
+def _features(
+    histories: Histories,
+    candidates: Candidates,
+    neighbours: Neighbours,
+    items: ItemColumns,
+    like_rate: float,
+    click_rate: float,
+    lists: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    P, K = candidates.row_PK.shape
+    x_PKX = np.zeros((P, K, COLUMNS), np.float32)
+    because_PK = np.full((P, K), -1, np.int16)
+    most_K = np.empty(K, np.float32)
+    size = 16
+    while size < 4 * K:
+        size *= 2
+    slots = np.empty(size, np.int32)
+    slot_k = np.empty(size, np.int32)
+    sum_KV = np.empty((K, 8), np.float32)
+    all_share = np.empty(CATEGORY_SLOTS, np.float32)
+    recent_share = np.empty(CATEGORY_SLOTS, np.float32)
+    for p in range(P):
+        slots[:] = -1
+        sum_KV[:] = 0
+        most_K[:] = 0
+        for k in range(K):
+            row = candidates.row_PK[p, k]
+            if row >= 0:
+                at = _place(row, slots)
+                slots[at] = row
+                slot_k[at] = k
+        _add_lists(histories, p, neighbours, lists, slots, slot_k, sum_KV, most_K, because_PK[p])
+        length, liked, disliked, year = _shares(histories, p, items, all_share, recent_share)
+        now = histories.now_s_P[p]
+        held = np.float32(1.0 / max(length, 1))
+        recent = np.float32(1.0 / min(max(length, 1), 3))
+        last_s = histories.time_PH[p, 0] if histories.row_PH[p, 0] >= 0 else now
+        since_last = _log1p(now - last_s)
+        for k in range(K):
+            row = candidates.row_PK[p, k]
+            if row < 0:
+                continue
+            x = x_PKX[p, k]
+            for v in range(6):
+                x[v] = np.log((sum_KV[k, v] * held if v == 3 else sum_KV[k, v]) + EPS)
+            x[6] = np.log(sum_KV[k, 7] + EPS)
+            x[7] = sum_KV[k, 6] * held
+            x[8] = np.log(max(candidates.dot_PK[p, k], np.float32(0)) + EPS)
+            for t in range(3):
+                x[9 + t] = _log1p(items.popularity_N3[row, t])
+            rated = items.likes_N[row] + items.dislikes_N[row]
+            x[12] = (items.likes_N[row] + 10 * like_rate) / (rated + 10)
+            x[13] = np.log((items.clicks_N[row] + 50 * click_rate) / (items.impressions_N[row] + 50))
+            tagged = 0
+            for c in range(items.category_NC.shape[1]):
+                code = items.category_NC[row, c]
+                if code < 0:
+                    break
+                tagged += 1
+                x[14] += all_share[code & (CATEGORY_SLOTS - 1)]
+                x[15] += recent_share[code & (CATEGORY_SLOTS - 1)]
+            if tagged:
+                x[14] *= held / np.float32(tagged)
+                x[15] *= recent / np.float32(tagged)
+            if year > 0 and items.year_N[row] > 0:
+                x[16] = min(abs(items.year_N[row] - year) / 10, 5.0)
+            x[17] = _log1p(now - items.last_taken_s_N[row])
+            x[18] = _log1p(now - items.first_seen_s_N[row])
+            source = candidates.source_PK[p, k]
+            for bit in range(4):
+                x[19 + bit] = (source >> bit) & 1
+            x[23] = _log1p(length)
+            x[24] = since_last
+            x[25] = liked * held
+            x[26] = disliked * held
+            x[27] = histories.context_P[p]
+    return x_PKX, because_PK

@@ -1,0 +1,185 @@
+"""The shells around the pipeline: answer a batch, publish, store; retry what is transient, never skip, never swallow.
+
+Every lane has a thread of its own for the synchronous work, so that heartbeats and health pages live while it runs, and
+a lane that waits for Redis holds up no other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.events import Source
+from embeddings.store import StoreRewound, UserStore
+from streams.answering import Answerer
+from streams.cloudevents import echo, event_headers
+from streams.deadletters import Code, DeadLetter, dead_letter_record
+from streams.failures import DeadLetterShare, Failed, Guard, Succeeded, Verdict
+from streams.hosting import Rewind
+from streams.ledger import Part, Unit
+from streams.metrics import WorkerMetrics
+from streams.pipeline import Answer, Recommender
+from streams.publishing import Outgoing, Publisher
+from streams.records import RawRecord
+from streams.settings import Settings
+from streams.slates import PublishedSlate
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Thread:
+    """One worker thread; `await run(f, *args)` calls in it."""
+
+    name: str
+    _pool: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=self.name)
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """Call in the thread and wait."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+
+
+@dataclass(slots=True, kw_only=True)
+class EventsLane:
+    """Behaviour in, slates and observations out, states stored, then acknowledged."""
+
+    recommender: Recommender
+    publisher: Publisher
+    settings: Settings
+    metrics: WorkerMetrics
+    dead_share: DeadLetterShare
+    thread: Thread = field(default_factory=lambda: Thread("events"))
+
+    async def __call__(self, unit: Unit) -> None:
+        """Handle one unit whole; returns when everything it led to is durable.
+
+        Raises:
+            Rewind: the store lost data or the partition; the lane is fetched again from what the store has.
+            PublishFailed: a record can never be published; the worker ends.
+            TooManyDeadLetters: a bad deploy; the worker ends with the unit unacknowledged.
+        """
+        self.metrics.batch("events", unit.size)
+        for answer in await self._answers(unit):
+            published_ms = self.recommender.now_ms()
+            latencies_s = [(published_ms - slate.trigger.published_ms) / 1000 for slate in answer.slates]
+            self.metrics.published("event", latencies_s)
+            self.metrics.events(answer.fate_R)
+            for letter in answer.decoded.dead:
+                self.metrics.dead_letter("events", letter.code)
+
+    async def _answers(self, unit: Unit) -> list[Answer]:
+        done = await self._guard(unit).run(lambda: self._apply(unit.parts, ()))
+        if isinstance(done, Succeeded):
+            return [done.result]
+        if done.verdict is Verdict.skip:
+            raise Rewind(str(done.error)) from done.error
+        if done.verdict is Verdict.crash:
+            raise done.error
+        log.error("a batch of %d is taken apart, record by record", unit.size)
+        return [await self._one(unit, part, record) for part in unit.parts for record in part.records]
+
+    async def _one(self, unit: Unit, part: Part, record: RawRecord) -> Answer:
+        """Apply one record alone; put it aside when it fails even so."""
+        alone = Part(part.source, [record], record.offset, part.committed)
+        done = await self._guard(unit).run(lambda: self._apply([alone], ()))
+        if isinstance(done, Succeeded):
+            return done.result
+        if done.verdict is not Verdict.dead_letter:
+            raise Rewind(str(done.error)) if done.verdict is Verdict.skip else done.error
+        kind = type(done.error).__name__
+        letter = DeadLetter(part.source, record.offset, record, Code.handler_error, kind)
+        return await self._apply([Part(part.source, [], record.offset, part.committed)], [letter])
+
+    def _guard(self, unit: Unit) -> Guard:
+        return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: self._waits(unit, error))
+
+    def _waits(self, unit: Unit, error: Exception) -> None:
+        if isinstance(error, StoreUnavailable):
+            self.metrics.redis_error("unavailable")
+        unit.retrying(type(error).__name__)
+
+    async def _apply(self, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
+        try:
+            answer = await self.thread.run(self.recommender.respond, parts, aside)
+            self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
+            with self.metrics.stage("publish"):
+                await self.publisher.send_all(self._outgoing(answer))
+            await self.thread.run(self.recommender.store, answer)
+            return answer
+        except StoreRewound as why:
+            self.metrics.redis_error("fenced")
+            raise Fenced(str(why)) from why
+
+    def _outgoing(self, answer: Answer) -> list[Outgoing]:
+        topics = self.settings.topics
+        observations = topics.name("observations")
+        return [
+            *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
+            *(Outgoing(observations, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told),
+            *dead_letters(answer.decoded.dead, topics.dead_letters("events")),
+            *(foreign.outgoing for foreign in answer.decoded.misrouted),
+        ]
+
+    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
+        mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
+        store: UserStore = self.recommender.users
+        while True:
+            try:
+                marks = await self.thread.run(store.claim, mine)
+                break
+            except StoreUnavailable as error:
+                log.warning("partitions cannot be claimed yet: %s", error)
+                await asyncio.sleep(0.5)
+        behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
+        if behind:
+            log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
+        return behind
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestsLane:
+    """Requests in, slates out. Reads user state, never writes it, so any worker may answer."""
+
+    answerer: Answerer
+    publisher: Publisher
+    settings: Settings
+    metrics: WorkerMetrics
+    thread: Thread = field(default_factory=lambda: Thread("requests"))
+
+    async def __call__(self, unit: Unit) -> None:
+        """Answer every readable request of a unit, degraded where it must be."""
+        self.metrics.batch("requests", unit.size)
+        slates, dead = await self.thread.run(self.answerer.respond, unit.parts)
+        topics = self.settings.topics
+        out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
+        out += dead_letters(dead, topics.dead_letters("requests"))
+        done = await Guard(retrying=lambda error: unit.retrying(type(error).__name__)).run(
+            lambda: self.publisher.send_all(out)
+        )
+        if isinstance(done, Failed):
+            raise done.error
+        now_ms = self.answerer.now_ms()
+        self.metrics.published("request", [(now_ms - s.trigger.published_ms) / 1000 for s in slates])
+        for letter in dead:
+            self.metrics.dead_letter("requests", letter.code)
+
+
+def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
+    """A slate on its topic, keyed by user, with CloudEvents headers and the place of its trigger."""
+    trigger = slate.trigger
+    passed = echo(*trigger.source, trigger.offset, trigger.headers)
+    headers = event_headers(slate.slate_id, "marquee.slate.v1", "marquee", trigger.event_ms, passed)
+    return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
+
+
+def dead_letters(letters: Sequence[DeadLetter], topic: str) -> list[Outgoing]:
+    """Dead letters as records of their topic."""
+    return [dead_letter_record(letter, topic) for letter in letters]

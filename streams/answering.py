@@ -1,0 +1,161 @@
+"""Requests become slates: the profile is read, never written, so any worker may answer any request.
+
+A decision is always possible. Without the store the answer is made of what is popular, without the right to use the
+profile of what is popular in this context; the slate says so in `degraded`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import StoreUnavailable
+from embeddings.events import CONSENT_CONTENT
+from embeddings.ids import item_ids
+from embeddings.seen import SeenSets
+from embeddings.states import Histories, Tastes, no_states
+from embeddings.store import Profiles, UserStore
+from streams.cloudevents import header
+from streams.consent import strictest
+from streams.deadletters import Code, DeadLetter
+from streams.ledger import Part
+from streams.pipeline import StageTimer, epoch_ms, untimed
+from streams.reading import Rules, Unreadable, read, user_of
+from streams.records import RawRecord, Request, decode_request
+from streams.scoring import Asked, Scorer
+from streams.settings import Settings
+from streams.slates import PublishedSlate, Stamps, Trigger, context_code, write_slates
+
+log = logging.getLogger(__name__)
+REPLY_TO = "reply_to"
+
+
+@dataclass(slots=True, kw_only=True)
+class Answerer:
+    """Answers batches of requests. One per lane; called from one thread at a time."""
+
+    users: UserStore
+    scorer: Scorer
+    rules: Rules
+    settings: Settings
+    stage: StageTimer = untimed
+    now_ms: Callable[[], int] = epoch_ms
+
+    def respond(self, parts: Sequence[Part]) -> tuple[list[PublishedSlate], list[DeadLetter]]:
+        """A slate for every readable request, in order, and the unreadable ones. Raises nothing that is transient."""
+        stamps = Stamps(received_ms=self.now_ms())
+        wanted: list[tuple[Trigger, Request]] = []
+        dead: list[DeadLetter] = []
+        for part in parts:
+            good, bad = read(part.source, part.records, decode_request, self.rules)
+            dead += bad
+            for record, request in good:
+                assert request is not None
+                try:
+                    wanted.append((self._trigger(part, record, request), request))
+                except Unreadable as error:
+                    dead.append(DeadLetter(part.source, record.offset, record, error.code, error.detail))
+        stamps.decoded_ms = self.now_ms()
+        return (self._answer(wanted, stamps) if wanted else []), dead
+
+    def _trigger(self, part: Part, record: RawRecord, request: Request) -> Trigger:
+        slates, reply_to = self.settings.slates, header(record.headers, REPLY_TO)
+        topic = reply_to.decode("utf-8", "replace") if reply_to else None
+        if topic is not None and topic not in slates.reply_topics:
+            raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
+        return Trigger(
+            user_id=user_of(record, request.user_id),
+            source=part.source,
+            offset=record.offset,
+            event_ms=request.event_time or record.timestamp,
+            published_ms=record.timestamp,
+            surface=request.surface or (request.context and request.context.surface) or slates.surface,
+            size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
+            headers=record.headers,
+            request_id=request.request_id,
+            reply_to=topic,
+        )
+
+    def _answer(self, wanted: list[tuple[Trigger, Request]], stamps: Stamps) -> list[PublishedSlate]:
+        triggers = [trigger for trigger, _ in wanted]
+        requests = [request for _, request in wanted]
+        profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
+        stamps.folded_ms = self.now_ms()
+        allowed_P = self._allowed(requests, profiles)
+        triggers = [
+            _degraded(trigger, degraded or (None if allowed else "contextual"))
+            for trigger, allowed in zip(triggers, allowed_P.tolist(), strict=True)
+        ]
+        scored = self.scorer.score(
+            self._asked(triggers, requests, profiles, allowed_P), self.stage, stamps, self.now_ms
+        )
+        places = np.arange(len(triggers))
+        with self.stage("compose"):
+            return write_slates(triggers, scored, places, self.scorer.items, self.settings, stamps, self.now_ms())
+
+    def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, str | None]:
+        try:
+            return self.users.read(user_ids), None
+        except StoreUnavailable as error:
+            log.warning("requests are answered without profiles: %s", error)
+            nobody = no_states(len(user_ids))
+            width = self.settings.learner.dimensions
+            blank = Tastes(
+                np.zeros((len(user_ids), width), np.int8),
+                np.zeros(len(user_ids), np.float32),
+                np.zeros(len(user_ids), np.uint32),
+            )
+            return Profiles(nobody, blank, SeenSets.decode([None] * len(user_ids))), "popular"
+
+    def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
+        """May the profile be used? The stricter of the stored consent and the request's decides."""
+        stored = profiles.states.consent_U.tolist()
+        known = (profiles.states.events_U > 0).tolist()
+        bits = [
+            strictest(self.rules.judge.bits(request.consent), kept) if here else self.rules.judge.bits(request.consent)
+            for request, kept, here in zip(requests, stored, known, strict=True)
+        ]
+        asked_P = np.array([request.personalised for request in requests], np.bool_)
+        allowed_P: NDArray[np.bool_] = asked_P & ((np.array(bits, np.uint8) & CONSENT_CONTENT) != 0)
+        return allowed_P
+
+    def _asked(
+        self,
+        triggers: Sequence[Trigger],
+        requests: Sequence[Request],
+        profiles: Profiles,
+        allowed_P: NDArray[np.bool_],
+    ) -> Asked:
+        states, count = profiles.states, len(requests)
+        histories = Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U)
+        excluded = [item_ids(request.exclude) for request in requests]
+        repeats = self.settings.slates.repeat_surfaces
+        fresh_eyes = np.array([trigger.surface in repeats for trigger in triggers], np.bool_)
+        now_s_P = np.maximum(np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64), states.last_s_U)
+
+        def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
+            hit_PK = profiles.seen.hits(at.astype(np.int32), states.item_UH[at], item_PK)
+            hit_PK[fresh_eyes[at]] = False
+            for row, p in enumerate(at.tolist()):
+                if len(excluded[p]):
+                    hit_PK[row] |= np.isin(item_PK[row], excluded[p])
+            return hit_PK
+
+        return Asked(
+            histories=histories,
+            now_s_P=now_s_P,
+            context_P=np.array([context_code(request.context) for request in requests], np.int16),
+            personal_P=allowed_P,
+            serve_P=np.ones(count, np.bool_),
+            taken_P=np.zeros(count, np.uint64),
+            seen=seen,
+            most_seen=int((np.abs(profiles.seen.count_U) + states.count_U).max(initial=0)) + max(map(len, excluded)),
+            size=max(trigger.size for trigger in triggers),
+            seed=self.settings.seed,
+        )
+
+
+def _degraded(trigger: Trigger, mode: str | None) -> Trigger:
+    return replace(trigger, degraded=mode) if mode else trigger

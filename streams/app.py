@@ -1,0 +1,325 @@
+"""The composition root: which piece of which package is handed to which, for a worker and for a learner."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import numpy as np
+from aiokafka import ConsumerRecord
+from msgspec import structs
+
+from embeddings import snapshots
+from embeddings.errors import IdCollision, SnapshotRefused, StoreUnavailable
+from embeddings.events import Source
+from embeddings.ids import item_ids
+from embeddings.index import build_index
+from embeddings.items import Items
+from embeddings.redis_store import RedisUserStore
+from ranking.errors import RankingError
+from streams import topics
+from streams.agents import EventsLane, RequestsLane, Thread, dead_letters
+from streams.answering import Answerer
+from streams.batching import BatchApp
+from streams.cataloguing import CatalogueFacts, read_catalogue
+from streams.configuration import require_consent_default
+from streams.control import ControlReader
+from streams.counting import counts_of
+from streams.deadletters import Code, DeadLetter
+from streams.failures import DeadLetterShare
+from streams.health import HealthServer
+from streams.hosting import make_app, run_apps, serve
+from streams.ledger import Lane
+from streams.metrics import WorkerMetrics
+from streams.model import BuildIndex, LiveModel, Serving
+from streams.pipeline import Recommender, epoch_ms
+from streams.publishing import Publisher
+from streams.reading import Rules
+from streams.records import ModelManifest, Slate, decode_counter, decode_model, decode_slate, encode
+from streams.scoring import Scorer
+from streams.settings import Settings
+from streams.teaching import Teacher
+
+log = logging.getLogger(__name__)
+LARGEST_REQUEST = 8 * 1024 * 1024
+
+
+def index_builder(settings: Settings) -> BuildIndex:
+    """How an index is built under these settings."""
+    s = settings.index
+    return partial(
+        build_index,
+        kind=s.kind,
+        device=s.device,
+        nprobe=s.nprobe,
+        ef_search=s.ef_search,
+        threads=s.threads,
+        memory_mb=s.memory_mb,
+    )
+
+
+def user_store(settings: Settings) -> RedisUserStore:
+    """A store of its own connections, as the settings say; it connects at its first call."""
+    s = settings.redis
+    return RedisUserStore(
+        _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None),
+        width=settings.learner.dimensions,
+        buckets=s.buckets,
+        prefix=s.prefix,
+        state_ttl_s=s.state_ttl_s,
+        timeout_s=s.timeout_s,
+    )
+
+
+def _with_credentials(url: str, username: str | None, password: str | None) -> str:
+    if not username and not password:
+        return url
+    parts = urlsplit(url)
+    who = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}@"
+    return urlunsplit(parts._replace(netloc=who + parts.netloc))
+
+
+@dataclass(slots=True)
+class Worker:
+    """Everything a worker is made of."""
+
+    settings: Settings
+    metrics: WorkerMetrics = field(init=False)
+    serving: Serving = field(init=False)
+    events: EventsLane = field(init=False)
+    requests: RequestsLane = field(init=False)
+    control: ControlReader = field(init=False)
+    publisher: Publisher = field(init=False)
+    reads: RedisUserStore = field(init=False)
+    app: BatchApp | None = field(init=False, default=None)
+    _rules: Rules = field(init=False)
+    _pinged: str | None = field(init=False, default="the store was not asked yet")
+    _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
+    _models: Thread = field(init=False, default_factory=lambda: Thread("models"))
+    _version: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.metrics = WorkerMetrics()
+        rules = self._rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        items = Items()
+        build = index_builder(settings)
+        self.serving = Serving(items, build, LiveModel.empty(items, build, settings.learner.dimensions))
+        self.publisher = Publisher(
+            settings.kafka.client_options(),
+            max_request_bytes=LARGEST_REQUEST,
+            idempotent=settings.kafka.idempotent,
+        )
+        self.reads = user_store(settings)
+        self.events = EventsLane(
+            recommender=Recommender(
+                users=user_store(settings),
+                scorer=Scorer(self.serving, settings),
+                rules=rules,
+                settings=settings,
+                stage=self.metrics.stage,
+            ),
+            publisher=self.publisher,
+            settings=settings,
+            metrics=self.metrics,
+            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+        )
+        self.requests = RequestsLane(
+            answerer=Answerer(
+                users=user_store(settings), scorer=Scorer(self.serving, settings), rules=rules, settings=settings
+            ),
+            publisher=self.publisher,
+            settings=settings,
+            metrics=self.metrics,
+        )
+        names = settings.topics.name
+        self.control = ControlReader(
+            options=settings.kafka.client_options(),
+            handlers={
+                names("catalog"): self._catalogue,
+                names("counters"): self._counters,
+                names("models"): self._models_announced,
+            },
+        )
+
+    async def run_control(self) -> None:
+        """Read the control topics for as long as the worker lives."""
+        await self.control.run()
+
+    async def run_pages(self) -> None:
+        """Serve health pages, metrics and stored slates for as long as the worker lives."""
+        http = self.settings.http
+        server = HealthServer(
+            host=http.host,
+            port=http.port,
+            registry=self.metrics.registry,
+            started={"control": self._control_read},
+            ready={"store": self._store_answers, "partitions": self._has_partitions},
+            latest_slate=self._latest_slate,
+        )
+        async with server:
+            log.info("http://%s:%d answers", http.host, server.port)
+            while True:
+                self._pinged = await asyncio.to_thread(self._ping)
+                await asyncio.sleep(1)
+
+    def _control_read(self) -> str | None:
+        return None if self.control.caught_up.is_set() else "control topics are still being read"
+
+    def _store_answers(self) -> str | None:
+        return self._pinged
+
+    def _has_partitions(self) -> str | None:
+        return None if self.app is not None and self.app.consumer.assignment() else "no partition is assigned yet"
+
+    def _ping(self) -> str | None:
+        try:
+            self.reads.latest_slate("")
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
+    async def _latest_slate(self, user_id: str) -> bytes | None:
+        """The stored slate, without what was removed or seen since; None when it expired."""
+        value = await asyncio.to_thread(self.reads.latest_slate, user_id)
+        if value is None:
+            return None
+        return await asyncio.to_thread(self._still_good, user_id, decode_slate(value))
+
+    def _still_good(self, user_id: str, slate: Slate) -> bytes | None:
+        if slate.expires_at <= epoch_ms():
+            return None
+        profile = self.reads.read([user_id])
+        ids_1K = item_ids([item.item_id for item in slate.items])[None]
+        seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
+        with self.serving.items.lock:
+            row_K = self.serving.items.ids.rows(ids_1K[0])
+            gone_K = (row_K < 0) | self.serving.items.blocked(int(time.time()))[row_K]
+        good = [item for item, out in zip(slate.items, (seen_K | gone_K).tolist(), strict=True) if not out]
+        return encode(structs.replace(slate, items=tuple(good)))
+
+    async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
+        facts, removed, dead = read_catalogue(Source(records[0].topic, records[0].partition), records, self._rules)
+        dead += await asyncio.to_thread(self._admit, facts, removed)
+        if dead:
+            await self.publisher.send_all(dead_letters(dead, self.settings.topics.dead_letters("catalog")))
+        for letter in dead:
+            self.metrics.dead_letter("catalog", letter.code)
+        self.metrics.index_items.set(self.serving.live.index.size)
+
+    def _admit(self, facts: list[CatalogueFacts], removed: list[str]) -> list[DeadLetter]:
+        """Let items in, all at once, or one by one where one of them collides."""
+        try:
+            self.serving.catalogue([item.facts for item in facts], removed)
+            return []
+        except IdCollision:
+            return [letter for item in facts if (letter := self._admit_one(item)) is not None]
+
+    def _admit_one(self, item: CatalogueFacts) -> DeadLetter | None:
+        try:
+            self.serving.catalogue([item.facts], [])
+        except IdCollision as error:
+            return DeadLetter(item.source, item.record.offset, item.record, Code.id_collision, str(error))
+        return None
+
+    async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
+        counters = {record.key: decode_counter(record.value) for record in records if record.value}
+        if counters:
+            await asyncio.to_thread(self.serving.count, counts_of(list(counters.values())))
+
+    async def _models_announced(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take the latest announcement only; the index is built beside the one that serves."""
+        manifests = [decode_model(record.value) for record in records if record.value]
+        pinned = self.settings.model.pinned_version
+        wanted = [m for m in manifests if m.kind == "snapshot" and (pinned is None or m.version == pinned)]
+        if wanted:
+            self._version = int(wanted[-1].version)
+            self._swap = asyncio.create_task(self._take(wanted[-1]))
+
+    async def _take(self, manifest: ModelManifest) -> None:
+        try:
+            snapshot = await self._models.run(self._fetch, manifest)
+            if snapshot is None:
+                return
+        except (SnapshotRefused, RankingError, OSError) as error:
+            self.metrics.refused()
+            log.warning("snapshot %s refused: %s", manifest.version, error)
+            return
+        live = self.serving.live
+        self.metrics.swapped(version=manifest.version, created_at_s=manifest.created_ms / 1000)
+        self.metrics.indexed(
+            items=live.index.size, kind=live.index.kind, device=live.index.kind, version=manifest.version,
+            built_at_s=time.time(),
+        )  # fmt: skip
+
+    def _fetch(self, manifest: ModelManifest) -> snapshots.Snapshot | None:
+        if int(manifest.version) < self._version:
+            return None  # a newer one was announced meanwhile
+        snapshot = snapshots.load(
+            snapshots.Manifest(
+                version=int(manifest.version),
+                uri=manifest.uri,
+                sha256=manifest.sha256,
+                bytes=manifest.bytes,
+                shapes=manifest.shapes,
+                created_ms=manifest.created_ms,
+            )
+        )
+        self.serving.swap(snapshot)
+        return snapshot
+
+
+def run_worker(settings: Settings) -> int:
+    """Run a worker until SIGTERM; returns the exit code.
+
+    Raises:
+        SettingsError: something it cannot start without is missing.
+        TopicsUnfit: a topic is missing, or topics keyed by user differ in partitions.
+    """
+    require_consent_default(settings)
+    asyncio.run(topics.check(settings))
+    worker, names = Worker(settings), settings.topics.name
+    b, k = settings.batching, settings.kafka
+    lane = Lane(max_batch=b.max_batch, depth=b.depth, stuck_after_s=b.stuck_after_s)
+    worker.app = make_app(
+        f"{k.group_prefix}.serving",
+        k.client_options(),
+        {names("events"): lane, names("requests"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
+        positions=worker.events.positions,
+        instance_id=k.instance_id,
+        session_timeout_s=k.session_timeout_s,
+        rebalance_timeout_s=k.rebalance_timeout_s,
+        commit_interval_s=k.commit_interval_s,
+        fetch_wait_ms=b.fetch_wait_ms,
+        stalled_after_s=b.stuck_after_s,
+    )
+    serve(worker.app, names("events"), worker.events)
+    serve(worker.app, names("requests"), worker.requests)
+    return run_apps([worker.app], beside=[worker.run_control, worker.run_pages])
+
+
+def run_learner(settings: Settings) -> int:
+    """Run the learner until SIGTERM; returns the exit code.
+
+    Raises:
+        TopicsUnfit: a topic is missing.
+        WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
+    """
+    asyncio.run(topics.check(settings))
+    teacher = Teacher(settings)
+    b, k = settings.batching, settings.kafka
+    app = make_app(
+        f"{k.group_prefix}.learner",
+        k.client_options(),
+        {settings.topics.name("observations"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
+        positions=teacher.positions,
+        session_timeout_s=k.session_timeout_s,
+        rebalance_timeout_s=k.rebalance_timeout_s,
+        commit_interval_s=k.commit_interval_s,
+        stalled_after_s=b.stuck_after_s,
+    )
+    serve(app, settings.topics.name("observations"), teacher)
+    return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])

@@ -1,0 +1,92 @@
+r"""CloudEvents 1.0 on Kafka: binary mode in headers, structured mode in the value, and what is passed through.
+
+>>> headers = event_headers("id-1", "marquee.slate.v1", "/marquee", time_ms=0)
+>>> dict(headers)["ce_time"]
+b'1970-01-01T00:00:00.000Z'
+>>> read_headers(headers)
+(b'/marquee\x00id-1', False)
+"""
+
+import base64
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+Headers = Sequence[tuple[str, bytes]]
+JSON = b"application/json"
+STRUCTURED = b"application/cloudevents"
+TRACEPARENT = "traceparent"
+INPUT = "marquee-input"
+
+
+class Envelope(msgspec.Struct):
+    """A record in structured mode. `data` stays bytes until the topic's own decoder reads it."""
+
+    id: str = ""
+    source: str = ""
+    traceparent: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    data_base64: str | None = None
+
+    def payload(self) -> bytes:
+        """The record inside."""
+        return base64.b64decode(self.data_base64, validate=True) if self.data_base64 else bytes(self.data)
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def header(headers: Headers, name: str) -> bytes | None:
+    """The last header of that name, as Kafka's own readers take it; None without one."""
+    found = None
+    for key, value in headers:
+        if key == name:
+            found = value
+    return found
+
+
+def read_headers(headers: Headers) -> tuple[bytes | None, bool]:
+    """A record's identity (`ce_source` NUL `ce_id`, None without a `ce_id`) and: is it in structured mode?
+
+    Media types are case-insensitive; of headers of one name the last counts, as for Kafka's own readers.
+    """
+    found = dict(headers)
+    kind = found.get("content-type") or found.get("Content-Type")
+    ident = found.get("ce_id")
+    identity = (found.get("ce_source") or b"") + b"\0" + ident if ident else None
+    return identity, kind is not None and kind[:23].lower() == STRUCTURED
+
+
+def open_envelope(value: bytes) -> tuple[bytes, bytes | None]:
+    """The record inside a structured one, and its identity.
+
+    Raises:
+        msgspec.MsgspecError: Not an envelope. The record is dead-lettered as malformed.
+        ValueError: `data_base64` is not base64. The record is dead-lettered as malformed.
+    """
+    envelope = _decode_envelope(value)
+    return envelope.payload(), f"{envelope.source}\0{envelope.id}".encode() if envelope.id else None
+
+
+def event_headers(
+    ce_id: str, ce_type: str, ce_source: str, time_ms: int, passed: Iterable[tuple[str, bytes]] = ()
+) -> list[tuple[str, bytes]]:
+    """Headers of a record that we publish, in binary mode; `passed` are added as they are."""
+    time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", ce_id.encode()),
+        ("ce_type", ce_type.encode()),
+        ("ce_source", ce_source.encode()),
+        ("ce_time", time.encode()),
+        ("content-type", JSON),
+        *passed,
+    ]
+
+
+def echo(topic: str, partition: int, offset: int, headers: Headers) -> list[tuple[str, bytes]]:
+    """What an answer repeats of its input: where it stood in the log, and the trace it belongs to."""
+    place = (INPUT, f"{topic}/{partition}/{offset}".encode())
+    trace = header(headers, TRACEPARENT) if headers else None
+    return [place] if trace is None else [place, (TRACEPARENT, trace)]

@@ -1,0 +1,196 @@
+"""What was delivered in batches, what of it was acknowledged, and up to where that may be committed. No I/O, no Faust.
+
+A `Unit` is one delivery: records of one topic from any of its partitions. The ledger keeps, per partition, the units
+in delivery order; only an acknowledged prefix of them is ever committed. Offsets are copied, never computed: holes
+left by compaction, transaction markers or retention need no care.
+
+>>> ledger, here = Ledger(), Source("events", 0)
+>>> first, second = (ledger.unit([Part(here, [None] * 10, last, -1)]) for last in (9, 25))
+>>> ledger.deliver(first, generation=1), ledger.deliver(second, generation=1)
+(True, True)
+>>> ledger.ack(second), ledger.take(here, generation=1)     # a hole before it: nothing to commit
+(True, None)
+>>> ledger.ack(first), ledger.take(here, generation=1)
+(True, 26)
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol
+
+from embeddings.events import Source
+
+
+class Record(Protocol):
+    """What the ledger and the agents read of an aiokafka `ConsumerRecord`; `key` and `value` are raw bytes."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Publish time, epoch ms."""
+
+    @property
+    def key(self) -> bytes | None:
+        """As published."""
+
+    @property
+    def value(self) -> bytes | None:
+        """As published; None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """As published."""
+
+
+@dataclass(slots=True)
+class Part:
+    """The records of one partition inside a unit, in offset order."""
+
+    source: Source
+    records: Sequence[Any]
+    last: int
+    """Offset of the last record."""
+    committed: int
+    """The group's committed offset when the records were fetched, -1 where there was none: records below it were
+    processed before and come again because the consumer was sent back."""
+    epoch: int = 0
+
+    @property
+    def first(self) -> int:
+        """Offset of the first record."""
+        return int(self.records[0].offset)
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """One batch: the records of one topic that arrived while the batch before was processed, at most `max_batch`.
+
+    The agent reads `parts`; the rest is book-keeping. A unit that waits for something outside (Redis is away) says so
+    with `retrying` at every attempt, at least once per `stuck_after_s`, or it is taken for stuck.
+    """
+
+    parts: list[Part]
+    size: int
+    topic: str = ""
+    acked: bool = False
+    generation: int = -1
+    delivered_s: float = 0.0
+    """Monotonic time of delivery, or of the last `retrying`."""
+    retry_reason: str | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def retrying(self, reason: str, *, now_s: float | None = None) -> None:
+        """Declare that the unit is not stuck: an effect is being retried because of `reason` (for the log, no ids)."""
+        self.delivered_s, self.retry_reason = monotonic() if now_s is None else now_s, reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """How one topic is batched. Every topic with a lane has its own gate, so a blocked one holds no other back."""
+
+    max_batch: int = 512
+    """Most records of a unit."""
+    depth: int = 1
+    """Nothing more of the topic is taken from the fetch buffer while this many units are un-acknowledged."""
+    stuck_after_s: float = 120.0
+    """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1 or self.depth < 1:
+            raise ValueError("max_batch and depth are at least 1")
+
+
+@dataclass(slots=True)
+class Gate:
+    """The un-acknowledged units of one lane."""
+
+    lane: Lane
+    out: set[Unit] = field(default_factory=set)
+    moved_s: float = 0.0
+    """Monotonic time of the last delivery or acknowledgement."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another unit may be delivered."""
+        return len(self.out) < self.lane.depth
+
+    def stuck_s(self, now_s: float) -> float:
+        """How long nothing moved although a unit is out; 0 when none is."""
+        units = list(self.out)  # the watchdog asks from its own thread
+        return max(0.0, now_s - max(self.moved_s, *(u.delivered_s for u in units))) if units else 0.0
+
+
+class Ledger:
+    """Per partition: (unit, next offset) in delivery order.
+
+    A partition that is sent back to an earlier offset is forgotten: what was delivered before may still be
+    acknowledged, to no effect, and what was fetched before and not delivered yet is dropped at delivery.
+    """
+
+    def __init__(self) -> None:
+        self._delivered: dict[Source, deque[tuple[Unit, int]]] = {}
+        self._epochs: Counter[Source] = Counter()
+
+    def unit(self, parts: Iterable[Part]) -> Unit:
+        """A unit of parts that were fetched now."""
+        kept = list(parts)
+        for part in kept:
+            part.epoch = self._epochs[part.source]
+        return Unit(kept, sum(len(p.records) for p in kept), kept[0].source.topic)
+
+    def split(
+        self, fetched: Mapping[Source, Sequence[Record]], committed: Mapping[Source, int], max_batch: int
+    ) -> list[Unit]:
+        """Units of at most `max_batch` records from one fetch of one topic, partition after partition."""
+        units: list[Unit] = []
+        parts: list[Part] = []
+        room = max_batch
+        for source, records in fetched.items():
+            start = 0
+            while start < len(records):
+                taken = records[start : start + room]
+                parts.append(Part(source, taken, taken[-1].offset, committed.get(source, -1)))
+                start, room = start + len(taken), room - len(taken)
+                if not room:
+                    units.append(self.unit(parts))
+                    parts, room = [], max_batch
+        return [*units, self.unit(parts)] if parts else units
+
+    def deliver(self, unit: Unit, *, generation: int) -> bool:
+        """Enter a unit, just before the agent gets it; False where nothing of it is still to be processed."""
+        unit.parts = [p for p in unit.parts if p.epoch == self._epochs[p.source]]
+        unit.size = sum(len(p.records) for p in unit.parts)
+        unit.generation = generation
+        for part in unit.parts:
+            self._delivered.setdefault(part.source, deque()).append((unit, part.last + 1))
+        return bool(unit.parts)
+
+    def ack(self, unit: Unit) -> bool:
+        """Mark a unit as processed; False if it was already."""
+        was, unit.acked = unit.acked, True
+        return not was
+
+    def committable(self) -> Iterator[Source]:
+        """Partitions whose oldest unit is acknowledged."""
+        return (source for source, units in list(self._delivered.items()) if units and units[0][0].acked)
+
+    def take(self, source: Source, *, generation: int) -> int | None:
+        """Remove the acknowledged prefix; the offset to commit, None when nothing of this generation was in it."""
+        units, offset = self._delivered.get(source) or deque(), None
+        while units and units[0][0].acked:
+            unit, after = units.popleft()
+            if unit.generation == generation:
+                offset = after
+        return offset
+
+    def forget(self, source: Source) -> None:
+        """The partition's position changes: nothing delivered or fetched so far is committed or delivered."""
+        self._delivered.pop(source, None)
+        self._epochs[source] += 1

@@ -1,0 +1,228 @@
+"""The snapshot in use, scattered into this process's item rows: vectors, neighbours, index and ranker of one version.
+
+A `LiveModel` is never changed; a new snapshot is built beside it and swapped in by one assignment, so a batch that took
+it at its start sees one version to its end. New catalogue items are the exception that a version allows: they are added
+to its index with a vector made from their categories until a snapshot has learned one.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.index import ItemIndex
+from embeddings.items import ItemCounts, ItemFacts, Items
+from embeddings.snapshots import Snapshot
+from ranking.features import ItemColumns
+from ranking.ranker import Ranker
+
+BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
+T = TypeVar("T", bound=np.generic)
+_HEADROOM = 1024
+_SHARED = 200
+_UNLEARNED_SCALE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveModel:
+    """One version by item row (N, with room for items that come later), `category_CD` is the mean target vector."""
+
+    version: int
+    created_ms: int
+    source_ND: NDArray[np.float32]
+    target_ND: NDArray[np.float32]
+    neighbours_NM: NDArray[np.int32]
+    weights_NM: NDArray[np.float32]
+    category_CD: NDArray[np.float32]
+    index: ItemIndex
+    ranker: Ranker
+
+    @classmethod
+    def empty(cls, items: Items, build: BuildIndex, width: int) -> "LiveModel":
+        """What serves before the first snapshot: no vectors, no neighbours, an untaught ranker."""
+        capacity = len(items.columns.year_N) + _HEADROOM
+        return cls(
+            version=0,
+            created_ms=0,
+            source_ND=np.zeros((capacity, width), np.float32),
+            target_ND=np.zeros((capacity, width), np.float32),
+            neighbours_NM=np.full((capacity, 1), -1, np.int32),
+            weights_NM=np.zeros((capacity, 1), np.float32),
+            category_CD=np.zeros((0, width), np.float32),
+            index=build(np.empty(0, np.int32), np.empty((0, width), np.float32)),
+            ranker=Ranker.untaught(),
+        )
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, items: Items, build: BuildIndex) -> "LiveModel":
+        """Scatter a snapshot into the rows of `items` and build its index; takes seconds at a million items."""
+        with items.lock:
+            rows_S = items.ensure(snapshot.ids_N, snapshot.names)
+            capacity = len(items.columns.year_N) + _HEADROOM
+            catalogued = np.flatnonzero(items.columns.catalogued_N[: len(items)]).astype(np.int32)
+            removed_N = items.columns.removed_N[: len(items)].copy()
+            categories_NC = items.columns.categories_NC[: len(items)].copy()
+        width = snapshot.source_ND.shape[1]
+        source_ND = _scattered(snapshot.source_ND, rows_S, capacity, 0)
+        target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
+        live_NM = np.where(snapshot.neighbours_NK >= 0, rows_S[snapshot.neighbours_NK], -1).astype(np.int32)
+        category_CD = _category_vectors(categories_NC, target_ND, len(items.categories))
+        learned_N = np.zeros(capacity, np.bool_)
+        learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
+        unlearned = catalogued[~learned_N[catalogued]]
+        target_ND[unlearned] = content_vectors(categories_NC[unlearned], category_CD, width)
+        served_N = learned_N.copy()
+        served_N[catalogued] = True
+        served_N[: len(removed_N)] &= ~removed_N
+        rows_R = np.flatnonzero(served_N).astype(np.int32)
+        return cls(
+            version=snapshot.version,
+            created_ms=snapshot.created_ms,
+            source_ND=source_ND,
+            target_ND=target_ND,
+            neighbours_NM=_scattered(live_NM, rows_S, capacity, -1),
+            weights_NM=_scattered(snapshot.weights_NK, rows_S, capacity, 0),
+            category_CD=category_CD,
+            index=build(rows_R, target_ND[rows_R]),
+            ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
+        )
+
+    def fitted(self, items: Items) -> "LiveModel":
+        """This model, with room for every row that `items` has by now."""
+        if len(items) <= len(self.source_ND):
+            return self
+        more = len(items) + _HEADROOM
+        rows = np.arange(len(self.source_ND), dtype=np.int32)
+        return replace(
+            self,
+            source_ND=_scattered(self.source_ND, rows, more, 0),
+            target_ND=_scattered(self.target_ND, rows, more, 0),
+            neighbours_NM=_scattered(self.neighbours_NM, rows, more, -1),
+            weights_NM=_scattered(self.weights_NM, rows, more, 0),
+        )
+
+    def admit(self, rows_R: NDArray[np.int32], items: Items) -> None:
+        """Make new catalogue items searchable at once, by the mean vector of their categories."""
+        new_R = rows_R[(rows_R < len(self.target_ND))]
+        new_R = new_R[~np.any(self.target_ND[new_R], axis=1)]
+        if len(new_R):
+            width = self.target_ND.shape[1]
+            self.target_ND[new_R] = content_vectors(items.columns.categories_NC[new_R], self.category_CD, width)
+            self.index.add(new_R, self.target_ND[new_R])
+
+
+def content_vectors(
+    categories_RC: NDArray[np.int16], category_CD: NDArray[np.float32], width: int
+) -> NDArray[np.float32]:
+    """A stand-in vector for items nobody took yet: half the mean of their categories' vectors. Shape (R, D).
+
+    Items without a known category get the mean of all categories; a small multiple, so that what was learned wins.
+    """
+    if not len(category_CD):
+        return np.full((len(categories_RC), width), 1e-6, np.float32)
+    known_RC = (categories_RC >= 0) & (categories_RC < len(category_CD))
+    summed_RD = np.where(known_RC[..., None], category_CD[np.where(known_RC, categories_RC, 0)], 0).sum(1)
+    count_R = known_RC.sum(1)
+    mean_RD = np.where(count_R[:, None] > 0, summed_RD / np.maximum(count_R, 1)[:, None], category_CD.mean(0) * 0.5)
+    vector_RD: NDArray[np.float32] = (mean_RD * _UNLEARNED_SCALE).astype(np.float32)
+    return vector_RD
+
+
+def _category_vectors(
+    categories_NC: NDArray[np.int16], target_ND: NDArray[np.float32], categories: int
+) -> NDArray[np.float32]:
+    sums_CD = np.zeros((categories, target_ND.shape[1]), np.float32)
+    counts_C = np.zeros(categories, np.float32)
+    learned_N = np.any(target_ND[: len(categories_NC)], axis=1)
+    for slot in range(categories_NC.shape[1]):
+        rows = np.flatnonzero(learned_N & (categories_NC[:, slot] >= 0))
+        np.add.at(sums_CD, categories_NC[rows, slot], target_ND[rows])
+        np.add.at(counts_C, categories_NC[rows, slot], 1)
+    return (sums_CD / np.maximum(counts_C, 1)[:, None]).astype(np.float32)
+
+
+def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:
+    out = np.full((capacity, *array.shape[1:]), empty, array.dtype)
+    out[rows_R] = array
+    return out
+
+
+@dataclass(slots=True)
+class Serving:
+    """What a worker serves with: the item table, the live model, and the lists that all users share."""
+
+    items: Items
+    build: BuildIndex
+    live: LiveModel
+    now_s: Callable[[], int] = lambda: int(time.time())
+    trending: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    fresh: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    blocked_N: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
+    like_rate: float = 0.7
+    _seen: tuple[int, int, int] = (-1, -1, -1)
+
+    def current(self) -> LiveModel:
+        """The model to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
+        items, now_s = self.items, self.now_s()
+        state = (len(items), items.changes, now_s)
+        if state != self._seen:
+            self._seen = state
+            self.blocked_N = items.blocked(now_s)
+            self.trending = items.popular(_SHARED, now_s, half_life=0)
+            fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
+            self.fresh = fresh[~self.blocked_N[fresh]]
+            self.live = self.live.fitted(items)
+        return self.live
+
+    def item_columns(self) -> ItemColumns:
+        """Counts and attributes of all items, as the ranker reads them."""
+        c = self.items.columns
+        return ItemColumns(
+            popularity_N3=c.popularity_N3,
+            likes_N=c.likes_N,
+            dislikes_N=c.dislikes_N,
+            impressions_N=c.shown_N,
+            clicks_N=c.clicked_N,
+            last_taken_s_N=c.last_taken_s_N,
+            first_seen_s_N=c.first_seen_s_N,
+            category_NC=c.categories_NC,
+            year_N=c.year_N,
+        )
+
+    def catalogue(self, facts: Sequence[ItemFacts], removed: Sequence[str]) -> None:
+        """Take over catalogue records: new items can be found at once, removed ones are not shown any more.
+
+        Raises:
+            IdCollision: an item's id is taken by another name; the items before it are in.
+        """
+        with self.items.lock:
+            for name in removed:
+                self.live.index.remove(np.array([self.items.remove(name)], np.int32))
+            if facts:
+                rows_R = self.items.add(facts)
+                self.live = self.live.fitted(self.items)
+                self.live.admit(rows_R, self.items)
+
+    def count(self, counts: ItemCounts) -> None:
+        """Take over item counts."""
+        with self.items.lock:
+            self.items.count(counts)
+            self.items.changes += 1
+            likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
+            takes = self.items.columns.popularity_N3[:, 2].sum()
+            self.like_rate = float((likes + 7) / (max(likes + dislikes, takes) + 10))
+
+    def swap(self, snapshot: Snapshot) -> LiveModel:
+        """Build the next model beside the one in use, then put it in its place. Returns it."""
+        model = LiveModel.of(snapshot, self.items, self.build)
+        with self.items.lock:
+            model = model.fitted(self.items)
+            columns = self.items.columns
+            model.admit(np.flatnonzero(columns.catalogued_N & ~columns.removed_N).astype(np.int32), self.items)
+            model.index.remove(np.flatnonzero(columns.removed_N).astype(np.int32))
+            self.live = model
+            self.items.changes += 1
+        return model

@@ -1,0 +1,267 @@
+"""READ FIRST: a batch of behaviour becomes slates: decode, fold, retrieve, rank, compose; then publish and store.
+
+`Recommender.respond` is the whole service as one synchronous call over arrays; it touches Redis once, to load. Its
+`Answer` is published first and stored after (`Recommender.store`), because an observation can only be told while the
+history before the event is still known. Killed before the store, the batch comes again and is told again, and the
+learner drops the rows it has; killed after, nothing is missing. Only then is the input acknowledged.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.events import CONSENT_CONTENT, TAKES, EventBatch, Fate, Source
+from embeddings.states import Histories
+from embeddings.store import Loaded, PartitionMark, UserStore, advance
+from embeddings.users import Folded, fold
+from streams import observations
+from streams.deadletters import DeadLetter
+from streams.decode import Decoded, decode
+from streams.ledger import Part
+from streams.observing import observe
+from streams.reading import Rules
+from streams.scoring import Asked, Scored, Scorer
+from streams.settings import Settings
+from streams.slates import PublishedSlate, Stamps, Trigger, context_code, write_slates
+
+StageTimer = Callable[[Any], AbstractContextManager[object]]
+
+
+def epoch_ms() -> int:
+    """The wall clock in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def untimed(name: object) -> AbstractContextManager[object]:
+    """A stage timer that times nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a batch leads to: slates and observations to publish, then states and marks to store."""
+
+    decoded: Decoded
+    loaded: Loaded
+    folded: Folded
+    marks: Mapping[Source, PartitionMark]
+    taste_UD: NDArray[np.float32]
+    model_version: int
+    slates: list[PublishedSlate]
+    told: list[tuple[Source, bytes]]
+
+    @property
+    def fate_R(self) -> NDArray[np.uint8]:
+        """The fate of every record of the batch, those without a row included."""
+        aside = np.array([fate for _, _, fate in self.decoded.aside], np.uint8)
+        return np.concatenate([self.folded.fate_B, aside])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which moments of a batch are looked at.
+
+    Attributes:
+        serve_Q: rows that get a slate, from the position after them.
+        take_T: rows that took an item their user did not hold, told from the position before them.
+        position_P: the distinct positions of both, ascending.
+        serve_at: where in `position_P` each slate's position is; `take_at` likewise.
+        histories: what the users held at `position_P`.
+    """
+
+    serve_Q: NDArray[np.int32]
+    take_T: NDArray[np.int32]
+    position_P: NDArray[np.int32]
+    serve_at: NDArray[np.intp]
+    take_at: NDArray[np.intp]
+    histories: Histories
+
+
+@dataclass(slots=True, kw_only=True)
+class Recommender:
+    """Answers batches of behaviour with slates. One per lane; called from one thread at a time.
+
+    B events of U users in a batch, P positions looked at, K candidates each, H items of history, D embedding width.
+    """
+
+    users: UserStore
+    scorer: Scorer
+    rules: Rules
+    settings: Settings
+    stage: StageTimer = untimed
+    now_ms: Callable[[], int] = epoch_ms
+    foresee: bool = False
+    """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
+
+    def respond(self, parts: Sequence[Part], aside: Sequence[DeadLetter] = ()) -> Answer:
+        """Decode, fold, retrieve, rank and compose one batch. Publishes and stores nothing.
+
+        `aside` are records of these partitions that are dead letters already.
+
+        Raises:
+            StoreUnavailable: Redis missed its deadline. Retry the whole batch; folding twice is harmless.
+            StoreRewound: Redis lost what it had. The lane goes back to what is left there.
+            Fenced: another worker owns a partition now. Drop the batch unacknowledged.
+        """
+        stamps = Stamps(received_ms=self.now_ms())
+        with self.stage("decode"):
+            decoded = decode([(part.source, part.records) for part in parts], self.rules, stamps.received_ms)
+            decoded.dead.extend(aside)
+            self.scorer.items.learn_names(decoded.names)
+            stamps.decoded_ms = self.now_ms()
+        batch = decoded.batch
+        with self.stage("fold"):
+            loaded = self.users.load(batch.user_ids, batch.sources)
+            folded = fold(
+                loaded.states,
+                batch,
+                lateness_s=self.settings.events.lateness_s,
+                source_code_S=loaded.source_code_S,
+                floor_offset_S=loaded.floor_offset_S,
+            )
+            plan = self.plan(decoded, folded, np.array([part.committed for part in parts], np.int64))
+            stamps.folded_ms = self.now_ms()
+        scored = self.scorer.score(self._asked(decoded, folded, loaded, plan), self.stage, stamps, self.now_ms)
+        with self.stage("compose"):
+            slates = self._slates(decoded, plan, scored, stamps)
+            told = [(o.source, observations.encode(o)) for o in observe(decoded, folded, plan, scored, slates)]
+        return Answer(
+            decoded=decoded,
+            loaded=loaded,
+            folded=folded,
+            marks=_marks(decoded, folded, loaded),
+            taste_UD=self.scorer.tastes(folded.states, scored.model),
+            model_version=scored.model.version,
+            slates=slates,
+            told=told,
+        )
+
+    def store(self, answer: Answer) -> None:
+        """Write states, seen sets, marks and totals of a batch in one atomic, fenced step; then the latest slates.
+
+        Raises:
+            StoreUnavailable: it is not known whether it was written. Respond to the same batch again: what was stored
+                is then replayed.
+            Fenced: another worker owns a partition now. Drop the batch unacknowledged.
+        """
+        folded, evicted = answer.folded, answer.folded.evicted
+        self.users.save(
+            answer.decoded.batch.user_ids,
+            folded.states,
+            changed_U=folded.changed_U,
+            taste_UD=answer.taste_UD,
+            taste_version=answer.model_version,
+            seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+            marks=answer.marks,
+        )
+        if latest := {slate.trigger.user_id: slate.value for slate in answer.slates}:
+            self.users.save_slates(list(latest), list(latest.values()), self.settings.slates.ttl_s)
+
+    def plan(self, decoded: Decoded, folded: Folded, committed_S: NDArray[np.int64]) -> Plan:
+        """Which rows are answered and which are told.
+
+        A row is answered when it was applied, now or by an attempt that died before its slate was acknowledged, was
+        not committed before, and is young enough for anybody to be waiting.
+        """
+        batch, fate_B = decoded.batch, folded.fate_B
+        age_ms_B = self.now_ms() - decoded.published_ms_B
+        live_B = ((fate_B == Fate.applied) | (fate_B == Fate.replayed)) & (
+            (batch.offset_B >= committed_S[batch.source_B]) & (age_ms_B <= self.settings.slates.max_age_s * 1000)
+        )
+        serve_Q = np.flatnonzero(live_B).astype(np.int32)
+        if self.settings.slates.per_event == "requests":
+            serve_Q = serve_Q[:0]
+        elif self.settings.slates.per_event == "coalesced":
+            serve_Q = _last_of_each(batch.user_B, serve_Q, len(batch.user_ids))
+        takes_B = (fate_B == Fate.applied) & TAKES[batch.action_B & 31] & (batch.action_B < 16) & (batch.item_B != 0)
+        serve_at_B = folded.before_B if self.foresee else folded.after_B
+        return _plan(batch, folded, serve_Q, serve_at_B[serve_Q], np.flatnonzero(takes_B).astype(np.int32))
+
+    def _asked(self, decoded: Decoded, folded: Folded, loaded: Loaded, plan: Plan) -> Asked:
+        batch, position_P, histories = decoded.batch, plan.position_P, plan.histories
+        user_P = folded.users_of(position_P)
+        told = self._sampled(batch, plan)
+        take_at, take_T = plan.take_at[told], plan.take_T[told]
+        serve_P, taken_P = np.zeros(len(position_P), np.bool_), np.zeros(len(position_P), np.uint64)
+        now_s_P, context_P = histories.last_s_P.copy(), np.zeros(len(position_P), np.int16)
+        serve_P[plan.serve_at] = True
+        taken_P[take_at] = batch.item_B[take_T]
+        now_s_P[take_at] = np.maximum(batch.time_s_B[take_T], now_s_P[take_at])
+        for at, rows in ((plan.serve_at, plan.serve_Q), (take_at, take_T)):
+            context_P[at] = [context_code(decoded.events[r].context) for r in rows.tolist()]
+        return Asked(
+            histories=histories,
+            now_s_P=now_s_P,
+            context_P=context_P,
+            personal_P=(folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0,
+            serve_P=serve_P,
+            taken_P=taken_P,
+            seen=lambda at, item_PK: loaded.seen.hits(
+                user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at]
+            ),
+            most_seen=int((np.abs(loaded.seen.count_U) + folded.states.count_U).max(initial=0)),
+            size=self.settings.slates.size,
+            seed=self.settings.seed,
+        )
+
+    def _sampled(self, batch: EventBatch, plan: Plan) -> NDArray[np.bool_]:
+        """Which takes carry candidate features: the same ones whenever the batch comes again."""
+        mixed_T = batch.offset_B[plan.take_T].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < self.settings.observe.rate * 2**24
+        return sampled_T
+
+    def _slates(self, decoded: Decoded, plan: Plan, scored: Scored, stamps: Stamps) -> list[PublishedSlate]:
+        batch, at_Q = decoded.batch, np.searchsorted(scored.slates.position_Q, plan.serve_at)
+        triggers = [
+            Trigger(
+                user_id=batch.user_ids[batch.user_B[r]],
+                source=batch.sources[batch.source_B[r]],
+                offset=int(batch.offset_B[r]),
+                event_ms=decoded.events[r].event_time,
+                published_ms=int(decoded.published_ms_B[r]),
+                surface=self.settings.slates.surface,
+                size=self.settings.slates.size,
+                headers=decoded.records[r].headers,
+            )
+            for r in plan.serve_Q.tolist()
+        ]
+        return write_slates(triggers, scored, at_Q, self.scorer.items, self.settings, stamps, self.now_ms())
+
+
+def _plan(
+    batch: EventBatch,
+    folded: Folded,
+    serve_Q: NDArray[np.int32],
+    position_Q: NDArray[np.int32],
+    take_T: NDArray[np.int32],
+) -> Plan:
+    position_P, at = np.unique(np.concatenate([position_Q, folded.before_B[take_T]]), return_inverse=True)
+    serve_at, take_at = at[: len(serve_Q)], at[len(serve_Q) :]
+    histories = folded.histories(position_P.astype(np.int32))
+    new_T = ~(histories.item_PH[take_at] == batch.item_B[take_T][:, None]).any(1)
+    return Plan(serve_Q, take_T[new_T], position_P.astype(np.int32), serve_at, take_at[new_T], histories)
+
+
+def _last_of_each(user_B: NDArray[np.int32], row_R: NDArray[np.int32], users: int) -> NDArray[np.int32]:
+    """The last of these rows for each user, in row order."""
+    last_U = np.full(users, -1, np.int32)
+    last_U[user_B[row_R]] = row_R
+    return np.sort(last_U[last_U >= 0])
+
+
+def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, PartitionMark]:
+    """Last offset and fate totals of each partition after this batch, with the records that never became rows."""
+    batch, aside = decoded.batch, decoded.aside
+    place = {source: s for s, source in enumerate(batch.sources)}
+    return advance(
+        loaded.marks,
+        batch.sources,
+        np.concatenate([batch.source_B, np.array([place[source] for source, _, _ in aside], np.int32)]),
+        np.concatenate([batch.offset_B, np.array([offset for _, offset, _ in aside], np.int64)]),
+        np.concatenate([folded.fate_B, np.array([fate for _, _, fate in aside], np.uint8)]),
+    )

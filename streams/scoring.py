@@ -1,0 +1,280 @@
+"""Retrieve and rank behind one call: from histories to scored candidates, the same for events, requests and evaluation.
+
+Several sources propose candidates (vector search, exact neighbours of the last items, trending, fresh); what was seen
+or may not be shown is dropped; features are computed, the ranker scores, the best are chosen. Positions go through in
+chunks that fit a core's cache; a chunk is one search, one pass of each kernel and one tensor call.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings import candidates as sources
+from embeddings.events import TAKES
+from embeddings.items import Items
+from embeddings.states import Histories, UserStates
+from ranking import features as ranking
+from ranking.slate import Reason, SlateRows, compose, objective
+from streams.model import LiveModel, Serving
+from streams.settings import Settings
+from streams.slates import Stamps
+
+StageTimer = Callable[[Any], AbstractContextManager[object]]
+Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
+CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """P positions to look at, in any order.
+
+    Attributes:
+        histories: what each user held then, by item id.
+        now_s_P: the moment, epoch seconds.
+        context_P: context code 0..63.
+        personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
+        serve_P: is a slate wanted?
+        taken_P: item id that was taken next and is to be told with its features; 0 = none.
+        seen: which of item ids (R, K) the users of positions (R,) have seen by then.
+        most_seen: how much the person who has seen most has seen, for how far to look.
+        size: places of a slate.
+        seed: for the sampling of candidates that are told.
+    """
+
+    histories: Histories
+    now_s_P: NDArray[np.int64]
+    context_P: NDArray[np.int16]
+    personal_P: NDArray[np.bool_]
+    serve_P: NDArray[np.bool_]
+    taken_P: NDArray[np.uint64]
+    seen: Seen
+    most_seen: int
+    size: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slates:
+    """Q slates of N places: item rows (-1 past the end), scores, source bits, reasons, features as fp16."""
+
+    position_Q: NDArray[np.intp]
+    row_QN: NDArray[np.int32]
+    score_QN: NDArray[np.float32]
+    source_QN: NDArray[np.uint8]
+    reason_QN: NDArray[np.uint8]
+    because_QN: NDArray[np.int32]
+    x_QNF: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """E told positions: slot 0 the item taken, then sampled candidates; item ids (0 = none), features, log q."""
+
+    position_E: NDArray[np.intp]
+    item_ES: NDArray[np.uint64]
+    x_ESF: NDArray[np.float16]
+    log_q_ES: NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What came of the positions asked, under one model version."""
+
+    model: LiveModel
+    slates: Slates
+    examples: Examples
+
+
+@dataclass(slots=True)
+class Scorer:
+    """Scores positions with the live model. One per thread that scores; the model and item table are shared."""
+
+    serving: Serving
+    settings: Settings
+
+    @property
+    def items(self) -> Items:
+        """The item table."""
+        return self.serving.items
+
+    def tastes(self, states: UserStates, model: LiveModel) -> NDArray[np.float32]:
+        """Taste vectors of U users from their histories, in the space of one model. Shape (U, D)."""
+        return self._tastes(self.items.ids.rows(states.item_UH), states.action_UH, model)
+
+    def _tastes(self, row_PH: NDArray[np.int32], action_PH: NDArray[np.uint8], model: LiveModel) -> NDArray[np.float32]:
+        row_PH = np.where(row_PH < len(model.source_ND), row_PH, -1)
+        weight_PH = TAKES[action_PH & 31].astype(np.float32)
+        return sources.taste(row_PH, weight_PH, model.source_ND, self.settings.learner.taste_decay)
+
+    def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
+        """Retrieve, rank and choose for every position that is served or told; the item table is held meanwhile."""
+        wanted = np.flatnonzero(asked.serve_P | (asked.taken_P != 0))
+        with self.items.lock:
+            model = self.serving.current()
+            chunks = [wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)]
+            with stage("retrieve"):
+                found = [self._retrieve(asked, chunk, model) for chunk in chunks]
+                stamps.retrieved_ms = now_ms()
+            with stage("rank"):
+                parts = [self._rank(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
+                stamps.ranked_ms = now_ms()
+        slates, examples = zip(*parts, strict=True) if parts else ((), ())
+        return Scored(
+            model=model,
+            slates=_joined(Slates, slates) if slates else self._no_slates(asked.size),
+            examples=_joined(Examples, examples) if examples else self._no_examples(),
+        )
+
+    def _retrieve(self, asked: Asked, at: NDArray[np.intp], model: LiveModel) -> "_Found":
+        h = asked.histories
+        row_PH = np.where(asked.personal_P[at, None], self.items.ids.rows(h.item_PH[at]), -1).astype(np.int32)
+        taste_PD = self._tastes(row_PH, h.action_PH[at], model)
+        s, size = self.settings.retrieval, self.settings.slates.candidates
+        reach = size + min(asked.most_seen, 2 * size)
+        vector_row, vector_score = model.index.search(taste_PD, min(reach, max(model.index.size, 1)))
+        vector_row[~asked.personal_P[at]] = -1
+        gathered = sources.gather(
+            row_PH,
+            TAKES[h.action_PH[at] & 31].astype(np.float32),
+            (vector_row, vector_score),
+            (model.neighbours_NM, model.weights_NM),
+            trending_T=self.serving.trending[: max(s.trending, 3 * asked.size)],
+            fresh_F=self.serving.fresh[: s.fresh],
+            size=reach,
+            latest=s.neighbour_items,
+            decay=self.settings.learner.taste_decay,
+        )
+        seen_PK = asked.seen(at, _ids(self.items, gathered.row_PM))
+        blocked_PK = seen_PK | self.serving.blocked_N[np.maximum(gathered.row_PM, 0)]
+        kept = sources.keep(gathered, blocked_PK, size, reserve=s.fresh)
+        return _Found(row_PH, taste_PD, kept.row_PM, kept.source_PM)
+
+    def _rank(self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel) -> tuple[Slates, Examples]:
+        h = asked.histories
+        taken_P = self.items.ids.rows(asked.taken_P[at])
+        match_PK = (found.row_PK == taken_P[:, None]) & (taken_P >= 0)[:, None]
+        extra_P = np.where(match_PK.any(1), -1, taken_P)
+        row_PK = np.concatenate([found.row_PK, extra_P[:, None].astype(np.int32)], axis=1)
+        source_PK = np.concatenate([found.source_PK, np.zeros((len(at), 1), np.uint8)], axis=1)
+        mask_PK = row_PK >= 0
+        mask_PK[:, -1] = False
+        item_PK = _ids(self.items, row_PK)
+        x = ranking.features(
+            ranking.Histories(found.row_PH, h.action_PH[at], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]),
+            ranking.Candidates(row_PK, source_PK, ranking.dots(found.taste_PD, model.target_ND, row_PK)),
+            ranking.Neighbours(model.neighbours_NM, model.weights_NM),
+            self.serving.item_columns(),
+            like_rate=self.serving.like_rate,
+            lists=max(self.settings.retrieval.neighbour_items, 1),
+        )
+        scores = model.ranker.score(x.x_PKX, item_PK.astype(np.int64), mask_PK)
+        total_PK = objective(scores, self._objectives())
+        chosen = compose(total_PK, x, source_PK, item_PK.astype(np.int64), mask_PK, asked.size)
+        served = np.flatnonzero(asked.serve_P[at])
+        told = np.flatnonzero(taken_P >= 0)
+        slot_E = np.where(match_PK[told].any(1), match_PK[told].argmax(1), match_PK.shape[1])
+        return (
+            _slates(at, served, row_PK, source_PK, x.x_PKX, found.row_PH, chosen),
+            self._examples(at, told, slot_E, item_PK, x.x_PKX, asked.seed),
+        )
+
+    def _objectives(self) -> dict[str, float]:
+        weights = self.settings.slates.objectives
+        return {"next": weights.next_item, "click": weights.engage, "complete": weights.complete}
+
+    def _examples(
+        self,
+        at: NDArray[np.intp],
+        told: NDArray[np.intp],
+        slot_E: NDArray[np.intp],
+        item_PK: NDArray[np.uint64],
+        x_PKX: NDArray[np.float32],
+        seed: int,
+    ) -> Examples:
+        """The taken item and a uniform sample of the other candidates, with log inclusion probabilities."""
+        item_EK = item_PK[told]
+        others_EK = item_EK != 0
+        others_EK[:, -1] = False
+        others_EK[np.arange(len(told)), slot_E] = False
+        wanted = min(self.settings.observe.negatives, item_EK.shape[1] - 1)
+        random = np.random.default_rng((seed, int(at[0]) if len(at) else 0))
+        draw_EK = random.random(item_EK.shape, np.float32) + ~others_EK
+        sampled_ES = np.sort(np.argpartition(draw_EK, wanted - 1, axis=1)[:, :wanted], axis=1)
+        slot_ES = np.concatenate([slot_E[:, None], sampled_ES], axis=1)
+        row_E1 = np.arange(len(told))[:, None]
+        item_ES = item_EK[row_E1, slot_ES]
+        item_ES[:, 1:][~others_EK[row_E1, sampled_ES]] = 0
+        share_E = np.minimum(wanted / np.maximum(others_EK.sum(1), 1), 1.0)
+        log_q_ES = np.repeat(np.log(share_E)[:, None], slot_ES.shape[1], axis=1).astype(np.float16)
+        log_q_ES[:, 0] = 0
+        return Examples(
+            position_E=at[told],
+            item_ES=item_ES,
+            x_ESF=x_PKX[told[:, None], slot_ES].astype(np.float16),
+            log_q_ES=log_q_ES,
+        )
+
+    def _no_slates(self, size: int) -> Slates:
+        return Slates(
+            position_Q=np.empty(0, np.intp),
+            row_QN=np.empty((0, size), np.int32),
+            score_QN=np.empty((0, size), np.float32),
+            source_QN=np.empty((0, size), np.uint8),
+            reason_QN=np.empty((0, size), np.uint8),
+            because_QN=np.empty((0, size), np.int32),
+            x_QNF=np.empty((0, size, ranking.COLUMNS), np.float16),
+        )
+
+    def _no_examples(self) -> Examples:
+        return Examples(
+            position_E=np.empty(0, np.intp),
+            item_ES=np.empty((0, 1), np.uint64),
+            x_ESF=np.empty((0, 1, ranking.COLUMNS), np.float16),
+            log_q_ES=np.empty((0, 1), np.float16),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    row_PH: NDArray[np.int32]
+    taste_PD: NDArray[np.float32]
+    row_PK: NDArray[np.int32]
+    source_PK: NDArray[np.uint8]
+
+
+def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Item ids of rows, 0 where there is none."""
+    ids_N = items.ids.ids_N
+    return np.where(row_PK >= 0, ids_N[np.maximum(row_PK, 0)], 0) if len(ids_N) else np.zeros(row_PK.shape, np.uint64)
+
+
+def _slates(
+    at: NDArray[np.intp],
+    served: NDArray[np.intp],
+    row_PK: NDArray[np.int32],
+    source_PK: NDArray[np.uint8],
+    x_PKX: NDArray[np.float32],
+    row_PH: NDArray[np.int32],
+    chosen: SlateRows,
+) -> Slates:
+    index_QN = chosen.index_PN[served]
+    here_QN, row_Q1 = np.maximum(index_QN, 0), served[:, None]
+    because_QN = chosen.because_PN[served]
+    told_QN = (chosen.reason_PN[served] == Reason.similar_to_recent) & (because_QN >= 0)
+    return Slates(
+        position_Q=at[served],
+        row_QN=np.where(index_QN >= 0, row_PK[row_Q1, here_QN], -1).astype(np.int32),
+        score_QN=chosen.score_PN[served],
+        source_QN=source_PK[row_Q1, here_QN],
+        reason_QN=chosen.reason_PN[served],
+        because_QN=np.where(told_QN, row_PH[row_Q1, np.maximum(because_QN, 0)], -1).astype(np.int32),
+        x_QNF=x_PKX[row_Q1, here_QN].astype(np.float16),
+    )
+
+
+def _joined(kind: type[Any], parts: tuple[Any, ...]) -> Any:
+    return kind(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in kind.__slots__})

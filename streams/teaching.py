@@ -1,0 +1,194 @@
+"""The learner as a process: observations in; snapshots, item counters and checkpoints out.
+
+Where it goes on after a death is decided by the checkpoint alone, never by committed offsets: counts, weights and the
+offsets they stand for are one file. What it reads again it drops by the marks in that file.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from embeddings import snapshots
+from embeddings.events import Source
+from embeddings.snapshots import Manifest
+from embeddings.svd import Factors
+from streams import observations
+from streams.agents import Thread
+from streams.checkpoints import Checkpoint, CheckpointFolder
+from streams.counting import counters_of
+from streams.health import HealthServer
+from streams.learning import Frozen, Learner
+from streams.ledger import Part, Unit
+from streams.metrics import LearnerMetrics
+from streams.publishing import Outgoing, Publisher, PublishFailed
+from streams.records import ModelManifest, encode
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+SNAPSHOT = "snapshot"
+
+
+@dataclass(slots=True)
+class Teacher:
+    """Feeds a `Learner`, and tells the workers what it learned."""
+
+    settings: Settings
+    learner: Learner = field(init=False)
+    metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
+    publisher: Publisher = field(init=False)
+    folder: CheckpointFolder = field(init=False)
+    offsets: dict[Source, int] = field(init=False, default_factory=dict)
+    _thread: Thread = field(init=False, default_factory=lambda: Thread("learner"))
+    _builder: Thread = field(init=False, default_factory=lambda: Thread("builder"))
+    _restored: bool = field(init=False, default=False)
+    _due_rows: int = field(init=False, default=0)
+    _built_s: float = field(init=False, default=0.0)
+    _build_took_s: float = field(init=False, default=0.0)
+    _building: bool = field(init=False, default=False)
+    _checkpointed_rows: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.learner = Learner(s)
+        self.publisher = Publisher(s.kafka.client_options(), idempotent=s.kafka.idempotent)
+        self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
+
+    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        """Go on where the counts end: from the last checkpoint at the start, from memory after a rebalance.
+
+        Raises:
+            UnreadableCheckpoint: the newest checkpoint is damaged; the learner ends.
+        """
+        if not self._restored:
+            self._restored = True
+            await self._thread.run(self._restore)
+        return {source: self.offsets.get(source, 0) for source in committed}
+
+    def _restore(self) -> None:
+        if checkpoint := self.folder.latest():
+            self.learner.restore(checkpoint.arrays, checkpoint.text)
+            self.offsets = dict(checkpoint.offsets)
+            self._due_rows = self.learner.rows
+            log.info("went on from a checkpoint of %d rows", self.learner.rows)
+
+    async def __call__(self, unit: Unit) -> None:
+        """Learn a unit of observations.
+
+        Raises:
+            UnreadableObservation: the log is not ours; the learner ends before it loses rows.
+        """
+        self.metrics.batch("observations", unit.size)
+        rows, told = await self._thread.run(self._learn, unit.parts)
+        self.metrics.learned(rows, told - rows)
+        if self._refresh_is_due():
+            self._building = True
+            frozen = await self._thread.run(self.learner.freeze, int(time.time()))
+            asyncio.create_task(self._refresh(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
+
+    def _learn(self, parts: Sequence[Part]) -> tuple[int, int]:
+        rows = told = 0
+        for part in parts:
+            for record in part.records:
+                observation = observations.decode(record.value)
+                told += len(observation)
+                rows += self.learner.learn(observation)
+            self.offsets[part.source] = part.last + 1
+        return rows, told
+
+    def _refresh_is_due(self) -> bool:
+        s = self.settings.learner
+        if self._building or self.learner.rows - self._due_rows < s.refresh_events:
+            return False
+        return time.monotonic() - self._built_s >= max(s.refresh_min_s, 10 * self._build_took_s)
+
+    async def _refresh(self, frozen: Frozen) -> None:
+        began = time.monotonic()
+        try:
+            manifest, factors = await self._builder.run(self._build, frozen)
+            self.learner.factors = factors
+            await self._announce(manifest)
+        except (OSError, PublishFailed) as error:
+            log.error("snapshot %d was not announced: %s", frozen.version, error)
+        else:
+            self.metrics.announced(seconds=time.monotonic() - began, items=len(frozen.names))
+        finally:
+            self._built_s, self._build_took_s = time.monotonic(), time.monotonic() - began
+            self._due_rows, self._building = self.learner.rows, False
+
+    def _build(self, frozen: Frozen) -> tuple[Manifest, Factors]:
+        s = self.settings.learner
+        snapshot, factors = frozen.build(time.time_ns() // 1_000_000)
+        return snapshots.write(snapshot, s.snapshot_dir, keep=s.keep, base_url=self._base_url()), factors
+
+    def _base_url(self) -> str:
+        s = self.settings.learner
+        return (s.public_url or f"http://{s.host}:{s.port}") if s.serve else ""
+
+    async def _announce(self, manifest: Manifest) -> None:
+        progress = self.learner.trainer.listwise()
+        record = ModelManifest(
+            version=str(manifest.version),
+            uri=manifest.uri,
+            sha256=manifest.sha256,
+            bytes=manifest.bytes,
+            kind=SNAPSHOT,
+            created_ms=manifest.created_ms,
+            events=self.learner.rows,
+            items=manifest.shapes["ids_N"][0],
+            dimensions=self.settings.learner.dimensions,
+            shapes=manifest.shapes,
+            metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
+        )
+        topic = self.settings.topics.name("models")
+        await self.publisher.send_all([Outgoing(topic, SNAPSHOT.encode(), encode(record))])
+        self.metrics.scored("next_item", loss=progress.loss, error=float("nan"), ratio=float("nan"))
+
+    async def run_clock(self) -> None:
+        """Publish changed counters and write checkpoints on time, for as long as the learner lives."""
+        s = self.settings.learner
+        checkpoint_s = time.monotonic()
+        try:
+            while True:
+                await asyncio.sleep(s.counters_every_s)
+                await self._publish_counters()
+                if time.monotonic() - checkpoint_s >= s.checkpoint_every_s:
+                    checkpoint_s = time.monotonic()
+                    await self.checkpoint()
+        finally:
+            await self.publisher.stop()
+
+    async def _publish_counters(self) -> None:
+        counts = await self._thread.run(self.learner.counters.changed)
+        topic, now_ms = self.settings.topics.name("counters"), time.time_ns() // 1_000_000
+        records = [
+            Outgoing(topic, counter.item_id.encode(), encode(counter))
+            for counter in counters_of(counts, self.learner.names, now_ms)
+        ]
+        if not records:
+            return
+        try:
+            await self.publisher.send_all(records)
+        except PublishFailed as error:
+            log.warning("counters were not published, the next ones will be: %s", error)
+
+    async def checkpoint(self) -> None:
+        """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
+        checkpoint = await self._thread.run(self._state)
+        if checkpoint is not None:
+            await self._builder.run(self.folder.write, checkpoint, self._checkpointed_rows)
+            self.metrics.checkpointed()
+
+    def _state(self) -> Checkpoint | None:
+        if self.learner.rows == self._checkpointed_rows or not self._restored:
+            return None
+        self._checkpointed_rows = self.learner.rows
+        return Checkpoint(*self.learner.state(), dict(self.offsets))
+
+    async def run_pages(self) -> None:
+        """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
+        http = self.settings.http
+        ready = {"checkpoint": lambda: None if self._restored else "not assigned yet"}
+        async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, started=ready):
+            await asyncio.Event().wait()

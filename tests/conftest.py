@@ -1,0 +1,65 @@
+"""Servers as fixtures. Who uses one carries its marker without saying so.
+
+A server that cannot be had skips its tests, unless `REQUIRE_SERVERS` is set, as `make test` does: then they fail.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.embedded import Broker, Valkey
+from deploy.kafka import KafkaServer
+
+MARKERS = {"kafka": "kafka", "embedded_broker": "embedded", "valkey": "embedded", "redis7": "redis"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKERS:
+                item.add_marker(MARKERS[fixture])
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """Valkey from pip, one for the whole run: a test that counts keys takes a prefix of its own or flushes first."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Iterator[Valkey]:
+    """Debian's redis-server: Redis 7, which has no MSETEX."""
+    _needs("redis-server")
+    with Valkey(binary="redis-server") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[Broker]:
+    """The broker from pip, one for the whole run: every test takes a topic prefix of its own."""
+    with Broker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaServer]:
+    """Apache Kafka, one for the whole run: every test takes a topic prefix of its own, and none kills it."""
+    _needs("java")
+    with KafkaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topics, groups and keys that no other test has."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+def _needs(program: str) -> None:
+    if shutil.which(program) is None:
+        refuse = pytest.fail if os.environ.get("REQUIRE_SERVERS") else pytest.skip
+        refuse(f"{program} is not installed: make test installs it")

@@ -1,0 +1,76 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.kafka import KafkaServer
+from streams.publishing import Outgoing, Publisher, PublishFailed
+
+
+async def everything(kafka: KafkaServer, topic: str, partitions: int) -> dict[int, list[bytes | None]]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    read: dict[int, list[bytes | None]] = {n: [] for n in range(partitions)}
+    async with consumer:
+        tps = [TopicPartition(topic, n) for n in range(partitions)]
+        consumer.assign(tps)
+        ends = await consumer.end_offsets(tps)
+        while any([await consumer.position(tp) < ends[tp] for tp in tps]):
+            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                read[tp.partition] += [r.value for r in records]
+    return read
+
+
+async def test_a_batch_is_with_the_broker_in_order_when_the_call_returns(kafka: KafkaServer, topic_prefix: str) -> None:
+    topic = f"{topic_prefix}.out"
+    kafka.create_topic(topic, 2)
+    publisher = Publisher({"bootstrap_servers": kafka.bootstrap})
+    await publisher.start()
+    headers = [("ce_id", b"1")]
+    await publisher.send_all(Outgoing(topic, b"u1", b"%d" % n, headers, n % 2) for n in range(2_000))
+    await publisher.send_all([])
+    assert await publisher.partitions(topic) == {0, 1}
+    await publisher.stop()
+    read = await everything(kafka, topic, 2)
+    assert read == {p: [b"%d" % n for n in range(p, 2_000, 2)] for p in (0, 1)}
+
+
+async def test_a_record_that_is_too_large_is_a_permanent_failure_and_the_others_are_published(
+    kafka: KafkaServer, topic_prefix: str
+) -> None:
+    topic = f"{topic_prefix}.out"
+    kafka.create_topic(topic, 1)
+    publisher = Publisher({"bootstrap_servers": kafka.bootstrap}, max_request_bytes=10_000)
+    with pytest.raises(PublishFailed, match="1 of 3 records") as failed:
+        await publisher.send_all([Outgoing(topic, b"k", value) for value in (b"a", b"x" * 20_000, b"b")])
+    assert failed.value.permanent
+    assert await everything(kafka, topic, 1) == {0: [b"a", b"b"]}
+    await publisher.stop()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+async def test_while_the_broker_is_away_publishing_waits_says_so_and_goes_on(tmp_path: Path) -> None:
+    with KafkaServer(folder=tmp_path) as kafka:
+        kafka.create_topic("out", 1)
+        publisher, reasons = Publisher({"bootstrap_servers": kafka.bootstrap}), list[str]()
+        await publisher.send_all([Outgoing("out", b"k", b"before")])
+        kafka.kill()
+        records = [Outgoing("out", b"k", b"during %d" % n) for n in range(3)]
+        sending = asyncio.create_task(publisher.send_all(records, still_waiting=reasons.append))
+        await asyncio.sleep(4.0)
+        assert not sending.done()
+        assert set(reasons) == {"brokers do not acknowledge"}
+        await asyncio.to_thread(kafka.start)
+        await asyncio.wait_for(sending, 60.0)
+        assert await everything(kafka, "out", 1) == {0: [b"before", b"during 0", b"during 1", b"during 2"]}
+        kafka.kill()
+        await asyncio.wait({asyncio.create_task(publisher.send_all(records))}, timeout=0.5)
+        await asyncio.wait_for(publisher.stop(), 10.0)
+
+
+async def test_nothing_is_published_where_no_broker_is() -> None:
+    publisher = Publisher({"bootstrap_servers": "127.0.0.1:9", "request_timeout_ms": 500})
+    with pytest.raises(PublishFailed, match="1 of 1 records were not published: KafkaConnectionError"):
+        await publisher.send_all([Outgoing("out", b"k", b"v")])
+    await publisher.stop()

@@ -1,0 +1,233 @@
+"""What only a real server can show: lost replies, lost connections, refusals, expiry and memory."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import redis
+
+from deploy.embedded import Valkey
+from embeddings.errors import StoreUnavailable
+from embeddings.events import Source
+from embeddings.redis_store import RedisUserStore
+from embeddings.states import UserStates, no_states
+from embeddings.store import Loaded, PartitionMark
+
+EVENTS = Source("events", 0)
+WIDTH = 64
+pytestmark = pytest.mark.embedded
+
+
+class CutLine:
+    """A relay to a server that swallows replies, from a chosen request on, and hangs up."""
+
+    def __init__(self, port: int) -> None:
+        self.cut = b""
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        """One request, one answer: whatever a client sends in one go is answered before it sends more."""
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            server.settimeout(0.05)
+            while request := client.recv(1 << 20):
+                server.sendall(request)
+                reply = self._all(server)
+                if self.cut and self.cut in request:
+                    self.cut = b""
+                    return
+                client.sendall(reply)
+
+    def _all(self, server: socket.socket) -> bytes:
+        reply = b""
+        while True:
+            try:
+                reply += server.recv(1 << 20)
+            except TimeoutError:
+                return reply
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    with Valkey() as own:
+        yield own
+
+
+@pytest.fixture
+def store(server: Valkey) -> Iterator[RedisUserStore]:
+    own = RedisUserStore(server.url, width=WIDTH, timeout_s=1.0)
+    own.claim([EVENTS])
+    yield own
+    own.close()
+
+
+def full_states(users: int) -> UserStates:
+    """States at their fullest: 50 items, two marks, eight ids."""
+    draw, states = np.random.default_rng(0), no_states(users)
+    states.item_UH[:] = draw.integers(1, 2**40, (users, 50))
+    states.action_UH[:] = 2
+    states.last_s_U[:] = 1_700_000_000
+    states.time_UH[:] = 1_700_000_000 - np.arange(50)
+    states.count_U[:] = 50
+    states.ring_UR[:] = draw.integers(1, 2**32, (users, 8))
+    states.mark_source_U2[:], states.mark_offset_U2[:] = [0, 1], 2**40
+    return states
+
+
+def save(store: RedisUserStore, loaded: Loaded, user: str = "u", offset: int = 9) -> None:
+    store.save(
+        [user],
+        full_states(1),
+        changed_U=np.ones(1, np.bool_),
+        taste_UD=np.ones((1, WIDTH), np.float32),
+        taste_version=1,
+        marks={EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
+    )
+
+
+def test_every_key_has_a_time_to_live(server: Valkey, store: RedisUserStore) -> None:
+    save(store, store.load(["u"], [EVENTS]))
+    store.save_slates(["u"], [b"slate"], 60)
+    with redis.Redis.from_url(server.url) as client:
+        keys = client.keys("*")
+        assert len(keys) == 5
+        assert all(client.ttl(key) > 0 for key in keys)
+
+
+def test_keys_of_one_user_share_a_hash_slot(server: Valkey, store: RedisUserStore) -> None:
+    save(store, store.load(["u"], [EVENTS]))
+    store.save_slates(["u"], [b"slate"], 60)
+    with redis.Redis.from_url(server.url) as client:
+        assert len({key.split(b"}")[0] for key in client.keys("mq:{*")}) == 1
+
+
+def test_a_state_at_its_fullest_takes_at_most_640_bytes_of_the_server(server: Valkey, store: RedisUserStore) -> None:
+    user = "user-0123456789-0123456789-0123456789"
+    save(store, store.load([user], [EVENTS]), user)
+    with redis.Redis.from_url(server.url) as client:
+        (key,) = client.keys("*:u:*")
+        assert client.memory_usage(key, samples=0) <= 640
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_after_a_lost_reply_the_batch_comes_again_and_finds_itself_stored(server: Valkey, script: bool) -> None:
+    line = CutLine(server.port)
+    store = RedisUserStore(line.url, width=WIDTH, timeout_s=1.0, script=script)
+    store.claim([EVENTS])
+    save(store, store.load(["u"], [EVENTS]), offset=4)
+    loaded = store.load(["u"], [EVENTS])
+    line.cut = b"EVALSHA" if script else b"EXEC"
+    with pytest.raises(StoreUnavailable):
+        save(store, loaded)
+    assert store.load(["u"], [EVENTS]).floor_offset_S.tolist() == [9]
+    store.close()
+    line.close()
+
+
+def test_a_connection_lost_since_the_load_asks_for_the_batch_again(server: Valkey, store: RedisUserStore) -> None:
+    loaded = store.load(["u"], [EVENTS])
+    with redis.Redis.from_url(server.url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(StoreUnavailable):
+        save(store, loaded)
+    with pytest.raises(StoreUnavailable, match="load the batch again"):
+        save(store, loaded)
+    save(store, store.load(["u"], [EVENTS]))
+
+
+def test_a_server_away_and_back_is_used_again(server: Valkey, store: RedisUserStore) -> None:
+    server.kill()
+    for call in (lambda: store.load(["u"], [EVENTS]), lambda: store.read(["u"]), lambda: store.latest_slate("u")):
+        with pytest.raises(StoreUnavailable):
+            call()
+    server.start()
+    store.claim([EVENTS])
+    save(store, store.load(["u"], [EVENTS]))
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_a_full_server_refuses_the_whole_batch(server: Valkey, script: bool) -> None:
+    store = RedisUserStore(server.url, width=WIDTH, script=script)
+    store.claim([EVENTS])
+    loaded = store.load(["u"], [EVENTS])
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            save(store, loaded)
+        client.config_set("maxmemory", 0)
+        assert client.keys("*:u:*") == []
+    assert store.marks([EVENTS]) == {EVENTS: PartitionMark()}
+    save(store, store.load(["u"], [EVENTS]))
+    store.close()
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_a_demoted_server_is_a_passing_trouble(server: Valkey, script: bool) -> None:
+    store = RedisUserStore(server.url, width=WIDTH, script=script)
+    store.claim([EVENTS])
+    loaded = store.load(["u"], [EVENTS])
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            save(store, loaded)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    save(store, store.load(["u"], [EVENTS]))
+    store.close()
+
+
+def test_a_busy_server_is_a_passing_trouble(server: Valkey, store: RedisUserStore) -> None:
+    with redis.Redis.from_url(server.url) as client, redis.Redis.from_url(server.url) as other:
+        client.config_set("busy-reply-threshold", 1)
+        loop = threading.Thread(target=_spin, args=(other,))
+        loop.start()
+        with pytest.raises(StoreUnavailable):
+            _read_until_refused(store)
+        client.execute_command("SCRIPT", "KILL")
+        loop.join()
+    store.read(["u"])
+
+
+def _read_until_refused(store: RedisUserStore) -> None:
+    while True:
+        store.read(["u"])
+
+
+def _spin(client: redis.Redis) -> None:
+    with pytest.raises(redis.ResponseError):
+        client.eval("while true do end", 0)
+
+
+def test_a_script_flushed_from_the_server_is_sent_again(server: Valkey) -> None:
+    store = RedisUserStore(server.url, width=WIDTH, script=True)
+    store.claim([EVENTS])
+    for offset in (3, 9):
+        save(store, store.load(["u"], [EVENTS]), offset=offset)
+        with redis.Redis.from_url(server.url) as client:
+            client.script_flush()
+    assert store.marks([EVENTS])[EVENTS].offset == 9
+    store.close()
+
+
+def test_a_command_the_server_does_not_grant_is_not_retried_for_ever(server: Valkey) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@read", "+command"])
+    store = RedisUserStore(server.url.replace("redis://", "redis://reader:x@"), width=WIDTH)
+    store.read(["u"])
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        store.save_slates(["u"], [b"slate"], 9)
+    store.close()

@@ -1,0 +1,341 @@
+"""What every `UserStore` promises, held against the one in memory, Valkey (MSETEX and script) and Redis 7 (script)."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import redis
+
+from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
+from embeddings.memory import MemoryUserStore, Shelf
+from embeddings.redis_store import RedisUserStore
+from embeddings.seen import SeenUpdate
+from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
+from embeddings.users import Folded, fold
+
+WIDTH = 8
+EVENTS, OTHER = Source("events", 0), Source("events", 1)
+NOBODY_SEEN = SeenUpdate(np.empty(0, np.int32), [])
+
+
+@dataclass
+class Backend:
+    """Where stores keep things: `open` gives one more worker's store, `wipe` loses everything."""
+
+    open: Callable[[], UserStore]
+    wipe: Callable[[], None]
+    set_mark: Callable[[Source, PartitionMark], None]
+    wait: Callable[[float], None]
+
+
+def in_memory() -> Backend:
+    now = [1_000.0]
+    shelf = Shelf(clock=lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return Backend(
+        open=lambda: MemoryUserStore(shelf, width=WIDTH),
+        wipe=shelf.held.clear,
+        set_mark=lambda source, mark: shelf.put(("mark", source), mark.to_bytes(), 100),
+        wait=wait,
+    )
+
+
+def on_server(url: str, prefix: str, script: bool, opened: list[RedisUserStore]) -> Backend:
+    client = redis.Redis.from_url(url)
+
+    def another() -> UserStore:
+        opened.append(RedisUserStore(url, width=WIDTH, prefix=prefix, script=script))
+        return opened[-1]
+
+    def wipe() -> None:
+        client.delete(*client.keys(f"{prefix}:*"))
+
+    def set_mark(source: Source, mark: PartitionMark) -> None:
+        client.set(f"{prefix}:mark:{source.topic}:{source.partition}", mark.to_bytes(), ex=100)
+
+    return Backend(open=another, wipe=wipe, set_mark=set_mark, wait=time.sleep)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("valkey", marks=pytest.mark.embedded),
+        pytest.param("valkey-script", marks=pytest.mark.embedded),
+        pytest.param("redis7", marks=pytest.mark.redis),
+    ]
+)
+def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backend]:
+    if request.param == "memory":
+        yield in_memory()
+        return
+    server, _, how = request.param.partition("-")
+    opened: list[RedisUserStore] = []
+    yield on_server(request.getfixturevalue(server).url, topic_prefix, how == "script", opened)
+    for store in opened:
+        store.close()
+
+
+def a_batch(user_ids: Sequence[str], first_offset: int = 0, rows: int = 200, source: Source = EVENTS) -> EventBatch:
+    draw = np.random.default_rng(first_offset)
+    return EventBatch(
+        user_ids=tuple(user_ids),
+        sources=(source,),
+        user_B=draw.integers(0, len(user_ids), rows).astype(np.int32),
+        item_B=draw.integers(1, 2**40, rows).astype(np.uint64),
+        action_B=np.full(rows, Action.play, np.uint8),
+        value_B=np.zeros(rows, np.float32),
+        time_s_B=1_000_000 + first_offset + np.arange(rows, dtype=np.int64),
+        source_B=np.zeros(rows, np.int32),
+        offset_B=first_offset + np.arange(rows, dtype=np.int64),
+        dedupe_B=draw.integers(1, 2**32, rows).astype(np.uint32),
+        consent_B=np.full(rows, CONSENT_ALL, np.uint8),
+        refused_B=np.zeros(rows, np.uint8),
+    )
+
+
+def folded(loaded: Loaded, batch: EventBatch) -> Folded:
+    codes, floors = loaded.source_code_S, loaded.floor_offset_S
+    return fold(loaded.states, batch, lateness_s=600, source_code_S=codes, floor_offset_S=floors)
+
+
+def save(store: UserStore, batch: EventBatch, loaded: Loaded, life: Folded) -> None:
+    store.save(
+        batch.user_ids,
+        life.states,
+        changed_U=life.changed_U,
+        taste_UD=np.ones((len(batch.user_ids), WIDTH), np.float32),
+        taste_version=3,
+        seen=loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
+        marks=advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
+    )
+
+
+def apply(store: UserStore, batch: EventBatch) -> Folded:
+    loaded = store.load(batch.user_ids, batch.sources)
+    life = folded(loaded, batch)
+    save(store, batch, loaded, life)
+    return life
+
+
+def everything(store: UserStore, user_ids: Sequence[str], source: Source = EVENTS) -> list[object]:
+    """All that is stored, comparable with `==`."""
+    profiles = store.read(user_ids)
+    columns = [*profiles.states, *profiles.tastes, *profiles.seen]
+    return [*(column.tolist() for column in columns), store.marks([source])]
+
+
+def an_owner(backend: Backend) -> UserStore:
+    store = backend.open()
+    store.claim([EVENTS])
+    return store
+
+
+def test_of_an_unknown_user_nothing_is_known(backend: Backend) -> None:
+    loaded = an_owner(backend).load(["u"], [EVENTS])
+    assert (loaded.states.count_U[0], loaded.tastes.version_U[0], loaded.seen.count_U[0]) == (0, 0, 0)
+    assert (loaded.floor_offset_S.tolist(), loaded.marks) == ([-1], {EVENTS: PartitionMark()})
+
+
+def test_what_is_saved_is_loaded_again_bit_for_bit(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a", "b"])
+    life = apply(store, batch)
+    again = store.load(batch.user_ids, [EVENTS])
+    assert all(np.array_equal(was, now) for was, now in zip(life.states, again.states, strict=True))
+    assert again.tastes.version_U.tolist() == [3, 3]
+    assert again.seen.count_U.sum() == len(life.evicted.item_E) > 0
+    assert again.marks[EVENTS] == PartitionMark(199, (200, *[0] * 9))
+
+
+def test_a_batch_delivered_twice_leaves_every_byte_as_it_was(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a", "b", "c"])
+    apply(store, batch)
+    first = everything(store, batch.user_ids)
+    life = apply(store, batch)
+    assert set(life.fate_B.tolist()) == {Fate.replayed}
+    assert everything(store, batch.user_ids) == first
+
+
+def test_overlapping_deliveries_give_what_one_delivery_gives(backend: Backend) -> None:
+    store, users = an_owner(backend), ["a", "b"]
+    whole = a_batch(users, rows=300)
+    apply(store, a_slice(whole, 0, 200))
+    apply(store, a_slice(whole, 120, 300))
+    control = in_memory()
+    lone = an_owner(control)
+    apply(lone, whole)
+    assert everything(store, users) == everything(lone, users)
+
+
+def a_slice(batch: EventBatch, begin: int, end: int) -> EventBatch:
+    columns = {name: getattr(batch, name) for name in EventBatch.__slots__}
+    return EventBatch(**{name: part[begin:end] if name.endswith("_B") else part for name, part in columns.items()})
+
+
+def test_only_users_whose_state_changed_are_written(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a", "b"])
+    batch.refused_B[batch.user_B == 1] = Fate.unconsented
+    apply(store, batch)
+    assert store.read(["b"]).tastes.version_U[0] == 0
+    totals = store.marks([EVENTS])[EVENTS].totals
+    assert totals[Fate.unconsented] == (batch.user_B == 1).sum()
+    assert sum(totals) == len(batch)
+
+
+def test_a_batch_of_nothing_readable_still_moves_the_mark(backend: Backend) -> None:
+    store = an_owner(backend)
+    loaded = store.load([], [EVENTS])
+    dead = np.array([Fate.dead_lettered, Fate.misrouted], np.uint8)
+    marks = advance(loaded.marks, [EVENTS], np.zeros(2, np.int32), np.array([7, 9]), dead)
+    none = np.empty((0, WIDTH), np.float32)
+    changed_U = np.empty(0, np.bool_)
+    store.save([], loaded.states, changed_U=changed_U, taste_UD=none, taste_version=0, marks=marks)
+    assert store.marks([EVENTS]) == {EVENTS: PartitionMark(9, (*[0] * 8, 1, 1))}
+
+
+def test_records_at_or_below_a_mark_are_counted_once() -> None:
+    marks = {EVENTS: PartitionMark(5, (6, *[0] * 9)), OTHER: PartitionMark()}
+    source_R, offset_R = np.array([0, 0, 1], np.int32), np.array([5, 6, 0])
+    after = advance(marks, [EVENTS, OTHER], source_R, offset_R, np.array([1, 2, 0], np.uint8))
+    assert after == {EVENTS: PartitionMark(6, (6, 0, 1, *[0] * 7)), OTHER: PartitionMark(0, (1, *[0] * 9))}
+
+
+def test_a_worker_that_lost_its_partition_can_neither_load_nor_save(backend: Backend) -> None:
+    zombie, batch = an_owner(backend), a_batch(["a"])
+    loaded = zombie.load(batch.user_ids, batch.sources)
+    owner = an_owner(backend)
+    apply(owner, batch)
+    kept = everything(owner, batch.user_ids)
+    with pytest.raises(Fenced):
+        save(zombie, batch, loaded, folded(loaded, batch))
+    with pytest.raises(Fenced):
+        zombie.load(batch.user_ids, batch.sources)
+    assert everything(owner, batch.user_ids) == kept
+
+
+def test_a_claim_of_one_partition_leaves_the_owner_of_another_alone(backend: Backend) -> None:
+    first, second = an_owner(backend), backend.open()
+    second.claim([OTHER])
+    apply(first, a_batch(["a"]))
+    apply(second, a_batch(["b"], source=OTHER))
+
+
+def test_who_never_claimed_or_released_is_fenced(backend: Backend) -> None:
+    store = backend.open()
+    with pytest.raises(Fenced, match="not claimed"):
+        store.load(["a"], [EVENTS])
+    store.claim([EVENTS])
+    store.release([EVENTS])
+    with pytest.raises(Fenced, match="not claimed"):
+        store.load(["a"], [EVENTS])
+
+
+def test_a_claim_tells_how_far_the_partition_is(backend: Backend) -> None:
+    apply(an_owner(backend), a_batch(["a"]))
+    assert backend.open().claim([EVENTS, OTHER]) == {
+        EVENTS: PartitionMark(199, (200, *[0] * 9)),
+        OTHER: PartitionMark(),
+    }
+
+
+def test_one_load_is_good_for_one_save(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    loaded = store.load(batch.user_ids, batch.sources)
+    life = folded(loaded, batch)
+    save(store, batch, loaded, life)
+    with pytest.raises(StoreUnavailable, match="load the batch again"):
+        save(store, batch, loaded, life)
+
+
+def test_a_claim_between_load_and_save_asks_for_the_batch_again(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    loaded = store.load(batch.user_ids, batch.sources)
+    store.claim([OTHER])
+    with pytest.raises(StoreUnavailable, match="load the batch again"):
+        save(store, batch, loaded, folded(loaded, batch))
+    assert set(apply(store, batch).fate_B.tolist()) == {Fate.applied}
+
+
+def test_marks_of_partitions_that_were_not_loaded_are_a_bug(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    loaded = store.load(batch.user_ids, batch.sources)
+    foreign = loaded._replace(marks={OTHER: PartitionMark()})
+    with pytest.raises(ValueError, match="not loaded"):
+        save(store, a_batch(["a"], source=OTHER), foreign, folded(loaded, batch))
+
+
+def test_topics_keep_their_numbers_whoever_claims_first(backend: Backend) -> None:
+    more, batch = Source("more", 7), a_batch(["a"])
+    first, second = an_owner(backend), backend.open()
+    second.claim([more, OTHER])
+    assert second.load(["a"], [more, OTHER]).source_code_S.tolist() == [1 << 12 | 7, 1]
+    assert first.load(batch.user_ids, batch.sources).source_code_S.tolist() == [0]
+
+
+def test_a_partition_that_marks_cannot_name_is_refused_before_it_is_read(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="4,096 partitions"):
+        backend.open().claim([Source("events", 4096)])
+
+
+def test_a_store_that_lost_everything_says_so_at_load_and_at_save(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    loaded = store.load(batch.user_ids, batch.sources)
+    backend.wipe()
+    with pytest.raises(StoreRewound):
+        save(store, batch, loaded, folded(loaded, batch))
+    with pytest.raises(StoreRewound):
+        store.load(batch.user_ids, batch.sources)
+    assert store.claim([EVENTS]) == {EVENTS: PartitionMark()}
+    apply(store, batch)
+
+
+def test_a_store_that_lost_its_last_writes_says_so_at_load(backend: Backend) -> None:
+    store = an_owner(backend)
+    apply(store, a_batch(["a"]))
+    backend.set_mark(EVENTS, PartitionMark(50))
+    with pytest.raises(StoreRewound, match="at 50"):
+        store.load(["a"], [EVENTS])
+    assert store.claim([EVENTS])[EVENTS].offset == 50
+    store.load(["a"], [EVENTS])
+
+
+def test_reading_needs_no_claim_and_disturbs_no_batch(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    loaded = store.load(batch.user_ids, batch.sources)
+    assert store.read(["a", "b"]).states.count_U.tolist() == [0, 0]
+    save(store, batch, loaded, folded(loaded, batch))
+    assert backend.open().read(["a"]).states.count_U.tolist() == [50]
+    assert len(store.read([]).states.count_U) == 0
+
+
+def test_the_latest_slate_is_kept_until_its_time_is_over(backend: Backend) -> None:
+    store = backend.open()
+    store.save_slates(["a", "b"], [b"old", b"slate of b"], 100)
+    store.save_slates(["a"], [b"new"], 1)
+    store.save_slates([], [], 1)
+    assert (store.latest_slate("a"), store.latest_slate("b")) == (b"new", b"slate of b")
+    backend.wait(1.1)
+    assert (store.latest_slate("a"), store.latest_slate("c")) == (None, None)
+
+
+def test_forget_removes_everything_held_under_a_user(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a", "b"])
+    apply(store, batch)
+    store.save_slates(["a", "b"], [b"slate", b"slate"], 100)
+    others = everything(store, ["b"])
+    assert store.forget("a") == 3
+    assert store.forget("a") == 0
+    nothing = store.read(["a"])
+    assert (nothing.states.events_U[0], nothing.seen.count_U[0], store.latest_slate("a")) == (0, 0, None)
+    assert everything(store, ["b"]) == others
+
+
+def test_a_closed_store_opens_again(backend: Backend) -> None:
+    store = an_owner(backend)
+    store.close()
+    apply(store, a_batch(["a"]))

@@ -1,0 +1,76 @@
+"""What a user's state must be after a log: lists, sorting and nothing of the code under test.
+
+Events are (source, offset, time_s, item, action, dedupe), one user's, in the order of arrival; refused ones left out.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+HISTORY, RING = 50, 8
+TOUCHING = {1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13}
+
+
+class Event(NamedTuple):
+    source: int
+    offset: int
+    time_s: int
+    item: int
+    action: int
+    dedupe: int
+
+
+@dataclass
+class Person:
+    """All that is known, nothing forgotten; what a state keeps of it is derived below."""
+
+    applied: list[Event] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def last_s(self) -> int:
+        return max((event.time_s for event in self.applied), default=0)
+
+    def meet(self, event: Event, lateness_s: int) -> str:
+        """The fate of one more event."""
+        known = dict(self.marks)
+        if event.offset <= known.get(event.source, -1):
+            return "replayed"
+        self.marks = [(event.source, event.offset), *(mark for mark in self.marks if mark[0] != event.source)][:2]
+        if event.dedupe and event.dedupe in [past.dedupe for past in self.applied if past.dedupe][-RING:]:
+            return "duplicate"
+        if event.time_s < self.last_s - lateness_s:
+            return "late"
+        self.applied.append(event)
+        return "applied"
+
+    def all_items(self) -> list[Event]:
+        """The latest event of every item that was touched, latest first; among equal times the last to arrive."""
+        latest: dict[int, tuple[int, int, Event]] = {}
+        for arrival, event in enumerate(self.applied):
+            if event.action in TOUCHING and event.item:
+                latest[event.item] = max(latest.get(event.item, (-1, -1, event)), (event.time_s, arrival, event))
+        return [event for _, _, event in sorted(latest.values(), reverse=True)]
+
+    def history(self) -> list[tuple[int, int, int]]:
+        """(item, action, stored time) of the last 50."""
+        return [(event.item, event.action, stored(event.time_s, self.last_s)) for event in self.all_items()[:HISTORY]]
+
+    def ring(self) -> list[int]:
+        """The last eight ids, latest first, filled with zeros."""
+        return ([event.dedupe for event in self.applied if event.dedupe][::-1] + [0] * RING)[:RING]
+
+
+def stored(time_s: int, last_s: int) -> int:
+    """A time as a state keeps it: 4,096 steps back from the latest, of the smallest power of two that reaches."""
+    for k in range(16):
+        back = last_s // 2**k - time_s // 2**k
+        if back < 4096:
+            return (last_s // 2**k - back) * 2**k
+    return (last_s // 2**15 - 4095) * 2**15
+
+
+def lives(log: list[tuple[str, Event]], lateness_s: int) -> tuple[dict[str, Person], list[str]]:
+    """Every user's `Person` after a log, and the fate of every event."""
+    people: dict[str, Person] = {}
+    fates = [people.setdefault(user, Person()).meet(event, lateness_s) for user, event in log]
+    return people, fates

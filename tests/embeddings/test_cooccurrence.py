@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from embeddings.cooccurrence import CountSettings, PairCounts
+from embeddings.svd import Factors, aligned
+
+ITEMS, HELD = 40, 6
+
+
+def a_log(events: int, seed: int = 0, items: int = ITEMS) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Items of two tastes, each taken after others of its taste."""
+    random = np.random.default_rng(seed)
+    taste_E = random.integers(0, 2, events)
+    half = items // 2
+    item_E = (taste_E * half + (half * random.random(events) ** 2).astype(int)).astype(np.int32)
+    held_EH = taste_E[:, None] * half + random.integers(0, half, (events, HELD))
+    held_EH[np.arange(HELD) >= random.integers(0, HELD + 1, events)[:, None]] = -1
+    return item_E, held_EH.astype(np.int32)
+
+
+def counted_plainly(
+    item_R: NDArray[np.int32], history_RH: NDArray[np.int32], setting: CountSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """C and n by the definition, everything faded at each event."""
+    size = int(max(item_R.max(), history_RH.max())) + 1
+    pairs, counts = np.zeros((size, size)), np.zeros(size)
+    for item, held in zip(item_R, history_RH, strict=True):
+        fade = 2 ** (-1 / setting.half_life)
+        pairs *= fade
+        counts *= fade
+        counts[item] += fade
+        for k, other in enumerate(held[held >= 0]):
+            if other != item:
+                pairs[other, item] += fade * (k + 1) ** -setting.power
+                pairs[item, other] += fade * setting.backward * (k + 1) ** -setting.power
+    return pairs, counts
+
+
+def normalised(pairs: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = counts > 0
+    safe = np.where(known, counts, 1)
+    return pairs * (known * safe**-0.5)[:, None] * (known * safe**-0.3)
+
+
+def test_neighbours_are_the_greatest_normalised_counts() -> None:
+    setting = CountSettings(half_life=300.0)
+    item_R, history_RH = a_log(500)
+    counts = PairCounts(setting)
+    counts.update(item_R, history_RH)
+    matrix = normalised(*counted_plainly(item_R, history_RH, setting))
+    rows_NK, weights_NK = counts.neighbours(5)
+    for item in range(len(matrix)):
+        expected = np.sort(matrix[item])[::-1][:5]
+        np.testing.assert_allclose(weights_NK[item], expected, rtol=1e-4, atol=1e-7)
+        held = rows_NK[item] >= 0
+        np.testing.assert_allclose(matrix[item, rows_NK[item, held]], weights_NK[item, held], rtol=1e-4)
+
+
+def test_item_counts_fade_with_the_half_life() -> None:
+    counts = PairCounts(CountSettings(half_life=10.0))
+    empty = np.full((10, 1), -1, np.int32)
+    counts.update(np.zeros(10, np.int32), empty)
+    before = counts.counts_N[0]
+    counts.update(np.ones(10, np.int32), empty)
+    assert counts.counts_N[0] == pytest.approx(before / 2)
+
+
+def test_counts_survive_many_half_lives() -> None:
+    """The unit of a count is scaled back long before it leaves the range of a float."""
+    counts = PairCounts(CountSettings(half_life=1.0))
+    item_R, history_RH = a_log(2_000)
+    counts.update(item_R, history_RH)
+    assert np.isfinite(counts.counts_N).all()
+    assert counts.counts_N.sum() == pytest.approx(1.0)
+    assert np.isfinite(counts.neighbours(5)[1]).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 400), max_size=8), st.integers(0, 3), st.sampled_from([16, 64]))
+def test_counts_do_not_depend_on_how_rows_were_batched(cuts: list[int], seed: int, slots: int) -> None:
+    setting = CountSettings(slots=slots, budget=1500, half_life=20.0)
+    item_R, history_RH = a_log(400, seed, items=300)
+    whole, parts = PairCounts(setting), PairCounts(setting)
+    whole.update(item_R, history_RH)
+    for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), 400], strict=True):
+        parts.update(item_R[begin:end], history_RH[begin:end])
+    for one, other in zip(whole.neighbours(20), parts.neighbours(20), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(whole.counts_N, parts.counts_N)
+
+
+def test_restored_counts_go_on_bit_for_bit() -> None:
+    setting = CountSettings(slots=32, half_life=100.0)
+    item_R, history_RH = a_log(1_000, items=200)
+    straight, stopped = PairCounts(setting), PairCounts(setting)
+    straight.update(item_R, history_RH)
+    stopped.update(item_R[:600], history_RH[:600])
+    resumed = PairCounts.restore(stopped.state())
+    resumed.update(item_R[600:], history_RH[600:])
+    for name, array in straight.state().items():
+        if name not in ("start_N", "pool_row", "pool_weight"):
+            np.testing.assert_array_equal(resumed.state()[name], array, name)
+    for one, other in zip(straight.neighbours(40), resumed.neighbours(40), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(straight.factors(8).target_ND, resumed.factors(8).target_ND)
+
+
+def test_an_item_keeps_its_strongest_neighbours_within_its_slots() -> None:
+    counts = PairCounts(CountSettings(slots=16, half_life=1e9))
+    counts.update(np.zeros(1, np.int32), np.full((1, 1), -1, np.int32))
+    strong = np.tile(np.arange(1, 5, dtype=np.int32), 50)
+    counts.update(strong, np.zeros((len(strong), 1), np.int32))
+    weak = np.arange(5, 300, dtype=np.int32)
+    counts.update(weak, np.zeros((len(weak), 1), np.int32))
+    rows_NK, _ = counts.neighbours(4)
+    assert sorted(rows_NK[0].tolist()) == [1, 2, 3, 4]
+    assert counts.slots <= 16 * len(counts)
+
+
+def test_slots_stay_within_the_budget() -> None:
+    counts = PairCounts(CountSettings(budget=16 * 400))
+    item_R, history_RH = a_log(20_000, items=300)
+    counts.update(item_R, history_RH)
+    assert counts.slots <= 16 * 400
+
+
+def test_an_item_known_only_from_histories_has_no_neighbours() -> None:
+    counts = PairCounts()
+    counts.update(np.array([0], np.int32), np.array([[1, -1]], np.int32))
+    rows_NK, weights_NK = counts.neighbours(2)
+    assert rows_NK.tolist() == [[-1, -1], [-1, -1]]
+    assert not weights_NK.any()
+
+
+def test_factors_are_the_best_approximation_of_their_width() -> None:
+    setting = CountSettings(half_life=1e9)
+    item_R, history_RH = a_log(3_000)
+    counts = PairCounts(setting)
+    counts.update(item_R, history_RH)
+    matrix = normalised(*counted_plainly(item_R, history_RH, setting))
+    factors = counts.factors(10)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    error = np.linalg.norm(matrix - factors.source_ND @ factors.target_ND.T)
+    assert error == pytest.approx(np.sqrt((values[10:] ** 2).sum()), rel=2e-3)
+
+
+def test_factors_of_a_larger_catalogue_agree_with_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = PairCounts()
+    counts.update(*a_log(3_000))
+    dense = counts.factors(6, passes=4)
+    monkeypatch.setattr("embeddings.svd.DENSE_BELOW", 0)
+    sparse = counts.factors(6, passes=4)
+    np.testing.assert_allclose(
+        dense.source_ND @ dense.target_ND.T, sparse.source_ND @ sparse.target_ND.T, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_a_refresh_keeps_vectors_comparable_and_repeats_itself() -> None:
+    item_R, history_RH = a_log(6_000)
+    counts = PairCounts()
+    counts.update(item_R[:5_500], history_RH[:5_500])
+    first = counts.factors(8)
+    counts.update(item_R[5_500:], history_RH[5_500:])
+    second, again = counts.factors(8, first), counts.factors(8, first)
+    np.testing.assert_array_equal(second.target_ND, again.target_ND)
+    lengths = np.linalg.norm(first.target_ND, axis=1) * np.linalg.norm(second.target_ND, axis=1)
+    cosine = (first.target_ND * second.target_ND).sum(1) / np.maximum(lengths, 1e-9)
+    assert np.median(cosine[lengths > 0]) > 0.95
+
+
+def test_alignment_turns_vectors_back_and_keeps_products() -> None:
+    random = np.random.default_rng(0)
+    then = Factors(*random.standard_normal((2, 30, 5)).astype(np.float32))
+    turn, _ = np.linalg.qr(random.standard_normal((5, 5)))
+    now = aligned(Factors(then.source_ND @ turn.astype("f4"), then.target_ND @ turn.astype("f4")), then)
+    np.testing.assert_allclose(now.source_ND, then.source_ND, atol=1e-5)
+    np.testing.assert_allclose(now.target_ND, then.target_ND, atol=1e-5)
+
+
+@pytest.mark.parametrize("items", [0, 1, 3])
+def test_few_items_have_padded_factors(items: int) -> None:
+    counts = PairCounts()
+    rows = np.arange(items, dtype=np.int32)
+    counts.update(rows, (rows - 1)[:, None])
+    factors = counts.factors(8)
+    assert factors.source_ND.shape == factors.target_ND.shape == (items, 8)
+    assert np.isfinite(factors.target_ND).all()
+    assert counts.neighbours(4)[0].shape == (items, 4)

@@ -1,0 +1,150 @@
+import dataclasses
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as read_tensors
+from safetensors.numpy import save as write_tensors
+
+from embeddings import snapshots
+from embeddings.errors import SnapshotRefused
+from embeddings.snapshots import Manifest, Snapshot
+
+
+def a_snapshot(version: int = 7, items: int = 5, **changes: Any) -> Snapshot:
+    random = np.random.default_rng(version)
+    fields: dict[str, Any] = {
+        "version": version,
+        "ids_N": random.integers(1, 2**40, items).astype(np.uint64),
+        "names": [f"Ämne {i}" for i in range(items)],
+        "source_ND": random.standard_normal((items, 4)).astype(np.float32),
+        "target_ND": random.standard_normal((items, 4)).astype(np.float32),
+        "neighbours_NK": random.integers(-1, items, (items, 3)).astype(np.int32),
+        "weights_NK": random.random((items, 3)).astype(np.float32),
+        "counts_N": random.random(items).astype(np.float32),
+        "ranker": {"layer.weight": random.standard_normal((2, 3)).astype(np.float32), "steps": np.array([3])},
+        "created_ms": 1_700_000_000_000,
+        "meta": {"events": 12, "note": "first"},
+    }
+    return Snapshot(**(fields | changes))
+
+
+def same(one: Snapshot, other: Snapshot) -> None:
+    for field in dataclasses.fields(Snapshot):
+        if field.name != "ranker":
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+    assert one.ranker.keys() == other.ranker.keys()
+    for name, array in one.ranker.items():
+        np.testing.assert_array_equal(array, other.ranker[name])
+
+
+def rewritten(manifest: Manifest, folder: Path, **arrays: np.ndarray[Any, Any]) -> Manifest:
+    """A manifest of the same file with some arrays replaced, its hash and shapes right."""
+    old = read_tensors((folder / manifest.uri.rsplit("/", 1)[1]).read_bytes())
+    data = write_tensors(old | arrays)
+    path = folder / "changed.safetensors"
+    path.write_bytes(data)
+    shapes = {name: array.shape for name, array in (old | arrays).items()}
+    digest = hashlib.sha256(data).hexdigest()
+    return dataclasses.replace(manifest, uri=path.as_uri(), sha256=digest, bytes=len(data), shapes=shapes)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server of the test's folder."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("items", [0, 5])
+def test_a_snapshot_comes_back_from_its_file(tmp_path: Path, items: int) -> None:
+    snapshot = a_snapshot(items=items)
+    if not items:
+        snapshot = dataclasses.replace(snapshot, neighbours_NK=np.empty((0, 3), np.int32))
+    same(snapshots.load(snapshots.write(snapshot, tmp_path)), snapshot)
+
+
+def test_a_snapshot_comes_back_over_http(tmp_path: Path, served: str) -> None:
+    snapshot = a_snapshot()
+    manifest = snapshots.write(snapshot, tmp_path, base_url=served)
+    assert manifest.uri.startswith(served)
+    same(snapshots.load(manifest), snapshot)
+
+
+def test_the_three_newest_versions_stay(tmp_path: Path) -> None:
+    for version in (9, 10, 11, 100):
+        snapshots.write(a_snapshot(version), tmp_path)
+    assert [manifest.version for manifest in snapshots.manifests(tmp_path)] == [10, 11, 100]
+    assert len(list(tmp_path.iterdir())) == 6
+    same(snapshots.load(snapshots.manifests(tmp_path)[0]), a_snapshot(10))
+
+
+def test_another_hash_is_refused(tmp_path: Path) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    with pytest.raises(SnapshotRefused, match="sha256"):
+        snapshots.load(dataclasses.replace(manifest, sha256="0" * 64))
+
+
+def test_other_shapes_than_announced_are_refused(tmp_path: Path) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    with pytest.raises(SnapshotRefused, match="shapes"):
+        snapshots.load(dataclasses.replace(manifest, shapes=manifest.shapes | {"counts_N": (6,)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "reason"),
+    [
+        ("target_ND", np.full((5, 4), np.nan, np.float32), "not finite: target_ND"),
+        ("ranker.layer.weight", np.full((2, 3), np.inf, np.float32), "not finite: ranker.layer.weight"),
+        ("target_ND", np.zeros((5, 3), np.float32), "target_ND is float32"),
+        ("ids_N", np.zeros(4, np.uint64), "source_ND is float32"),
+        ("counts_N", np.zeros(5, np.float64), "counts_N is float64"),
+        ("neighbours_NK", np.full((5, 3), 5, np.int32), "neighbours do not fit"),
+        ("name_ends_N", np.array([4], np.int64), "names"),
+        ("json", np.frombuffer(b"[]", np.uint8), "not a snapshot"),
+        ("names", np.frombuffer(b"\xff" * 30, np.uint8), "not a snapshot"),
+    ],
+)
+def test_inconsistent_arrays_are_refused(tmp_path: Path, name: str, array: np.ndarray[Any, Any], reason: str) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    with pytest.raises(SnapshotRefused, match=reason):
+        snapshots.load(rewritten(manifest, tmp_path, **{name: array}))
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(b"pickle?")
+    digest = hashlib.sha256(b"pickle?").hexdigest()
+    with pytest.raises(SnapshotRefused):
+        snapshots.load(Manifest(version=1, uri=path.as_uri(), sha256=digest, bytes=0, shapes={}))
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, served: str) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path, base_url=served)
+    with pytest.raises(SnapshotRefused, match="are more than 100"):
+        snapshots.load(manifest, max_bytes=100)
+    with pytest.raises(SnapshotRefused, match="more than 100 bytes"):
+        snapshots.load(dataclasses.replace(manifest, bytes=0), max_bytes=100)
+
+
+@pytest.mark.parametrize("uri", ["ftp://x/y", "s3://x/y", "snapshot-1", "file:///not/there", "http://127.0.0.1:1/x"])
+def test_an_address_that_gives_nothing_is_refused(uri: str) -> None:
+    with pytest.raises(SnapshotRefused):
+        snapshots.load(Manifest(version=1, uri=uri, sha256="", bytes=0, shapes={}), timeout_s=2)

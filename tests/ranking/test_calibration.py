@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ranking.calibration import Platt, calibration_error, log_loss, normalised_entropy, predicted_over_observed
+
+
+def drawn(p_R, seed=0):
+    return np.random.default_rng(seed).random(len(p_R)) < p_R
+
+
+def test_it_starts_as_the_identity():
+    logits = np.array([-2.0, 0.0, 3.0], np.float32)
+    np.testing.assert_allclose(Platt().predict(logits), 1 / (1 + np.exp(-logits)), rtol=1e-6)
+
+
+def test_it_undoes_a_shift_and_a_stretch():
+    truth = np.random.default_rng(0).normal(-2, 1, 60_000)
+    label = drawn(1 / (1 + np.exp(-truth)))
+    platt = Platt()
+    shown = platt.learn((2 * truth + 1).astype(np.float32), label)
+    assert platt.state[0] == pytest.approx(0.5, abs=0.05)
+    assert platt.state[1] == pytest.approx(-0.5, abs=0.1)
+    assert calibration_error(shown[30_000:], label[30_000:]) < 0.01
+
+
+def test_each_row_is_predicted_before_it_is_learned():
+    platt = Platt()
+    shown = platt.learn(np.array([1.0, 1.0], np.float32), np.array([False, False]))
+    assert shown[0] == pytest.approx(1 / (1 + np.exp(-1)))
+    assert shown[1] < shown[0]
+
+
+def test_a_logit_that_is_not_finite_is_not_learned():
+    platt = Platt()
+    before = platt.state.copy()
+    shown = platt.learn(np.array([np.nan, np.inf], np.float32), np.array([True, False]))
+    assert np.isfinite(shown).all()
+    np.testing.assert_array_equal(platt.state, before)
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6, width=32), st.booleans()), min_size=1, max_size=50))
+def test_predictions_stay_strictly_inside_the_unit_interval(rows):
+    logits = np.array([logit for logit, _ in rows], np.float32)
+    platt = Platt()
+    for shown in (platt.learn(logits, np.array([label for _, label in rows])), platt.predict(logits)):
+        assert ((shown > 0) & (shown < 1)).all()
+
+
+def test_true_probabilities_have_no_calibration_error_and_false_ones_have_theirs():
+    p = np.full(30_000, 0.3, np.float32)
+    label = drawn(p)
+    assert calibration_error(p, label) < 0.02
+    assert calibration_error(p + 0.2, label) == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_base_rate_has_normalised_entropy_one():
+    label = drawn(np.full(1000, 0.2))
+    assert normalised_entropy(np.full(1000, label.mean(), np.float32), label) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_over_prediction_is_a_ratio_above_one():
+    label = np.array([True, False, False, True])
+    assert predicted_over_observed(np.full(4, 0.75, np.float32), label) == pytest.approx(1.5)
+    assert predicted_over_observed(np.full(4, 0.75, np.float32), np.zeros(4, bool)) == float("inf")
+
+
+def test_log_loss_of_certainty_in_the_wrong_is_large_but_finite():
+    assert 10 < log_loss(np.array([1.0]), np.array([False])) < 20

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ranking.errors import WeightsRefused
+from ranking.features import COLUMNS, Feature
+from ranking.model import Shape
+from ranking.ranker import Ranker
+from ranking.trainer import Trainer
+
+SMALL = Shape(buckets=64, width=8, item_width=2)
+
+
+def some_columns(rng, *shape):
+    x = rng.normal(size=(*shape, COLUMNS)).astype(np.float32)
+    x[..., Feature.from_vector : Feature.from_fresh + 1] = 1
+    x[..., Feature.click_rate] = np.log(0.05)
+    x[..., Feature.context] = 7
+    return x
+
+
+def some_tensors(seed=0):
+    """Weights away from their start in every place, and marked as learned."""
+    rng = np.random.default_rng(seed)
+    tensors = Trainer(SMALL).tensors()
+    moved = {name: (array + rng.normal(0, 0.1, array.shape)).astype(array.dtype) for name, array in tensors.items()}
+    return moved | {"learned": np.ones(1, np.uint8), "model.scale_F": tensors["model.scale_F"]}
+
+
+def a_ranker(seed=0):
+    return Ranker.from_tensors(some_tensors(seed), version=3)
+
+
+def some_candidates(seed=0, positions=40, candidates=30):
+    rng = np.random.default_rng(seed)
+    x_PKX = some_columns(rng, positions, candidates)
+    mask_PK = rng.random((positions, candidates)) < 0.8
+    return np.where(mask_PK[..., None], x_PKX, 0), rng.integers(1, 2**40, mask_PK.shape), mask_PK
+
+
+@pytest.mark.parametrize("ranker", [a_ranker(), Ranker.untaught()], ids=["learned", "untaught"])
+def test_a_score_does_not_depend_on_the_batch_around_it(ranker):
+    x_PKX, item_PK, mask_PK = some_candidates()
+    together = ranker.score(x_PKX, item_PK, mask_PK)
+    for p in (0, 17, 39):
+        alone = ranker.score(x_PKX[p : p + 1], item_PK[p : p + 1], mask_PK[p : p + 1])
+        for batched, single in zip(together, alone, strict=True):
+            np.testing.assert_allclose(batched[p], single[0], atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_scores_follow_their_candidates_when_these_are_shuffled(seed):
+    x_PKX, item_PK, mask_PK = some_candidates(seed, positions=2)
+    order = np.random.default_rng(seed).permutation(30)
+    straight = a_ranker().score(x_PKX, item_PK, mask_PK)
+    shuffled = a_ranker().score(x_PKX[:, order], item_PK[:, order], mask_PK[:, order])
+    for before, after in zip(straight, shuffled, strict=True):
+        np.testing.assert_allclose(before[:, order], after, atol=1e-5)
+
+
+def test_absent_candidates_score_zero_and_change_nothing():
+    x_PKX, item_PK, mask_PK = some_candidates(positions=1)
+    held = np.flatnonzero(mask_PK[0])
+    full = a_ranker().score(x_PKX, item_PK, mask_PK)
+    bare = a_ranker().score(x_PKX[:, held], item_PK[:, held], mask_PK[:, held])
+    for padded, dense in zip(full, bare, strict=True):
+        np.testing.assert_allclose(padded[:, held], dense, atol=1e-6)
+        assert not padded[~mask_PK].any()
+
+
+def test_next_is_a_distribution_over_the_candidates():
+    next_PK = a_ranker().score(*some_candidates()).next_PK
+    np.testing.assert_allclose(next_PK.sum(1), 1, atol=1e-5)
+
+
+def test_outcomes_do_not_depend_on_rival_candidates():
+    x_PKX, item_PK, mask_PK = some_candidates(positions=1)
+    among_all = a_ranker().score(x_PKX, item_PK, mask_PK)
+    k = int(np.flatnonzero(mask_PK[0])[0])
+    alone = a_ranker().score(x_PKX[:, k : k + 1], item_PK[:, k : k + 1], mask_PK[:, k : k + 1])
+    assert alone.click_PK[0, 0] == pytest.approx(among_all.click_PK[0, k], abs=1e-5)
+    assert alone.complete_PK[0, 0] == pytest.approx(among_all.complete_PK[0, k], abs=1e-5)
+
+
+def test_nobody_to_rank_is_not_an_error():
+    x_PKX, item_PK, mask_PK = some_candidates(positions=3)
+    assert not any(scores.any() for scores in a_ranker().score(x_PKX, item_PK, np.zeros_like(mask_PK)))
+    assert a_ranker().score(x_PKX[:0], item_PK[:0], mask_PK[:0]).next_PK.shape == (0, 30)
+
+
+def test_before_it_has_learned_it_keeps_retrieval_order_and_says_so():
+    ranker = Ranker.untaught()
+    x_PKX, item_PK, mask_PK = some_candidates(positions=1)
+    x_PKX[..., Feature.dot] = np.log(1e-3)
+    retrieved = np.linspace(0.9, 0.1, 30, dtype=np.float32)
+    x_PKX[0, :, Feature.cooc_decayed] = np.log(retrieved)
+    x_PKX[..., Feature.popularity_mid] = 0
+    scores = ranker.score(x_PKX, item_PK, np.ones_like(mask_PK))
+    assert not ranker.learned
+    assert (np.argsort(-scores.next_PK[0]) == np.arange(30)).all()
+    np.testing.assert_allclose(scores.next_PK[0], (retrieved + 1e-3) / (retrieved + 1e-3).sum(), rtol=1e-4)
+
+
+def test_an_untaught_click_is_the_smoothed_click_rate():
+    x_PKX, item_PK, mask_PK = some_candidates()
+    assert Ranker.untaught().score(x_PKX, item_PK, mask_PK).click_PK[mask_PK] == pytest.approx(0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("model.next.wide.weight", lambda array: array[:, 1:]),
+        ("model.next.wide.weight", lambda array: array * np.nan),
+        ("model.outcome.from_deep.bias", lambda array: None),
+        ("model.next.item.weight", lambda array: None),
+        ("model.next.item.weight", lambda array: array[:33]),
+        ("platt", lambda array: array * np.inf),
+        ("learned", lambda array: None),
+    ],
+)
+def test_spoiled_weights_are_refused(name, spoil):
+    tensors = some_tensors()
+    spoiled = spoil(tensors.pop(name))
+    with pytest.raises(WeightsRefused):
+        Ranker.from_tensors(tensors | ({} if spoiled is None else {name: spoiled}), version=1)
+
+
+def test_weights_are_copied_from_the_snapshot():
+    tensors = some_tensors()
+    ranker = Ranker.from_tensors(tensors, version=1)
+    before = ranker.score(*some_candidates()).next_PK
+    for array in tensors.values():
+        array[...] = 0
+    np.testing.assert_array_equal(ranker.score(*some_candidates()).next_PK, before)
