@@ -16,6 +16,8 @@ from ranking.optimiser import Optimiser
 from ranking.ranker import Tensors, checked, load_model, retrieval_logits, shape_of
 
 Head = Literal["click", "complete"]
+#: A sampled candidate stands for at most e^12 others.
+LEAST_LOG_Q = -12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,17 +153,18 @@ class Trainer:
         """Learn R choices: slot 0 holds the item taken, the others a uniform sample of the rest of its candidates.
 
         `log_q_RS` is the log probability with which a candidate got into the sample (0 for the item taken), so that
-        the softmax is that of the whole set (Bengio & Senecal 2008). Rows whose taken item no source had proposed are
+        the softmax is that of the whole set (Bengio & Senécal 2008). Rows whose taken item no source had proposed are
         left out: learning from them teaches to prefer what looks least like a candidate (R@10 .2120 -> .1925). Rows
-        with a non-finite number are refused and counted.
+        with a non-finite number are refused and counted. One call is at least one step: gather some 32 rows first.
         """
-        finite_R = np.isfinite(x_RSX).all((1, 2))
+        stands_for_RS = np.where(mask_RS, np.exp(-np.maximum(log_q_RS, LEAST_LOG_Q)), 0).astype(np.float32)
+        finite_R = np.isfinite(x_RSX).all((1, 2)) & np.isfinite(stands_for_RS).all(1)
         self.refused += int((~finite_R).sum())
         proposed_R = (x_RSX[:, 0, Feature.from_vector : Feature.from_fresh + 1] > 0).any(1)
         keep = np.flatnonzero(finite_R & proposed_R & mask_RS[:, 0] & (mask_RS.sum(1) > 1))
         for rows in _steps(keep, self.settings.step_rows):
             x_RSx = torch.from_numpy(x_RSX[rows].astype(np.float32))
-            weight_RS = torch.from_numpy(np.where(mask_RS[rows], np.exp(-log_q_RS[rows]), 0).astype(np.float32))
+            weight_RS = torch.from_numpy(stands_for_RS[rows])
             self._widen_moments(x_RSx, weight_RS)
             self._learn_choice(x_RSx, torch.from_numpy(item_RS[rows]), weight_RS)
         return self.listwise()

@@ -23,7 +23,7 @@ from streams.ledger import Part, Unit
 from streams.metrics import WorkerMetrics
 from streams.pipeline import Answer, Recommender
 from streams.publishing import Outgoing, Publisher
-from streams.records import RawRecord
+from streams.records import RawRecord, encode
 from streams.settings import Settings
 from streams.slates import PublishedSlate
 
@@ -75,7 +75,7 @@ class EventsLane:
                 self.metrics.dead_letter("events", letter.code)
 
     async def _answers(self, unit: Unit) -> list[Answer]:
-        done = await self._guard(unit).run(lambda: self._apply(unit.parts, ()))
+        done = await self._guard(unit).run(lambda: self._apply(unit, unit.parts, ()))
         if isinstance(done, Succeeded):
             return [done.result]
         if done.verdict is Verdict.skip:
@@ -88,14 +88,14 @@ class EventsLane:
     async def _one(self, unit: Unit, part: Part, record: RawRecord) -> Answer:
         """Apply one record alone; put it aside when it fails even so."""
         alone = Part(part.source, [record], record.offset, part.committed)
-        done = await self._guard(unit).run(lambda: self._apply([alone], ()))
+        done = await self._guard(unit).run(lambda: self._apply(unit, [alone], ()))
         if isinstance(done, Succeeded):
             return done.result
         if done.verdict is not Verdict.dead_letter:
             raise Rewind(str(done.error)) if done.verdict is Verdict.skip else done.error
         kind = type(done.error).__name__
         letter = DeadLetter(part.source, record.offset, record, Code.handler_error, kind)
-        return await self._apply([Part(part.source, [], record.offset, part.committed)], [letter])
+        return await self._apply(unit, [Part(part.source, [], record.offset, part.committed)], [letter])
 
     def _guard(self, unit: Unit) -> Guard:
         return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: self._waits(unit, error))
@@ -105,12 +105,12 @@ class EventsLane:
             self.metrics.redis_error("unavailable")
         unit.retrying(type(error).__name__)
 
-    async def _apply(self, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
+    async def _apply(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
         try:
             answer = await self.thread.run(self.recommender.respond, parts, aside)
             self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
             with self.metrics.stage("publish"):
-                await self.publisher.send_all(self._outgoing(answer))
+                await self.publisher.send_all(self._outgoing(answer), still_waiting=unit.retrying)
             await self.thread.run(self.recommender.store, answer)
             return answer
         except StoreRewound as why:
@@ -122,6 +122,7 @@ class EventsLane:
         observations = topics.name("observations")
         return [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
+            *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
             *(Outgoing(observations, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told),
             *dead_letters(answer.decoded.dead, topics.dead_letters("events")),
             *(foreign.outgoing for foreign in answer.decoded.misrouted),
@@ -162,7 +163,7 @@ class RequestsLane:
         out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
         out += dead_letters(dead, topics.dead_letters("requests"))
         done = await Guard(retrying=lambda error: unit.retrying(type(error).__name__)).run(
-            lambda: self.publisher.send_all(out)
+            lambda: self.publisher.send_all(out, still_waiting=unit.retrying)
         )
         if isinstance(done, Failed):
             raise done.error

@@ -26,7 +26,7 @@ from streams.reading import Rules, Unreadable, read, user_of
 from streams.records import RawRecord, Request, decode_request
 from streams.scoring import Asked, Scorer
 from streams.settings import Settings
-from streams.slates import PublishedSlate, Stamps, Trigger, context_code, write_slates
+from streams.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
 
 log = logging.getLogger(__name__)
 REPLY_TO = "reply_to"
@@ -65,13 +65,15 @@ class Answerer:
         topic = reply_to.decode("utf-8", "replace") if reply_to else None
         if topic is not None and topic not in slates.reply_topics:
             raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
+        surface = request.surface or (request.context and request.context.surface) or slates.surface
         return Trigger(
+            slate_id=slate_id_of(part.source, record.offset, surface),
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
             event_ms=request.event_time or record.timestamp,
             published_ms=record.timestamp,
-            surface=request.surface or (request.context and request.context.surface) or slates.surface,
+            surface=surface,
             size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
             headers=record.headers,
             request_id=request.request_id,
@@ -83,10 +85,11 @@ class Answerer:
         requests = [request for _, request in wanted]
         profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
-        allowed_P = self._allowed(requests, profiles)
+        late_P = self._late(wanted)
+        allowed_P = self._allowed(requests, profiles) & ~late_P
         triggers = [
-            _degraded(trigger, degraded or (None if allowed else "contextual"))
-            for trigger, allowed in zip(triggers, allowed_P.tolist(), strict=True)
+            _degraded(trigger, degraded or ("popular" if late else None if allowed else "contextual"))
+            for trigger, allowed, late in zip(triggers, allowed_P.tolist(), late_P.tolist(), strict=True)
         ]
         scored = self.scorer.score(
             self._asked(triggers, requests, profiles, allowed_P), self.stage, stamps, self.now_ms
@@ -108,6 +111,12 @@ class Answerer:
                 np.zeros(len(user_ids), np.uint32),
             )
             return Profiles(nobody, blank, SeenSets.decode([None] * len(user_ids))), "popular"
+
+    def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
+        """Requests whose deadline has passed: they are answered at once, with what is popular."""
+        now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
+        deadline_ms = [t.published_ms + (default_ms if r.deadline_ms is None else r.deadline_ms) for t, r in wanted]
+        return np.array(deadline_ms, np.int64) < now_ms
 
     def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
         """May the profile be used? The stricter of the stored consent and the request's decides."""
@@ -149,6 +158,7 @@ class Answerer:
             context_P=np.array([context_code(request.context) for request in requests], np.int16),
             personal_P=allowed_P,
             serve_P=np.ones(count, np.bool_),
+            trace_P=np.zeros(count, np.bool_),
             taken_P=np.zeros(count, np.uint64),
             seen=seen,
             most_seen=int((np.abs(profiles.seen.count_U) + states.count_U).max(initial=0)) + max(map(len, excluded)),

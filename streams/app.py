@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
@@ -37,12 +38,13 @@ from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
 from streams.pipeline import Recommender, epoch_ms
 from streams.publishing import Publisher
-from streams.reading import Rules
-from streams.records import ModelManifest, Slate, decode_counter, decode_model, decode_slate, encode
+from streams.reading import Rules, read
+from streams.records import ModelManifest, RawRecord, Slate, decode_counter, decode_model, decode_slate, encode
 from streams.scoring import Scorer
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.teaching import Teacher
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 LARGEST_REQUEST = 8 * 1024 * 1024
 
@@ -96,6 +98,7 @@ class Worker:
     reads: RedisUserStore = field(init=False)
     app: BatchApp | None = field(init=False, default=None)
     _rules: Rules = field(init=False)
+    _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
     _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
     _models: Thread = field(init=False, default_factory=lambda: Thread("models"))
@@ -107,7 +110,12 @@ class Worker:
         rules = self._rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         items = Items()
         build = index_builder(settings)
-        self.serving = Serving(items, build, LiveModel.empty(items, build, settings.learner.dimensions))
+        self.serving = Serving(
+            items,
+            build,
+            LiveModel.empty(items, build, settings.learner.dimensions),
+            fresh_for_s=settings.retrieval.fresh_for_s,
+        )
         self.publisher = Publisher(
             settings.kafka.client_options(),
             max_request_bytes=LARGEST_REQUEST,
@@ -164,7 +172,19 @@ class Worker:
             log.info("http://%s:%d answers", http.host, server.port)
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
+                self._report_lag()
                 await asyncio.sleep(1)
+
+    def _report_lag(self) -> None:
+        """Records between what was delivered and the end of each owned partition, and how old the next one is."""
+        if self.app is None:
+            return
+        lags = self.app.lags()
+        for source in self._lagging - lags.keys():
+            self.metrics.released(source)
+        for source, lag in lags.items():
+            self.metrics.lag(source, lag.records, lag.seconds)
+        self._lagging = set(lags)
 
     def _control_read(self) -> str | None:
         return None if self.control.caught_up.is_set() else "control topics are still being read"
@@ -204,10 +224,7 @@ class Worker:
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
         facts, removed, dead = read_catalogue(Source(records[0].topic, records[0].partition), records, self._rules)
         dead += await asyncio.to_thread(self._admit, facts, removed)
-        if dead:
-            await self.publisher.send_all(dead_letters(dead, self.settings.topics.dead_letters("catalog")))
-        for letter in dead:
-            self.metrics.dead_letter("catalog", letter.code)
+        await self._put_aside("catalog", dead)
         self.metrics.index_items.set(self.serving.live.index.size)
 
     def _admit(self, facts: list[CatalogueFacts], removed: list[str]) -> list[DeadLetter]:
@@ -225,14 +242,29 @@ class Worker:
             return DeadLetter(item.source, item.record.offset, item.record, Code.id_collision, str(error))
         return None
 
+    async def _readable(
+        self, topic: TopicName, records: Sequence[ConsumerRecord], decoder: Callable[[bytes], T]
+    ) -> list[tuple[RawRecord, T | None]]:
+        """The records of a control topic that can be read; the others are dead-lettered."""
+        source = Source(records[0].topic, records[0].partition)
+        good, dead = read(source, records, decoder, self._rules, compacted=True)
+        await self._put_aside(topic, dead)
+        return good
+
+    async def _put_aside(self, topic: TopicName, dead: Sequence[DeadLetter]) -> None:
+        if dead:
+            await self.publisher.send_all(dead_letters(dead, self.settings.topics.dead_letters(topic)))
+        for letter in dead:
+            self.metrics.dead_letter(topic, letter.code)
+
     async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
-        counters = {record.key: decode_counter(record.value) for record in records if record.value}
-        if counters:
+        good = await self._readable("counters", records, decode_counter)
+        if counters := {record.key: counter for record, counter in good if counter is not None}:
             await asyncio.to_thread(self.serving.count, counts_of(list(counters.values())))
 
     async def _models_announced(self, records: Sequence[ConsumerRecord]) -> None:
         """Take the latest announcement only; the index is built beside the one that serves."""
-        manifests = [decode_model(record.value) for record in records if record.value]
+        manifests = [m for _, m in await self._readable("models", records, decode_model) if m is not None]
         pinned = self.settings.model.pinned_version
         wanted = [m for m in manifests if m.kind == "snapshot" and (pinned is None or m.version == pinned)]
         if wanted:

@@ -11,6 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, cast
 
@@ -29,6 +30,17 @@ from streams.watchdog import EXIT_STALLED, EXIT_STUCK, Verdict, Watchdog
 _COMMIT_S = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
+
+    `seconds` is 0 where nothing is behind.
+    """
+
+    records: int
+    seconds: float
+
+
 class BatchConsumer(driver.Consumer):
     """Delivery, acknowledgement and commit of units; Faust's own for topics without a lane."""
 
@@ -41,6 +53,7 @@ class BatchConsumer(driver.Consumer):
         self.ledger = Ledger()
         now_s = monotonic()
         self.gates = {topic: Gate(lane, moved_s=now_s) for topic, lane in self.batching.lanes.items()}
+        self._written_ms: dict[Source, int] = {}
         self._fetching: set[TP] = set()
         self._room = asyncio.Event()
         self._positions = asyncio.Lock()  # held while a fetch is in flight and while positions change
@@ -105,6 +118,7 @@ class BatchConsumer(driver.Consumer):
         gate = self.gates[record.topic]
         gate.out.add(record)
         gate.moved_s = record.delivered_s = now_s
+        self._written_ms.update((part.source, part.records[-1].timestamp) for part in record.parts)
         self._read_offset[tp] = None  # the ledger knows what is stale; offsets of a topic made anew start lower
         last = record.parts[0].last if record.parts else 0
         return ConsumerMessage(
@@ -198,6 +212,17 @@ class BatchConsumer(driver.Consumer):
     def _unfinished(self) -> int:
         return sum(not m.acked and getattr(m.value, "retry_reason", None) is None for m in self._unacked_messages)
 
+    def lags(self) -> dict[Source, Lag]:
+        """The lag of each assigned partition of a lane whose end is known."""
+        lags = {}
+        for source in (Source(*tp) for tp in self.assignment() if tp.topic in self.gates):
+            end = self._thread.end(source)
+            if end is not None:
+                behind = max(end - max(self._committed(source), 0), 0)
+                written_ms = self._written_ms.get(source, 0)
+                lags[source] = Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)
+        return lags
+
     # Positions --------------------------------------------------------------------------------------------------------
 
     async def perform_seek(self) -> None:
@@ -205,12 +230,15 @@ class BatchConsumer(driver.Consumer):
         await self._drained.wait()
         async with self._positions:
             await super().perform_seek()
-            await self._send_back({Source(*tp) for tp in self.assignment() if tp.topic in self.gates})
+            sources = {Source(*tp) for tp in self.assignment() if tp.topic in self.gates}
+            await self._send_back(sources, await self._chosen(sources))
 
     async def rewind(self, topic: str) -> None:
         """Send the partitions of one lane back to their committed offsets, or to where `positions` says."""
+        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic}
+        chosen = await self._chosen(sources)  # may take its time: other lanes go on
         async with self._positions:
-            await self._send_back({Source(*tp) for tp in self.assignment() if tp.topic == topic})
+            await self._send_back(sources, chosen)
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
@@ -219,10 +247,12 @@ class BatchConsumer(driver.Consumer):
             if partition.topic in self.gates:
                 self.ledger.forget(Source(*partition))
 
-    async def _send_back(self, sources: set[Source]) -> None:
-        committed = {source: self._committed(source) for source in sources}
-        chosen = await self.batching.positions(committed) if self.batching.positions is not None else {}
-        await self._thread.reposition({**committed, **chosen})
+    async def _chosen(self, sources: set[Source]) -> Mapping[Source, int]:
+        choose = self.batching.positions
+        return await choose({source: self._committed(source) for source in sources}) if choose is not None else {}
+
+    async def _send_back(self, sources: set[Source], chosen: Mapping[Source, int]) -> None:
+        await self._thread.reposition({**{source: self._committed(source) for source in sources}, **chosen})
         for source in sources:
             self.ledger.forget(source)
         for topic in {source.topic for source in sources}:
@@ -286,11 +316,6 @@ class BatchConsumer(driver.Consumer):
             return 0.0
         return now_s - max(gate.moved_s, self._waiting_since_s.setdefault(topic, now_s))
 
-    def lag(self) -> dict[Source, int]:
-        """Records per assigned partition that are published and not committed, as of the last fetch."""
-        ends = {Source(*tp): self._thread.end(Source(*tp)) for tp in self.assignment() if tp.topic in self.gates}
-        return {s: max(end - max(self._committed(s), 0), 0) for s, end in ends.items() if end is not None}
-
 
 class BatchProducer(driver.Producer):
     """Faust's own producer, which plain agents may use, connects as the consumer does."""
@@ -316,6 +341,10 @@ class BatchApp(faust.App):
     def __init__(self, name: str, batching: Batching, **options: Any) -> None:
         self.batching = batching
         super().__init__(name, **options)
+
+    def lags(self) -> dict[Source, Lag]:
+        """The lag of each assigned partition of a lane."""
+        return cast(BatchConsumer, self.consumer).lags()
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)

@@ -17,7 +17,7 @@ from embeddings.events import CONSENT_PROFILE, Source
 from embeddings.idtable import IdTable
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
-from ranking.trainer import Trainer
+from ranking.trainer import Trainer, TrainerSettings
 from streams.attribution import Attribution
 from streams.observations import Observation
 from streams.settings import Settings
@@ -90,7 +90,7 @@ class Learner:
             )
         )
         self.counters = ItemCounters(self.ids)
-        self.trainer = Trainer(seed=self.settings.seed)
+        self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.attribution = Attribution(window_s=s.attribution_s)
 
     def learn(self, observation: Observation) -> int:
@@ -102,17 +102,22 @@ class Learner:
         if not new_R.any():
             return 0
         self.names.update(o.names)
-        row_R = self.ids.ensure(o.item_R)
+        row_R = self._rows(o.item_R)
         self._count(o, row_R, new_R)
         self._rank(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
 
+    def _rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Rows of items, -1 for new ones once there are `learner.max_items`."""
+        full = len(self.ids) >= self.settings.learner.max_items
+        return self.ids.rows(ids) if full else self.ids.ensure(ids)
+
     def _count(self, o: Observation, row_R: NDArray[np.int32], new_R: NDArray[np.bool_]) -> None:
         on_item_R = new_R & (row_R >= 0)
         self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
         new_T = new_R[o.take_T]
-        self.pairs.update(row_R[o.take_T[new_T]], self.ids.ensure(o.history_TH[new_T]))
+        self.pairs.update(row_R[o.take_T[new_T]], self._rows(o.history_TH[new_T]))
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         new_E = new_R[o.example_E]

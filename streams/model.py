@@ -161,6 +161,7 @@ class Serving:
     trending: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     fresh: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     blocked_N: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
+    fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
     _seen: tuple[int, int, int] = (-1, -1, -1)
 
@@ -173,7 +174,8 @@ class Serving:
             self.blocked_N = items.blocked(now_s)
             self.trending = items.popular(_SHARED, now_s, half_life=0)
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
-            self.fresh = fresh[~self.blocked_N[fresh]]
+            young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
+            self.fresh = fresh[~self.blocked_N[fresh] & young]
             self.live = self.live.fitted(items)
         return self.live
 

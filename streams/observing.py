@@ -30,6 +30,7 @@ def observe(
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
     order = np.argsort(scored.examples.position_E)
     position_E = scored.examples.position_E[order]
+    sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
         if not len(row_R):
@@ -39,7 +40,7 @@ def observe(
         at_T = np.searchsorted(position_E, plan.take_at[mine_T])
         told_T = np.flatnonzero((at_T < len(position_E)) & (np.append(position_E, -1)[at_T] == plan.take_at[mine_T]))
         example_E = order[at_T[told_T]]
-        shown_L = np.flatnonzero((batch.source_B[plan.serve_Q] == s) & [slate.sampled for slate in slates])
+        shown_L = np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q)
         yield Observation(
             source=source,
             first=int(batch.offset_B[row_R[0]]),

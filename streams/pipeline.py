@@ -25,9 +25,11 @@ from streams.decode import Decoded, decode
 from streams.ledger import Part
 from streams.observing import observe
 from streams.reading import Rules
-from streams.scoring import Asked, Scored, Scorer
+from streams.records import Trace
+from streams.scoring import Asked, Scorer
 from streams.settings import Settings
-from streams.slates import PublishedSlate, Stamps, Trigger, context_code, write_slates
+from streams.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
+from streams.tracing import is_traced, traces_of
 
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 
@@ -54,6 +56,7 @@ class Answer:
     model_version: int
     slates: list[PublishedSlate]
     told: list[tuple[Source, bytes]]
+    traces: list[Trace]
 
     @property
     def fate_R(self) -> NDArray[np.uint8]:
@@ -126,9 +129,12 @@ class Recommender:
             )
             plan = self.plan(decoded, folded, np.array([part.committed for part in parts], np.int64))
             stamps.folded_ms = self.now_ms()
-        scored = self.scorer.score(self._asked(decoded, folded, loaded, plan), self.stage, stamps, self.now_ms)
+        triggers = self._triggers(decoded, plan)
+        asked = self._asked(decoded, folded, loaded, plan, triggers)
+        scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):
-            slates = self._slates(decoded, plan, scored, stamps)
+            items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
+            slates = write_slates(triggers, scored, at_Q, items, self.settings, stamps, self.now_ms())
             told = [(o.source, observations.encode(o)) for o in observe(decoded, folded, plan, scored, slates)]
         return Answer(
             decoded=decoded,
@@ -139,6 +145,7 @@ class Recommender:
             model_version=scored.model.version,
             slates=slates,
             told=told,
+            traces=traces_of(slates, scored, plan.serve_at, items),
         )
 
     def store(self, answer: Answer) -> None:
@@ -182,7 +189,9 @@ class Recommender:
         serve_at_B = folded.before_B if self.foresee else folded.after_B
         return _plan(batch, folded, serve_Q, serve_at_B[serve_Q], np.flatnonzero(takes_B).astype(np.int32))
 
-    def _asked(self, decoded: Decoded, folded: Folded, loaded: Loaded, plan: Plan) -> Asked:
+    def _asked(
+        self, decoded: Decoded, folded: Folded, loaded: Loaded, plan: Plan, triggers: Sequence[Trigger]
+    ) -> Asked:
         batch, position_P, histories = decoded.batch, plan.position_P, plan.histories
         user_P = folded.users_of(position_P)
         told = self._sampled(batch, plan)
@@ -190,6 +199,8 @@ class Recommender:
         serve_P, taken_P = np.zeros(len(position_P), np.bool_), np.zeros(len(position_P), np.uint64)
         now_s_P, context_P = histories.last_s_P.copy(), np.zeros(len(position_P), np.int16)
         serve_P[plan.serve_at] = True
+        trace_P = np.zeros(len(position_P), np.bool_)
+        trace_P[plan.serve_at] = [is_traced(trigger.slate_id, self.settings.slates.trace_rate) for trigger in triggers]
         taken_P[take_at] = batch.item_B[take_T]
         now_s_P[take_at] = np.maximum(batch.time_s_B[take_T], now_s_P[take_at])
         for at, rows in ((plan.serve_at, plan.serve_Q), (take_at, take_T)):
@@ -200,6 +211,7 @@ class Recommender:
             context_P=context_P,
             personal_P=(folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0,
             serve_P=serve_P,
+            trace_P=trace_P,
             taken_P=taken_P,
             seen=lambda at, item_PK: loaded.seen.hits(
                 user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at]
@@ -215,22 +227,22 @@ class Recommender:
         sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < self.settings.observe.rate * 2**24
         return sampled_T
 
-    def _slates(self, decoded: Decoded, plan: Plan, scored: Scored, stamps: Stamps) -> list[PublishedSlate]:
-        batch, at_Q = decoded.batch, np.searchsorted(scored.slates.position_Q, plan.serve_at)
-        triggers = [
+    def _triggers(self, decoded: Decoded, plan: Plan) -> list[Trigger]:
+        batch, surface = decoded.batch, self.settings.slates.surface
+        return [
             Trigger(
+                slate_id=slate_id_of(batch.sources[batch.source_B[r]], int(batch.offset_B[r]), surface),
                 user_id=batch.user_ids[batch.user_B[r]],
                 source=batch.sources[batch.source_B[r]],
                 offset=int(batch.offset_B[r]),
                 event_ms=decoded.events[r].event_time,
                 published_ms=int(decoded.published_ms_B[r]),
-                surface=self.settings.slates.surface,
+                surface=surface,
                 size=self.settings.slates.size,
                 headers=decoded.records[r].headers,
             )
             for r in plan.serve_Q.tolist()
         ]
-        return write_slates(triggers, scored, at_Q, self.scorer.items, self.settings, stamps, self.now_ms())
 
 
 def _plan(

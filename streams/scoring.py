@@ -22,6 +22,7 @@ from ranking.slate import Reason, SlateRows, compose, objective
 from streams.model import LiveModel, Serving
 from streams.settings import Settings
 from streams.slates import Stamps
+from streams.tracing import Traced
 
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
@@ -38,6 +39,7 @@ class Asked:
         context_P: context code 0..63.
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
+        trace_P: is it to be told how the slate came about?
         taken_P: item id that was taken next and is to be told with its features; 0 = none.
         seen: which of item ids (R, K) the users of positions (R,) have seen by then.
         most_seen: how much the person who has seen most has seen, for how far to look.
@@ -50,6 +52,7 @@ class Asked:
     context_P: NDArray[np.int16]
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
+    trace_P: NDArray[np.bool_]
     taken_P: NDArray[np.uint64]
     seen: Seen
     most_seen: int
@@ -87,6 +90,7 @@ class Scored:
     model: LiveModel
     slates: Slates
     examples: Examples
+    traces: dict[int, Traced]
 
 
 @dataclass(slots=True)
@@ -122,11 +126,12 @@ class Scorer:
             with stage("rank"):
                 parts = [self._rank(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
                 stamps.ranked_ms = now_ms()
-        slates, examples = zip(*parts, strict=True) if parts else ((), ())
+        slates, examples, traces = zip(*parts, strict=True) if parts else ((), (), ())
         return Scored(
             model=model,
             slates=_joined(Slates, slates) if slates else self._no_slates(asked.size),
             examples=_joined(Examples, examples) if examples else self._no_examples(),
+            traces={at: traced for part in traces for at, traced in part.items()},
         )
 
     def _retrieve(self, asked: Asked, at: NDArray[np.intp], model: LiveModel) -> "_Found":
@@ -151,9 +156,17 @@ class Scorer:
         seen_PK = asked.seen(at, _ids(self.items, gathered.row_PM))
         blocked_PK = seen_PK | self.serving.blocked_N[np.maximum(gathered.row_PM, 0)]
         kept = sources.keep(gathered, blocked_PK, size, reserve=s.fresh)
-        return _Found(row_PH, taste_PD, kept.row_PM, kept.source_PM)
+        dropped = None
+        if asked.trace_P[at].any():
+            there_PM = gathered.row_PM >= 0
+            dropped = np.stack(
+                [there_PM.sum(1), (there_PM & seen_PK).sum(1), (there_PM & blocked_PK & ~seen_PK).sum(1)]
+            )
+        return _Found(row_PH, taste_PD, kept.row_PM, kept.source_PM, dropped)
 
-    def _rank(self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel) -> tuple[Slates, Examples]:
+    def _rank(
+        self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel
+    ) -> tuple[Slates, Examples, dict[int, Traced]]:
         h = asked.histories
         taken_P = self.items.ids.rows(asked.taken_P[at])
         match_PK = (found.row_PK == taken_P[:, None]) & (taken_P >= 0)[:, None]
@@ -180,6 +193,7 @@ class Scorer:
         return (
             _slates(at, served, row_PK, source_PK, x.x_PKX, found.row_PH, chosen),
             self._examples(at, told, slot_E, item_PK, x.x_PKX, asked.seed),
+            _traces(asked, at, found, row_PK, source_PK, total_PK, x.x_PKX),
         )
 
     def _objectives(self) -> dict[str, float]:
@@ -244,6 +258,7 @@ class _Found:
     taste_PD: NDArray[np.float32]
     row_PK: NDArray[np.int32]
     source_PK: NDArray[np.uint8]
+    dropped_3P: NDArray[np.int64] | None
 
 
 def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:
@@ -274,6 +289,31 @@ def _slates(
         because_QN=np.where(told_QN, row_PH[row_Q1, np.maximum(because_QN, 0)], -1).astype(np.int32),
         x_QNF=x_PKX[row_Q1, here_QN].astype(np.float16),
     )
+
+
+def _traces(
+    asked: Asked,
+    at: NDArray[np.intp],
+    found: _Found,
+    row_PK: NDArray[np.int32],
+    source_PK: NDArray[np.uint8],
+    score_PK: NDArray[np.float32],
+    x_PKX: NDArray[np.float32],
+) -> dict[int, Traced]:
+    if found.dropped_3P is None:
+        return {}
+    return {
+        int(at[p]): Traced(
+            proposed=int(found.dropped_3P[0, p]),
+            seen=int(found.dropped_3P[1, p]),
+            blocked=int(found.dropped_3P[2, p]),
+            row_K=row_PK[p, :-1],
+            source_K=source_PK[p],
+            score_K=score_PK[p],
+            x_KF=x_PKX[p],
+        )
+        for p in np.flatnonzero(asked.trace_P[at]).tolist()
+    }
 
 
 def _joined(kind: type[Any], parts: tuple[Any, ...]) -> Any:

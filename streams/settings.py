@@ -346,8 +346,6 @@ class Learner(Group):
     """Counts are divided by the popularity of the item after, to this power."""
     half_life_events: int = Field(default=30_000, ge=100, le=10**9)
     """Events after which a count weighs half."""
-    trending_half_life_s: float = Field(default=6 * 3_600, ge=60, le=30 * 86_400)
-    """Event time after which a trending count weighs half."""
     neighbours: int = Field(default=100, ge=10, le=1_000)
     """Neighbours kept per item."""
     max_items: int = Field(default=1_000_000, ge=100, le=100_000_000)
@@ -358,8 +356,8 @@ class Learner(Group):
     """Seconds between two snapshots, at least; also at least ten times the last build."""
     counters_every_s: float = Field(default=1, ge=0.1, le=60)
     """How often changed item counters are published."""
-    learning_rate: float = Field(default=0.05, gt=0, le=1)
-    """Step of the ranker's Adagrad."""
+    learning_rate: float = Field(default=0.003, gt=0, le=1)
+    """Step of the ranker's shared weights."""
     attribution_s: int = Field(default=1_800, ge=1, le=7 * 86_400)
     """How long after an impression its outcome is awaited."""
     snapshot_dir: Path = Path("var/snapshots")
@@ -406,23 +404,14 @@ class Log(Group):
 
 
 class Limits(Group):
-    """What one person or one bad deploy may do."""
+    """What one bad deploy may do."""
 
-    events_per_user_per_min: int = Field(default=0, ge=0, le=1_000_000)
-    """More events of one user in a minute are refused as rate limited; 0 is no limit."""
     dead_letter_share: Fraction = 0.5
     """A worker stops when more than this share of the last 1,000 records was dead-lettered."""
     attempts: int = Field(default=3, ge=1, le=100)
     """Tries of a batch that fails for an unknown reason, before it is taken apart and dead-lettered."""
     replays: int = Field(default=3, ge=1, le=100)
     """Times that a dead letter may be replayed."""
-
-
-class Privacy(Group):
-    """Keys of the privacy topic."""
-
-    hmac_key: Secret | None = None
-    """Key of the HMAC that names users on the privacy topic; needed by forget and export."""
 
 
 class Settings(BaseSettings):
@@ -445,7 +434,6 @@ class Settings(BaseSettings):
     http: Http = Http()
     log: Log = Log()
     limits: Limits = Limits()
-    privacy: Privacy = Privacy()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of everything random: sampling, initial weights."""
 

@@ -41,6 +41,7 @@ class Stamps:
 class Trigger:
     """What a slate answers: the input record, whose it is, where it is shown; `published_ms` is when it was written."""
 
+    slate_id: str
     user_id: str
     source: Source
     offset: int
@@ -52,12 +53,6 @@ class Trigger:
     request_id: str | None = None
     degraded: str | None = None
     reply_to: str | None = None
-
-    @property
-    def slate_id(self) -> str:
-        """The same for the same input, surface and policy, however often it is answered."""
-        place = f"{self.source.topic}\0{self.source.partition}\0{self.offset}\0{self.surface}\0{POLICY}"
-        return xxhash.xxh3_128_hexdigest(place.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +104,8 @@ def write_slates(
             )
             if row >= 0
         )
-        slate_id = trigger.slate_id
         slate = records.Slate(
-            slate_id=slate_id,
+            slate_id=trigger.slate_id,
             user_id=trigger.user_id,
             trigger="request" if trigger.request_id else "event",
             surface=trigger.surface,
@@ -134,9 +128,19 @@ def write_slates(
             partition=trigger.source.partition,
             offset=trigger.offset,
         )
-        sampled = int(slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        out.append(PublishedSlate(trigger, slate_id, records.encode(slate), id_QN[q], q, sampled))
+        sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
+        out.append(PublishedSlate(trigger, trigger.slate_id, records.encode(slate), id_QN[q], q, sampled))
     return out
+
+
+def slate_id_of(source: Source, offset: int, surface: str) -> str:
+    """What a slate is called: the same for the same input, surface and policy, however often it is answered."""
+    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{POLICY}".encode())
+
+
+def source_name(bits: int) -> str:
+    """The sources of a candidate in words."""
+    return _SOURCES[bits & 15]
 
 
 def context_code(context: records.Context | None) -> int:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aiohttp import web
+
 from embeddings import snapshots
 from embeddings.events import Source
 from embeddings.snapshots import Manifest
@@ -47,6 +49,8 @@ class Teacher:
     _built_s: float = field(init=False, default=0.0)
     _build_took_s: float = field(init=False, default=0.0)
     _building: bool = field(init=False, default=False)
+    _pages: web.AppRunner | None = field(init=False, default=None)
+    _port: int = field(init=False, default=0)
     _checkpointed_rows: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -124,7 +128,19 @@ class Teacher:
 
     def _base_url(self) -> str:
         s = self.settings.learner
-        return (s.public_url or f"http://{s.host}:{s.port}") if s.serve else ""
+        return (s.public_url or f"http://{s.host}:{self._port}") if s.serve else ""
+
+    async def _serve_snapshots(self) -> None:
+        """Serve the folder of snapshots, read only, for workers that do not share the disk."""
+        s = self.settings.learner
+        s.snapshot_dir.mkdir(parents=True, exist_ok=True)
+        app = web.Application()
+        app.router.add_static("/", s.snapshot_dir)
+        self._pages = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._pages.setup()
+        await web.TCPSite(self._pages, s.host, s.port).start()
+        self._port = self._pages.addresses[0][1]
+        log.info("snapshots are served at %s", self._base_url())
 
     async def _announce(self, manifest: Manifest) -> None:
         progress = self.learner.trainer.listwise()
@@ -188,6 +204,8 @@ class Teacher:
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
+        if self.settings.learner.serve:
+            await self._serve_snapshots()
         http = self.settings.http
         ready = {"checkpoint": lambda: None if self._restored else "not assigned yet"}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, started=ready):

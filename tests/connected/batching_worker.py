@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode.supervisors import OneForOneSupervisor
 
 from embeddings.events import Source
-from streams.batching import BatchApp
+from streams.batching import BatchApp, BatchConsumer
 from streams.fetching import BatchThread
 from streams.hosting import Rewind, make_app, run_apps, serve
 from streams.ledger import Lane, Part, Unit
@@ -55,6 +55,8 @@ class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     poll_interval_s: float | None = None
     keep_polling: bool = True
     drain_s: float = 5.0
+    stalled_after_s: float = 60.0
+    deaf: bool = False
 
 
 class Scenario(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +138,7 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
         commit_interval_s=0.3,
         session_timeout_s=6.0,
         drain_s=group.drain_s,
+        stalled_after_s=group.stalled_after_s,
     )
     if group.style != "units":
         app.__class__ = ChunkApp if group.style == "chunks" else faust.App
@@ -161,7 +164,8 @@ def _add_agent(app: Any, group: Group, topic: str, behaviour: Behaviour, log: Lo
     async def process(records: list[Any], unit: Unit | None = None) -> int:
         number = next(count)
         below = sum(r.offset < p.committed for p in unit.parts for r in p.records) if unit is not None else 0
-        say("begin", number, records, publish_ms=[r.timestamp for r in records], below_committed=below)
+        lag = sum(lag.records for lag in app.lags().values()) if group.style == "units" else None
+        say("begin", number, records, publish_ms=[r.timestamp for r in records], below_committed=below, lag=lag)
         if number == behaviour.rewind_at:
             rewinding.add(topic)
             raise Rewind("the scenario says so")
@@ -222,10 +226,16 @@ def _add_plain_agent(app: Any, group: Group, log: Log) -> None:
     app.agent(source, name="plain")(plain)
 
 
+async def _hear_nothing(self: Any, active_partitions: Any, timeout: float) -> Any:
+    await asyncio.sleep(3600)
+
+
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     scenario = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Scenario)
     log = Log(scenario.log)
+    if any(group.deaf for group in scenario.groups):
+        BatchConsumer._getmany = _hear_nothing  # type: ignore[method-assign]
     if not all(group.keep_polling for group in scenario.groups):
         BatchThread.touch = lambda self: None  # type: ignore[method-assign]
     return run_apps([build(group, scenario.bootstrap, log) for group in scenario.groups])

@@ -24,7 +24,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from deploy.kafka import KafkaServer
 from deploy.processes import Child
-from streams.watchdog import EXIT_STUCK
+from streams.watchdog import EXIT_STALLED, EXIT_STUCK
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("batching_worker.py")
@@ -296,6 +296,7 @@ async def test_an_agent_may_take_longer_than_the_poll_interval(lab: Lab) -> None
     polling = lab.start({"group": slow, "topics": {topic: behaviour}, "poll_interval_s": 3.0})
     control = lab.start({"group": silent, "topics": {topic: behaviour}, "poll_interval_s": 3.0, "keep_polling": False})
     await until(lambda: len(polling.finished(slow, topic)) == 1000, 40, polling)
+    assert polling.lines("begin", slow, topic)[0]["lag"] == 1000
     assert Counter(polling.finished(slow, topic)) == Counter((0, o) for o in range(1000))  # none of them twice
     await eventually(lambda: lab.committed(slow), {topic: 1000})
     await until(lambda: len(control.finished(silent, topic)) >= 200, 20, control)
@@ -328,13 +329,15 @@ async def test_a_blocked_lane_holds_neither_another_lane_nor_a_plain_topic(lab: 
     await eventually(lambda: lab.committed(group), {events: 1000, requests: sent, plain: sent})
 
 
-async def test_a_declared_retry_is_not_stuck_and_a_blocked_event_loop_is(lab: Lab) -> None:
+async def test_the_watchdog_ends_what_stands_still_and_lets_a_declared_retry_be(lab: Lab) -> None:
     topic = await lab.topic("events")
     behaviour = {"sleep_at": 1, "sleep_s": 8.0, "stuck_after_s": 3.0}
     retried, busy = f"{lab.prefix}.retried", f"{lab.prefix}.busy"
     retrying = lab.start({"group": retried, "topics": {topic: {**behaviour, "retrying": True}}})
     blocking = lab.start({"group": busy, "topics": {topic: {**behaviour, "block_loop": True}}})
+    deaf = lab.start({"group": f"{lab.prefix}.deaf", "topics": {topic: {}}, "stalled_after_s": 3.0, "deaf": True})
     assert await blocking.ended(40) == EXIT_STUCK
+    assert await deaf.ended(40) == EXIT_STALLED
     await until(lambda: len(retrying.finished(retried, topic)) == 1000, 40, retrying)
     await eventually(lambda: lab.committed(retried), {topic: 1000})
     assert (await lab.committed(busy)).get(topic, 0) in (0, 100)  # it may have been blocked before it could commit

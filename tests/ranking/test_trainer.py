@@ -160,3 +160,11 @@ def test_it_has_learned_only_after_enough_rows_and_a_better_order_than_retrieval
     x_RSX, *rest = some_choices(2, by=Feature.cooc_decayed)
     worse.learn_listwise(x_RSX, *rest)
     assert not worse.learned
+
+
+def test_an_impossible_sampling_probability_poisons_nothing():
+    trainer = Trainer(SMALL)
+    *choices, log_q_RS = some_choices(rows=64)
+    log_q_RS[3, 4], log_q_RS[5, 2] = -np.inf, np.nan
+    assert trainer.learn_listwise(*choices, log_q_RS).refused == 1
+    assert all(np.isfinite(array).all() for array in trainer.state().values())

@@ -91,6 +91,7 @@ fetches = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(fetches, st.integers(1, 50))
 def test_units_hold_every_record_once_in_order_and_never_too_many(
     fetched: dict[Source, list[ARecord]], max_batch: int
@@ -120,7 +121,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(steps)
 def test_nothing_unprocessed_is_ever_committed_over(steps: list[tuple[str, int, int]]) -> None:
     """A model of a log with holes, a reader that is sent about, and agents that acknowledge in any order."""
