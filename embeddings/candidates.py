@@ -69,7 +69,8 @@ def gather(
     *,
     trending_T: Rows,
     fresh_F: Rows,
-    size: int,
+    size_P: Rows,
+    trending_P: Rows | None = None,
     latest: int = 20,
     decay: float = 0.9,
     vector_share: float = VECTOR_SHARE,
@@ -86,14 +87,18 @@ def gather(
         neighbours: lists of every row (N, K) and their weights, as `PairCounts.neighbours` gives them.
         trending_T: rows trending now, best first.
         fresh_F: new rows, newest first.
-        size: candidates by score; all of the shared lists come on top, M = size + T + F.
+        size_P: candidates by score of each position, for which as many of `found` are looked at: what is wanted for
+            one changes nothing for another. The shared lists come on top, M = max(size_P) + T + F.
+        trending_P: how far each position looks down the trending list; None is all of it.
         latest: of how many wanted items the lists are added.
         decay: how much each newer item fades the older ones.
         vector_share: see `VECTOR_SHARE`.
     """
-    out = _room(len(history_PH), size + len(trending_T) + len(fresh_F))
-    shared = trending_T, fresh_F
-    _gather(history_PH, weight_PH, *found, *neighbours, *shared, size, latest, decay, vector_share, out)
+    out = _room(len(history_PH), int(size_P.max(initial=0)) + len(trending_T) + len(fresh_F))
+    if trending_P is None:
+        trending_P = np.full(len(history_PH), len(trending_T), np.int32)
+    shared = trending_T, fresh_F, size_P, trending_P
+    _gather(history_PH, weight_PH, *found, *neighbours, *shared, latest, decay, vector_share, out)
     return out
 
 
@@ -230,7 +235,8 @@ def _gather(
     weights_NK: Floats,
     trending_T: Rows,
     fresh_F: Rows,
-    size: int,
+    size_P: Rows,
+    trending_P: Rows,
     latest: int,
     decay: float,
     vector_share: float,
@@ -252,8 +258,9 @@ def _gather(
     key_U = np.empty(most, np.int64)
     for p in range(len(history_PH)):
         used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
-        used = _offer_found(table, used, found_PV[p], found_score_PV[p], vector_share)
-        used = _offer_shared(table, used, trending_T, _TRENDING, _FLOOR)
+        size = size_P[p]
+        used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share)
+        used = _offer_shared(table, used, trending_T[: trending_P[p]], _TRENDING, _FLOOR)
         used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
         _best(table, used, key_U, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
         for u in range(used):

@@ -45,8 +45,9 @@ class ItemCounters:
             chosen_R = np.isin(action_R, actions)
             np.add.at(self.reactions_N4[:, column], row_R[chosen_R], weight_R4[chosen_R, 3])
         np.maximum.at(self.last_taken_s_N, row_R[takes_R], time_s_R[takes_R])
-        unseen_R = self.first_seen_s_N[row_R] == 0
-        np.maximum.at(self.first_seen_s_N, row_R[unseen_R][::-1], time_s_R[unseen_R][::-1])
+        row_N, first_N = np.unique(row_R, return_index=True)
+        new_N = self.first_seen_s_N[row_N] == 0
+        self.first_seen_s_N[row_N[new_N]] = time_s_R[first_N[new_N]]
         self.events += len(row_R)
         self._changed.append(row_R)
         if (self.events / _HALF_LIVES_4 - self.origin_4).max() > _LARGEST_EXPONENT:
@@ -93,7 +94,7 @@ class ItemCounters:
         self.reactions_N4 = np.array(arrays["counters.reactions"], np.float64)
         self.last_taken_s_N = np.array(arrays["counters.last_taken_s"], np.int64)
         self.first_seen_s_N = np.array(arrays["counters.first_seen_s"], np.int64)
-        self._changed = [np.arange(len(self.first_seen_s_N), dtype=np.int32)]
+        self._changed = [np.arange(min(len(self.ids), len(self.first_seen_s_N)), dtype=np.int32)]  # room beyond
 
     def _make_room(self) -> None:
         missing = len(self.ids) - len(self.first_seen_s_N)

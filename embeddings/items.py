@@ -141,10 +141,11 @@ class Items:
     def learn_names(self, names: dict[int, str]) -> None:
         """Make sure every (40-bit id, name) of a batch has a named row; a row that has a name keeps it."""
         ids_R = np.fromiter(names, np.uint64, len(names))
-        rows_R = self.ids.rows(ids_R)
-        unknown_R = (rows_R < 0) | ~self.columns.named_N[rows_R]
-        if unknown_R.any():
-            self.ensure(ids_R[unknown_R], [names[i] for i in ids_R[unknown_R].tolist()])
+        with self.lock:
+            rows_R = self.ids.rows(ids_R)
+            unknown_R = (rows_R < 0) | ~self.columns.named_N[rows_R]
+            if unknown_R.any():
+                self.ensure(ids_R[unknown_R], [names[i] for i in ids_R[unknown_R].tolist()])
 
     def add(self, facts: Sequence[ItemFacts]) -> NDArray[np.int32]:
         """Write catalogue records into their rows; a removed item comes back to life. Returns their rows (R,).

@@ -94,11 +94,20 @@ class SeenSets(NamedTuple):
             evicted: what the batch evicted so far, in position order.
             position_P: the positions, as `Folded` numbers them; needed where `evicted` is given.
         """
-        first_P = last_P = np.zeros(len(user_P), np.int64)
-        if position_P is not None:
-            first_P = np.searchsorted(evicted.user_E, user_P, side="left")
-            last_P = np.searchsorted(evicted.position_E, position_P, side="right")
+        first_P, last_P = _evictions(user_P, evicted, position_P)
         return _hits(*self, user_P, item_PH, item_PK, evicted.item_E, first_P, last_P)
+
+    def sizes(
+        self, user_P: NDArray[np.int32], evicted: Evictions = _NONE, position_P: NDArray[np.int32] | None = None
+    ) -> NDArray[np.int64]:
+        """How much each position's user had seen by then beyond the history; for a filter, what it begins with.
+
+        An item that the batch evicts once more counts once more. Arguments as for `hits`.
+        """
+        first_P, last_P = _evictions(user_P, evicted, position_P)
+        stored_U = np.where(self.count_U == _IS_BLOOM, EXACT + 1, self.count_U)
+        size_P: NDArray[np.int64] = stored_U[user_P] + np.maximum(last_P - first_P, 0)
+        return size_P
 
     def add(self, user_E: NDArray[np.int32], item_E: NDArray[np.uint64]) -> SeenUpdate:
         """The values of the sets that grow by these evictions, which come user by user. Does not mutate."""
@@ -109,6 +118,17 @@ class SeenSets(NamedTuple):
             values.append(data[begin:end])
             begin = end
         return SeenUpdate(user_N, values)
+
+
+def _evictions(
+    user_P: NDArray[np.int32], evicted: Evictions, position_P: NDArray[np.int32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the evictions of each position's user begin, and where those up to the position end."""
+    if position_P is None:
+        nothing_P = np.zeros(len(user_P), np.int64)
+        return nothing_P, nothing_P
+    first_P = np.searchsorted(evicted.user_E, user_P, side="left")
+    return first_P, np.searchsorted(evicted.position_E, position_P, side="right")
 
 
 @kernel

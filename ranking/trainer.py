@@ -154,7 +154,7 @@ class Trainer:
 
         `log_q_RS` is the log probability with which a candidate got into the sample (0 for the item taken), so that
         the softmax is that of the whole set (Bengio & Senécal 2008). Rows whose taken item no source had proposed are
-        left out: learning from them teaches to prefer what looks least like a candidate (R@10 .2120 -> .1925). Rows
+        left out: learning from them teaches to prefer what looks least like a candidate (R@10 .2119 -> .1925). Rows
         with a non-finite number are refused and counted. One call is at least one step: gather some 32 rows first.
         """
         stands_for_RS = np.where(mask_RS, np.exp(-np.maximum(log_q_RS, LEAST_LOG_Q)), 0).astype(np.float32)

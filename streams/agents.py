@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
@@ -76,12 +76,8 @@ class EventsLane:
 
     async def _answers(self, unit: Unit) -> list[Answer]:
         done = await self._guard(unit).run(lambda: self._apply(unit, unit.parts, ()))
-        if isinstance(done, Succeeded):
-            return [done.result]
-        if done.verdict is Verdict.skip:
-            raise Rewind(str(done.error)) from done.error
-        if done.verdict is Verdict.crash:
-            raise done.error
+        if not _puzzles(done):
+            return [_settled(done)]
         log.error("a batch of %d is taken apart, record by record", unit.size)
         return [await self._one(unit, part, record) for part in unit.parts for record in part.records]
 
@@ -89,13 +85,10 @@ class EventsLane:
         """Apply one record alone; put it aside when it fails even so."""
         alone = Part(part.source, [record], record.offset, part.committed)
         done = await self._guard(unit).run(lambda: self._apply(unit, [alone], ()))
-        if isinstance(done, Succeeded):
-            return done.result
-        if done.verdict is not Verdict.dead_letter:
-            raise Rewind(str(done.error)) if done.verdict is Verdict.skip else done.error
-        kind = type(done.error).__name__
-        letter = DeadLetter(part.source, record.offset, record, Code.handler_error, kind)
-        return await self._apply(unit, [Part(part.source, [], record.offset, part.committed)], [letter])
+        if not _puzzles(done):
+            return _settled(done)
+        nothing, letter = Part(part.source, [], record.offset, part.committed), _gave_up(part, record, done)
+        return _settled(await self._guard(unit).run(lambda: self._apply(unit, [nothing], [letter])))
 
     def _guard(self, unit: Unit) -> Guard:
         return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: self._waits(unit, error))
@@ -156,21 +149,62 @@ class RequestsLane:
     thread: Thread = field(default_factory=lambda: Thread("requests"))
 
     async def __call__(self, unit: Unit) -> None:
-        """Answer every readable request of a unit, degraded where it must be."""
+        """Answer every readable request of a unit, degraded where it must be.
+
+        Raises:
+            PublishFailed: a record can never be published; the worker ends.
+        """
         self.metrics.batch("requests", unit.size)
-        slates, dead = await self.thread.run(self.answerer.respond, unit.parts)
+        done = await self._guard(unit).run(lambda: self._answer(unit, unit.parts))
+        if not _puzzles(done):
+            return _settled(done)
+        log.error("a batch of %d is taken apart, record by record", unit.size)
+        for part in unit.parts:
+            for record in part.records:
+                await self._one(unit, part, record)
+
+    async def _one(self, unit: Unit, part: Part, record: RawRecord) -> None:
+        """Answer one request alone; put it aside when that fails even so."""
+        alone = Part(part.source, [record], record.offset, part.committed)
+        done = await self._guard(unit).run(lambda: self._answer(unit, [alone]))
+        if _puzzles(done):
+            letter = _gave_up(part, record, done)
+            done = await self._guard(unit).run(lambda: self._publish(unit, [], [letter]))
+        _settled(done)
+
+    def _guard(self, unit: Unit) -> Guard:
+        return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__))
+
+    async def _answer(self, unit: Unit, parts: Sequence[Part]) -> None:
+        await self._publish(unit, *await self.thread.run(self.answerer.respond, parts))
+
+    async def _publish(self, unit: Unit, slates: Sequence[PublishedSlate], dead: Sequence[DeadLetter]) -> None:
         topics = self.settings.topics
         out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
         out += dead_letters(dead, topics.dead_letters("requests"))
-        done = await Guard(retrying=lambda error: unit.retrying(type(error).__name__)).run(
-            lambda: self.publisher.send_all(out, still_waiting=unit.retrying)
-        )
-        if isinstance(done, Failed):
-            raise done.error
+        await self.publisher.send_all(out, still_waiting=unit.retrying)
         now_ms = self.answerer.now_ms()
-        self.metrics.published("request", [(now_ms - s.trigger.published_ms) / 1000 for s in slates])
+        for slate in slates:
+            waited_s = (now_ms - slate.trigger.published_ms) / 1000
+            self.metrics.published("request", [waited_s], slate.trigger.degraded)
         for letter in dead:
             self.metrics.dead_letter("requests", letter.code)
+
+
+def _puzzles(done: Succeeded[T] | Failed) -> TypeGuard[Failed]:
+    """Did it fail, and nobody knows why?"""
+    return isinstance(done, Failed) and done.verdict is Verdict.dead_letter
+
+
+def _settled(done: Succeeded[T] | Failed) -> T:
+    """The result, or what the agent ends its unit with."""
+    if isinstance(done, Succeeded):
+        return done.result
+    raise Rewind(str(done.error)) if done.verdict is Verdict.skip else done.error
+
+
+def _gave_up(part: Part, record: RawRecord, failed: Failed) -> DeadLetter:
+    return DeadLetter(part.source, record.offset, record, Code.handler_error, type(failed.error).__name__)
 
 
 def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:

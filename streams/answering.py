@@ -21,6 +21,7 @@ from streams.cloudevents import header
 from streams.consent import strictest
 from streams.deadletters import Code, DeadLetter
 from streams.ledger import Part
+from streams.metrics import Degraded
 from streams.pipeline import StageTimer, epoch_ms, untimed
 from streams.reading import Rules, Unreadable, read, user_of
 from streams.records import RawRecord, Request, decode_request
@@ -85,20 +86,18 @@ class Answerer:
         requests = [request for _, request in wanted]
         profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
-        late_P = self._late(wanted)
-        allowed_P = self._allowed(requests, profiles) & ~late_P
+        late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
         triggers = [
             _degraded(trigger, degraded or ("popular" if late else None if allowed else "contextual"))
             for trigger, allowed, late in zip(triggers, allowed_P.tolist(), late_P.tolist(), strict=True)
         ]
-        scored = self.scorer.score(
-            self._asked(triggers, requests, profiles, allowed_P), self.stage, stamps, self.now_ms
-        )
+        asked = self._asked(triggers, requests, profiles, allowed_P, late_P)
+        scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         places = np.arange(len(triggers))
         with self.stage("compose"):
             return write_slates(triggers, scored, places, self.scorer.items, self.settings, stamps, self.now_ms())
 
-    def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, str | None]:
+    def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
         try:
             return self.users.read(user_ids), None
         except StoreUnavailable as error:
@@ -136,17 +135,20 @@ class Answerer:
         requests: Sequence[Request],
         profiles: Profiles,
         allowed_P: NDArray[np.bool_],
+        late_P: NDArray[np.bool_],
     ) -> Asked:
         states, count = profiles.states, len(requests)
         histories = Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U)
         excluded = [item_ids(request.exclude) for request in requests]
         repeats = self.settings.slates.repeat_surfaces
         fresh_eyes = np.array([trigger.surface in repeats for trigger in triggers], np.bool_)
-        now_s_P = np.maximum(np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64), states.last_s_U)
+        everybody_P = np.arange(count, dtype=np.int32)
+        asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
+        now_s_P = np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P)
 
         def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
-            hit_PK = profiles.seen.hits(at.astype(np.int32), states.item_UH[at], item_PK)
-            hit_PK[fresh_eyes[at]] = False
+            hit_PK = profiles.seen.hits(everybody_P[at], states.item_UH[at], item_PK)
+            hit_PK[fresh_eyes[at] | ~allowed_P[at]] = False
             for row, p in enumerate(at.tolist()):
                 if len(excluded[p]):
                     hit_PK[row] |= np.isin(item_PK[row], excluded[p])
@@ -156,16 +158,16 @@ class Answerer:
             histories=histories,
             now_s_P=now_s_P,
             context_P=np.array([context_code(request.context) for request in requests], np.int16),
-            personal_P=allowed_P,
+            personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
             taken_P=np.zeros(count, np.uint64),
             seen=seen,
-            most_seen=int((np.abs(profiles.seen.count_U) + states.count_U).max(initial=0)) + max(map(len, excluded)),
-            size=max(trigger.size for trigger in triggers),
+            seen_P=allowed_P * (profiles.seen.sizes(everybody_P) + states.count_U) + np.array(list(map(len, excluded))),
+            places_P=np.array([trigger.size for trigger in triggers], np.int32),
             seed=self.settings.seed,
         )
 
 
-def _degraded(trigger: Trigger, mode: str | None) -> Trigger:
+def _degraded(trigger: Trigger, mode: Degraded | None) -> Trigger:
     return replace(trigger, degraded=mode) if mode else trigger

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
+import torch
 from aiokafka import ConsumerRecord
 from msgspec import structs
 
@@ -30,9 +32,10 @@ from streams.configuration import require_consent_default
 from streams.control import ControlReader
 from streams.counting import counts_of
 from streams.deadletters import Code, DeadLetter
-from streams.failures import DeadLetterShare
+from streams.failures import DeadLetterShare, Failed, Guard
 from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
+from streams.leading import LeaderAssignor
 from streams.ledger import Lane
 from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
@@ -155,7 +158,19 @@ class Worker:
 
     async def run_control(self) -> None:
         """Read the control topics for as long as the worker lives."""
-        await self.control.run()
+        try:
+            await self.control.run()
+        finally:
+            await self.publisher.stop()  # the lanes have ended by now
+
+    async def is_warm(self) -> None:
+        """Return when the control topics were read and the snapshot they named serves, or was refused.
+
+        A worker that took partitions before would offer what was removed long ago, in no learned order.
+        """
+        await self.control.caught_up.wait()
+        if self._swap is not None:
+            await asyncio.wait([self._swap])
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and stored slates for as long as the worker lives."""
@@ -233,6 +248,9 @@ class Worker:
             self.serving.catalogue([item.facts for item in facts], removed)
             return []
         except IdCollision:
+            for name in removed:
+                with suppress(IdCollision):  # the id is another item's, so this one never was in
+                    self.serving.catalogue([], [name])
             return [letter for item in facts if (letter := self._admit_one(item)) is not None]
 
     def _admit_one(self, item: CatalogueFacts) -> DeadLetter | None:
@@ -252,8 +270,10 @@ class Worker:
         return good
 
     async def _put_aside(self, topic: TopicName, dead: Sequence[DeadLetter]) -> None:
-        if dead:
-            await self.publisher.send_all(dead_letters(dead, self.settings.topics.dead_letters(topic)))
+        out = dead_letters(dead, self.settings.topics.dead_letters(topic))
+        done = await Guard().run(lambda: self.publisher.send_all(out)) if out else None
+        if isinstance(done, Failed):
+            raise done.error
         for letter in dead:
             self.metrics.dead_letter(topic, letter.code)
 
@@ -266,7 +286,8 @@ class Worker:
         """Take the latest announcement only; the index is built beside the one that serves."""
         manifests = [m for _, m in await self._readable("models", records, decode_model) if m is not None]
         pinned = self.settings.model.pinned_version
-        wanted = [m for m in manifests if m.kind == "snapshot" and (pinned is None or m.version == pinned)]
+        named = [m for m in manifests if m.kind == "snapshot" and m.version.isdecimal()]
+        wanted = [m for m in named if pinned is None or m.version == pinned]
         if wanted:
             self._version = int(wanted[-1].version)
             self._swap = asyncio.create_task(self._take(wanted[-1]))
@@ -300,6 +321,10 @@ class Worker:
                 created_ms=manifest.created_ms,
             )
         )
+        if snapshot.source_ND.shape[1] != self.settings.learner.dimensions:
+            raise SnapshotRefused(
+                f"vectors of {snapshot.source_ND.shape[1]} components, learner.dimensions says otherwise"
+            )
         self.serving.swap(snapshot)
         return snapshot
 
@@ -312,6 +337,7 @@ def run_worker(settings: Settings) -> int:
         TopicsUnfit: a topic is missing, or topics keyed by user differ in partitions.
     """
     require_consent_default(settings)
+    torch.set_num_threads(settings.index.threads)
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
     b, k = settings.batching, settings.kafka
@@ -324,13 +350,14 @@ def run_worker(settings: Settings) -> int:
         instance_id=k.instance_id,
         session_timeout_s=k.session_timeout_s,
         rebalance_timeout_s=k.rebalance_timeout_s,
+        drain_s=k.rebalance_timeout_s / 2,
         commit_interval_s=k.commit_interval_s,
         fetch_wait_ms=b.fetch_wait_ms,
         stalled_after_s=b.stuck_after_s,
     )
     serve(worker.app, names("events"), worker.events)
     serve(worker.app, names("requests"), worker.requests)
-    return run_apps([worker.app], beside=[worker.run_control, worker.run_pages])
+    return run_apps([worker.app], beside=[worker.run_control, worker.run_pages], ready=worker.is_warm)
 
 
 def run_learner(settings: Settings) -> int:
@@ -340,6 +367,7 @@ def run_learner(settings: Settings) -> int:
         TopicsUnfit: a topic is missing.
         WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
     """
+    torch.set_num_threads(1)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
     b, k = settings.batching, settings.kafka
@@ -350,8 +378,11 @@ def run_learner(settings: Settings) -> int:
         positions=teacher.positions,
         session_timeout_s=k.session_timeout_s,
         rebalance_timeout_s=k.rebalance_timeout_s,
+        drain_s=k.rebalance_timeout_s / 2,
         commit_interval_s=k.commit_interval_s,
         stalled_after_s=b.stuck_after_s,
+        assignor=LeaderAssignor,
     )
+    teacher.leads = lambda: bool(app.consumer.assignment())
     serve(app, settings.topics.name("observations"), teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from embeddings.events import Source
 from embeddings.items import FOREVER_S, ItemFacts
-from streams.deadletters import Code, DeadLetter
-from streams.reading import Rules, read
+from streams.deadletters import DeadLetter
+from streams.reading import Rules, Unreadable, read, user_of
 from streams.records import Item, RawRecord, decode_item
 
 
@@ -21,26 +21,31 @@ class CatalogueFacts(NamedTuple):
 def read_catalogue(
     source: Source, records: Sequence[RawRecord], rules: Rules
 ) -> tuple[list[CatalogueFacts], list[str], list[DeadLetter]]:
-    """The last word on each item of a fetch: facts, names of removed items, and what could not be read."""
+    """The last word on each item of a fetch: facts, names of removed items, and what could not be read.
+
+    `item_id` may be left to the key.
+    """
     good, dead = read(source, records, decode_item, rules, compacted=True)
     latest: dict[str, CatalogueFacts | None] = {}
     for record, item in good:
-        name = (item.item_id if item else "") or (record.key or b"").decode("utf-8", "replace")
-        if not name:
-            dead.append(DeadLetter(source, record.offset, record, Code.missing_field, "neither item_id nor a key"))
+        try:
+            name = user_of(record, item.item_id if item else "")
+        except Unreadable as error:
+            dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
             continue
-        latest[name] = CatalogueFacts(_facts(name, item, record), source, record) if item else None
+        latest[name] = CatalogueFacts(facts_of(item, name, record.timestamp // 1000), source, record) if item else None
     kept = [facts for facts in latest.values() if facts is not None]
     return kept, [name for name, facts in latest.items() if facts is None], dead
 
 
-def _facts(name: str, item: Item, record: RawRecord) -> ItemFacts:
+def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
+    """What ranking needs of a catalogue record. Limits of availability are whole seconds inside those given."""
     return ItemFacts(
         name=name,
         title=item.title,
         categories=item.categories,
-        year=item.year or 0,
-        available_from_s=(item.available_from or 0) // 1000,
-        available_until_s=item.available_until // 1000 if item.available_until is not None else FOREVER_S,
-        added_s=max(record.timestamp // 1000, 1),
+        year=item.year if item.year is not None and 0 < item.year < 10_000 else 0,
+        available_from_s=-(-(item.available_from or 0) // 1000),
+        available_until_s=FOREVER_S if item.available_until is None else item.available_until // 1000,
+        added_s=max(added_s, 1),
     )

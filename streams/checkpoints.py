@@ -56,14 +56,14 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
         return path
 
-    def latest(self) -> Checkpoint | None:
-        """The newest checkpoint, None where there is none.
+    def latest(self, *, beyond: int = -1) -> Checkpoint | None:
+        """The newest checkpoint, None where there is none with a serial above `beyond`.
 
         Raises:
             UnreadableCheckpoint: the newest one is damaged.
         """
         paths = self._paths()
-        if not paths:
+        if not paths or int(paths[-1].stem.rpartition("-")[2]) <= beyond:
             return None
         try:
             with safe_open(paths[-1], framework="numpy") as file:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from embeddings.ids import item_ids
-from embeddings.items import ItemCounts
+from embeddings.items import POPULARITY_HALF_LIVES, ItemCounts
 from streams.records import Counter
 
 
@@ -40,15 +40,17 @@ def counters_of(counts: ItemCounts, names: Mapping[int, str], now_ms: int) -> It
 
 def counts_of(counters: Sequence[Counter]) -> ItemCounts:
     """The records of N items as columns, faded to the latest of them."""
-    events = max(counter.events for counter in counters)
+    events_N = np.array([counter.events for counter in counters])
+    fade_N3 = np.exp2((events_N - events_N.max())[:, None] / np.array(POPULARITY_HALF_LIVES))
+    popularity_N3 = np.array([(*counter.popularity, 0.0, 0.0, 0.0)[:3] for counter in counters])
     return ItemCounts(
         item_N=item_ids([counter.item_id for counter in counters]),
-        popularity_N3=np.array([counter.popularity or (0.0, 0.0, 0.0) for counter in counters], np.float32),
+        popularity_N3=(popularity_N3 * fade_N3).astype(np.float32),
         likes_N=np.array([counter.likes for counter in counters], np.float32),
         dislikes_N=np.array([counter.dislikes for counter in counters], np.float32),
         shown_N=np.array([counter.shown for counter in counters], np.float32),
         clicked_N=np.array([counter.clicked for counter in counters], np.float32),
         last_taken_s_N=np.array([counter.last_taken_s for counter in counters], np.int64),
         first_seen_s_N=np.array([counter.first_seen_s for counter in counters], np.int64),
-        events=events,
+        events=float(events_N.max()),
     )

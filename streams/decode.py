@@ -305,5 +305,12 @@ def _put_aside(rows: _Rows, row: int, code: int, dead: list[DeadLetter], misrout
         dead.append(DeadLetter(source, record.offset, record, Code.misrouted, "in a foreign partition a second time"))
     else:
         headers = [*record.headers, (REROUTED, str(source.partition).encode())]
+        if not (rows.identities[row] or rows.events[row].event_id):
+            headers += _identity(source, record.offset)
         outgoing = Outgoing(source.topic, rows.users[row].encode(), record.value, headers)
         misrouted.append(Misrouted(source, record.offset, outgoing))
+
+
+def _identity(source: Source, offset: int) -> list[tuple[str, bytes]]:
+    """What a nameless record is called from now on: killed at the wrong moment, it is published a second time."""
+    return [("ce_source", f"{source.topic}/{source.partition}".encode()), ("ce_id", b"%d" % offset)]

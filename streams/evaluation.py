@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from embeddings.events import CONSENT_ALL, Source
@@ -108,6 +109,7 @@ def run_evaluation(
     log: Log, settings: Settings, *, batch: int = 64, say: Callable[[str], None] = lambda text: None
 ) -> Evaluation:
     """Rank every event of a log before it is learned. Deterministic for the same log, settings and batch size."""
+    torch.set_num_threads(1)
     bench = Bench(evaluation_settings(settings), log)
     rank_R = np.full(len(log), MISS)
     known: set[str] = set()

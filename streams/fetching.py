@@ -6,8 +6,10 @@ from time import monotonic, time
 from typing import Any
 
 import aiokafka
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from embeddings.events import Source
 from streams.ledger import Lane
@@ -23,6 +25,7 @@ class Batching:
 
     `client_options` are aiokafka's (address, name, encryption, authentication). `drain_s` bounds the wait for
     un-acknowledged units when partitions are taken away or the process stops; it must be below the rebalance timeout.
+    By default partition n of every topic goes to the same worker: a user's events and requests meet.
     """
 
     client_options: Mapping[str, Any]
@@ -32,6 +35,7 @@ class Batching:
     fetch_min_bytes: int = 1
     drain_s: float = 10.0
     stalled_after_s: float = 120.0
+    assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):
@@ -45,8 +49,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             **batching.client_options,
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
-            # Partition n of every topic goes to the same worker: a user's events and requests meet.
-            partition_assignment_strategy=[RangePartitionAssignor],
+            partition_assignment_strategy=[batching.assignor],
             enable_auto_commit=False,
             auto_offset_reset=conf.consumer_auto_offset_reset,
             max_poll_records=conf.broker_max_poll_records,
@@ -73,6 +76,10 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             if tp in buffered:  # it has more than fitted: the other partitions come first next time
                 buffered.move_to_end(tp)
         return fetched
+
+    def assignment(self) -> set[TP]:
+        """What is assigned now: nothing before the consumer has started."""
+        return super().assignment() if self._consumer is not None else set()
 
     def wake(self) -> None:
         """Let a fetch in flight look again at the set of partitions it was given."""

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode import Service, Worker
 from mode.supervisors import CrashingSupervisor
 
@@ -47,12 +49,14 @@ def make_app(
     fetch_wait_ms: int = 10,
     drain_s: float = 10.0,
     stalled_after_s: float = 120.0,
+    assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor,
 ) -> BatchApp:
     """A consumer group member that reads the topics of `lanes` in batches. Nothing connects before `run_apps`.
 
     `client_options` are those of every aiokafka client (`bootstrap_servers`, TLS, SASL). `positions` may choose other
     offsets than the committed ones on assignment. `instance_id` makes the membership static: distinct per worker and
-    kept over its restarts. Further Faust agents on other topics may be added to the app.
+    kept over its restarts. `assignor` says who gets which partition. Further Faust agents on other topics may be added
+    to the app.
 
     Raises:
         ValueError: the time to drain is not below the rebalance timeout.
@@ -69,6 +73,7 @@ def make_app(
             fetch_wait_ms=fetch_wait_ms,
             drain_s=drain_s,
             stalled_after_s=stalled_after_s,
+            assignor=assignor,
         ),
         broker=[f"kafka://{address.strip()}" for address in str(client_options["bootstrap_servers"]).split(",")],
         agent_supervisor=CrashingSupervisor,
@@ -125,15 +130,21 @@ def serve(app: BatchApp, topic: str, handle: Handler) -> None:
 
 
 class _Beside(Service):
-    """Coroutines that run as long as the apps do; one that raises ends the process."""
+    """Coroutines that run as long as the apps do; one that raises ends the process. It has started when `ready` has."""
 
-    def __init__(self, mains: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    def __init__(
+        self,
+        mains: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+        ready: Callable[[], Coroutine[Any, Any, None]] | None,
+    ) -> None:
         super().__init__()
-        self._mains = mains
+        self._mains, self._ready = mains, ready
 
     async def on_start(self) -> None:
         for main in self._mains:
             self.add_future(main())
+        if self._ready is not None:
+            await self.wait(self._ready())
 
 
 class _Host(Worker):
@@ -159,19 +170,20 @@ def run_apps(
     apps: Sequence[BatchApp],
     *,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    ready: Callable[[], Coroutine[Any, Any, None]] | None = None,
     stop_s: float = 20.0,
 ) -> int:
     """Run until a signal or a crash and return the exit code: 0 after SIGTERM or SIGINT, 1 after a crash.
 
     On a signal every app stops fetching, lets its agents finish what they began, commits it and leaves its group; the
     coroutines `beside` (health pages, control topics) are cancelled last. Whatever still runs `stop_s` after the
-    signal is ended with its stacks and exit code 77.
+    signal is ended with its stacks and exit code 77. No app starts, and takes partitions, before `ready` returns.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     for app in apps:
         app.in_worker = True
     try:
-        _Host(_Beside(beside), apps, stop_s, loop).execute_from_commandline()
+        _Host(_Beside(beside, ready), apps, stop_s, loop).execute_from_commandline()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1

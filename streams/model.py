@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
 from embeddings.items import ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
@@ -60,7 +61,9 @@ class LiveModel:
     def of(cls, snapshot: Snapshot, items: Items, build: BuildIndex) -> "LiveModel":
         """Scatter a snapshot into the rows of `items` and build its index; takes seconds at a million items."""
         with items.lock:
-            rows_S = items.ensure(snapshot.ids_N, snapshot.names)
+            rows_S = items.ensure(snapshot.ids_N)
+            nameless_S = np.flatnonzero(~items.columns.named_N[rows_S])  # a row that has a name keeps it
+            items.ensure(snapshot.ids_N[nameless_S], [snapshot.names[s] for s in nameless_S.tolist()])
             capacity = len(items.columns.year_N) + _HEADROOM
             catalogued = np.flatnonzero(items.columns.catalogued_N[: len(items)]).astype(np.int32)
             removed_N = items.columns.removed_N[: len(items)].copy()
@@ -204,9 +207,12 @@ class Serving:
             for name in removed:
                 self.live.index.remove(np.array([self.items.remove(name)], np.int32))
             if facts:
+                known_R = self.items.ids.rows(item_ids([fact.name for fact in facts]))
+                back_R = known_R[(known_R >= 0) & self.items.columns.removed_N[known_R]]
                 rows_R = self.items.add(facts)
                 self.live = self.live.fitted(self.items)
                 self.live.admit(rows_R, self.items)
+                self.live.index.add(back_R, self.live.target_ND[back_R])
 
     def count(self, counts: ItemCounts) -> None:
         """Take over item counts."""

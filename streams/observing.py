@@ -62,7 +62,9 @@ def observe(
             example_x_ESF=scored.examples.x_ESF[example_E],
             log_q_ES=scored.examples.log_q_ES[example_E],
             shown_L=np.array([slate_hash(slates[q].slate_id) for q in shown_L.tolist()], np.uint64),
-            shown_item_LN=np.array([slates[q].item_N for q in shown_L.tolist()], np.uint64).reshape(-1, scored.slates.row_QN.shape[1]),
+            shown_item_LN=np.array([slates[q].item_N for q in shown_L.tolist()], np.uint64).reshape(
+                -1, scored.slates.row_QN.shape[1]
+            ),
             shown_x_LNF=scored.slates.x_QNF[[slates[q].at for q in shown_L.tolist()]],
         )
 

@@ -135,7 +135,8 @@ class Recommender:
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
             slates = write_slates(triggers, scored, at_Q, items, self.settings, stamps, self.now_ms())
-            told = [(o.source, observations.encode(o)) for o in observe(decoded, folded, plan, scored, slates)]
+            observed = observe(decoded, folded, plan, scored, slates) if self.settings.observe.enabled else ()
+            told = [(o.source, observations.encode(o)) for o in observed]
         return Answer(
             decoded=decoded,
             loaded=loaded,
@@ -186,6 +187,7 @@ class Recommender:
         elif self.settings.slates.per_event == "coalesced":
             serve_Q = _last_of_each(batch.user_B, serve_Q, len(batch.user_ids))
         takes_B = (fate_B == Fate.applied) & TAKES[batch.action_B & 31] & (batch.action_B < 16) & (batch.item_B != 0)
+        takes_B &= self.settings.observe.enabled
         serve_at_B = folded.before_B if self.foresee else folded.after_B
         return _plan(batch, folded, serve_Q, serve_at_B[serve_Q], np.flatnonzero(takes_B).astype(np.int32))
 
@@ -194,6 +196,7 @@ class Recommender:
     ) -> Asked:
         batch, position_P, histories = decoded.batch, plan.position_P, plan.histories
         user_P = folded.users_of(position_P)
+        personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
         told = self._sampled(batch, plan)
         take_at, take_T = plan.take_at[told], plan.take_T[told]
         serve_P, taken_P = np.zeros(len(position_P), np.bool_), np.zeros(len(position_P), np.uint64)
@@ -203,21 +206,24 @@ class Recommender:
         trace_P[plan.serve_at] = [is_traced(trigger.slate_id, self.settings.slates.trace_rate) for trigger in triggers]
         taken_P[take_at] = batch.item_B[take_T]
         now_s_P[take_at] = np.maximum(batch.time_s_B[take_T], now_s_P[take_at])
-        for at, rows in ((plan.serve_at, plan.serve_Q), (take_at, take_T)):
+        if not self.foresee:  # a slate knows nothing of the event after it
+            now_s_P[plan.serve_at] = histories.last_s_P[plan.serve_at]
+        for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
             context_P[at] = [context_code(decoded.events[r].context) for r in rows.tolist()]
         return Asked(
             histories=histories,
             now_s_P=now_s_P,
             context_P=context_P,
-            personal_P=(folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0,
+            personal_P=personal_P,
             serve_P=serve_P,
             trace_P=trace_P,
             taken_P=taken_P,
-            seen=lambda at, item_PK: loaded.seen.hits(
-                user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at]
+            seen=lambda at, item_PK: (
+                loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
+                & personal_P[at, None]
             ),
-            most_seen=int((np.abs(loaded.seen.count_U) + folded.states.count_U).max(initial=0)),
-            size=self.settings.slates.size,
+            seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
+            places_P=np.full(len(position_P), self.settings.slates.size, np.int32),
             seed=self.settings.seed,
         )
 

@@ -12,12 +12,11 @@ from typing import TypeVar
 import msgspec
 
 from embeddings.events import CONSENT_ALL, Source
-from embeddings.items import FOREVER_S, ItemFacts
 from streams.cloudevents import open_envelope, read_headers
 from streams.configuration import require_consent_default
 from streams.consent import NOTHING, Judge
 from streams.deadletters import Code, DeadLetter
-from streams.records import Item, PlacedRecord, RawRecord, decode_item
+from streams.records import RawRecord
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -85,37 +84,6 @@ def read(
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
     return good, dead
-
-
-def read_items(records: Sequence[PlacedRecord], rules: Rules) -> tuple[list[ItemFacts], list[str], list[DeadLetter]]:
-    """Catalogue records: what is known of items now, the items that are gone, and the unreadable ones.
-
-    Of several readable records of one item the last counts. `item_id` may be left to the key.
-    """
-    latest: dict[str, ItemFacts | None] = {}
-    dead: list[DeadLetter] = []
-    for record in records:
-        try:
-            item = None if record.value is None else read_one(record, decode_item, rules)[0]
-            name = user_of(record, item.item_id if item else "")
-            latest[name] = None if item is None else facts_of(item, name, record.timestamp // 1000)
-        except Unreadable as error:
-            source = Source(record.topic, record.partition)
-            dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
-    return [facts for facts in latest.values() if facts], [name for name, facts in latest.items() if not facts], dead
-
-
-def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
-    """What ranking needs of a catalogue record. Limits of availability are whole seconds inside those given."""
-    return ItemFacts(
-        name=name,
-        title=item.title,
-        categories=item.categories,
-        year=item.year if item.year is not None and 0 < item.year < 10_000 else 0,
-        available_from_s=-(-(item.available_from or 0) // 1000),
-        available_until_s=FOREVER_S if item.available_until is None else item.available_until // 1000,
-        added_s=max(added_s, 0),
-    )
 
 
 def read_one(record: RawRecord, decoder: Callable[[bytes], T], rules: Rules) -> tuple[T, bytes | None]:

@@ -56,18 +56,6 @@ class RawRecord(Protocol):
         """Names and values; names may repeat."""
 
 
-class PlacedRecord(RawRecord, Protocol):
-    """A record that says itself where it stood."""
-
-    @property
-    def topic(self) -> str:
-        """Topic it was read from."""
-
-    @property
-    def partition(self) -> int:
-        """Partition it was read from."""
-
-
 class Record(Struct, kw_only=True, omit_defaults=True, gc=False):
     """What all records share: defaults are left out when written."""
 

@@ -101,7 +101,7 @@ class Offered:
     title: str
     score: float | None
     source: str
-    why: list[str]
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,5 +132,8 @@ def person(run: DemoRun) -> Person:
         user,
         len(taken),
         [title(item) for item in taken[-10:][::-1]],
-        [Offered(title(i.item_id), i.score, i.source, [words(r) for r in i.reasons]) for i in slate.items[:10]],
+        [
+            Offered(title(i.item_id), i.score, i.source, ", ".join(words(r) for r in i.reasons))
+            for i in slate.items[:10]
+        ],
     )

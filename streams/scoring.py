@@ -26,7 +26,7 @@ from streams.tracing import Traced
 
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
-CHUNK = 64
+CHUNK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class Asked:
         trace_P: is it to be told how the slate came about?
         taken_P: item id that was taken next and is to be told with its features; 0 = none.
         seen: which of item ids (R, K) the users of positions (R,) have seen by then.
-        most_seen: how much the person who has seen most has seen, for how far to look.
-        size: places of a slate.
+        seen_P: about how much each has seen, for how far to look.
+        places_P: places of each slate.
         seed: for the sampling of candidates that are told.
     """
 
@@ -55,8 +55,8 @@ class Asked:
     trace_P: NDArray[np.bool_]
     taken_P: NDArray[np.uint64]
     seen: Seen
-    most_seen: int
-    size: int
+    seen_P: NDArray[np.int64]
+    places_P: NDArray[np.int32]
     seed: int = 0
 
 
@@ -129,7 +129,7 @@ class Scorer:
         slates, examples, traces = zip(*parts, strict=True) if parts else ((), (), ())
         return Scored(
             model=model,
-            slates=_joined(Slates, slates) if slates else self._no_slates(asked.size),
+            slates=_joined(Slates, slates) if slates else self._no_slates(self.settings.slates.size),
             examples=_joined(Examples, examples) if examples else self._no_examples(),
             traces={at: traced for part in traces for at, traced in part.items()},
         )
@@ -139,17 +139,20 @@ class Scorer:
         row_PH = np.where(asked.personal_P[at, None], self.items.ids.rows(h.item_PH[at]), -1).astype(np.int32)
         taste_PD = self._tastes(row_PH, h.action_PH[at], model)
         s, size = self.settings.retrieval, self.settings.slates.candidates
-        reach = size + min(asked.most_seen, 2 * size)
-        vector_row, vector_score = model.index.search(taste_PD, min(reach, max(model.index.size, 1)))
+        reach_P = (size + np.minimum(asked.seen_P[at], 2 * size)).astype(np.int32)
+        trending_P = np.maximum(s.trending, 3 * asked.places_P[at]).astype(np.int32)
+        reach = min(int(reach_P.max()), max(model.index.size, 1))
+        vector_row, vector_score = model.index.search(taste_PD, reach)
         vector_row[~asked.personal_P[at]] = -1
         gathered = sources.gather(
             row_PH,
             TAKES[h.action_PH[at] & 31].astype(np.float32),
             (vector_row, vector_score),
             (model.neighbours_NM, model.weights_NM),
-            trending_T=self.serving.trending[: max(s.trending, 3 * asked.size)],
+            trending_T=self.serving.trending[: trending_P.max()],
             fresh_F=self.serving.fresh[: s.fresh],
-            size=reach,
+            size_P=reach_P,
+            trending_P=trending_P,
             latest=s.neighbour_items,
             decay=self.settings.learner.taste_decay,
         )
@@ -184,9 +187,11 @@ class Scorer:
             like_rate=self.serving.like_rate,
             lists=max(self.settings.retrieval.neighbour_items, 1),
         )
-        scores = model.ranker.score(x.x_PKX, item_PK.astype(np.int64), mask_PK)
-        total_PK = objective(scores, self._objectives())
-        chosen = compose(total_PK, x, source_PK, item_PK.astype(np.int64), mask_PK, asked.size)
+        weights = self._objectives()
+        outcomes = bool(weights["click"] or weights["complete"])
+        scores = model.ranker.score(x.x_PKX, item_PK.view(np.int64), mask_PK, outcomes=outcomes)
+        total_PK = objective(scores, weights)
+        chosen = compose(total_PK, x, source_PK, item_PK.astype(np.int64), mask_PK, int(asked.places_P.max()))
         served = np.flatnonzero(asked.serve_P[at])
         told = np.flatnonzero(taken_P >= 0)
         slot_E = np.where(match_PK[told].any(1), match_PK[told].argmax(1), match_PK.shape[1])

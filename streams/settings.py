@@ -321,6 +321,8 @@ class Retrieval(Group):
 class Observe(Group):
     """What workers tell the learner."""
 
+    enabled: bool = True
+    """Tell it anything; false where snapshots come from elsewhere and no learner listens."""
     rate: Fraction = 1.0
     """Fraction of rows with a taken item that carry candidate features."""
     negatives: int = Field(default=32, ge=1, le=255)

@@ -14,6 +14,7 @@ from embeddings.items import Items
 from ranking.slate import Reason
 from streams import records
 from streams.cloudevents import Headers
+from streams.metrics import Degraded
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Trigger:
     size: int
     headers: Headers = ()
     request_id: str | None = None
-    degraded: str | None = None
+    degraded: Degraded | None = None
     reply_to: str | None = None
 
 

@@ -25,12 +25,20 @@ class Stack:
     `overrides` are environment variables (`MARQUEE_…`) on top of those that point at the servers.
     """
 
-    def __init__(self, overrides: Mapping[str, str] | None = None, *, folder: Path | None = None) -> None:
-        """Choose ports and folders; nothing starts before `with`."""
+    def __init__(
+        self,
+        overrides: Mapping[str, str] | None = None,
+        *,
+        folder: Path | None = None,
+        http_port: int = 0,
+        kafka_port: int = 0,
+        redis_port: int = 0,
+    ) -> None:
+        """Choose ports (0 takes a free one) and folders; nothing starts before `with`."""
         self._exit = ExitStack()
-        self.broker, self.valkey = Broker(), Valkey()
+        self.broker, self.valkey = Broker(port=kafka_port or None), Valkey(port=redis_port or None)
         self.folder = folder or Path(tempfile.mkdtemp(prefix="marquee-"))
-        self.http_port, self.learner_port = free_port(), free_port()
+        self.http_port, self.learner_port = http_port or free_port(), free_port()
         self.environment = {
             "MARQUEE_KAFKA__BOOTSTRAP": self.broker.bootstrap,
             "MARQUEE_REDIS__URL": self.valkey.url,

@@ -1,17 +1,19 @@
-"""A made-up world for the benchmarks: items in clusters, people with full histories, a log of what they do next.
+"""A made-up world for the benchmarks: items in genres, people who like three of them, a log of what they do next.
 
-The same sizes and seed give the same world. Item norms span two orders of magnitude and neighbours share a cluster, as
-learned factors and counts do, so that search and features cost what they cost on real data.
+The same sizes and seed give the same world. Its snapshot is learned from it by the learner's own code, so that vectors,
+neighbour lists and histories belong together and search and features cost what they cost on a real log.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.events import CONSENT_ALL, Action, Source
 from embeddings.ids import item_ids
 from embeddings.seen import SeenUpdate
@@ -23,13 +25,13 @@ from ranking.trainer import Trainer, TrainerSettings
 from streams import records
 
 Mix = Literal["zipf", "uniform"]
-_CLUSTER = 200
+_GENRES = 200
 _STEPS = 40
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class World:
-    """N items, D embedding width, M neighbours each; U people with full histories from a few clusters each."""
+    """N items, D embedding width, M neighbours each; U people with full histories."""
 
     items: int = 100_000
     users: int = 20_000
@@ -37,45 +39,43 @@ class World:
     neighbours: int = 100
     seed: int = 0
     now_s: int = field(default_factory=lambda: int(time.time()))
-    item_names: list[str] = field(init=False)
-    user_ids: list[str] = field(init=False)
-    popularity_N: NDArray[np.float64] = field(init=False)
-    cluster_N: NDArray[np.int64] = field(init=False)
-    _tastes_U3: NDArray[np.int64] = field(init=False)
-    _draw: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         self._draw = np.random.default_rng(self.seed)
         self.item_names = [f"item-{n:06d}" for n in range(self.items)]
         self.user_ids = [f"user-{u:06d}" for u in range(self.users)]
-        popularity_N = 1.0 / np.arange(1, self.items + 1) ** 0.8
-        self.popularity_N = self._draw.permutation(popularity_N / popularity_N.sum())
-        self.cluster_N = np.arange(self.items) // self._cluster
-        self._tastes_U3 = self._draw.integers(0, self.cluster_N[-1] + 1, (self.users, 3))
+        genres = min(_GENRES, self.items // 100 + 1)
+        self._genre_N = self._draw.permutation(np.arange(self.items) % genres)
+        self._members = [np.flatnonzero(self._genre_N == genre) for genre in range(genres)]
+        self._liked_U3 = self._draw.integers(0, genres, (self.users, 3))
 
-    @property
-    def _cluster(self) -> int:
-        return min(_CLUSTER, self.items)
-
-    def likely_items(self, user_B: NDArray[np.int64]) -> NDArray[np.int64]:
-        """An item for each of B people: one in five by popularity, the others from a cluster they like."""
-        B = len(user_B)
-        cluster_B = self._tastes_U3[user_B, self._draw.integers(0, 3, B)]
-        near_B = cluster_B * self._cluster + (self._cluster * self._draw.random(B) ** 2).astype(np.int64)
-        anywhere_B = np.searchsorted(self.popularity_N.cumsum(), self._draw.random(B))
-        return np.minimum(np.where(self._draw.random(B) < 0.2, anywhere_B, near_B), self.items - 1)
+    def takes(self, user_B: NDArray[np.integer]) -> NDArray[np.int32]:
+        """An item for each of B people, of a genre they like, popular ones more often. Shape (B,)."""
+        genre_B = self._liked_U3[user_B, self._draw.integers(0, 3, len(user_B))]
+        item_B = np.empty(len(user_B), np.int32)
+        for genre, members in enumerate(self._members):
+            wanted = np.flatnonzero(genre_B == genre)
+            share = (1.0 + members) ** -0.8
+            item_B[wanted] = self._draw.choice(members, len(wanted), p=share / share.sum())
+        return item_B
 
     def people(self, mix: Mix, events: int) -> NDArray[np.int64]:
         """Who acts in each of B events: everybody alike, or the n-th of them in proportion to 1/n."""
         if mix == "uniform":
             return self._draw.integers(0, self.users, events)
         share_U = 1.0 / np.arange(1, self.users + 1)
-        return np.searchsorted((share_U / share_U.sum()).cumsum(), self._draw.random(events)).clip(0, self.users - 1)
+        return self._draw.choice(self.users, events, p=share_U / share_U.sum())
+
+    @cached_property
+    def past_UT(self) -> NDArray[np.int32]:
+        """What everybody took so far, oldest first; some of it twice. Shape (U, T)."""
+        everybody = np.repeat(np.arange(self.users), HISTORY + HISTORY // 2)
+        return self.takes(everybody).reshape(self.users, -1)
 
     def log(self, mix: Mix, events: int) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of as many events; they happen now, in order."""
         user_B = self.people(mix, events)
-        rows = zip(user_B.tolist(), self.likely_items(user_B).tolist(), strict=True)
+        rows = zip(user_B.tolist(), self.takes(user_B).tolist(), strict=True)
         for n, (user, item) in enumerate(rows):
             event = records.Event(
                 type="play",
@@ -87,16 +87,14 @@ class World:
             )
             yield self.user_ids[user].encode(), records.encode(event)
 
+    @cached_property
     def states(self) -> UserStates:
-        """Everybody's history, full, the latest item an hour old."""
-        U, ids_N = self.users, item_ids(self.item_names)
-        drawn_UH = np.stack([self.likely_items(np.arange(U)) for _ in range(2 * HISTORY)], axis=1)
-        states = no_states(U)
-        for u, drawn_H in enumerate(drawn_UH):
-            _, first = np.unique(drawn_H, return_index=True)
-            held = drawn_H[np.sort(first)][:HISTORY]
-            states.item_UH[u, : len(held)] = ids_N[held]
-            states.count_U[u] = len(held)
+        """Everybody's history, the latest item an hour old."""
+        states, ids_N = no_states(self.users), item_ids(self.item_names)
+        for u, past_T in enumerate(self.past_UT):
+            items, age = np.unique(past_T[::-1], return_index=True)
+            held = items[np.argsort(age)][:HISTORY]
+            states.item_UH[u, : len(held)], states.count_U[u] = ids_N[held], len(held)
         used_UH = np.arange(HISTORY) < states.count_U[:, None]
         states.action_UH[used_UH] = Action.play
         states.time_UH[:] = np.where(used_UH, self.now_s - 3_600 - 600 * np.arange(HISTORY), 0)
@@ -107,7 +105,7 @@ class World:
 
     def settle(self, store: UserStore, sources: Sequence[Source]) -> None:
         """Write everybody's state. `sources` are the input partitions, claimed here and left to the worker."""
-        states, nobody = self.states(), SeenUpdate(np.empty(0, np.int32), [])
+        nobody = SeenUpdate(np.empty(0, np.int32), [])
         marks = store.claim(sources)
         for at in range(0, self.users, 2_000):
             some = np.arange(at, min(at + 2_000, self.users))
@@ -115,7 +113,7 @@ class World:
             store.load(ids, sources)
             store.save(
                 ids,
-                states.take(some),
+                self.states.take(some),
                 changed_U=np.ones(len(some), np.bool_),
                 taste_UD=np.zeros((len(some), self.width), np.float32),
                 taste_version=0,
@@ -124,40 +122,26 @@ class World:
             )
 
     def snapshot(self, version: int = 1) -> Snapshot:
-        """Vectors, neighbours and a ranker that has learned a little, as one version."""
-        target_ND = self._vectors()
-        rows_NM, weights_NM = self._neighbours()
+        """What the learner makes of the past, with a ranker that has learned a little, as one version."""
+        pairs, takes = PairCounts(CountSettings(half_life=1e9, slots=256)), self.past_UT.shape[1]
+        pairs.update(np.arange(self.items, dtype=np.int32), np.full((self.items, HISTORY), -1, np.int32))
+        for at in range(1, takes):
+            held_UH = np.full((self.users, HISTORY), -1, np.int32)
+            held_UH[:, : min(at, HISTORY)] = self.past_UT[:, max(at - HISTORY, 0) : at][:, ::-1]
+            pairs.update(np.ascontiguousarray(self.past_UT[:, at]), held_UH)
+        factors, (rows_NM, weights_NM) = pairs.factors(self.width, seed=self.seed), pairs.neighbours(self.neighbours)
         return Snapshot(
             version=version,
             ids_N=item_ids(self.item_names),
             names=self.item_names,
-            source_ND=target_ND / np.maximum(np.linalg.norm(target_ND, axis=1, keepdims=True), 1e-6),
-            target_ND=target_ND,
+            source_ND=factors.source_ND,
+            target_ND=factors.target_ND,
             neighbours_NK=rows_NM,
             weights_NK=weights_NM,
-            counts_N=(self.popularity_N * 1e6).astype(np.float32),
+            counts_N=pairs.counts_N,
             ranker=_taught(self.seed).tensors(),
             created_ms=self.now_s * 1000,
         )
-
-    def _vectors(self) -> NDArray[np.float32]:
-        centre_CD = self._draw.normal(size=(self.cluster_N[-1] + 1, self.width))
-        vector_ND = centre_CD[self.cluster_N] + 0.7 * self._draw.normal(size=(self.items, self.width))
-        vector_ND /= np.linalg.norm(vector_ND, axis=1, keepdims=True)
-        norm_N = (self.popularity_N / self.popularity_N.max()) ** 0.4
-        return (vector_ND * norm_N[:, None]).astype(np.float32)
-
-    def _neighbours(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Neighbours of the same cluster, nearest first, with weights that fall along the list."""
-        M = min(self.neighbours, self._cluster - 1)
-        step_NM = 1 + self._draw.permuted(np.tile(np.arange(self._cluster - 1), (self.items, 1)), axis=1)[:, :M]
-        begin_N = self.cluster_N * self._cluster
-        row_NM = begin_N[:, None] + (np.arange(self.items)[:, None] - begin_N[:, None] + step_NM) % self._cluster
-        row_NM = np.where(row_NM < self.items, row_NM, -1)
-        row_NM = np.take_along_axis(row_NM, np.argsort(row_NM < 0, axis=1, kind="stable"), axis=1)
-        weight_NM = self._draw.exponential(size=row_NM.shape) / np.arange(1, M + 1)
-        weight_NM = -np.sort(-np.where(row_NM >= 0, weight_NM, 0), axis=1)
-        return row_NM.astype(np.int32), weight_NM.astype(np.float32)
 
 
 def _taught(seed: int) -> Trainer:

@@ -7,7 +7,7 @@ offsets they stand for are one file. What it reads again it drops by the marks i
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -34,9 +34,10 @@ SNAPSHOT = "snapshot"
 
 @dataclass(slots=True)
 class Teacher:
-    """Feeds a `Learner`, and tells the workers what it learned."""
+    """Feeds a `Learner`, and tells the workers what it learned. Without partitions it stands by and says nothing."""
 
     settings: Settings
+    leads: Callable[[], bool] = lambda: True
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -60,22 +61,23 @@ class Teacher:
         self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
 
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
-        """Go on where the counts end: from the last checkpoint at the start, from memory after a rebalance.
+        """Go on where the counts end: from memory, or from the last checkpoint where that is further.
 
         Raises:
             UnreadableCheckpoint: the newest checkpoint is damaged; the learner ends.
         """
-        if not self._restored:
-            self._restored = True
-            await self._thread.run(self._restore)
+        await self._thread.run(self._restore)
         return {source: self.offsets.get(source, 0) for source in committed}
 
     def _restore(self) -> None:
-        if checkpoint := self.folder.latest():
+        self._restored = True
+        checkpoint = self.folder.latest(beyond=self.learner.rows)
+        if checkpoint is not None:
+            self.learner = Learner(self.settings)
             self.learner.restore(checkpoint.arrays, checkpoint.text)
             self.offsets = dict(checkpoint.offsets)
             self._due_rows = self.learner.rows
-            log.info("went on from a checkpoint of %d rows", self.learner.rows)
+            log.info("goes on from a checkpoint of %d rows", self.learner.rows)
 
     async def __call__(self, unit: Unit) -> None:
         """Learn a unit of observations.
@@ -162,17 +164,20 @@ class Teacher:
         self.metrics.scored("next_item", loss=progress.loss, error=float("nan"), ratio=float("nan"))
 
     async def run_clock(self) -> None:
-        """Publish changed counters and write checkpoints on time, for as long as the learner lives."""
+        """Publish changed counters and write checkpoints on time, for as long as the learner lives; one at its end."""
         s = self.settings.learner
         checkpoint_s = time.monotonic()
         try:
             while True:
                 await asyncio.sleep(s.counters_every_s)
+                if not self.leads():
+                    continue
                 await self._publish_counters()
                 if time.monotonic() - checkpoint_s >= s.checkpoint_every_s:
                     checkpoint_s = time.monotonic()
                     await self.checkpoint()
         finally:
+            await self.checkpoint()
             await self.publisher.stop()
 
     async def _publish_counters(self) -> None:
@@ -207,6 +212,6 @@ class Teacher:
         if self.settings.learner.serve:
             await self._serve_snapshots()
         http = self.settings.http
-        ready = {"checkpoint": lambda: None if self._restored else "not assigned yet"}
+        ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, started=ready):
             await asyncio.Event().wait()

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Node:
     role: str
     folder: Path
     environment: Mapping[str, str]
+    program: Sequence[str] = ("-m", "streams")
     port: int = field(default_factory=free_port)
     child: Child | None = None
 
@@ -49,7 +50,7 @@ class Node:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
         }
-        self.child = Child([sys.executable, "-m", "streams", self.role], self.folder / f"{self.name}.log", env=env)
+        self.child = Child([sys.executable, *self.program, self.role], self.folder / f"{self.name}.log", env=env)
 
     @property
     def runs(self) -> bool:
@@ -122,10 +123,10 @@ class Cluster:
     async def create_topics(self) -> None:
         await topics.apply(self.settings)
 
-    def start(self, role: str, count: int = 1) -> list[Node]:
+    def start(self, role: str, count: int = 1, program: Sequence[str] = ("-m", "streams")) -> list[Node]:
         """Start some more nodes of a role, and do not wait for them."""
         before = sum(node.role == role for node in self.nodes)
-        new = [Node(f"{role}-{before + n}", role, self.folder, self.environment) for n in range(count)]
+        new = [Node(f"{role}-{before + n}", role, self.folder, self.environment, program) for n in range(count)]
         for node in new:
             node.start()
         self.nodes += new
@@ -179,9 +180,11 @@ class Cluster:
         )
         async with consumer:
             consumer.assign([TopicPartition(*source) for source in ends])
-            while any(await consumer.position(TopicPartition(*source)) < end for source, end in ends.items()):
+            while ends:
                 for tp, records in (await consumer.getmany(timeout_ms=500)).items():
                     found[Source(*tp)] += records
+                at = {source: await consumer.position(TopicPartition(*source)) for source in ends}
+                ends = {source: end for source, end in ends.items() if at[source] < end}
         return [record for source in sorted(found) for record in found[source]]
 
     async def committed(self, group: str, topic: str) -> dict[Source, int]:
@@ -209,7 +212,3 @@ class admin:  # noqa: N801 - reads as a function
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
-
-
-def sources(topic: str, partitions: Iterable[int]) -> list[Source]:
-    return [Source(topic, partition) for partition in partitions]

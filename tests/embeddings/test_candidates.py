@@ -31,9 +31,9 @@ def gathered(history_PH: Rows, **changes: Any) -> Retrieved:
     weight_PH = changes.pop("weight_PH", np.ones(history_PH.shape, np.float32))
     empty = np.full((len(history_PH), 0), -1, np.int32), np.zeros((len(history_PH), 0), np.float32)
     found, neighbours = changes.pop("found", empty), changes.pop("neighbours", lists())
-    return gather(
-        history_PH, weight_PH, found, neighbours, **({"trending_T": NONE, "fresh_F": NONE, "size": 20} | changes)
-    )
+    size_P = np.full(len(history_PH), changes.pop("size", 20), np.int32)
+    shared = {"trending_T": NONE, "fresh_F": NONE, "size_P": size_P}
+    return gather(history_PH, weight_PH, found, neighbours, **(shared | changes))
 
 
 def summed_plainly(
@@ -110,6 +110,19 @@ def test_a_position_does_not_see_its_neighbours_in_the_batch() -> None:
         alone = gathered(history_PH[p : p + 1])
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one[0], other[p])
+
+
+def test_what_is_wanted_for_one_position_changes_nothing_for_another() -> None:
+    random = np.random.default_rng(0)
+    history_PH = random.integers(-1, ITEMS, (2, HELD)).astype(np.int32)
+    found = rows(*range(30, 50))[None].repeat(2, 0), -np.sort(-random.random((2, 20))).astype(np.float32)
+    shared = {"trending_T": rows(50, 51, 52, 53), "fresh_F": rows(54)}
+    both = gathered(history_PH, found=found, size_P=rows(5, 18), trending_P=rows(1, 4), **shared)
+    alone = gathered(history_PH[:1], found=(found[0][:1], found[1][:1]), size_P=rows(5), trending_P=rows(1), **shared)
+    for one, other in zip(alone, both, strict=True):
+        np.testing.assert_array_equal(one[0], other[0, : one.shape[1]])
+    assert (both.row_PM[0, alone.row_PM.shape[1] :] == -1).all()
+    assert Proposed.trending in [Proposed(bits) & Proposed.trending for bits in both.source_PM[1].tolist()]
 
 
 def test_equal_scores_come_in_the_order_of_rows() -> None:

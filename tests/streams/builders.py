@@ -17,7 +17,6 @@ from embeddings.events import CONSENT_ALL, Source
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.memory import MemoryUserStore, Shelf
-from embeddings.store import Profiles
 from streams import observations, records
 from streams.answering import Answerer
 from streams.consent import Judge
@@ -154,8 +153,10 @@ class Service:
         self.swap()
 
     def swap(self) -> None:
-        """Build a snapshot and serve it."""
-        snapshot, self.learner.factors = self.learner.freeze().build(self.now_ms)
+        """Build a snapshot and serve it, with the learned ranker however little it has seen."""
+        frozen = self.learner.freeze()
+        frozen.ranker["learned"] = np.ones(1, np.uint8)
+        snapshot, self.learner.factors = frozen.build(self.now_ms)
         self.serving.swap(snapshot)
 
     def ask(self, *requests: Raw) -> list[records.Slate]:
@@ -164,10 +165,9 @@ class Service:
         assert not dead
         return [records.decode_slate(slate.value) for slate in slates]
 
-    def states(self, *users: str) -> list[list[object]]:
-        """All that is stored of people, comparable with `==`."""
-        profiles: Profiles = self.users.read(users)
-        return [[column[u].tolist() for column in (*profiles.states, *profiles.seen)] for u in range(len(users))]
+    def states(self, *users: str) -> list[bytes | None]:
+        """All that is stored of people, to the bit: states, then what was seen before."""
+        return [self.shelf.get((kind, user)) for kind in ("u", "s") for user in users]
 
 
 def told(answer: Answer) -> list[Observation]:

@@ -12,7 +12,7 @@ from embeddings.ids import NO_ITEM, item_id, murmur2
 from streams.consent import NOTHING, Judge
 from streams.deadletters import REROUTED, Code
 from streams.decode import Decoded, decode
-from streams.reading import Rules, depth, read, read_items
+from streams.reading import Rules, depth, read
 from streams.records import decode_item, decode_request
 from streams.settings import Consent, Settings
 
@@ -311,40 +311,3 @@ def test_rare_topics_are_read_record_by_record() -> None:
 def test_rules_come_from_the_settings() -> None:
     rules = Rules.of(Settings(consent=Consent(default="deny")), {"events": 8})
     assert (rules.judge.default, rules.max_bytes, rules.partitions) == (NOTHING, 262_144, {"events": 8})
-
-
-class Placed(NamedTuple):
-    value: bytes | None
-    key: bytes | None = b"m1"
-    offset: int = 0
-    headers: Sequence[tuple[str, bytes]] = ()
-    timestamp: int = NOW
-    topic: str = "catalog"
-    partition: int = 0
-
-
-def test_of_catalogue_records_the_last_of_an_item_counts() -> None:
-    records = [
-        Placed(b'{"item_id":"m1","title":"old"}'),
-        Placed(None, key=b"m2"),
-        Placed(b'{"title":"B","categories":["x"],"year":1999}', key=b"m2"),
-        Placed(b'{"item_id":"m3"}'),
-        Placed(None, key=b"m3"),
-        Placed(b"{", offset=7),
-        Placed(b'{"item_id":"m1","title":"new","available_from":1500,"available_until":2500}'),
-    ]
-    facts, removed, dead = read_items(records, RULES)
-    assert [(item.name, item.title, item.categories, item.year) for item in facts] == [
-        ("m1", "new", (), 0),
-        ("m2", "B", ("x",), 1999),
-    ]
-    assert (facts[0].available_from_s, facts[0].available_until_s, facts[0].added_s) == (2, 2, NOW // 1000)
-    assert removed == ["m3"]
-    assert [(letter.source, letter.offset, letter.code) for letter in dead] == [
-        (Source("catalog", 0), 7, Code.malformed)
-    ]
-
-
-def test_a_catalogue_record_without_any_id_is_dead_lettered() -> None:
-    _, _, dead = read_items([Placed(b"{}", key=None), Placed(None, key=b"")], RULES)
-    assert [letter.code for letter in dead] == [Code.missing_field] * 2

@@ -1,0 +1,178 @@
+"""`marquee bench ingest`: decode, fold and state in Redis through the Faust agent, beside two yardsticks in one run.
+
+*Stock* is what a Faust user writes first: an agent over single events that decodes JSON, loads the person's state,
+adds the event to it and saves it. *Ceiling* is what the same traffic costs with no service around it: aiokafka's
+`getmany`, msgspec, and per batch one MGET and one fenced MSETEX of the same keys, written back as they came.
+
+Marquee runs as `marquee worker`, slates on request only and observations off, so that what is measured is the state
+path. Each contender has a core to itself, servers share another, and all start on the same backlog.
+"""
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import faust
+import msgspec
+import redis.asyncio
+from aiokafka import AIOKafkaConsumer
+
+from embeddings.events import Source
+from embeddings.redis_line import RedisLine
+from embeddings.redis_store import _Keys as Keys
+from embeddings.redis_store import _msetex as msetex
+from embeddings.states import HISTORY
+from embeddings.store import MARK_TTL_S, PartitionMark
+from streams.app import user_store
+from streams.benching import Say, Site, publish, rate_of, sources
+from streams.configuration import load_settings
+from streams.records import decode_event
+from streams.settings import Settings
+from streams.synthetic import Mix, World
+
+BATCH = 512
+MIXES: tuple[Mix, ...] = ("zipf", "uniform")
+STOCK_SHARE = 20
+"""Stock gets one in so many of the events: it would take minutes otherwise."""
+_STOCK = "stock"
+
+
+def run_ingest(world: World, *, events: int = 400_000, say: Say = lambda text: None) -> dict[str, Any]:
+    """Measure all contenders on both mixes of users, one after the other.
+
+    Returns:
+        The figures of the mix where Marquee does worst against the ceiling, and those of both under `mixes`.
+
+    Raises:
+        StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
+    """
+    with Site() as site:
+        mixes = {mix: _measure(site, world, mix, events, say) for mix in MIXES}
+        worst = min(mixes.values(), key=lambda figures: figures["ratio_ceiling"])
+        keys = ("marquee_eps", "stock_eps", "ceiling_eps")
+        return {
+            **{key: worst[key] for key in keys},
+            "ratio_stock": min(figures["ratio_stock"] for figures in mixes.values()),
+            "ratio_ceiling": worst["ratio_ceiling"],
+            "mixes": mixes,
+            "events": events,
+            "users": world.users,
+            "batch": BATCH,
+            "broker": site.broker_name,
+        }
+
+
+def _measure(site: Site, world: World, mix: Mix, events: int, say: Say) -> dict[str, float]:
+    environment = site.environment(
+        f"bench-{mix}",
+        MARQUEE_SLATES__PER_EVENT="requests",
+        MARQUEE_OBSERVE__ENABLED="false",
+        MARQUEE_BATCHING__MAX_BATCH=str(BATCH),
+    )
+    settings = load_settings(environ=environment)
+    site.create_topics(settings)
+    asyncio.run(publish(site.broker.bootstrap, settings.topics.name("events"), world.log(mix, events)))
+    figures: dict[str, float] = {}
+    for name, total in (("ceiling", events), ("marquee", events), ("stock", events // STOCK_SHARE)):
+        module = ["streams", "worker"] if name == "marquee" else [__name__, name]
+        with _settled(site, world, settings) as done, site.child(f"{mix}-{name}", module, environment) as child:
+            wall, cpu = rate_of(child, done, total)
+        say(f"{mix}: {name} {wall:,.0f} events/s, {1e6 / cpu:.1f} µs of its core per event")
+        figures |= {f"{name}_eps": round(wall), f"{name}_cpu_us": round(1e6 / cpu, 2)}
+    figures["ratio_stock"] = round(figures["marquee_eps"] / figures["stock_eps"], 2)
+    figures["ratio_ceiling"] = round(figures["marquee_eps"] / figures["ceiling_eps"], 3)
+    return figures
+
+
+@contextmanager
+def _settled(site: Site, world: World, settings: Settings) -> Iterator[Callable[[], int]]:
+    """A Redis that holds everybody's state and nothing else; yields how to ask how many events are in it."""
+    here = sources(settings)
+    with closing(user_store(settings)) as store, redis.Redis.from_url(site.valkey.url) as plain:
+        plain.flushall()
+        world.settle(store, here)
+        yield lambda: sum(mark.offset + 1 for mark in store.marks(here).values()) + int(plain.get(_STOCK) or 0)
+
+
+# The yardsticks ---------------------------------------------------------------------------------------------------------
+
+
+def stock(settings: Settings) -> None:
+    """Run an ordinary Faust agent until it is stopped. Its states are msgpack: a dozen times faster than JSON."""
+    app = faust.App(
+        f"{settings.kafka.group_prefix}.stock",
+        broker=f"kafka://{settings.kafka.bootstrap}",
+        consumer_auto_offset_reset="earliest",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        cython_optimizations=True,
+        web_enabled=False,
+        datadir=Path(tempfile.mkdtemp(prefix="marquee-stock-")),
+    )
+    client = redis.asyncio.Redis.from_url(settings.redis.url)
+    prefix, ttl_s = f"{settings.redis.prefix}:stock:", settings.redis.state_ttl_s
+
+    @app.agent(app.topic(settings.topics.name("events"), value_serializer="json"))
+    async def agent(events: Any) -> None:
+        done = 0
+        async for event in events:
+            key = prefix + event["user_id"]
+            held = await client.get(key)
+            state = msgspec.msgpack.decode(held) if held else {"events": 0, "items": []}
+            item = event["item_id"]
+            latest = [item, event["type"], event["event_time"] // 1000]
+            state["items"] = [latest, *(entry for entry in state["items"] if entry[0] != item)][:HISTORY]
+            state["events"] += 1
+            await client.set(key, msgspec.msgpack.encode(state), ex=ttl_s)
+            done += 1
+            if done % 100 == 0:
+                await client.set(_STOCK, done)
+
+    faust.Worker(app, loglevel="WARNING", redirect_stdouts=False).execute_from_commandline()
+
+
+async def ceiling(settings: Settings) -> None:
+    """Fetch, decode, read and write back in batches until stopped: nothing is folded."""
+    here = sources(settings)
+    line, keys = RedisLine(settings.redis.url, timeout_s=10.0), Keys(settings.redis.prefix, settings.redis.buckets)
+    fences, ttl_s = keys.fences(here), settings.redis.state_ttl_s
+    consumer = AIOKafkaConsumer(
+        settings.topics.name("events"),
+        bootstrap_servers=settings.kafka.bootstrap,
+        group_id=f"{settings.kafka.group_prefix}.ceiling",
+        auto_offset_reset="earliest",
+        enable_auto_commit=True,
+        isolation_level="read_committed",
+        fetch_max_wait_ms=10,
+    )
+    await consumer.start()
+    while True:
+        fetched = await consumer.getmany(timeout_ms=100, max_records=BATCH)
+        users = list({decode_event(record.value).user_id: None for part in fetched.values() for record in part})
+        if not users:
+            continue
+        states, seen = keys.profiles(users)
+        marks = [PartitionMark(part[-1].offset).to_bytes() for part in fetched.values()]
+        mark_keys = keys.marks(Source(*tp) for tp in fetched)
+        get = ("MGET", *fences, *mark_keys, *states, *seen)
+        reply: Any = line.exchange(("UNWATCH",), ("WATCH", *fences), get)[2]
+        values = reply[len(fences) + len(mark_keys) :]
+        held = [(key, value) for key, value in zip(states + seen, values, strict=True) if value is not None]
+        line.exchange(
+            ("MULTI",),
+            msetex(mark_keys, marks, MARK_TTL_S),
+            msetex([key for key, _ in held], [value for _, value in held], ttl_s),
+            ("EXEC",),
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stock":
+        sys.argv[1:] = ["worker"]
+        stock(load_settings())
+    else:
+        asyncio.run(ceiling(load_settings()))

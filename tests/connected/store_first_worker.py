@@ -1,0 +1,23 @@
+"""The negative control of `test_exactly_once`: a worker that stores before it publishes, and takes its time between."""
+
+import asyncio
+from collections.abc import Sequence
+
+from streams.agents import EventsLane
+from streams.cli import main
+from streams.deadletters import DeadLetter
+from streams.ledger import Part, Unit
+from streams.pipeline import Answer
+
+
+async def store_first(self: EventsLane, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
+    answer = await self.thread.run(self.recommender.respond, parts, aside)
+    await self.thread.run(self.recommender.store, answer)
+    await asyncio.sleep(5)
+    await self.publisher.send_all(self._outgoing(answer))
+    return answer
+
+
+if __name__ == "__main__":
+    EventsLane._apply = store_first  # type: ignore[method-assign]
+    main()

@@ -1,0 +1,171 @@
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embeddings.errors import IdCollision
+from embeddings.ids import item_id, item_ids
+from embeddings.items import CATEGORIES, POPULARITY_HALF_LIVES, ItemCounts, ItemFacts, Items
+
+NOW = 1_750_000_000
+
+
+def a_fact(name: str, **facts: Any) -> ItemFacts:
+    return ItemFacts(name=name, added_s=NOW, **facts)
+
+
+def counts(events: float, **popularity: float) -> ItemCounts:
+    """Absolute counts of some items as of `events` events."""
+    N = len(popularity)
+    return ItemCounts(
+        item_N=item_ids(list(popularity)),
+        popularity_N3=np.array([[value] * 3 for value in popularity.values()], np.float32),
+        likes_N=np.full(N, 2, np.float32),
+        dislikes_N=np.full(N, 1, np.float32),
+        shown_N=np.zeros(N, np.float32),
+        clicked_N=np.zeros(N, np.float32),
+        last_taken_s_N=np.full(N, NOW),
+        first_seen_s_N=np.full(N, NOW - 9),
+        events=events,
+    )
+
+
+def named(items: Items, rows_R: Any) -> list[str]:
+    return [items.names[row] for row in rows_R.tolist()]
+
+
+def test_rows_are_given_once_and_kept_while_the_table_grows() -> None:
+    items = Items(capacity=8)
+    first = items.add([a_fact("a", title="A", year=1999), a_fact("b")])
+    items.ensure(item_ids([f"x{n}" for n in range(500)]))
+    assert items.ids.rows(item_ids(["a", "b"])).tolist() == first.tolist() == [0, 1]
+    assert len(items.columns.year_N) >= len(items) == 502
+    assert (items.columns.year_N[0], items.titles[0], items.titles[1]) == (1999, "A", "b")
+
+
+def test_a_second_name_for_an_id_is_refused_and_the_first_stays() -> None:
+    items = Items()
+    items.ensure(np.array([77], np.uint64), ["first"])
+    with pytest.raises(IdCollision, match="'first' and 'second'"):
+        items.ensure(np.array([78, 77], np.uint64), ["other", "second"])
+    assert items.names[:2] == ["first", "other"]
+
+
+def test_an_item_without_a_name_is_blocked_until_somebody_says_it() -> None:
+    items = Items()
+    (row,) = items.ensure(item_ids(["a"])).tolist()
+    assert items.blocked(NOW)[row]
+    items.learn_names({item_id("a"): "a"})
+    assert not items.blocked(NOW)[row]
+    items.learn_names({item_id("a"): "another"})
+    assert items.names[row] == "a"
+
+
+def test_availability_begins_and_ends_to_the_second() -> None:
+    items = Items()
+    (row,) = items.add([a_fact("a", available_from_s=NOW, available_until_s=NOW + 10)]).tolist()
+    assert [bool(items.blocked(NOW + s)[row]) for s in (-1, 0, 9, 10)] == [True, False, False, True]
+
+
+def test_a_removed_item_is_blocked_until_it_is_added_again() -> None:
+    items = Items()
+    items.add([a_fact("a")])
+    row = items.remove("a")
+    assert items.blocked(NOW)[row]
+    items.add([a_fact("a")])
+    assert not items.blocked(NOW)[row]
+    assert items.remove("never heard of") == 1
+
+
+def test_every_change_is_counted_so_that_readers_notice() -> None:
+    items = Items()
+    seen = [items.changes]
+    for change in (lambda: items.add([a_fact("a")]), lambda: items.remove("a")):
+        change()
+        seen.append(items.changes)
+    assert seen == sorted(set(seen))
+
+
+def test_facts_are_cut_to_what_a_column_holds() -> None:
+    items = Items()
+    (row,) = items.add([a_fact("a", categories=tuple("abcdefgh"), year=10**9)]).tolist()
+    assert items.columns.categories_NC[row].tolist() == list(range(CATEGORIES))
+    assert items.columns.year_N[row] == 32_767
+    items.add([a_fact("a", categories=("h", "b"), year=-5)])
+    assert items.columns.categories_NC[row].tolist() == [6, 1, -1, -1, -1, -1]
+    assert items.columns.year_N[row] == 0
+
+
+def test_an_item_is_new_once() -> None:
+    items = Items()
+    items.add([a_fact("a"), a_fact("b")])
+    items.add([a_fact("a")])
+    assert items.fresh == [0, 1]
+    items.add([a_fact(f"x{n}") for n in range(400)])
+    assert len(items.fresh) == 256
+    assert items.fresh[-1] == 401
+
+
+def test_counts_fade_by_the_events_that_passed_since() -> None:
+    items = Items()
+    items.add([a_fact("a"), a_fact("b")])
+    items.count(counts(1000, a=8.0, b=4.0))
+    items.count(counts(2000, b=4.0))
+    assert items.columns.popularity_N3[0].tolist() == pytest.approx(
+        [8 * 2 ** (-1000 / h) for h in POPULARITY_HALF_LIVES]
+    )
+    assert items.columns.popularity_N3[1].tolist() == [4.0] * 3
+    assert items.columns.likes_N[:2].tolist() == [2, 2]
+
+
+def test_counts_that_come_late_are_faded_to_now() -> None:
+    items = Items()
+    items.count(counts(2000, a=4.0))
+    items.count(counts(1000, b=8.0))
+    assert items.events == 2000
+    assert items.columns.popularity_N3[0, 0] == 4.0
+    assert items.columns.popularity_N3[1, 0] == pytest.approx(4.0)
+
+
+def test_counts_may_come_before_the_name() -> None:
+    items = Items()
+    items.count(counts(10, a=4.0))
+    assert len(items.popular(5, NOW)) == 0
+    items.add([a_fact("a")])
+    assert named(items, items.popular(5, NOW)) == ["a"]
+
+
+def test_the_most_taken_come_first_and_ties_by_id() -> None:
+    items = Items()
+    names = ["a", "b", "c", "d", "e", "gone"]
+    items.add([a_fact(name) for name in names])
+    items.count(counts(10, c=5.0, gone=9.0, a=2.0))
+    items.remove("gone")
+    rest = sorted(["b", "d", "e"], key=item_id)
+    assert named(items, items.popular(9, NOW)) == ["c", "a", *rest]
+    assert named(items, items.popular(2, NOW)) == ["c", "a"]
+    assert Items().popular(5, NOW).tolist() == []
+
+
+def test_names_are_learned_while_the_table_grows_in_another_thread() -> None:
+    items, stop = Items(capacity=8), threading.Event()
+    faults: list[Exception] = []
+
+    def learn() -> None:
+        n = 0
+        while not stop.is_set():
+            try:
+                items.learn_names({item_id(f"i{n % 3000}"): f"i{n % 3000}"})
+            except Exception as fault:
+                faults.append(fault)
+                return
+            n += 1
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    for n in range(3000):
+        items.ensure(item_ids([f"i{n}"]))
+    stop.set()
+    thread.join()
+    assert not faults
