@@ -59,6 +59,10 @@ class ItemCounters:
         self._changed.clear()
         return self.of(rows.astype(np.int32))
 
+    def tell_again(self, item_N: NDArray[np.uint64]) -> None:
+        """Have `changed` name these items once more: what it said last did not arrive."""
+        self._changed.append(self.ids.rows(item_N))
+
     def of(self, rows_R: NDArray[np.int32]) -> ItemCounts:
         """Absolute counts of R items, faded to now."""
         today_4 = np.exp2(self.origin_4 - self.events / _HALF_LIVES_4)

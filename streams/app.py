@@ -169,7 +169,7 @@ class Worker:
         A worker that took partitions before would offer what was removed long ago, in no learned order.
         """
         await self.control.caught_up.wait()
-        if self._swap is not None:
+        while self._swap is not None and not self._swap.done():
             await asyncio.wait([self._swap])
 
     async def run_pages(self) -> None:

@@ -7,7 +7,7 @@ chunks that fit a core's cache; a chunk is one search, one pass of each kernel a
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,8 +115,12 @@ class Scorer:
         return sources.taste(row_PH, weight_PH, model.source_ND, self.settings.learner.taste_decay)
 
     def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
-        """Retrieve, rank and choose for every position that is served or told; the item table is held meanwhile."""
+        """Retrieve for every position that is served or told, rank what is served; the item table is held meanwhile.
+
+        Positions are taken in the order of how far must be looked for them: a search looks as far for all of a chunk.
+        """
         wanted = np.flatnonzero(asked.serve_P | (asked.taken_P != 0))
+        wanted = wanted[np.argsort(asked.seen_P[wanted], kind="stable")]
         with self.items.lock:
             model = self.serving.current()
             chunks = [wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)]
@@ -126,12 +130,14 @@ class Scorer:
             with stage("rank"):
                 parts = [self._rank(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
                 stamps.ranked_ms = now_ms()
-        slates, examples, traces = zip(*parts, strict=True) if parts else ((), (), ())
+            examples = [self._examples(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
+        slates = [chosen for chosen, _ in parts if len(chosen.position_Q)]
+        examples = [told for told in examples if len(told.position_E)]
         return Scored(
             model=model,
             slates=_joined(Slates, slates) if slates else self._no_slates(self.settings.slates.size),
             examples=_joined(Examples, examples) if examples else self._no_examples(),
-            traces={at: traced for part in traces for at, traced in part.items()},
+            traces={at: traced for _, traces in parts for at, traced in traces.items()},
         )
 
     def _retrieve(self, asked: Asked, at: NDArray[np.intp], model: LiveModel) -> "_Found":
@@ -169,71 +175,65 @@ class Scorer:
 
     def _rank(
         self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel
-    ) -> tuple[Slates, Examples, dict[int, Traced]]:
+    ) -> tuple[Slates, dict[int, Traced]]:
+        """Choose the slates of the positions that are served."""
+        at, found = at[asked.serve_P[at]], found.of(asked.serve_P[at])
+        if not len(at):
+            return self._no_slates(self.settings.slates.size), {}
+        item_PK = _ids(self.items, found.row_PK).view(np.int64)
+        mask_PK = found.row_PK >= 0
+        x = self._features(asked, at, found, model)
+        weights = self._objectives()
+        outcomes = bool(weights["click"] or weights["complete"])
+        total_PK = objective(model.ranker.score(x.x_PKX, item_PK, mask_PK, outcomes=outcomes), weights)
+        chosen = compose(total_PK, x, found.source_PK, item_PK, mask_PK, int(asked.places_P.max()))
+        return _slates(at, found, x.x_PKX, chosen), _traces(asked, at, found, total_PK, x.x_PKX)
+
+    def _features(self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel) -> ranking.Features:
         h = asked.histories
-        taken_P = self.items.ids.rows(asked.taken_P[at])
-        match_PK = (found.row_PK == taken_P[:, None]) & (taken_P >= 0)[:, None]
-        extra_P = np.where(match_PK.any(1), -1, taken_P)
-        row_PK = np.concatenate([found.row_PK, extra_P[:, None].astype(np.int32)], axis=1)
-        source_PK = np.concatenate([found.source_PK, np.zeros((len(at), 1), np.uint8)], axis=1)
-        mask_PK = row_PK >= 0
-        mask_PK[:, -1] = False
-        item_PK = _ids(self.items, row_PK)
-        x = ranking.features(
+        return ranking.features(
             ranking.Histories(found.row_PH, h.action_PH[at], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]),
-            ranking.Candidates(row_PK, source_PK, ranking.dots(found.taste_PD, model.target_ND, row_PK)),
+            ranking.Candidates(
+                found.row_PK, found.source_PK, ranking.dots(found.taste_PD, model.target_ND, found.row_PK)
+            ),
             ranking.Neighbours(model.neighbours_NM, model.weights_NM),
             self.serving.item_columns(),
             like_rate=self.serving.like_rate,
             lists=max(self.settings.retrieval.neighbour_items, 1),
-        )
-        weights = self._objectives()
-        outcomes = bool(weights["click"] or weights["complete"])
-        scores = model.ranker.score(x.x_PKX, item_PK.view(np.int64), mask_PK, outcomes=outcomes)
-        total_PK = objective(scores, weights)
-        chosen = compose(total_PK, x, source_PK, item_PK.astype(np.int64), mask_PK, int(asked.places_P.max()))
-        served = np.flatnonzero(asked.serve_P[at])
-        told = np.flatnonzero(taken_P >= 0)
-        slot_E = np.where(match_PK[told].any(1), match_PK[told].argmax(1), match_PK.shape[1])
-        return (
-            _slates(at, served, row_PK, source_PK, x.x_PKX, found.row_PH, chosen),
-            self._examples(at, told, slot_E, item_PK, x.x_PKX, asked.seed),
-            _traces(asked, at, found, row_PK, source_PK, total_PK, x.x_PKX),
         )
 
     def _objectives(self) -> dict[str, float]:
         weights = self.settings.slates.objectives
         return {"next": weights.next_item, "click": weights.engage, "complete": weights.complete}
 
-    def _examples(
-        self,
-        at: NDArray[np.intp],
-        told: NDArray[np.intp],
-        slot_E: NDArray[np.intp],
-        item_PK: NDArray[np.uint64],
-        x_PKX: NDArray[np.float32],
-        seed: int,
-    ) -> Examples:
-        """The taken item and a uniform sample of the other candidates, with log inclusion probabilities."""
-        item_EK = item_PK[told]
-        others_EK = item_EK != 0
-        others_EK[:, -1] = False
-        others_EK[np.arange(len(told)), slot_E] = False
-        wanted = min(self.settings.observe.negatives, item_EK.shape[1] - 1)
-        random = np.random.default_rng((seed, int(at[0]) if len(at) else 0))
-        draw_EK = random.random(item_EK.shape, np.float32) + ~others_EK
-        sampled_ES = np.sort(np.argpartition(draw_EK, wanted - 1, axis=1)[:, :wanted], axis=1)
-        slot_ES = np.concatenate([slot_E[:, None], sampled_ES], axis=1)
-        row_E1 = np.arange(len(told))[:, None]
-        item_ES = item_EK[row_E1, slot_ES]
-        item_ES[:, 1:][~others_EK[row_E1, sampled_ES]] = 0
+    def _examples(self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel) -> Examples:
+        """The items taken, each with a uniform sample of the other candidates and log inclusion probabilities.
+
+        Features are computed for these alone: nothing here has to be ranked.
+        """
+        taken_P = self.items.ids.rows(asked.taken_P[at])
+        told_P = taken_P >= 0
+        at, found, row_E = at[told_P], found.of(told_P), taken_P[told_P]
+        if not len(at):
+            return self._no_examples()
+        match_EK = found.row_PK == row_E[:, None]
+        others_EK = (found.row_PK >= 0) & ~match_EK
+        wanted = min(self.settings.observe.negatives, others_EK.shape[1])
+        random = np.random.default_rng((asked.seed, int(at[0])))
+        draw_EK = random.random(others_EK.shape, np.float32) + ~others_EK
+        slot_ES = np.sort(np.argpartition(draw_EK, wanted - 1, axis=1)[:, :wanted], axis=1)
+        drawn_ES = np.take_along_axis(others_EK, slot_ES, 1)
+        sample = found.at(
+            np.c_[row_E, np.where(drawn_ES, np.take_along_axis(found.row_PK, slot_ES, 1), -1)].astype(np.int32),
+            np.c_[(found.source_PK * match_EK).max(1), np.take_along_axis(found.source_PK, slot_ES, 1) * drawn_ES],
+        )
         share_E = np.minimum(wanted / np.maximum(others_EK.sum(1), 1), 1.0)
-        log_q_ES = np.repeat(np.log(share_E)[:, None], slot_ES.shape[1], axis=1).astype(np.float16)
+        log_q_ES = np.repeat(np.log(share_E)[:, None], 1 + wanted, axis=1).astype(np.float16)
         log_q_ES[:, 0] = 0
         return Examples(
-            position_E=at[told],
-            item_ES=item_ES,
-            x_ESF=x_PKX[told[:, None], slot_ES].astype(np.float16),
+            position_E=at,
+            item_ES=_ids(self.items, sample.row_PK),
+            x_ESF=self._features(asked, at, sample, model).x_PKX.astype(np.float16),
             log_q_ES=log_q_ES,
         )
 
@@ -259,11 +259,26 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    """What was retrieved for P positions."""
+
     row_PH: NDArray[np.int32]
     taste_PD: NDArray[np.float32]
     row_PK: NDArray[np.int32]
     source_PK: NDArray[np.uint8]
     dropped_3P: NDArray[np.int64] | None
+
+    def of(self, some_P: NDArray[np.bool_]) -> "_Found":
+        """Some of the positions."""
+        if some_P.all():
+            return self
+        dropped_3P = None if self.dropped_3P is None else self.dropped_3P[:, some_P]
+        return _Found(
+            self.row_PH[some_P], self.taste_PD[some_P], self.row_PK[some_P], self.source_PK[some_P], dropped_3P
+        )
+
+    def at(self, row_PK: NDArray[np.int32], source_PK: NDArray[np.uint8]) -> "_Found":
+        """The same positions with other candidates."""
+        return replace(self, row_PK=row_PK, source_PK=source_PK)
 
 
 def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:
@@ -272,26 +287,16 @@ def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:
     return np.where(row_PK >= 0, ids_N[np.maximum(row_PK, 0)], 0) if len(ids_N) else np.zeros(row_PK.shape, np.uint64)
 
 
-def _slates(
-    at: NDArray[np.intp],
-    served: NDArray[np.intp],
-    row_PK: NDArray[np.int32],
-    source_PK: NDArray[np.uint8],
-    x_PKX: NDArray[np.float32],
-    row_PH: NDArray[np.int32],
-    chosen: SlateRows,
-) -> Slates:
-    index_QN = chosen.index_PN[served]
-    here_QN, row_Q1 = np.maximum(index_QN, 0), served[:, None]
-    because_QN = chosen.because_PN[served]
-    told_QN = (chosen.reason_PN[served] == Reason.similar_to_recent) & (because_QN >= 0)
+def _slates(at: NDArray[np.intp], found: _Found, x_PKX: NDArray[np.float32], chosen: SlateRows) -> Slates:
+    here_QN, row_Q1 = np.maximum(chosen.index_PN, 0), np.arange(len(at))[:, None]
+    told_QN = (chosen.reason_PN == Reason.similar_to_recent) & (chosen.because_PN >= 0)
     return Slates(
-        position_Q=at[served],
-        row_QN=np.where(index_QN >= 0, row_PK[row_Q1, here_QN], -1).astype(np.int32),
-        score_QN=chosen.score_PN[served],
-        source_QN=source_PK[row_Q1, here_QN],
-        reason_QN=chosen.reason_PN[served],
-        because_QN=np.where(told_QN, row_PH[row_Q1, np.maximum(because_QN, 0)], -1).astype(np.int32),
+        position_Q=at,
+        row_QN=np.where(chosen.index_PN >= 0, found.row_PK[row_Q1, here_QN], -1).astype(np.int32),
+        score_QN=chosen.score_PN,
+        source_QN=found.source_PK[row_Q1, here_QN],
+        reason_QN=chosen.reason_PN,
+        because_QN=np.where(told_QN, found.row_PH[row_Q1, np.maximum(chosen.because_PN, 0)], -1).astype(np.int32),
         x_QNF=x_PKX[row_Q1, here_QN].astype(np.float16),
     )
 
@@ -300,8 +305,6 @@ def _traces(
     asked: Asked,
     at: NDArray[np.intp],
     found: _Found,
-    row_PK: NDArray[np.int32],
-    source_PK: NDArray[np.uint8],
     score_PK: NDArray[np.float32],
     x_PKX: NDArray[np.float32],
 ) -> dict[int, Traced]:
@@ -312,8 +315,8 @@ def _traces(
             proposed=int(found.dropped_3P[0, p]),
             seen=int(found.dropped_3P[1, p]),
             blocked=int(found.dropped_3P[2, p]),
-            row_K=row_PK[p, :-1],
-            source_K=source_PK[p],
+            row_K=found.row_PK[p],
+            source_K=found.source_PK[p],
             score_K=score_PK[p],
             x_KF=x_PKX[p],
         )
@@ -321,5 +324,8 @@ def _traces(
     }
 
 
-def _joined(kind: type[Any], parts: tuple[Any, ...]) -> Any:
-    return kind(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in kind.__slots__})
+def _joined(kind: type[Any], parts: list[Any]) -> Any:
+    """The parts as one, in the order of positions, which is their first column."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in kind.__slots__}
+    order = np.argsort(columns[kind.__slots__[0]])
+    return kind(**{name: column[order] for name, column in columns.items()})

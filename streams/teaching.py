@@ -192,7 +192,8 @@ class Teacher:
         try:
             await self.publisher.send_all(records)
         except PublishFailed as error:
-            log.warning("counters were not published, the next ones will be: %s", error)
+            log.warning("counters were not published, they come with the next ones: %s", error)
+            await self._thread.run(self.learner.counters.tell_again, counts.item_N)
 
     async def checkpoint(self) -> None:
         """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
@@ -213,5 +214,5 @@ class Teacher:
             await self._serve_snapshots()
         http = self.settings.http
         ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
-        async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, started=ready):
+        async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
             await asyncio.Event().wait()

@@ -72,7 +72,8 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
-        return self._get("/readyz") is not None
+        """A worker with partitions; a learner that leads, or one that stands by for it."""
+        return self._get("/readyz" if self.role == "worker" else "/startupz") is not None
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels; NaN where there is none."""

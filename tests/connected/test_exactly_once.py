@@ -1,4 +1,4 @@
-"""Fifty thousand events, three workers and a learner that are killed all the time, and every effect exactly once.
+"""Fifty thousand events, three workers and two learners that are killed all the time, every effect exactly once.
 
 The run happens once; the tests look at what it left: states and marks in Valkey, the dead letters, the slates, and the
 learner's last checkpoint. What they must be is worked out from the published log by `tests.embeddings.oracle`.
@@ -50,7 +50,7 @@ EVENTS, PARTITIONS = 50_000, 8
 PUBLISHING_S, PAUSE_S, SESSION_S = 100.0, (3.5, 6.5), 3.0
 KILL, CAUGHT, TERMINATE, SUSPEND = "kill", "kill between publish and store", "terminate", "suspend"
 DEEDS = [(KILL, "worker")] * 5 + [(CAUGHT, "worker")] * 5 + [(KILL, "learner")] * 4
-DEEDS += [(TERMINATE, "worker"), (SUSPEND, "worker"), (TERMINATE, "learner")]
+DEEDS += [(deed, role) for deed in (TERMINATE, SUSPEND) for role in ("worker", "learner")]
 SETTINGS: dict[str, object] = {
     "topics__partitions": PARTITIONS,
     "kafka__session_timeout_s": SESSION_S,
@@ -98,7 +98,7 @@ async def ordeal(cluster: Cluster, client: "redis.Redis[bytes]") -> Aftermath:
     rng = random.Random(SEED)
     log = a_log(EVENTS, rng, int(time.time()))
     await cluster.create_topics()
-    nodes = [*cluster.start("worker", 3), *cluster.start("learner")]
+    nodes = [*cluster.start("worker", 3), *cluster.start("learner", 2)]
     await cluster.until(lambda: all(node.is_ready for node in nodes), 90, "all nodes are ready")
     began = time.monotonic()
     deeds, _ = await asyncio.gather(torment(cluster, client, rng), publish(cluster, log, PUBLISHING_S))
@@ -139,7 +139,7 @@ async def collect(cluster: Cluster, log: list[Sent], deeds: Counter[str], second
 
 
 async def stop(cluster: Cluster) -> None:
-    """SIGTERM the workers, then the learner once it has learned everything that was told."""
+    """SIGTERM the workers, then the learners once everything that was told was learned."""
     running = [node for node in cluster.nodes if node.runs]
     await cluster.until(lambda: all(node.is_ready for node in running), 60, "all nodes are back")
     workers = [node for node in running if node.role == "worker"]

@@ -95,7 +95,7 @@ def test_a_person_is_told_in_titles() -> None:
     assert who.user == LOG.user_R[-1]
     assert who.taken == len(mine)
     assert who.history[0] == f"{mine[-1].upper()} (?)"
-    assert who.slate[0].why == [f"similar to recent {sorted(LOG.items)[0].upper()} (?)", "popular"]
+    assert who.slate[0].why == f"similar to recent {sorted(LOG.items)[0].upper()} (?), popular"
 
 
 def test_before_the_first_slate_there_is_no_latency() -> None:

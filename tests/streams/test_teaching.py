@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ from aiokafka.errors import KafkaTimeoutError
 
 from embeddings import snapshots
 from embeddings.events import Source
-from streams import observations
 from streams.ledger import Part, Unit
 from streams.observations import UnreadableObservation
 from streams.publishing import Outgoing, PublishFailed
@@ -50,7 +49,7 @@ class Broker:
 def a_teacher(folder: Path, **learner: Any) -> Teacher:
     """Snapshots every 100 rows, counters and checkpoints as fast as they may come."""
     base = {"snapshot_dir": folder / "s", "checkpoint_dir": folder / "c", "refresh_min_s": 0, "counters_every_s": 0.1}
-    teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}))
+    teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}, http={"port": 0}))
     teacher.publisher = Broker()  # type: ignore[assignment]
     return teacher
 
@@ -65,11 +64,15 @@ def records() -> list[Told]:
     return [Told(offset, value) for offset, answer in enumerate(answers) for _, value in answer.told]
 
 
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+
+
 async def teach(teacher: Teacher, records: list[Told]) -> None:
     """What the transport does with a unit, and the build that may follow."""
     await teacher(Unit([Part(INPUT, records, records[-1].offset, -1)], len(records), INPUT.topic))
-    while teacher._building:
-        await asyncio.sleep(0.01)
+    await until(lambda: not teacher._building)
 
 
 def broker_of(teacher: Teacher) -> Broker:
@@ -133,6 +136,16 @@ async def test_counters_and_checkpoints_come_on_time_and_at_the_end(tmp_path: Pa
     await teach(teacher, records[2:3])
     await clock(teacher, 0.0)
     assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+async def test_counters_that_were_not_published_come_with_the_next(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:2])
+    broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
+    await clock(teacher, 0.35)
+    told = {decode_counter(value).item_id for value in broker_of(teacher).of("counters")}
+    assert told == set(teacher.learner.names.values())
 
 
 async def test_who_stands_by_says_nothing(tmp_path: Path, records: list[Told]) -> None:
@@ -205,8 +218,7 @@ async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path,
     pages = asyncio.create_task(teacher.run_pages())
     try:
         await teacher.positions({INPUT: -1})
-        while not teacher._port:
-            await asyncio.sleep(0.01)
+        await until(lambda: teacher._port > 0)
         await teach(teacher, records[:4])
         manifest = decode_model(broker_of(teacher).of("models")[0])
         assert manifest.uri.startswith(f"http://127.0.0.1:{teacher._port}/")

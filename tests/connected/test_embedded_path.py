@@ -1,0 +1,282 @@
+"""The whole path as `marquee up` starts it: embedded broker and Valkey, a worker and a learner as child processes.
+
+One installation for the file; every test takes people of its own, and the last one kills the worker.
+"""
+
+import asyncio
+import dataclasses
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from prometheus_client.parser import text_string_to_metric_families
+
+from embeddings.events import Fate, Source
+from streams.app import user_store
+from streams.demo import DemoRun, run_demo
+from streams.publishing import Outgoing, Publisher
+from streams.records import Slate, decode_slate, encode
+from streams.replay import event_records
+from streams.report import render
+from streams.stack import Stack
+from tests.streams.builders import a_table
+
+pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(240)]
+
+T = TypeVar("T")
+LOG = a_table(2_000, users=60, items=80)
+PARTITIONS = 4
+OVERRIDES = {
+    "MARQUEE_TOPICS__PARTITIONS": str(PARTITIONS),
+    "MARQUEE_SLATES__PER_EVENT": "all",
+    "MARQUEE_SLATES__SIZE": "10",
+    "MARQUEE_SLATES__DEADLINE_MS": "20000",
+    "MARQUEE_LEARNER__REFRESH_EVENTS": "300",
+    "MARQUEE_LEARNER__REFRESH_MIN_S": "0.2",
+    "MARQUEE_LEARNER__COUNTERS_EVERY_S": "0.2",
+    "MARQUEE_KAFKA__SESSION_TIMEOUT_S": "2",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclasses.dataclass
+class Installation:
+    """A stack through which a log went."""
+
+    stack: Stack
+    run: DemoRun
+    events: int = 0
+
+    def topic(self, name: Any) -> str:
+        return self.stack.settings.topics.name(name)
+
+    async def publish(self, *records: Outgoing) -> None:
+        self.events += sum(record.topic == self.topic("events") for record in records)
+        publisher = Publisher(self.stack.settings.kafka.client_options(), idempotent=False)
+        try:
+            await publisher.send_all(records)
+        finally:
+            await publisher.stop()
+
+    async def catalogue(self, name: str, item: dict[str, Any] | None) -> None:
+        value = None if item is None else encode(item)
+        await self.publish(Outgoing(self.topic("catalog"), name.encode(), value))
+
+    def event(self, user: str, item: str, kind: str = "play") -> Outgoing:
+        value = {"type": kind, "user_id": user, "item_id": item, "event_time": time.time_ns() // 1_000_000}
+        return Outgoing(self.topic("events"), user.encode(), encode(value))
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.http_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    @asynccontextmanager
+    async def slates(self) -> Any:
+        """A reader of the slates that are published from now on: call it until it has what you wait for."""
+        async with self.reader(self.topic("slates"), "latest") as consumer:
+            heard: list[Slate] = []
+
+            async def listen(until: Callable[[list[Slate]], bool], timeout_s: float = 30) -> list[Slate]:
+                give_up = time.monotonic() + timeout_s
+                while not until(heard):
+                    assert time.monotonic() < give_up, self.stack.children["worker"].tail(30)
+                    for records in (await consumer.getmany(timeout_ms=100)).values():
+                        heard.extend(decode_slate(record.value) for record in records)
+                return heard
+
+            yield listen
+
+    @asynccontextmanager
+    async def reader(self, topic: str, start: str) -> Any:
+        consumer = AIOKafkaConsumer(
+            topic, bootstrap_servers=self.stack.broker.bootstrap, auto_offset_reset=start, fetch_max_wait_ms=20
+        )
+        async with consumer:
+            await consumer.getmany(timeout_ms=300)  # positions are known from here on
+            yield consumer
+
+    def totals(self) -> list[int]:
+        """What became of every record of `events`, as it stands in Redis."""
+        store = user_store(self.stack.settings)
+        marks = store.marks([Source(self.topic("events"), p) for p in range(PARTITIONS)])
+        store.close()
+        return [sum(mark.totals[fate] for mark in marks.values()) for fate in Fate]
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The stack after catalogue and 2,000 events, every one of them answered."""
+    with Stack(OVERRIDES, folder=tmp_path_factory.mktemp("stack")) as stack:
+        stack.wait_until_ready()
+        run = asyncio.run(run_demo(stack, LOG, lambda _: None))
+        yield Installation(stack, run, len(LOG))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def test_every_event_is_answered_with_a_slate(installation: Installation, tmp_path: Path) -> None:
+    run = installation.run
+    assert run.slates == len(LOG)
+    assert run.quality.events > 500
+    assert run.quality.recall_10 > 0.1
+    last = run.last[LOG.user_R[-1]]
+    assert len(last.items) == 10
+    assert int(last.model_version) > 0, "the learner's snapshots arrive"
+    seen = {item for user, item in zip(LOG.user_R, LOG.item_R, strict=True) if user == last.user_id}
+    assert seen.isdisjoint(item.item_id for item in last.items)
+    stamps = [last.received_ms, last.decoded_ms, last.folded_ms, last.retrieved_ms, last.ranked_ms, last.published_ms]
+    assert stamps == sorted(stamps)
+    assert render(run, tmp_path).stat().st_size > 10_000
+
+
+def test_every_event_has_one_fate(installation: Installation) -> None:
+    totals = installation.totals()
+    assert sum(totals) == installation.events
+    assert totals[Fate.replayed] == 0
+
+
+def test_a_request_is_answered_once_with_its_id(installation: Installation) -> None:
+    async def ask() -> list[Slate]:
+        asked = encode({"request_id": "r-1", "user_id": LOG.user_R[-1], "n": 4, "surface": "player"})
+        async with installation.slates() as listen:
+            await installation.publish(Outgoing(installation.topic("requests"), LOG.user_R[-1].encode(), asked))
+            found: list[Slate] = await listen(lambda heard: any(s.request_id == "r-1" for s in heard))
+            return [slate for slate in found if slate.request_id == "r-1"]
+
+    (slate,) = run(ask())
+    assert (slate.trigger, slate.surface, len(slate.items), slate.degraded) == ("request", "player", 4, None)
+
+
+def test_the_latest_slate_is_served_over_http(installation: Installation) -> None:
+    user = LOG.user_R[-1]
+    status, body = installation.get(f"/v1/users/{user}/slate")
+    assert status == 200
+    assert decode_slate(body).user_id == user
+    assert installation.get("/v1/users/nobody/slate")[0] == 404
+
+
+def test_pages_tell_the_truth(installation: Installation) -> None:
+    for page in ("/livez", "/readyz", "/startupz"):
+        status, body = installation.get(page)
+        assert (status, json.loads(body)["ok"]) == (200, True), page
+    families = {f.name: f for f in text_string_to_metric_families(installation.get("/metrics")[1].decode())}
+    applied = [s.value for s in families["marquee_events"].samples if s.labels.get("fate") == "applied"]
+    assert applied[0] >= 0.9 * len(LOG)
+    assert families["marquee_index_items"].samples[0].value >= len(set(LOG.item_R))
+    stages = {s.labels["stage"] for s in families["marquee_stage_seconds"].samples if s.value > 0}
+    assert stages == {"decode", "fold", "retrieve", "rank", "compose", "publish"}
+    users = set(LOG.user_R)
+    assert not any(users & set(s.labels.values()) for family in families.values() for s in family.samples)
+
+
+def test_garbage_lands_in_the_dead_letter_topic_as_it_was(installation: Installation) -> None:
+    garbage = [b"{", b"\xff\xfe", b'{"type":"play","event_time":1}', b"[" * 50]
+
+    async def spoil() -> list[tuple[bytes, dict[str, bytes]]]:
+        topic = installation.topic("events")
+        keys = [b"vandal"] * 2 + [b""] + [b"vandal"]
+        headers = [("traceparent", b"00-1-2-3")]
+        async with installation.slates() as listen:
+            await installation.publish(
+                *(Outgoing(topic, key, value, headers) for key, value in zip(keys, garbage, strict=True)),
+                installation.event("neighbour", "i001"),
+            )
+            await listen(lambda heard: any(s.user_id == "neighbour" for s in heard))
+        async with installation.reader(f"{topic}.dlq", "earliest") as consumer:
+            letters: list[Any] = []
+            give_up = time.monotonic() + 20
+            while len(letters) < 4 and time.monotonic() < give_up:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    letters += records
+            return [(letter.value, dict(letter.headers)) for letter in letters]
+
+    letters = run(spoil())
+    assert sorted(value for value, _ in letters) == sorted(garbage)
+    codes = {value: headers["marquee.code"] for value, headers in letters}
+    assert [codes[value] for value in garbage] == [b"malformed", b"malformed", b"missing_field", b"too_deep"]
+    assert all(headers["traceparent"] == b"00-1-2-3" for _, headers in letters)
+    assert installation.totals()[Fate.dead_lettered] == 4
+
+
+def test_an_item_can_be_offered_a_second_after_it_came_and_never_after_it_went(installation: Installation) -> None:
+    async def offered(user: str, items: Sequence[str]) -> list[Slate]:
+        async with installation.slates() as listen:
+            await installation.publish(*(installation.event(user, item) for item in items))
+            heard = await listen(lambda heard: sum(s.user_id == user for s in heard) >= len(items))
+        return [slate for slate in heard if slate.user_id == user]
+
+    favourite = run(offered("fan", ["i000"]))[-1].items[0].item_id
+
+    async def remove() -> None:
+        await installation.catalogue(favourite, None)
+        await asyncio.sleep(1)
+
+    run(remove())
+    after = run(offered("other", ["i000"])) + run(offered("fan", ["i001"]))
+    assert all(favourite not in {item.item_id for item in slate.items} for slate in after)
+    status, body = installation.get("/v1/users/fan/slate")
+    assert status == 200
+    assert favourite not in {item.item_id for item in decode_slate(body).items}
+
+    async def bring_back() -> None:
+        await installation.catalogue(favourite, {"title": "back"})
+        await asyncio.sleep(1)
+
+    run(bring_back())
+    assert favourite in {item.item_id for item in run(offered("third", ["i000"]))[-1].items}
+
+
+def test_a_worker_killed_under_load_loses_nothing_and_counts_nothing_twice(installation: Installation) -> None:
+    stack, before = installation.stack, installation.totals()
+    more = dataclasses.replace(
+        a_table(1_000, users=40, items=80, seed=5), name="second", user_R=[f"k{n % 40}" for n in range(1_000)]
+    )
+    records = [Outgoing(installation.topic("events"), *record) for record in event_records(more)]
+
+    async def killing() -> list[Slate]:
+        async with installation.slates() as listen:
+            await installation.publish(*records[:300])
+            stack.children["worker"].kill()
+            await installation.publish(*records[300:600])
+            stack._spawn("worker", stack.http_port)
+            await installation.publish(*records[600:])
+
+            def last_of_each(heard: list[Slate]) -> bool:
+                return len({(s.partition, s.offset) for s in heard if s.user_id.startswith("k")}) >= 700
+
+            heard: list[Slate] = await listen(last_of_each, 60)
+            give_up = time.monotonic() + 60
+            while sum(installation.totals()) < installation.events:
+                assert time.monotonic() < give_up, stack.children["worker"].tail(30)
+                await asyncio.sleep(0.2)
+            return await listen(lambda heard: True)
+
+    slates = run(killing())
+    totals = installation.totals()
+    assert sum(totals) == installation.events, "nothing lost, nothing twice"
+    assert totals[Fate.applied] - before[Fate.applied] == 1_000
+    by_id = {slate.slate_id for slate in slates if slate.user_id.startswith("k")}
+    places = {(slate.partition, slate.offset) for slate in slates if slate.user_id.startswith("k")}
+    assert len(by_id) == len(places), "a repeated answer carries the same id"
+    store = user_store(stack.settings)
+    counted = store.read(sorted(set(more.user_R))).states.events_U
+    store.close()
+    assert counted.sum() == 1_000
+
+
+def test_log_lines_name_nobody(installation: Installation) -> None:
+    for child in installation.stack.children.values():
+        text = child.log.read_text()
+        assert not [line for line in text.splitlines() if "vandal" in line or "neighbour" in line or '"fan"' in line]

@@ -1,0 +1,36 @@
+"""Every example runs, and says what it promises."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_event_is_answered_with_unseen_items() -> None:
+    titles = example("e01_one_event").main()
+    assert titles and not {"Film 1", "Film 2", "Film 3"} & set(titles)
+
+
+@pytest.mark.embedded
+def test_an_event_published_and_a_request_asked_are_answered() -> None:
+    from streams.stack import Stack
+
+    with Stack() as stack:
+        stack.wait_until_ready()
+        slate = asyncio.run(asyncio.wait_for(example("e02_publish_and_read").main(stack.broker.bootstrap), 30))
+        assert slate["user_id"] == "ann"
+        assert "m1" not in {item["item_id"] for item in slate["items"]}
+        answer = asyncio.run(asyncio.wait_for(example("e03_ask").main(stack.broker.bootstrap), 30))
+        assert {item["item_id"] for item in answer["items"]} == {"m3"}
