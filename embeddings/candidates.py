@@ -9,6 +9,7 @@ item: 1 for what the person wanted, 0 for what says nothing about taste (skipped
 counts `decay^(k-1)`. Rows beyond the snapshot's are passed over.
 """
 
+import threading
 from enum import IntFlag
 from typing import NamedTuple
 
@@ -98,7 +99,8 @@ def gather(
     if trending_P is None:
         trending_P = np.full(len(history_PH), len(trending_T), np.int32)
     shared = trending_T, fresh_F, size_P, trending_P
-    _gather(history_PH, weight_PH, *found, *neighbours, *shared, latest, decay, vector_share, out)
+    place_N = _places(1 + max(int(rows.max(initial=0)) for rows in (found[0], trending_T, fresh_F, neighbours[0])))
+    _gather(history_PH, weight_PH, *found, *neighbours, *shared, latest, decay, vector_share, place_N, out)
     return out
 
 
@@ -140,39 +142,42 @@ def _products(taste_PD: Floats, target_ND: Floats, row_PM: Rows, out_PM: Floats)
 
 
 class _Table(NamedTuple):
-    """A hash table of one position's candidates, S slots, of which `used_U` lists those in use. Never full.
+    """One position's candidates, as far as `used` counts; every array is as it was when the position is done.
 
-    `bits_S` is the memory of `score_S` as integers, which order as the scores do while none is negative.
+    `place_N` says of any row where among them it is, -1 for none. A hash table takes less room and twice the time: the
+    processor cannot guess where a probe ends. `bits_U` is the memory of `score_U` as whole numbers, which order as the
+    scores do while none is negative.
     """
 
-    row_S: Rows
-    score_S: Floats
-    bits_S: Rows
-    source_S: NDArray[np.uint8]
-    used_U: Rows
+    place_N: Rows
+    row_U: Rows
+    score_U: Floats
+    bits_U: Rows
+    source_U: NDArray[np.uint8]
 
 
-@kernel
-def _slot(row_S: Rows, row: int) -> int:
-    """Where a row lies, or where it would."""
-    mask = len(row_S) - 1
-    at = ((row * 2654435769) >> 8) & mask
-    while row_S[at] >= 0 and row_S[at] != row:
-        at = (at + 1) & mask
-    return at
+_scratch = threading.local()
+
+
+def _places(rows: int) -> Rows:
+    """This thread's `place_N`, all -1, for at least as many rows."""
+    place_N: Rows | None = getattr(_scratch, "place_N", None)
+    if place_N is None or len(place_N) < rows:
+        place_N = _scratch.place_N = np.full(2 * rows, -1, np.int32)
+    return place_N
 
 
 @kernel
 def _offer(table: _Table, used: int, row: int, score: float, bit: int) -> int:
-    """Add a source's score and bit to a row; return how many slots are in use."""
-    at = _slot(table.row_S, row)
-    if table.row_S[at] < 0:
-        table.row_S[at], table.score_S[at], table.source_S[at] = row, 0.0, 0
-        table.used_U[used] = at
-        used += 1
-    table.score_S[at] += np.float32(score)
-    table.source_S[at] |= np.uint8(bit)
-    return used
+    """Add a source's score and bit to a row; return how many are in use. Without a branch on whether it is new."""
+    at = table.place_N[row]
+    new = at < 0
+    at = np.int32(used) if new else at
+    table.place_N[row] = at
+    table.row_U[at] = row
+    table.score_U[at] += np.float32(score)
+    table.source_U[at] |= np.uint8(bit)
+    return used + int(new)
 
 
 @kernel
@@ -240,21 +245,14 @@ def _gather(
     latest: int,
     decay: float,
     vector_share: float,
+    place_N: Rows,
     out: Retrieved,
 ) -> None:
     most = min(latest, history_PH.shape[1]) * neighbours_NK.shape[1] + found_PV.shape[1]
     most += len(trending_T) + len(fresh_F)
-    slots = 1024
-    while slots < 2 * most:
-        slots *= 2
-    score_S = np.empty(slots, np.float32)
-    table = _Table(
-        np.full(slots, -1, np.int32),
-        score_S,
-        score_S.view(np.int32),
-        np.empty(slots, np.uint8),
-        np.empty(most, np.int32),
-    )
+    score_U = np.zeros(most + 1, np.float32)
+    row_U, source_U = np.zeros(most + 1, np.int32), np.zeros(most + 1, np.uint8)
+    table = _Table(place_N, row_U, score_U, score_U.view(np.int32), source_U)
     key_U = np.empty(most, np.int64)
     for p in range(len(history_PH)):
         used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
@@ -264,7 +262,9 @@ def _gather(
         used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
         _best(table, used, key_U, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
         for u in range(used):
-            table.row_S[table.used_U[u]] = -1
+            place_N[row_U[u]] = -1
+        score_U[:used] = 0
+        source_U[:used] = 0
 
 
 @kernel
@@ -279,26 +279,26 @@ def _best(
 ) -> None:
     """Write the best `size` rows of a table in order, then the shared ones among the others."""
     for u in range(used):
-        key_U[u] = _key(table, table.used_U[u])
+        key_U[u] = _key(table, u)
     held = min(size, used)
     _select(key_U, used, held)
     order_K = np.sort(key_U[:held])
     for m in range(held):
-        at = _slot(table.row_S, 0x7FFFFFFF - (order_K[held - 1 - m] & 0x7FFFFFFF))
-        row_M[m], source_M[m], score_M[m] = table.row_S[at], table.source_S[at], table.score_S[at]
+        row = 0x7FFFFFFF - (order_K[held - 1 - m] & 0x7FFFFFFF)
+        at = table.place_N[row]
+        row_M[m], source_M[m], score_M[m] = row, table.source_U[at], table.score_U[at]
     if held == used:
         return
     for u in range(used):
-        at = table.used_U[u]
-        if table.source_S[at] & _SHARED and (held == 0 or size == 0 or _key(table, at) < order_K[0]):
-            row_M[held], source_M[held], score_M[held] = table.row_S[at], table.source_S[at], table.score_S[at]
+        if table.source_U[u] & _SHARED and (held == 0 or size == 0 or _key(table, u) < order_K[0]):
+            row_M[held], source_M[held], score_M[held] = table.row_U[u], table.source_U[u], table.score_U[u]
             held += 1
 
 
 @kernel
-def _key(table: _Table, at: int) -> int:
+def _key(table: _Table, u: int) -> int:
     """A number that orders by score, then by lower row; scores are not negative."""
-    return (int(table.bits_S[at]) << 32) | (0x7FFFFFFF - int(table.row_S[at]))
+    return (int(table.bits_U[u]) << 32) | (0x7FFFFFFF - int(table.row_U[u]))
 
 
 @kernel

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ranking.errors import WeightsRefused
 from ranking.features import Feature
+from ranking.frozen import FrozenTower
 from ranking.model import OUTCOMES, RankingModel, Shape
 
-#: Positions per tensor call: 16 x 200 rows of intermediate results stay in a core's second-level cache.
-CHUNK = 16
-
+Floats = NDArray[np.float32]
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
@@ -40,8 +39,8 @@ class Ranker:
     def __init__(self, model: RankingModel, *, version: int, learned: bool, platt_O2: NDArray[np.float64]) -> None:
         self.version = version
         self.learned = learned
-        self._model = model.eval().requires_grad_(False)
-        self._platt_O2 = torch.tensor(platt_O2, dtype=torch.float32)
+        self._next, self._outcome = FrozenTower(model, model.next), FrozenTower(model, model.outcome)
+        self._platt_O2 = platt_O2.astype(np.float32)
 
     @classmethod
     def untaught(cls) -> Self:
@@ -63,7 +62,7 @@ class Ranker:
 
     def score(
         self,
-        x_PKX: NDArray[np.float32],
+        x_PKX: Floats,
         item_PK: NDArray[np.int64],
         mask_PK: NDArray[np.bool_],
         *,
@@ -71,37 +70,35 @@ class Ranker:
     ) -> Scores:
         """Score K candidates of P positions, each position by itself (to 1e-5, whatever else is in the call).
 
-        One thread is enough: call `torch.set_num_threads(1)` at the start of a process that ranks.
-
         Args:
             x_PKX: columns of `ranking.features`.
             item_PK: item ids; they only pick what was learned of the item.
             mask_PK: where there is a candidate.
             outcomes: False leaves clicks and completions at 0 for half the time, where no objective uses them.
         """
-        out_3PK = np.zeros((3, *mask_PK.shape), np.float32)
-        with torch.inference_mode():
-            for at in range(0, len(mask_PK), CHUNK):
-                part = slice(at, at + CHUNK)
-                x_pKX, item_pK = torch.from_numpy(x_PKX[part]), torch.from_numpy(item_PK[part])
-                mask_pK = torch.from_numpy(mask_PK[part])
-                z_pKF = self._model.normalised(x_pKX)
-                out_3PK[0, part] = self._next(x_pKX, z_pKF, item_pK, mask_pK).numpy()
-                if outcomes:
-                    out_3PK[1:, part] = self._outcomes(x_pKX, z_pKF, item_pK, mask_pK).numpy()
-        return Scores(out_3PK[0], out_3PK[1], out_3PK[2])
-
-    def _next(self, x_PKX: Tensor, z_PKF: Tensor, item_PK: Tensor, mask_PK: Tensor) -> Tensor:
         if self.learned:
-            logit_PK = self._model.next_logits(x_PKX, z_PKF, item_PK, mask_PK.to(torch.float32))
+            logit_PK = self._next.logits(x_PKX, item_PK, mask_PK)[..., 0]
         else:
-            logit_PK = retrieval_logits(x_PKX)
-        return logit_PK.masked_fill(~mask_PK, -1e30).softmax(1).mul_(mask_PK)
+            logit_PK = retrieval_logits(torch.from_numpy(x_PKX)).numpy()
+        none_PK = np.zeros(mask_PK.shape, np.float32)
+        click_PK, complete_PK = self._outcomes(x_PKX, item_PK, mask_PK) if outcomes else (none_PK, none_PK)
+        return Scores(_softmax(logit_PK, mask_PK), click_PK, complete_PK)
 
-    def _outcomes(self, x_PKX: Tensor, z_PKF: Tensor, item_PK: Tensor, mask_PK: Tensor) -> Tensor:
-        logit_PKO = self._model.outcome_logits(x_PKX, z_PKF, item_PK)
-        p_PKO = torch.addcmul(self._platt_O2[:, 1], logit_PKO, self._platt_O2[:, 0]).sigmoid_()
-        return p_PKO.mul_(mask_PK[..., None]).movedim(2, 0)
+    def _outcomes(self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        logit_PKO = self._outcome.logits(x_PKX, item_PK, mask_PK)
+        rate_PK = np.exp(x_PKX[..., Feature.click_rate]).clip(1e-4, 0.99)
+        logit_PKO[..., 0] += np.log(rate_PK / (1 - rate_PK))
+        platt_PKO = (logit_PKO * self._platt_O2[:, 0] + self._platt_O2[:, 1]).clip(-60, 60)
+        p_PKO = mask_PK[..., None] / (1 + np.exp(-platt_PKO))
+        return p_PKO[..., 0], p_PKO[..., 1]
+
+
+def _softmax(logit_PK: Floats, mask_PK: NDArray[np.bool_]) -> Floats:
+    """Probabilities that sum to 1 over the candidates there are; 0 where there is none. Shape (P, K)."""
+    logit_PK = np.where(mask_PK, logit_PK, np.float32(-1e30))
+    odds_PK = np.exp(logit_PK - logit_PK.max(1, keepdims=True, initial=-1e30)) * mask_PK
+    p_PK: Floats = odds_PK / np.maximum(odds_PK.sum(1, keepdims=True), np.float32(1e-30))
+    return p_PK
 
 
 def retrieval_logits(x_PKX: Tensor) -> Tensor:

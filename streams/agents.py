@@ -103,22 +103,25 @@ class EventsLane:
             answer = await self.thread.run(self.recommender.respond, parts, aside)
             self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
             with self.metrics.stage("publish"):
-                await self.publisher.send_all(self._outgoing(answer), still_waiting=unit.retrying)
+                await self.publisher.send_all(self._outgoing(answer, parts), still_waiting=unit.retrying)
             await self.thread.run(self.recommender.store, answer)
             return answer
         except StoreRewound as why:
             self.metrics.redis_error("fenced")
             raise Fenced(str(why)) from why
 
-    def _outgoing(self, answer: Answer) -> list[Outgoing]:
-        topics = self.settings.topics
+    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> list[Outgoing]:
+        """What is put aside leaves once: not again where the batch was stored or committed before."""
+        topics, marks = self.settings.topics, answer.loaded.marks
         observations = topics.name("observations")
+        done = {part.source: max(part.committed - 1, marks[part.source].offset) for part in parts}
+        dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
         return [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
             *(Outgoing(observations, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told),
-            *dead_letters(answer.decoded.dead, topics.dead_letters("events")),
-            *(foreign.outgoing for foreign in answer.decoded.misrouted),
+            *dead_letters(dead, topics.dead_letters("events")),
+            *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
 
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:

@@ -7,6 +7,7 @@ done, 1 failed, 2 wrong use or settings, 130 stopped by Ctrl-C. Heavy modules ar
 import asyncio
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from streams.baselines import Quality
     from streams.topics import Plan
 
+
+class Format(StrEnum):
+    """Of an event log; `streams.datasets.read_log` says what each holds."""
+
+    movielens = "movielens"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
 app = typer.Typer(name="marquee", no_args_is_help=True, add_completion=False, help="Events in, slates out.")
 topics_app = typer.Typer(no_args_is_help=True, help="Which topics there are, and creating them.")
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
@@ -33,29 +43,36 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
 
 
+#: What typer raises for a wrong command line: the root of its own, vendored click's errors.
+_WrongUse: type[Any] = typer.BadParameter.__mro__[2]
+
+#: What typer returns after Ctrl-C.
+_INTERRUPTED = 130
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit; expected errors are one line on standard error, without a traceback."""
-    import click
-
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(args=arguments, standalone_mode=False, prog_name="marquee")
-    except _usage_errors() as error:
-        error.show(sys.stderr)
-        raise SystemExit(2) from None
-    except (typer.Abort, KeyboardInterrupt, click.exceptions.Abort):
-        err.print("stopped")
-        raise SystemExit(130) from None
+        code = app(args=arguments or ["--help"], standalone_mode=False, prog_name="marquee")
+    except _WrongUse as error:
+        raise SystemExit(_say_wrong_use(error)) from None
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
     except Exception as error:
         raise SystemExit(_exit_code(error)) from None
+    if code == _INTERRUPTED:
+        err.print("stopped")
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _usage_errors() -> tuple[type[Any], ...]:
-    """Typer carries its own copy of click; a wrong option raises that one's errors."""
-    import click
-
-    bundled = getattr(typer, "_click", None)
-    return (click.ClickException, bundled.exceptions.ClickException) if bundled else (click.ClickException,)
+def _say_wrong_use(error: Any) -> int:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "marquee"
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
+        error.show(sys.stdout)
+    else:
+        complain("wrong use", f"{error.format_message()} (see {command} --help)")
+    return 2
 
 
 def _exit_code(error: Exception) -> int:
@@ -76,13 +93,17 @@ def _expected() -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError
 
     from deploy.processes import StartFailed
+    from embeddings.errors import EmbeddingsError
+    from ranking.errors import RankingError
     from streams.checkpoints import UnreadableCheckpoint
     from streams.datasets import UnreadableLog
+    from streams.deadletterbox import TooScattered
     from streams.publishing import PublishFailed
     from streams.topics import TopicsRefused, TopicsUnfit
 
-    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TopicsRefused, TopicsUnfit)
-    return (*ours, TimeoutError, OSError, KafkaError, RedisError)
+    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
+    theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)
+    return (*ours, *theirs, TimeoutError, OSError, KafkaError, RedisError)
 
 
 def _version(wanted: bool) -> None:
@@ -123,7 +144,7 @@ def learner(config: Config = None) -> None:
 @app.command()
 def evaluate(
     dataset: Annotated[str, typer.Argument(help="ml-100k, or a path with --format.")] = "ml-100k",
-    form: Annotated[str | None, typer.Option("--format", help="movielens, csv or jsonl: the format of a file.")] = None,
+    form: Annotated[Format | None, typer.Option("--format", help="The format of a file.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Yardstick beside it; may be repeated.")] = None,
     events: Annotated[int | None, typer.Option(help="Only the first so many events.", min=10)] = None,
     batch: Annotated[int, typer.Option(help="Events per batch; ranked before any of them is learned.", min=1)] = 64,
@@ -132,16 +153,16 @@ def evaluate(
 ) -> None:
     """Replay a log through the service's own code, in process: every event is ranked before it is learned."""
     began, settings = time.monotonic(), load(config)
+    if form is None and dataset != "ml-100k":
+        raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
+    if form is not None and not Path(dataset).is_file():
+        raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
     from streams.baselines import BASELINES, measure
     from streams.datasets import ml_100k, read_log
     from streams.evaluation import run_evaluation
 
-    if unknown := set(baseline or ()) - set(BASELINES):
-        raise typer.BadParameter(
-            f"{', '.join(sorted(unknown))} is none of {', '.join(BASELINES)}", param_hint="baseline"
-        )
-    if form is None and dataset != "ml-100k":
-        raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
+    if unknown := ", ".join(sorted(set(baseline or ()) - set(BASELINES))):
+        raise typer.BadParameter(f"{unknown} is none of {', '.join(BASELINES)}", param_hint="baseline")
     log = ml_100k() if form is None else read_log(Path(dataset), form)
     log = log.head(events) if events else log
     ours = run_evaluation(log, settings, batch=batch, say=err.print)
@@ -171,7 +192,7 @@ def _print_quality(name: str, qualities: "dict[str, Quality]") -> None:
 @app.command()
 def replay(
     path: Annotated[Path, typer.Argument(help="The log.", exists=True, dir_okay=False)],
-    form: Annotated[str, typer.Option("--format", help="movielens, csv or jsonl.")] = "jsonl",
+    form: Annotated[Format, typer.Option("--format")] = Format.jsonl,
     rate: Annotated[float, typer.Option(help="Events per second; 0 is as fast as the broker takes them.", min=0)] = 0,
     shift: Annotated[bool, typer.Option(help="Shift event times so that the last one is now.")] = True,
     config: Config = None,

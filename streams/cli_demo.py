@@ -5,8 +5,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -19,6 +17,7 @@ from streams.console import Failed, Json, err, finish, out
 if TYPE_CHECKING:
     from streams.demo import DemoRun
 
+_STARTING = "starting a broker, Valkey, a learner and a worker"
 _SPEAK_EVERY_S = 10.0
 _SHOWN_HISTORY, _SHOWN_SLATE = 5, 8
 
@@ -32,15 +31,15 @@ def demo(
     """Run the main job on MovieLens 100K: embedded servers, a worker, a learner, every event answered with a slate."""
     began = time.monotonic()
     _end_on_sigterm()
-    with err.status("loading") if err.is_terminal else _silence():
-        from streams.datasets import ml_100k
-        from streams.demo import run_demo
-        from streams.report import render
-        from streams.stack import Stack
+    from streams.datasets import ml_100k
+    from streams.demo import run_demo
+    from streams.report import render
+    from streams.stack import Stack
 
-        log = ml_100k()
+    log = ml_100k()
     log = log.head(events) if events else log
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")
+    err.print(_STARTING)
     with Stack({"MARQUEE_SLATES__PER_EVENT": "all"}) as stack:
         ready_s = stack.wait_until_ready()
         err.print(f"worker ready after {ready_s:.1f} s; consent without a word: {stack.settings.consent.default}")
@@ -123,7 +122,7 @@ def _print_demo(run: "DemoRun", result: dict[str, Any]) -> None:
     table.add_row("slates ordered by the learned ranker", f"{run.ranked:,} of {run.slates:,}")
     out.print(table)
     who = person(run)
-    out.print(f"\n[bold]Person {who.user}[/] took last, of {who.taken:,} films:")
+    out.print(f"\n[bold]Person {who.user}[/] has taken {who.taken:,} items, these last:")
     for title in who.history[:_SHOWN_HISTORY]:
         out.print(f"     {title}", markup=False)
     out.print("and is offered now:")
@@ -145,6 +144,7 @@ def up(
         _refuse_taken(option, port)
     from streams.stack import Stack
 
+    err.print(_STARTING)
     with Stack(http_port=http_port, kafka_port=kafka_port, redis_port=redis_port) as stack:
         ready_s = stack.wait_until_ready()
         places = {
@@ -192,8 +192,3 @@ def _refuse_taken(option: str, port: int) -> None:
 def _end_on_sigterm() -> None:
     """End on SIGTERM as on Ctrl-C: everything that was started is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    yield

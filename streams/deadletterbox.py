@@ -267,16 +267,22 @@ class DeadLetterBox:
             await admin.close()
 
     async def _read(self, consumer: AIOKafkaConsumer, done: dict[int, Done]) -> AsyncIterator[Letter]:
-        """Every letter from the start of the topic to where nothing more comes, partition by partition in order."""
-        if not consumer.assignment():
-            return
-        await consumer.seek_to_beginning()
-        while True:
-            fetched = await consumer.getmany(timeout_ms=int(self.idle_s * 1000), max_records=500)
-            if not fetched:
-                return
+        """Every letter from the start of the topic, partition by partition in order, up to those written since.
+
+        A replayed record that is unreadable still is dead-lettered again at once: without this end a replay would
+        catch up with what it causes.
+        """
+        began_ms, open_ = time.time_ns() // 1_000_000, set(consumer.assignment())
+        if open_:
+            await consumer.seek_to_beginning()
+        while open_ and (
+            fetched := await consumer.getmany(*open_, timeout_ms=int(self.idle_s * 1000), max_records=500)
+        ):
             for where, records in fetched.items():
                 for record in records:
+                    if record.timestamp > began_ms:
+                        open_.discard(where)
+                        break
                     yield _letter(record, done.get(where.partition, Done()))
 
 

@@ -21,6 +21,8 @@ from streams.replay import catalogue_records, event_records
 from streams.stack import BROKER_NAME, Stack
 
 Progress = Callable[["DemoRun"], None]
+_STAMPS = ("received_ms", "decoded_ms", "folded_ms", "retrieved_ms", "ranked_ms", "published_ms")
+_STAGES = ("decode", "fold", "retrieve", "rank", "compose")
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class DemoRun:
     ready_s: float = 0.0
     broker: str = BROKER_NAME
     ranked: int = 0
+    stamped_ms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0))
 
     def __post_init__(self) -> None:
         events = len(self.log)
@@ -53,6 +56,11 @@ class DemoRun:
     def quality(self) -> Quality:
         """Of the published slates, over the events answered so far."""
         return Quality.of(self.rank_R[~np.isnan(self.rank_R)])
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """Mean time that a slate's batch spent in each stage, in milliseconds."""
+        return {name: total / max(self.slates, 1) for name, total in self.stamped_ms.items()}
 
     def latency_ms(self, percentile: float) -> float:
         """A percentile of the time from an event's publication to its slate's arrival, in milliseconds."""
@@ -100,6 +108,9 @@ class Judge:
         run.slates += 1
         run.ranked += slate.ranked
         run.last[slate.user_id] = slate
+        stamps = [getattr(slate, name) for name in _STAMPS]
+        for name, begun, ended in zip(_STAGES, stamps, stamps[1:], strict=False):
+            run.stamped_ms[name] += ended - begun
         after = self.next_R[r]
         if after >= 0 and run.rank_R[after] != NOT_SCORED:
             wanted = run.log.item_R[after]
@@ -128,6 +139,7 @@ async def run_demo(stack: Stack, log: Log, progress: Progress, *, window: int = 
         fetch_max_wait_ms=10,
         max_partition_fetch_bytes=8 << 20,
     )
+    tasks: list[asyncio.Task[None]] = []
     await producer.start()
     await consumer.start()
     try:
@@ -136,10 +148,15 @@ async def run_demo(stack: Stack, log: Log, progress: Progress, *, window: int = 
         await producer.flush()
         run.began = time.monotonic()
         room = asyncio.Semaphore(window)
-        publishing = asyncio.create_task(_publish(producer, topics.name("events"), judge, room))
-        await _collect(consumer, stack, judge, room, progress, silence_s)
-        await publishing
+        tasks = [
+            asyncio.create_task(_publish(producer, topics.name("events"), judge, room)),
+            asyncio.create_task(_collect(consumer, stack, judge, room, progress, silence_s)),
+        ]
+        for done in (await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))[0]:
+            done.result()
     finally:
+        for task in tasks:
+            task.cancel()
         await consumer.stop()
         await producer.stop()
     run.seconds = time.monotonic() - run.began
@@ -187,4 +204,3 @@ async def _collect(
         stack.check()
         if time.monotonic() - heard > silence_s:
             raise TimeoutError(f"no slate for {silence_s:g} s after {run.slates} of {len(run.log)}")
-

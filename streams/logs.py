@@ -28,9 +28,9 @@ class JsonLines(logging.Formatter):
 
 
 def configure(settings: Settings) -> None:
-    """Log as the settings say, for the rest of this process's life."""
+    """Log as the settings say, for the rest of this process's life; where something logs already, only the level."""
     level = logging.getLevelNamesMapping()[settings.log.level.upper()]
-    logging.basicConfig(level=level, handlers=[_handler(settings)], force=True)
+    logging.basicConfig(level=level, handlers=[_handler(settings)])
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, level))
 

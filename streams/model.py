@@ -17,7 +17,7 @@ from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
 from embeddings.items import ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
-from ranking.features import ItemColumns
+from ranking.features import ItemColumns, ItemRows
 from ranking.ranker import Ranker
 
 BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
@@ -166,6 +166,7 @@ class Serving:
     blocked_N: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
+    item_rows: ItemRows = field(init=False)
     _seen: tuple[int, int, int] = (-1, -1, -1)
 
     def current(self) -> LiveModel:
@@ -179,13 +180,14 @@ class Serving:
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
             self.fresh = fresh[~self.blocked_N[fresh] & young]
+            self.item_rows = self._packed()
             self.live = self.live.fitted(items)
         return self.live
 
-    def item_columns(self) -> ItemColumns:
+    def _packed(self) -> ItemRows:
         """Counts and attributes of all items, as the ranker reads them."""
         c = self.items.columns
-        return ItemColumns(
+        columns = ItemColumns(
             popularity_N3=c.popularity_N3,
             likes_N=c.likes_N,
             dislikes_N=c.dislikes_N,
@@ -196,6 +198,7 @@ class Serving:
             category_NC=c.categories_NC,
             year_N=c.year_N,
         )
+        return columns.packed(like_rate=self.like_rate)
 
     def catalogue(self, facts: Sequence[ItemFacts], removed: Sequence[str]) -> None:
         """Take over catalogue records: new items can be found at once, removed ones are not shown any more.

@@ -26,7 +26,7 @@ from streams.tracing import Traced
 
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
-CHUNK = 16
+CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +197,7 @@ class Scorer:
                 found.row_PK, found.source_PK, ranking.dots(found.taste_PD, model.target_ND, found.row_PK)
             ),
             ranking.Neighbours(model.neighbours_NM, model.weights_NM),
-            self.serving.item_columns(),
-            like_rate=self.serving.like_rate,
+            self.serving.item_rows,
             lists=max(self.settings.retrieval.neighbour_items, 1),
         )
 

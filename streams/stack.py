@@ -1,5 +1,8 @@
 """A whole installation on this machine: embedded broker and Valkey, one worker, one learner, all ending together."""
 
+import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -13,8 +16,9 @@ from typing import Self
 
 from deploy.embedded import Broker, Valkey
 from deploy.processes import Child, StartFailed, free_port
+from streams.configuration import load_settings
 from streams.records import topic_specs
-from streams.settings import Consent, Kafka, Redis, Settings, Topics
+from streams.settings import Settings
 
 BROKER_NAME = "Tansu (embedded, in memory)"
 
@@ -22,7 +26,8 @@ BROKER_NAME = "Tansu (embedded, in memory)"
 class Stack:
     """Embedded servers, a worker and a learner as child processes; a `with` block around their life.
 
-    `overrides` are environment variables (`MARQUEE_…`) on top of those that point at the servers.
+    `overrides` are environment variables (`MARQUEE_…`) on top of those that point at the servers, which are on top of
+    what this process was given. A temporary folder goes at the end, unless something failed: then its logs say why.
     """
 
     def __init__(
@@ -37,12 +42,16 @@ class Stack:
         """Choose ports (0 takes a free one) and folders; nothing starts before `with`."""
         self._exit = ExitStack()
         self.broker, self.valkey = Broker(port=kafka_port or None), Valkey(port=redis_port or None)
+        self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="marquee-"))
         self.http_port, self.learner_port = http_port or free_port(), free_port()
         self.environment = {
             "MARQUEE_KAFKA__BOOTSTRAP": self.broker.bootstrap,
             "MARQUEE_REDIS__URL": self.valkey.url,
             "MARQUEE_KAFKA__IDEMPOTENT": "false",
+            "MARQUEE_KAFKA__SECURITY_PROTOCOL": "PLAINTEXT",
+            "MARQUEE_REDIS__USERNAME": "",
+            "MARQUEE_REDIS__PASSWORD": "",
             "MARQUEE_CONSENT__DEFAULT": "grant",
             "MARQUEE_LEARNER__SNAPSHOT_DIR": str(self.folder / "snapshots"),
             "MARQUEE_LEARNER__CHECKPOINT_DIR": str(self.folder / "checkpoints"),
@@ -52,29 +61,36 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """The settings that a client of this installation needs."""
-        return Settings(
-            kafka=Kafka(bootstrap=self.broker.bootstrap),
-            redis=Redis(url=self.valkey.url),
-            consent=Consent(default="grant"),
-            topics=Topics(partitions=int(self.environment.get("MARQUEE_TOPICS__PARTITIONS", "8"))),
-        )
+        """The settings in force in this installation.
+
+        Raises:
+            SettingsError: what this process was given is no setting, or an impossible one.
+        """
+        return load_settings(environ={**os.environ, **self.environment})
 
     def __enter__(self) -> Self:
         try:
+            specs = topic_specs(self.settings)
             self._exit.enter_context(self.broker)
             self._exit.enter_context(self.valkey)
-            for spec in topic_specs(self.settings):
+            for spec in specs:
                 self.broker.create_topic(spec.topic, spec.partitions)
             self._spawn("learner", self.learner_port)
             self._spawn("worker", self.http_port)
-        except BaseException:
-            self._exit.close()
+        except BaseException as error:
+            self._end(error)
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        for child in self.children.values():  # both at once; then one after the other is waited for
+            child.send(signal.SIGTERM)
         self._exit.close()
+        if self._temporary and not isinstance(error, Exception):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spawn(self, role: str, port: int) -> None:
         environment = {**self.environment, "MARQUEE_HTTP__PORT": str(port)}

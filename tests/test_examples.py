@@ -12,7 +12,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 def example(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -20,7 +21,15 @@ def example(name: str) -> ModuleType:
 
 def test_one_event_is_answered_with_unseen_items() -> None:
     titles = example("e01_one_event").main()
-    assert titles and not {"Film 1", "Film 2", "Film 3"} & set(titles)
+    assert titles
+    assert not {"Film 1", "Film 2", "Film 3"} & set(titles)
+
+
+def test_a_log_of_ones_own_is_measured_beside_its_yardsticks(tmp_path: Path) -> None:
+    told = example("e04_your_own_log")
+    found = told.main(told.make_up(tmp_path / "log.csv"))
+    assert found["marquee"].events == 600
+    assert found["marquee"].recall_10 > 3 * found["popularity"].recall_10
 
 
 @pytest.mark.embedded

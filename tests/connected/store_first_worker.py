@@ -14,7 +14,7 @@ async def store_first(self: EventsLane, unit: Unit, parts: Sequence[Part], aside
     answer = await self.thread.run(self.recommender.respond, parts, aside)
     await self.thread.run(self.recommender.store, answer)
     await asyncio.sleep(5)
-    await self.publisher.send_all(self._outgoing(answer))
+    await self.publisher.send_all(self._outgoing(answer, parts))
     return answer
 
 

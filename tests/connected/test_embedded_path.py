@@ -102,7 +102,8 @@ class Installation:
             topic, bootstrap_servers=self.stack.broker.bootstrap, auto_offset_reset=start, fetch_max_wait_ms=20
         )
         async with consumer:
-            await consumer.getmany(timeout_ms=300)  # positions are known from here on
+            if start == "latest":
+                await consumer.getmany(timeout_ms=300)  # from here on it is known where it begins
             yield consumer
 
     def totals(self) -> list[int]:
@@ -133,12 +134,33 @@ def test_every_event_is_answered_with_a_slate(installation: Installation, tmp_pa
     assert run.quality.recall_10 > 0.1
     last = run.last[LOG.user_R[-1]]
     assert len(last.items) == 10
-    assert int(last.model_version) > 0, "the learner's snapshots arrive"
     seen = {item for user, item in zip(LOG.user_R, LOG.item_R, strict=True) if user == last.user_id}
     assert seen.isdisjoint(item.item_id for item in last.items)
     stamps = [last.received_ms, last.decoded_ms, last.folded_ms, last.retrieved_ms, last.ranked_ms, last.published_ms]
     assert stamps == sorted(stamps)
     assert render(run, tmp_path).stat().st_size > 10_000
+
+
+def test_what_the_learner_learned_serves_in_the_worker(installation: Installation) -> None:
+    async def until_learned() -> Slate:
+        give_up = time.monotonic() + 40
+        async with installation.slates() as listen:
+            for n in range(10_000):
+                user = f"pupil{n}"
+                await installation.publish(installation.event(user, f"i{n % 80:03d}"))
+                heard = await listen(lambda heard, user=user: any(s.user_id == user for s in heard))
+                if int(heard[-1].model_version):
+                    return heard[-1]
+                assert time.monotonic() < give_up, installation.stack.children["learner"].tail(30)
+                await asyncio.sleep(0.1)
+        raise AssertionError
+
+    slate = run(until_learned())
+    assert slate.model_version == slate.index_version
+    assert any("neighbours" in item.source for item in slate.items)
+    families = text_string_to_metric_families(installation.get("/metrics")[1].decode())
+    swapped = [s.value for f in families for s in f.samples if s.labels.get("result") == "swapped"]
+    assert swapped[0] >= 1
 
 
 def test_every_event_has_one_fate(installation: Installation) -> None:
@@ -256,12 +278,13 @@ def test_a_worker_killed_under_load_loses_nothing_and_counts_nothing_twice(insta
             def last_of_each(heard: list[Slate]) -> bool:
                 return len({(s.partition, s.offset) for s in heard if s.user_id.startswith("k")}) >= 700
 
-            heard: list[Slate] = await listen(last_of_each, 60)
+            await listen(last_of_each, 60)
             give_up = time.monotonic() + 60
             while sum(installation.totals()) < installation.events:
                 assert time.monotonic() < give_up, stack.children["worker"].tail(30)
                 await asyncio.sleep(0.2)
-            return await listen(lambda heard: True)
+            heard: list[Slate] = await listen(lambda heard: True)
+            return heard
 
     slates = run(killing())
     totals = installation.totals()

@@ -7,6 +7,7 @@ learner's last checkpoint. What they must be is worked out from the published lo
 import asyncio
 import hashlib
 import json
+import os
 import random
 import signal
 import time
@@ -45,7 +46,7 @@ from tests.connected.lives import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(540)]
 
 STORE_FIRST = Path(__file__).with_name("store_first_worker.py")
-SEED = 7
+SEED = int(os.environ.get("ORDEAL_SEED", "7"))
 EVENTS, PARTITIONS = 50_000, 8
 PUBLISHING_S, PAUSE_S, SESSION_S = 100.0, (3.5, 6.5), 3.0
 KILL, CAUGHT, TERMINATE, SUSPEND = "kill", "kill between publish and store", "terminate", "suspend"

@@ -9,7 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+import redis
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from deploy.embedded import Valkey
@@ -121,6 +123,10 @@ def an_event(item: str, time_ms: int) -> dict[str, Any]:
     return {"event_id": uuid.uuid4().hex, "item_id": item, "type": "play", "event_time": time_ms}
 
 
+def places_of(slates: Sequence[Slate]) -> set[tuple[str, int, int]]:
+    return {(slate.topic, slate.partition, slate.offset) for slate in slates}
+
+
 def home(user: str) -> int:
     return int(murmur2([user.encode()])[0]) % PARTITIONS
 
@@ -155,8 +161,7 @@ async def test_every_request_and_every_event_is_answered(installation: Installat
     slates = await installation.slates()
     answered = {slate.request_id for slate in slates if slate.request_id}
     assert answered == {request["request_id"] for _, request in requests}
-    covered = {(slate.topic, slate.partition, slate.offset) for slate in slates}
-    assert {(place.topic, place.partition, place.offset) for place in placed} <= covered
+    assert {(place.topic, place.partition, place.offset) for place in placed} <= places_of(slates)
     for slate in slates:
         assert slate.degraded is None
         assert len(slate.items) == (5 if slate.request_id else 10)
@@ -253,6 +258,25 @@ async def test_only_the_owner_writes_and_takes_back_what_was_claimed_from_it(ins
     assert await installation.totals() - before == {"applied": 1_000}
     states = intruder.read([f"fenced-{n}" for n in range(USERS)]).states
     assert states.events_U.sum() == 1_000
+
+
+async def test_a_store_that_lost_everything_is_folded_again_from_the_log(
+    installation: Installation, valkey: Valkey
+) -> None:
+    """And nothing else happens a second time: no slate is made and no misrouted event goes home again."""
+    cluster, store = installation.cluster, installation.cluster.store()
+    users = [f"{prefix}-{n}" for prefix in ("asked", "swapped", "removed", "lost", "fenced") for n in range(60)]
+    states, totals, before = store.read(users).states, await installation.totals(), await installation.slates()
+    with redis.Redis.from_url(valkey.url) as client:
+        client.delete(*client.scan_iter(f"{cluster.settings.redis.prefix}:*", count=5_000))
+    events = installation.events("after", 400)
+    placed = {(p.topic, p.partition, p.offset) for p in await installation.send("events", events, over_s=2)}
+    await installation.until_considered()
+    await cluster.until(lambda: store.read(users).states.events_U.sum() == states.events_U.sum(), 30, "all are back")
+    assert all(np.array_equal(was, now) for was, now in zip(states, store.read(users).states, strict=True))
+    assert await installation.totals() - totals == {"applied": len(events)}
+    slates = await installation.slates()
+    assert places_of(slates) - places_of(before) == placed
 
 
 def test_nobody_died_but_who_was_killed(installation: Installation) -> None:

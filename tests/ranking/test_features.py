@@ -4,11 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.events import Action
-from ranking.features import APPEAL, COLUMNS, Candidates, Feature, Histories, ItemColumns, Neighbours, dots, features
+from ranking import features as ranking
+from ranking.features import APPEAL, COLUMNS, Candidates, Feature, Histories, ItemColumns, Neighbours, dots
 
 NOW = 1_700_000_000
 LIKED = [Action.complete, Action.like, Action.add, Action.share, Action.purchase]
 DISLIKED = [Action.skip, Action.dislike, Action.hide]
+
+
+def features(histories, candidates, neighbours, items, **rates):
+    return ranking.features(histories, candidates, neighbours, items.packed(**rates))
 
 
 def a_world(seed=0, *, positions=3, held=6, candidates=8, items=40, near=5):

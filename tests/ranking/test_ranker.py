@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking.errors import WeightsRefused
 from ranking.features import COLUMNS, Feature
-from ranking.model import Shape
+from ranking.frozen import FrozenTower
+from ranking.model import RankingModel, Shape
 from ranking.ranker import Ranker
 from ranking.trainer import Trainer
 
@@ -82,6 +84,24 @@ def test_outcomes_do_not_depend_on_rival_candidates():
     alone = a_ranker().score(x_PKX[:, k : k + 1], item_PK[:, k : k + 1], mask_PK[:, k : k + 1])
     assert alone.click_PK[0, 0] == pytest.approx(among_all.click_PK[0, k], abs=1e-5)
     assert alone.complete_PK[0, 0] == pytest.approx(among_all.complete_PK[0, k], abs=1e-5)
+
+
+@pytest.mark.parametrize("crosses", [0, 1, 2, 3])
+def test_a_frozen_tower_says_what_the_module_says(crosses):
+    shape = Shape(buckets=64, width=8, item_width=2, crosses=crosses)
+    model = RankingModel(shape).requires_grad_(False)
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter += 0.3 * torch.randn(parameter.shape, generator=draw)
+    x_PKX, item_PK, mask_PK = some_candidates(positions=11)
+    x, item = torch.from_numpy(x_PKX), torch.from_numpy(item_PK)
+    z, context_P = model.normalised(x), torch.from_numpy(x_PKX[..., Feature.context].max(1)).long()
+    chosen = model.next_logits(x, z, item, torch.from_numpy(mask_PK).float()).numpy()
+    outcomes = model.outcome(z, item & 63, context_P).numpy()
+    frozen_next = FrozenTower(model, model.next).logits(x_PKX, item_PK, mask_PK)[..., 0]
+    frozen_outcome = FrozenTower(model, model.outcome).logits(x_PKX, item_PK, mask_PK)
+    np.testing.assert_allclose(frozen_next[mask_PK], chosen[mask_PK], atol=1e-4)
+    np.testing.assert_allclose(frozen_outcome[mask_PK], outcomes[mask_PK], atol=1e-4)
 
 
 def test_nobody_to_rank_is_not_an_error():

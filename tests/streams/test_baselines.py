@@ -26,7 +26,7 @@ def test_popularity_counts_and_halves_ties() -> None:
     assert ranks("popularity", *log)[4:] == [0.0, 0.5], "A is most taken; B and C were taken once"
 
 
-def test_popularity_fades() -> None:
+def test_decayed_popularity_forgets_what_was_popular() -> None:
     early = [(user, A) for user in range(300)]
     late = [(user, B) for user in range(300, 590)]
     judge = [(600, C), (600, B)]

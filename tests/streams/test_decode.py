@@ -248,6 +248,19 @@ def test_a_record_in_a_foreign_partition_is_published_again_once() -> None:
     assert not decode([(home, [Raw(9, event(), headers=out.headers)])], rules, NOW).aside
 
 
+def test_a_nameless_record_gets_an_identity_when_it_is_published_again() -> None:
+    """Killed before its offset is stored, the worker publishes it twice: the second one is then a duplicate."""
+    rules = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 8})
+    home = Source("events", partition_of("u1", 8))
+    foreign = Source("events", (home.partition + 1) % 8)
+    once, twice = (decode([(foreign, [Raw(3, event())])], rules, NOW).misrouted[0].outgoing for _ in range(2))
+    batch = decode(
+        [(home, [Raw(7, event(), headers=once.headers), Raw(8, event(), headers=twice.headers)])], rules, NOW
+    )
+    first, second = batch.batch.dedupe_B.tolist()
+    assert first == second != 0
+
+
 def test_partitions_are_not_checked_where_their_count_is_unknown() -> None:
     assert not any(decode([(Source("events", p), [Raw(0, event())])], RULES, NOW).aside for p in range(8))
 

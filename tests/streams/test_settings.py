@@ -94,7 +94,6 @@ def test_a_secret_is_never_shown() -> None:
         "MARQUEE_REDIS__PASSWORD": CANARY,
         "MARQUEE_KAFKA__SASL_PASSWORD": CANARY,
         "MARQUEE_KAFKA__SSL_KEY_PASSWORD": CANARY,
-        "MARQUEE_PRIVACY__HMAC_KEY": CANARY,
     }
     settings = load_settings(environ=environ)
     assert settings.redis.password is not None
