@@ -99,7 +99,8 @@ def gather(
     if trending_P is None:
         trending_P = np.full(len(history_PH), len(trending_T), np.int32)
     shared = trending_T, fresh_F, size_P, trending_P
-    place_N = _places(1 + max(int(rows.max(initial=0)) for rows in (found[0], trending_T, fresh_F, neighbours[0])))
+    beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_F))
+    place_N = _places(max(len(neighbours[0]), *beyond))
     _gather(history_PH, weight_PH, *found, *neighbours, *shared, latest, decay, vector_share, place_N, out)
     return out
 

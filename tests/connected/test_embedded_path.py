@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from streams.publishing import Outgoing, Publisher
 from streams.records import Slate, decode_slate, encode
 from streams.replay import event_records
 from streams.report import render
+from streams.settings import Settings
 from streams.stack import Stack
 from tests.streams.builders import a_table
 
@@ -54,12 +56,16 @@ class Installation:
     run: DemoRun
     events: int = 0
 
+    @cached_property
+    def settings(self) -> Settings:
+        return self.stack.settings
+
     def topic(self, name: Any) -> str:
-        return self.stack.settings.topics.name(name)
+        return self.settings.topics.name(name)
 
     async def publish(self, *records: Outgoing) -> None:
         self.events += sum(record.topic == self.topic("events") for record in records)
-        publisher = Publisher(self.stack.settings.kafka.client_options(), idempotent=False)
+        publisher = Publisher(self.settings.kafka.client_options(), idempotent=False)
         try:
             await publisher.send_all(records)
         finally:
@@ -108,7 +114,7 @@ class Installation:
 
     def totals(self) -> list[int]:
         """What became of every record of `events`, as it stands in Redis."""
-        store = user_store(self.stack.settings)
+        store = user_store(self.settings)
         marks = store.marks([Source(self.topic("events"), p) for p in range(PARTITIONS)])
         store.close()
         return [sum(mark.totals[fate] for mark in marks.values()) for fate in Fate]
@@ -293,7 +299,7 @@ def test_a_worker_killed_under_load_loses_nothing_and_counts_nothing_twice(insta
     by_id = {slate.slate_id for slate in slates if slate.user_id.startswith("k")}
     places = {(slate.partition, slate.offset) for slate in slates if slate.user_id.startswith("k")}
     assert len(by_id) == len(places), "a repeated answer carries the same id"
-    store = user_store(stack.settings)
+    store = user_store(installation.settings)
     counted = store.read(sorted(set(more.user_R))).states.events_U
     store.close()
     assert counted.sum() == 1_000
