@@ -33,6 +33,10 @@ class Proposed(IntFlag):
 
 _VECTOR, _NEIGHBOURS, _TRENDING, _FRESH = (int(bit) for bit in Proposed)
 _SHARED = _TRENDING | _FRESH
+_BUCKET_SHIFT = 50
+"""Keys begin with the bits of a float; this leaves its exponent and five bits of its mantissa."""
+_CROWD = 64
+"""More keys than this in one bucket are sorted, not inserted."""
 _FLOOR = 1e-9
 """Retrieval score of what only the shared lists propose; below any score of the other sources."""
 
@@ -254,14 +258,15 @@ def _gather(
     score_U = np.zeros(most + 1, np.float32)
     row_U, source_U = np.zeros(most + 1, np.int32), np.zeros(most + 1, np.uint8)
     table = _Table(place_N, row_U, score_U, score_U.view(np.int32), source_U)
-    key_U = np.empty(most, np.int64)
+    key_U, order_U = np.empty(most, np.int64), np.empty(most, np.int64)
+    count_B = np.zeros(1 << (63 - _BUCKET_SHIFT), np.int32)
     for p in range(len(history_PH)):
         used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
         size = size_P[p]
         used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share)
         used = _offer_shared(table, used, trending_T[: trending_P[p]], _TRENDING, _FLOOR)
         used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
-        _best(table, used, key_U, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
+        _best(table, used, key_U, order_U, count_B, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
         for u in range(used):
             place_N[row_U[u]] = -1
         score_U[:used] = 0
@@ -273,6 +278,8 @@ def _best(
     table: _Table,
     used: int,
     key_U: NDArray[np.int64],
+    order_U: NDArray[np.int64],
+    count_B: Rows,
     size: int,
     row_M: Rows,
     source_M: NDArray[np.uint8],
@@ -282,16 +289,16 @@ def _best(
     for u in range(used):
         key_U[u] = _key(table, u)
     held = min(size, used)
-    _select(key_U, used, held)
-    order_K = np.sort(key_U[:held])
+    _in_order(key_U, used, held, order_U, count_B)
     for m in range(held):
-        row = 0x7FFFFFFF - (order_K[held - 1 - m] & 0x7FFFFFFF)
+        row = 0x7FFFFFFF - (order_U[m] & 0x7FFFFFFF)
         at = table.place_N[row]
         row_M[m], source_M[m], score_M[m] = row, table.source_U[at], table.score_U[at]
     if held == used:
         return
+    least = order_U[held - 1] if held else np.int64(0x7FFFFFFFFFFFFFFF)
     for u in range(used):
-        if table.source_U[u] & _SHARED and (held == 0 or size == 0 or _key(table, u) < order_K[0]):
+        if table.source_U[u] & _SHARED and _key(table, u) < least:
             row_M[held], source_M[held], score_M[held] = table.row_U[u], table.source_U[u], table.score_U[u]
             held += 1
 
@@ -303,27 +310,37 @@ def _key(table: _Table, u: int) -> int:
 
 
 @kernel
-def _select(key_U: NDArray[np.int64], used: int, k: int) -> None:
-    """Bring the k greatest keys to the front, in any order (Hoare's quickselect; keys are distinct)."""
-    low, high = 0, used - 1
-    while low < high and 0 < k < used:
-        pivot = key_U[(low + high) >> 1]
-        i, j = low, high
-        while i <= j:
-            while key_U[i] > pivot:
-                i += 1
-            while key_U[j] < pivot:
-                j -= 1
-            if i <= j:
-                key_U[i], key_U[j] = key_U[j], key_U[i]
-                i += 1
-                j -= 1
-        if k - 1 <= j:
-            high = j
-        elif k - 1 >= i:
-            low = i
-        else:
-            break
+def _in_order(key_U: NDArray[np.int64], used: int, k: int, order_U: NDArray[np.int64], count_B: Rows) -> None:
+    """Write the k greatest keys, greatest first; `order_U` has room for all, `count_B` comes and goes as zeros.
+
+    Keys are counted by exponent and five bits of mantissa, the buckets that hold the k greatest are laid out one after
+    the other, and what is left is nearly in order: a fourth of the time of a selection and a sort.
+    """
+    top, most = np.int64(0), np.int32(0)
+    for u in range(used):
+        bucket = key_U[u] >> _BUCKET_SHIFT
+        count_B[bucket] += 1
+        top, most = max(top, bucket), max(most, count_B[bucket])
+    held, least = np.int32(0), top + 1
+    while held < k:
+        least -= 1
+        count = count_B[least]
+        count_B[least] = held
+        held += count
+    for u in range(used):
+        bucket = key_U[u] >> _BUCKET_SHIFT
+        if bucket >= least:
+            order_U[count_B[bucket]] = key_U[u]
+            count_B[bucket] += 1
+    if most > _CROWD:
+        order_U[:held] = np.sort(order_U[:held])[::-1]
+    for m in range(1, held):
+        key, to = order_U[m], m
+        while to > 0 and order_U[to - 1] < key:
+            order_U[to] = order_U[to - 1]
+            to -= 1
+        order_U[to] = key
+    count_B[: top + 1] = 0
 
 
 @kernel

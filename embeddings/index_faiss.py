@@ -118,7 +118,7 @@ def _gpu(memory_mb: int) -> Any:
 def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
     """Inverted lists clustered by distance and visited by product; how many to visit; a note that says so."""
     count, width = vectors_ND.shape
-    lists = max(1, min(4096, 1 << int(np.log2(max(4.0 * np.sqrt(count), 1.0))), count // 16))
+    lists = max(1, min(4096, 1 << int(np.log2(max(8.0 * np.sqrt(count), 1.0))), count // 16))
     faiss.omp_set_num_threads(threads)
     chosen = np.random.default_rng(0).permutation(count)[: lists * _TRAIN_PER_LIST]
     clusters = faiss.Kmeans(width, lists, niter=10, seed=1, min_points_per_centroid=1)

@@ -2,13 +2,14 @@
 
 A *position* is a state of one user (its history at that moment) for which K candidates are to be ranked. Items are
 process-wide rows. Everything is computed by one kernel in one pass per position: the neighbour lists of the last
-items are added onto the candidates through a small hash table of the candidates' rows, so the cost is that of the
+items are added onto the candidates through an array that says where a row stands among them, so the cost is that of the
 lists (lists x M adds) plus K x F, whatever the size of the catalogue.
 
 Every column is a smooth function that fp16 carries well (logs, shares, small integers), because the learner receives
 the same columns as fp16.
 """
 
+import threading
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -174,7 +175,8 @@ def features(
         items: counters from strictly before the events.
         lists: how many of the latest items have their lists added.
     """
-    return Features(*_features(histories, candidates, neighbours, items, lists))
+    place_N = _places(max(len(neighbours.row_NM), 1 + int(candidates.row_PK.max(initial=-1))))
+    return Features(*_features(histories, candidates, neighbours, items, lists, place_N))
 
 
 @summing_kernel
@@ -195,14 +197,19 @@ def dots(
     return out_PK
 
 
-@kernel
-def _place(row: int, slots: NDArray[np.int32]) -> int:
-    """Where a row stands, or would stand, in an open-addressing table whose length is a power of two."""
-    mask = len(slots) - 1
-    at = (row * 40503 >> 3) & mask
-    while slots[at] >= 0 and slots[at] != row:
-        at = (at + 1) & mask
-    return at
+_scratch = threading.local()
+
+
+def _places(rows: int) -> NDArray[np.int32]:
+    """An array of -1 for at least as many rows, this thread's own; the kernel leaves it as it found it.
+
+    It says where a row stands among a position's candidates. A hash table takes less room and twice the time: the
+    processor cannot guess where a probe ends.
+    """
+    place_N: NDArray[np.int32] | None = getattr(_scratch, "place_N", None)
+    if place_N is None or len(place_N) < rows:
+        place_N = _scratch.place_N = np.full(2 * rows, -1, np.int32)
+    return place_N
 
 
 @kernel
@@ -211,18 +218,19 @@ def _add_lists(
     p: int,
     neighbours: Neighbours,
     lists: int,
-    slots: NDArray[np.int32],
-    slot_k: NDArray[np.int32],
+    place_N: NDArray[np.int32],
     sum_KV: NDArray[np.float32],
     most_K: NDArray[np.float32],
     because_K: NDArray[np.int16],
 ) -> None:
-    """Add the lists of one history onto the candidates in the table.
+    """Add the lists of one history onto the candidates.
 
-    Fills per candidate six sums, the count and the largest weight, and the place of the item that gave most.
+    Fills per candidate six sums, the count and the largest weight, and the place of the item that gave most. Which
+    neighbours are candidates is found out first, without a branch, and then added.
     """
     M = neighbours.row_NM.shape[1]
     fade_V = np.zeros(7, np.float32)
+    hit_M, weight_M = np.empty(M + 1, np.int32), np.empty(M + 1, np.float32)
     liked = np.float32(1.0)
     faded = np.float32(1.0)
     for h in range(min(lists, histories.row_PH.shape[1])):
@@ -238,21 +246,22 @@ def _add_lists(
             liked *= np.float32(FADE)
         if row < 0:
             continue
+        hits = 0
         for m in range(M):
             near = neighbours.row_NM[row, m]
             if near < 0:
                 break
-            at = _place(near, slots)
-            if slots[at] == near:
-                k = slot_k[at]
-                weight = neighbours.weight_NM[row, m]
-                for v in range(6):
-                    sum_KV[k, v] += weight * fade_V[v]
-                sum_KV[k, 6] += np.float32(1.0)
-                sum_KV[k, 7] = max(sum_KV[k, 7], weight)
-                if weight * fade_V[2] > most_K[k]:
-                    most_K[k] = weight * fade_V[2]
-                    because_K[k] = h
+            hit_M[hits], weight_M[hits] = place_N[near], neighbours.weight_NM[row, m]
+            hits += int(place_N[near] >= 0)
+        for m in range(hits):
+            k, weight = hit_M[m], weight_M[m]
+            for v in range(6):
+                sum_KV[k, v] += weight * fade_V[v]
+            sum_KV[k, 6] += np.float32(1.0)
+            sum_KV[k, 7] = max(sum_KV[k, 7], weight)
+            most = weight * fade_V[2] > most_K[k]
+            because_K[k] = h if most else because_K[k]
+            most_K[k] = max(most_K[k], weight * fade_V[2])
 
 
 @kernel
@@ -295,30 +304,23 @@ def _features(
     neighbours: Neighbours,
     items: ItemRows,
     lists: int,
+    place_N: NDArray[np.int32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     P, K = candidates.row_PK.shape
     x_PKX = np.zeros((P, K, COLUMNS), np.float32)
     because_PK = np.full((P, K), -1, np.int16)
     most_K = np.empty(K, np.float32)
-    size = 16
-    while size < 4 * K:
-        size *= 2
-    slots = np.empty(size, np.int32)
-    slot_k = np.empty(size, np.int32)
     sum_KV = np.empty((K, 8), np.float32)
     all_share = np.empty(CATEGORY_SLOTS, np.float32)
     recent_share = np.empty(CATEGORY_SLOTS, np.float32)
     for p in range(P):
-        slots[:] = -1
         sum_KV[:] = 0
         most_K[:] = 0
         for k in range(K):
             row = candidates.row_PK[p, k]
             if row >= 0:
-                at = _place(row, slots)
-                slots[at] = row
-                slot_k[at] = k
-        _add_lists(histories, p, neighbours, lists, slots, slot_k, sum_KV, most_K, because_PK[p])
+                place_N[row] = k
+        _add_lists(histories, p, neighbours, lists, place_N, sum_KV, most_K, because_PK[p])
         length, liked, disliked, year = _shares(histories, p, items, all_share, recent_share)
         now = histories.now_s_P[p]
         held = np.float32(1.0 / max(length, 1))
@@ -329,6 +331,7 @@ def _features(
             row = candidates.row_PK[p, k]
             if row < 0:
                 continue
+            place_N[row] = -1
             x = x_PKX[p, k]
             for v in range(6):
                 x[v] = np.log((sum_KV[k, v] * held if v == 3 else sum_KV[k, v]) + EPS)

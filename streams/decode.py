@@ -26,7 +26,7 @@ Part = tuple[Source, Sequence[RawRecord]]
 
 _RATING = 255
 _CODES = {action.name: int(action) for action in Action} | {"rating": _RATING}
-_LAST_ITEM_ACTION = int(Action.hide)
+_LAST_ITEM_ACTION = max(action for action in Action if action < Action.impression)
 
 
 class Misrouted(NamedTuple):
