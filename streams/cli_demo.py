@@ -17,6 +17,8 @@ from streams.console import Failed, Json, err, finish, out
 if TYPE_CHECKING:
     from streams.demo import DemoRun
 
+#: Months of a log pass in minutes: every event is answered, and snapshots follow each other faster than by default.
+_OVERRIDES = {"MARQUEE_SLATES__PER_EVENT": "all", "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5"}
 _STARTING = "starting a broker, Valkey, a learner and a worker"
 _SPEAK_EVERY_S = 10.0
 _SHOWN_HISTORY, _SHOWN_SLATE = 5, 8
@@ -40,7 +42,7 @@ def demo(
     log = log.head(events) if events else log
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")
     err.print(_STARTING)
-    with Stack({"MARQUEE_SLATES__PER_EVENT": "all"}) as stack:
+    with Stack({"MARQUEE_SLATES__PER_EVENT": "all", "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5"}) as stack:
         ready_s = stack.wait_until_ready()
         err.print(f"worker ready after {ready_s:.1f} s; consent without a word: {stack.settings.consent.default}")
         with Progress(len(log)) as progress:

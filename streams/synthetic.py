@@ -87,6 +87,27 @@ class World:
             )
             yield self.user_ids[user].encode(), records.encode(event)
 
+    def catalogue(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of every item's catalogue record; a genre is a category."""
+        for n, name in enumerate(self.item_names):
+            categories = f"genre-{self._genre_N[n]}", f"shelf-{n % 12}"
+            item = records.Item(item_id=name, title=name, categories=categories, year=1970 + n % 50)
+            yield name.encode(), records.encode(item)
+
+    def counters(self, counts_N: NDArray[np.float32], most: int = 2_000) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of the counters of the items taken most."""
+        for n in np.argsort(-counts_N)[:most].tolist():
+            takes = float(counts_N[n])
+            counter = records.Counter(
+                item_id=self.item_names[n],
+                popularity=(takes, takes, takes),
+                likes=takes / 2,
+                last_taken_s=self.now_s - 60,
+                first_seen_s=self.now_s - 86_400,
+                events=float(counts_N.sum()),
+            )
+            yield counter.item_id.encode(), records.encode(counter)
+
     @cached_property
     def states(self) -> UserStates:
         """Everybody's history, the latest item an hour old."""

@@ -1,0 +1,240 @@
+"""`marquee bench slates`: how many slates a worker on one core publishes, and how long an event waits for its slate.
+
+The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
+works off a backlog; then events come at a steady rate and the time from sending one to receiving its slate is taken,
+beside an *echo*: an aiokafka loop that sends every event back as it is, on the same core and the same broker.
+"""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import psutil
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from numpy.typing import NDArray
+
+from deploy.processes import Child, free_port
+from embeddings import snapshots
+from embeddings.events import Source
+from embeddings.store import UserStore
+from streams import records
+from streams.app import user_store
+from streams.benching import Say, Site, publish, sources
+from streams.cloudevents import INPUT, header
+from streams.configuration import load_settings
+from streams.settings import Settings
+from streams.synthetic import World
+from streams.teaching import SNAPSHOT
+
+STEADY_EPS = 500
+_WARM = 2_000
+
+
+def run_slates(
+    world: World, *, events: int = 20_000, seconds: float = 10.0, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Measure throughput on `events` events of the Zipf mix, then latency for `seconds` at each of two rates.
+
+    Raises:
+        StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
+    """
+    with Site() as site, ExitStack() as exit_:
+        port = free_port()
+        environment = site.environment("bench-slates", MARQUEE_HTTP__PORT=str(port))
+        settings = load_settings(environ=environment)
+        site.create_topics(settings)
+        for topic in (_echo_topic(settings), f"{_echo_topic(settings)}.back"):
+            site.broker.create_topic(topic, settings.topics.partitions)
+        say("learning a snapshot")
+        _announce(site, world, settings)
+        store = exit_.enter_context(closing(user_store(settings)))
+        world.settle(store, sources(settings))
+        exit_.enter_context(site.child("echo", [__name__, "echo"], environment))
+        worker = exit_.enter_context(site.child("worker", ["streams", "worker"], environment))
+        _wait_until_serving(worker, port, world.items)
+        return asyncio.run(_measure(site, world, settings, store, worker, events, seconds, say))
+
+
+def _announce(site: Site, world: World, settings: Settings) -> None:
+    """Publish what a running installation would hold: catalogue, counters and the snapshot's manifest."""
+    topics, snapshot = settings.topics, world.snapshot()
+    written = snapshots.write(snapshot, site.folder)
+    manifest = records.ModelManifest(
+        version=str(written.version),
+        uri=written.uri,
+        sha256=written.sha256,
+        bytes=written.bytes,
+        shapes=written.shapes,
+        created_ms=written.created_ms,
+    )
+    for topic, rows in (
+        (topics.name("catalog"), world.catalogue()),
+        (topics.name("counters"), world.counters(snapshot.counts_N)),
+        (topics.name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
+    ):
+        asyncio.run(publish(site.broker.bootstrap, topic, rows))
+
+
+def _wait_until_serving(worker: Child, port: int, items: int) -> None:
+    def serves() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1) as page:
+            found = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#")
+            swapped = float(found['marquee_snapshot_swaps_total{result="swapped"}'])
+            return swapped >= 1 and float(found["marquee_index_items"]) > items // 2
+        return False
+
+    worker.wait_until(serves, 120.0)
+
+
+async def _measure(
+    site: Site,
+    world: World,
+    settings: Settings,
+    store: UserStore,
+    worker: Child,
+    events: int,
+    seconds: float,
+    say: Say,
+) -> dict[str, Any]:
+    topic, slates = settings.topics.name("events"), settings.topics.name("slates")
+    log = world.log("zipf", _WARM + events + int(seconds * 20_000))
+    async with (
+        AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
+        AIOKafkaConsumer(
+            bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
+        ) as consumer,
+    ):
+        lane = _Lane(producer, consumer, worker)
+        here = sources(settings)
+        await lane.work_off(topic, slates, islice(log, _WARM), store, here)
+        slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
+        say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
+        loads = []
+        for load_eps in (STEADY_EPS, int(events_ps / 2)):
+            echo_s = await lane.latencies(
+                _echo_topic(settings), f"{_echo_topic(settings)}.back", log, load_eps, seconds
+            )
+            slate_s = await lane.latencies(topic, slates, log, load_eps, seconds)
+            loads.append(_latency(load_eps, slate_s, echo_s))
+            say(f"at {load_eps} events/s: {loads[-1]}")
+    return {
+        "slates_per_s": round(slates_ps),
+        "events_per_s": round(events_ps),
+        "slates_per_cpu_s": round(cpu_ps),
+        "items": world.items,
+        "candidates": settings.slates.candidates,
+        "slate_size": settings.slates.size,
+        **{key: loads[0][key] for key in ("p50_ms", "p99_ms", "load_eps")},
+        "loads": loads,
+        "broker": site.broker_name,
+    }
+
+
+def _echo_topic(settings: Settings) -> str:
+    return f"{settings.topics.prefix}.echo"
+
+
+def _latency(load_eps: int, slate_s: NDArray[np.float64], echo_s: NDArray[np.float64]) -> dict[str, float]:
+    (p50, p99), (echo_p50, echo_p99) = (np.percentile(found, (50, 99)) * 1000 for found in (slate_s, echo_s))
+    return {
+        "load_eps": load_eps,
+        "p50_ms": round(p50, 2),
+        "p99_ms": round(p99, 2),
+        "echo_p50_ms": round(echo_p50, 2),
+        "echo_p99_ms": round(echo_p99, 2),
+        "ratio_p50": round(p50 / echo_p50, 2),
+        "answered": len(slate_s),
+    }
+
+
+class _Lane:
+    """Sends events, and watches the topic where their answers appear; an answer names its event in a header."""
+
+    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, worker: Child) -> None:
+        self._producer, self._consumer, self._process = producer, consumer, psutil.Process(worker.pid)
+
+    async def work_off(
+        self, topic: str, answers: str, rows: Iterator[tuple[bytes, bytes]], store: UserStore, here: list[Source]
+    ) -> tuple[float, float, float]:
+        """Publish a backlog and follow the worker to its end.
+
+        Returns:
+            Slates and events per second of the wall clock and slates per second of the worker's CPU time, over all but
+            the first fifth.
+        """
+        partitions = [TopicPartition(answers, source.partition) for source in here]
+        before = sum(mark.offset + 1 for mark in store.marks(here).values())
+        sending = [await self._producer.send(topic, value, key=key) for key, value in rows]
+        await asyncio.gather(*sending)
+        looks: list[NDArray[np.float64]] = []
+        while not looks or looks[-1][0] < len(sending):
+            await asyncio.sleep(0.01)
+            done = sum(mark.offset + 1 for mark in store.marks(here).values()) - before
+            if done >= len(sending) / 5 * (1 + 4 * bool(looks)):
+                slates = sum((await self._consumer.end_offsets(partitions)).values())
+                looks.append(np.array([done, slates, time.monotonic(), sum(self._process.cpu_times()[:2])]))
+        events, slates, wall_s, cpu_s = looks[-1] - looks[0]
+        return slates / wall_s, events / wall_s, slates / cpu_s
+
+    async def latencies(
+        self, topic: str, answers: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
+    ) -> NDArray[np.float64]:
+        """Seconds from sending an event to receiving its answer, for all that were answered."""
+        partitions = await self._producer.partitions_for(topic)
+        self._consumer.assign([TopicPartition(answers, partition) for partition in sorted(partitions)])
+        await self._consumer.seek_to_end()
+        for partition in self._consumer.assignment():
+            await self._consumer.position(partition)
+        sent_s: dict[bytes, float] = {}
+        sending = asyncio.create_task(self._send(topic, rows, load_eps, seconds, sent_s))
+        arrived_s: dict[bytes, float] = {}
+        quiet = 0
+        while not sending.done() or quiet < 5:
+            fetched = await self._consumer.getmany(timeout_ms=100)
+            now_s = time.monotonic()
+            quiet = 0 if fetched else quiet + 1
+            arrived_s |= {header(r.headers, INPUT) or b"": now_s for part in fetched.values() for r in part}
+        await sending
+        return np.array([arrived_s[place] - at_s for place, at_s in sent_s.items() if place in arrived_s])
+
+    async def _send(
+        self, topic: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float, sent_s: dict[bytes, float]
+    ) -> None:
+        began, acks = time.monotonic(), []
+        for n in range(int(load_eps * seconds)):
+            await asyncio.sleep(max(0.0, began + n / load_eps - time.monotonic()))
+            key, value = next(rows)
+            acks.append((time.monotonic(), await self._producer.send(topic, value, key=key)))
+        for at_s, ack in acks:
+            place = await ack
+            sent_s[f"{place.topic}/{place.partition}/{place.offset}".encode()] = at_s
+
+
+async def echo(settings: Settings) -> None:
+    """Send every event of the echo topic back, until stopped."""
+    topic, servers = _echo_topic(settings), settings.kafka.bootstrap
+    async with (
+        AIOKafkaConsumer(topic, bootstrap_servers=servers, fetch_max_wait_ms=10) as consumer,
+        AIOKafkaProducer(bootstrap_servers=servers, linger_ms=0, acks="all", enable_idempotence=True) as producer,
+    ):
+        while True:
+            fetched = await consumer.getmany(timeout_ms=1_000)
+            sending = [
+                await producer.send(f"{topic}.back", r.value, key=r.key, headers=[(INPUT, _place(r))])
+                for part in fetched.values()
+                for r in part
+            ]
+            await asyncio.gather(*sending)
+
+
+def _place(record: Any) -> bytes:
+    return f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
+if __name__ == "__main__":
+    asyncio.run(echo(load_settings()))
