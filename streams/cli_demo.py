@@ -42,7 +42,7 @@ def demo(
     log = log.head(events) if events else log
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")
     err.print(_STARTING)
-    with Stack({"MARQUEE_SLATES__PER_EVENT": "all", "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5"}) as stack:
+    with Stack(_OVERRIDES) as stack:
         ready_s = stack.wait_until_ready()
         err.print(f"worker ready after {ready_s:.1f} s; consent without a word: {stack.settings.consent.default}")
         with Progress(len(log)) as progress:

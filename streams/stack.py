@@ -49,6 +49,7 @@ class Stack:
             "MARQUEE_KAFKA__BOOTSTRAP": self.broker.bootstrap,
             "MARQUEE_REDIS__URL": self.valkey.url,
             "MARQUEE_KAFKA__IDEMPOTENT": "false",
+            "MARQUEE_KAFKA__SESSION_TIMEOUT_S": "4",  # this broker lets the first member wait for half of it
             "MARQUEE_KAFKA__SECURITY_PROTOCOL": "PLAINTEXT",
             "MARQUEE_REDIS__USERNAME": "",
             "MARQUEE_REDIS__PASSWORD": "",
