@@ -98,7 +98,7 @@ def _settled(site: Site, world: World, settings: Settings) -> Iterator[Callable[
         yield lambda: sum(mark.offset + 1 for mark in store.marks(here).values()) + int(plain.get(_STOCK) or 0)
 
 
-# The yardsticks ---------------------------------------------------------------------------------------------------------
+# The yardsticks -------------------------------------------------------------------------------------------------------
 
 
 def stock(settings: Settings) -> None:
@@ -121,8 +121,8 @@ def stock(settings: Settings) -> None:
         done = 0
         async for event in events:
             key = prefix + event["user_id"]
-            held = await client.get(key)
-            state = msgspec.msgpack.decode(held) if held else {"events": 0, "items": []}
+            held: Any = await client.get(key)
+            state: Any = msgspec.msgpack.decode(held) if held else {"events": 0, "items": []}
             item = event["item_id"]
             latest = [item, event["type"], event["event_time"] // 1000]
             state["items"] = [latest, *(entry for entry in state["items"] if entry[0] != item)][:HISTORY]

@@ -16,10 +16,11 @@ from rich.table import Table
 
 from streams.cli_demo import demo, up
 from streams.cli_dlq import dlq_app
-from streams.console import Config, Failed, Json, complain, err, finish, load, out, print_json
+from streams.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
 
 if TYPE_CHECKING:
     from streams.baselines import Quality
+    from streams.settings import Settings
     from streams.topics import Plan
 
 
@@ -126,7 +127,7 @@ def _options(
 @app.command()
 def worker(config: Config = None) -> None:
     """Consume events and requests, keep user state, publish slates; until SIGTERM."""
-    settings = load(config)
+    settings = _ready_to_listen(load(config))
     from streams.app import run_worker
 
     raise typer.Exit(run_worker(settings))
@@ -135,10 +136,16 @@ def worker(config: Config = None) -> None:
 @app.command()
 def learner(config: Config = None) -> None:
     """Learn embeddings and ranker from observations, publish snapshots; until SIGTERM."""
-    settings = load(config)
+    settings = _ready_to_listen(load(config))
     from streams.app import run_learner
 
     raise typer.Exit(run_learner(settings))
+
+
+def _ready_to_listen(settings: "Settings") -> "Settings":
+    advice = "every process needs one of its own: set http.port (MARQUEE_HTTP__PORT), 0 takes a free one"
+    refuse_taken(settings.http.host, settings.http.port, advice)
+    return settings
 
 
 @app.command()

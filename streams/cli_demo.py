@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 from rich.table import Table
 
-from streams.console import Failed, Json, err, finish, out
+from streams.console import Json, err, finish, out, refuse_taken
 
 if TYPE_CHECKING:
     from streams.demo import DemoRun
@@ -143,7 +142,7 @@ def up(
     """Start embedded servers, a worker and a learner, say where they are, and stay up until Ctrl-C."""
     _end_on_sigterm()
     for option, port in (("--http-port", http_port), ("--kafka-port", kafka_port), ("--redis-port", redis_port)):
-        _refuse_taken(option, port)
+        refuse_taken("127.0.0.1", port, f"{option} 0 takes a free one")
     from streams.stack import Stack
 
     err.print(_STARTING)
@@ -180,15 +179,6 @@ def _print_places(places: dict[str, str]) -> None:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-
-
-def _refuse_taken(option: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            raise Failed(f"port {port} cannot be had; {option} 0 takes a free one") from None
 
 
 def _end_on_sigterm() -> None:

@@ -5,6 +5,7 @@ Progress and logs go to standard error; standard output holds results, and with 
 
 import json
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,3 +57,17 @@ def complain(kind: str, error: BaseException | str) -> None:
     err.print(f"[red]{kind}:[/]", end=" ")
     err.print(str(error) or type(error).__name__, markup=False, soft_wrap=True)
     logging.getLogger(__name__).debug("%s", kind, exc_info=isinstance(error, BaseException))
+
+
+def refuse_taken(host: str, port: int, advice: str) -> None:
+    """Make sure, before anything starts, that a port can be listened on.
+
+    Raises:
+        Failed: it cannot; the message ends with the advice. Exit code 1.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise Failed(f"port {port} of {host} cannot be had ({error}); {advice}") from None

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -126,6 +127,20 @@ def test_a_broker_that_is_away_is_a_failure_and_no_traceback(
     assert "failed: " in said.err
     assert "127.0.0.1" in said.err
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("role", ["worker", "learner"])
+def test_a_port_that_is_taken_is_told_before_anything_starts(
+    marquee: Any, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("MARQUEE_HTTP__PORT", str(other.getsockname()[1]))
+        said = marquee(role)
+    assert said.code == 1
+    assert said.err.count("\n") == 1
+    assert "MARQUEE_HTTP__PORT" in said.err
 
 
 def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
