@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from streams.cli_bench import bench_app
 from streams.cli_demo import demo, up
 from streams.cli_dlq import dlq_app
 from streams.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
@@ -35,7 +36,6 @@ class Format(StrEnum):
 app = typer.Typer(name="marquee", no_args_is_help=True, add_completion=False, help="Events in, slates out.")
 topics_app = typer.Typer(no_args_is_help=True, help="Which topics there are, and creating them.")
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
-bench_app = typer.Typer(no_args_is_help=True, help="Speed, beside its yardsticks, in one run.")
 app.command()(demo)
 app.command()(up)
 app.add_typer(topics_app, name="topics")
@@ -254,7 +254,8 @@ def topics_apply(config: Config = None, as_json: Json = False) -> None:
 
 def _say_plan(plan: "Plan", verb: str, as_json: bool) -> None:
     for spec in plan.create:
-        err.print(f"{verb} {spec.topic}: {spec.partitions} partitions, {spec.config}", markup=False)
+        config_words = ", ".join(f"{key}={value}" for key, value in spec.config.items())
+        err.print(f"{verb} {spec.topic}: {spec.partitions} partitions, {config_words}", markup=False)
     for drift in plan.drift:
         err.print(f"differs: {drift}", markup=False)
     if not plan.create and not plan.drift:

@@ -16,7 +16,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False)
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; environment variables win.")]

@@ -1,11 +1,11 @@
 """Publishing what a batch caused, and knowing that the broker has it.
 
-The idempotent aiokafka producer is called directly: 69,000 records a second on one core where Faust's `topic.send`
-makes 11,700, and a result that nobody awaits is lost silently there.
+The idempotent aiokafka producer is called directly, with records packed here: Faust's `topic.send` costs six times as
+much, and a result that nobody awaits is lost silently there.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -17,8 +17,14 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from embeddings.ids import murmur2
 
 _PERMANENT = (InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAuthorizationFailedError)
+_PACKET_BYTES = 512 * 1024
+"""Records of a partition travel in packets of this size; every packet is a turn of the broker's. aiokafka's 16 KiB
+hold six slates. Brokers and topics take 1 MiB unless told otherwise."""
 _START_S, _CLOSE_S, _TELL_S = 30.0, 3.0, 3.0
 
 Headers = Sequence[tuple[str, bytes]]
@@ -96,7 +102,7 @@ class Publisher:
             producer = await self._ready()
         except (KafkaError, OSError, TimeoutError) as error:
             raise PublishFailed(len(batch), len(batch), error) from error
-        errors = await _deliver(producer, batch, still_waiting or _ignore)
+        errors = await _deliver(producer, batch, self._options["max_request_size"], still_waiting or _ignore)
         if not errors:
             return
         if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
@@ -111,7 +117,11 @@ class Publisher:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    **self._options, acks="all", enable_idempotence=self._idempotent, linger_ms=0
+                    **self._options,
+                    acks="all",
+                    enable_idempotence=self._idempotent,
+                    linger_ms=0,
+                    max_batch_size=_PACKET_BYTES,
                 )
                 try:
                     await asyncio.wait_for(producer.start(), _START_S)
@@ -128,26 +138,60 @@ class Publisher:
 
 
 async def _deliver(
-    producer: Any, batch: Sequence[Outgoing], still_waiting: Callable[[str], None]
+    producer: Any, batch: Sequence[Outgoing], most_bytes: int, still_waiting: Callable[[str], None]
 ) -> list[BaseException]:
-    """Buffer all records, wait for all that were buffered, return what went wrong with any."""
+    """Hand over all records, wait for all that were, return what went wrong with any.
+
+    They are packed here, one future per packet: a call and a future per record cost three times as much.
+    """
     errors: list[BaseException] = []
-    pending = []
+    fitting = []
     for record in batch:
-        try:
-            pending.append(
-                await producer.send(*record[:1], record.value, record.key, record.partition, None, record.headers)
-            )
-        except (KafkaError, OSError) as error:
-            errors.append(error)
-            if not isinstance(error, MessageSizeTooLargeError):
-                break  # the buffer is full for a whole request timeout: the others would wait as long, one by one
-    open_: set[asyncio.Future[Any]] = set(pending)
+        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers))
+        if size <= most_bytes:
+            fitting.append(record)
+        else:
+            errors.append(MessageSizeTooLargeError(f"{size} bytes, at most {most_bytes}"))
+    pending: list[tuple[asyncio.Future[Any], int]] = []
+    try:
+        for (topic, partition), records in (await _placed(producer, fitting)).items():
+            for packet, count in _packets(producer, records):
+                pending.append((await producer.send_batch(packet, topic, partition=partition), count))
+    except (KafkaError, OSError) as error:
+        errors.append(error)  # the buffer is full for a whole request timeout: the others would wait as long, each
+    open_ = {future for future, _ in pending}
     while open_:
         _, open_ = await asyncio.wait(open_, timeout=_TELL_S)
         if open_:
             still_waiting("brokers do not acknowledge")
-    return errors + [fault for future in pending if (fault := future.exception()) is not None]
+    return errors + [fault for future, count in pending if (fault := future.exception()) for _ in range(count)]
+
+
+async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
+    """The records of each partition, in order; where none is named, murmur2 of the key chooses, as everywhere."""
+    known = {topic: sorted(await producer.partitions_for(topic)) for topic in {record.topic for record in records}}
+    hashes = murmur2([record.key or b"" for record in records]).tolist() if records else []
+    placed: dict[tuple[str, int], list[Outgoing]] = {}
+    for record, number in zip(records, hashes, strict=True):
+        partitions, partition = known[record.topic], record.partition
+        if partition is None:
+            partition = partitions[number % len(partitions)]
+        placed.setdefault((record.topic, partition), []).append(record)
+    return placed
+
+
+def _packets(producer: Any, records: Sequence[Outgoing]) -> Iterator[tuple[Any, int]]:
+    """Records of one partition as Kafka's record batches, each with how many it holds."""
+    packet, count = producer.create_batch(), 0
+    for record in records:
+        fields = {"timestamp": None, "key": record.key, "value": record.value, "headers": list(record.headers)}
+        if packet.append(**fields) is None:
+            yield packet, count
+            packet, count = producer.create_batch(), 0
+            packet.append(**fields)
+        count += 1
+    packet.close()
+    yield packet, count
 
 
 async def _close(producer: Any) -> None:
