@@ -32,6 +32,7 @@ demo: install
 	$(BIN)/marquee demo
 
 test: lint servers
+	$(BIN)/python -m streams.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest
 
 quick: install

@@ -71,7 +71,7 @@ class StateCodec:
                 wrote it, or it is not ours.
         """
         chunks = [value or self._empty for value in values]
-        if any(len(chunk) != self._dtype.itemsize for chunk in chunks):
+        if set(map(len, chunks)) - {self._dtype.itemsize}:
             chunks = [self._refit(chunk) for chunk in chunks]
         record_U = np.frombuffer(b"".join(chunks), self._dtype)
         self._check(record_U)

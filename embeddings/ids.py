@@ -33,7 +33,7 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
 
     `murmur2(key) % partitions` is the partition that Java, aiokafka and kafkajs choose.
     """
-    ends = np.fromiter((len(key) for key in keys), np.int64, len(keys)).cumsum()
+    ends = np.fromiter(map(len, keys), np.int64, len(keys)).cumsum()
     return _murmur2(np.frombuffer(b"".join(keys), np.uint8), ends)
 
 

@@ -89,6 +89,7 @@ class RedisUserStore:
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
         self._watched: tuple[int, tuple[Source, ...]] | None = None
+        self._loaded: tuple[Sequence[str], list[bytes], list[bytes]] = ((), [], [])
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`. A batch that was loaded before has to be loaded again."""
@@ -126,6 +127,7 @@ class RedisUserStore:
         marks = self._checked(sources, reply[:held], reply[held : 2 * held])
         profiles = self._profiles(reply[2 * held :], len(user_ids))
         self._watched = (self._fenced.generation, tuple(sources))
+        self._loaded = (user_ids, state_keys, seen_keys)
         return loaded(profiles, sources, marks, self._topics)
 
     def save(
@@ -141,12 +143,13 @@ class RedisUserStore:
     ) -> None:
         """See `UserStore.save`."""
         sources = self._take_watch(marks)
+        same, *keys_of = self._loaded
+        state_keys, seen_keys = keys_of if same is user_ids else self._keys.profiles(user_ids)
         changed_N = np.flatnonzero(changed_U)
-        changed_ids = [user_ids[n] for n in changed_N.tolist()]
-        keys = self._keys.of("u", changed_ids)
+        keys = [state_keys[n] for n in changed_N.tolist()]
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
         if seen is not None:
-            keys += self._keys.of("s", [user_ids[n] for n in seen.user_N.tolist()])
+            keys += [seen_keys[n] for n in seen.user_N.tolist()]
             values += seen.values
         mark_keys = self._keys.marks(marks)
         mark_values = [mark.to_bytes() for mark in marks.values()]

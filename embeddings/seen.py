@@ -63,7 +63,7 @@ class SeenSets(NamedTuple):
         """
         chunks = [value or b"" for value in values]
         data_N = np.frombuffer(bytearray().join([*chunks, b"\0"]), np.uint8)  # a torn value ends before its kind
-        size_U = np.fromiter((len(chunk) for chunk in chunks), np.int64, len(chunks))
+        size_U = np.fromiter(map(len, chunks), np.int64, len(chunks))
         begin_U = size_U.cumsum() - size_U
         count_U = np.maximum(size_U - _HEADER, 0) // _ID_BYTES
         held = np.flatnonzero(size_U)

@@ -141,7 +141,7 @@ def run_evaluation(
 def evaluation_settings(settings: Settings) -> Settings:
     """The settings of a run: a slate for every event, however old it is, and every take told."""
     slates = settings.slates.model_copy(update={"per_event": "all", "size": _PLACES, "max_age_s": float("inf")})
-    observe = settings.observe.model_copy(update={"rate": 1.0, "shown": 0.0})
+    observe = settings.observe.model_copy(update={"rate": 1.0, "examples": 1 << 30, "shown": 0.0})
     return settings.model_copy(update={"slates": slates, "observe": observe})
 
 

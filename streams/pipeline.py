@@ -228,9 +228,10 @@ class Recommender:
         )
 
     def _sampled(self, batch: EventBatch, plan: Plan) -> NDArray[np.bool_]:
-        """Which takes carry candidate features: the same ones whenever the batch comes again."""
+        """Which takes carry candidate features: chosen by offset, as many as the settings allow for a batch."""
+        rate = min(self.settings.observe.rate, self.settings.observe.examples / max(len(plan.take_T), 1))
         mixed_T = batch.offset_B[plan.take_T].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < self.settings.observe.rate * 2**24
+        sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
         return sampled_T
 
     def _triggers(self, decoded: Decoded, plan: Plan) -> list[Trigger]:

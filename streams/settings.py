@@ -325,6 +325,8 @@ class Observe(Group):
     """Tell it anything; false where snapshots come from elsewhere and no learner listens."""
     rate: Fraction = 1.0
     """Fraction of rows with a taken item that carry candidate features."""
+    examples: int = Field(default=64, ge=0, le=16_384)
+    """Most of them in a batch: a busy worker tells a sample, an idle one everything."""
     negatives: int = Field(default=32, ge=1, le=255)
     """Candidates not taken that are sent with a taken one."""
     shown: Fraction = 0.1

@@ -61,7 +61,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
-def eventually(answer: Callable[[], Any], within_s: float = 20) -> Any:
+def eventually(answer: Callable[[], Any], within_s: float = 60) -> Any:
     until = time.monotonic() + within_s
     while not (found := answer()):
         assert time.monotonic() < until, "it did not happen"
