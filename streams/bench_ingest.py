@@ -41,7 +41,7 @@ STOCK_SHARE = 20
 _STOCK = "stock"
 
 
-def run_ingest(world: World, *, events: int = 400_000, say: Say = lambda text: None) -> dict[str, Any]:
+def run_ingest(world: World, *, events: int = 200_000, rounds: int = 3, say: Say = lambda text: None) -> dict[str, Any]:
     """Measure all contenders on both mixes of users, one after the other.
 
     Returns:
@@ -51,7 +51,7 @@ def run_ingest(world: World, *, events: int = 400_000, say: Say = lambda text: N
         StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
     """
     with Site() as site:
-        mixes = {mix: _measure(site, world, mix, events, say) for mix in MIXES}
+        mixes = {mix: _measure(site, world, mix, events, rounds, say) for mix in MIXES}
         worst = min(mixes.values(), key=lambda figures: figures["ratio_ceiling"])
         keys = ("marquee_eps", "stock_eps", "ceiling_eps")
         return {
@@ -66,23 +66,28 @@ def run_ingest(world: World, *, events: int = 400_000, say: Say = lambda text: N
         }
 
 
-def _measure(site: Site, world: World, mix: Mix, events: int, say: Say) -> dict[str, float]:
-    environment = site.environment(
-        f"bench-{mix}",
-        MARQUEE_SLATES__PER_EVENT="requests",
-        MARQUEE_OBSERVE__ENABLED="false",
-        MARQUEE_BATCHING__MAX_BATCH=str(BATCH),
-    )
-    settings = load_settings(environ=environment)
+def _measure(site: Site, world: World, mix: Mix, events: int, rounds: int, say: Say) -> dict[str, float]:
+    """The best of several rounds for each contender: they take turns, so that what else the machine does hits all."""
+    path = {
+        "MARQUEE_SLATES__PER_EVENT": "requests",
+        "MARQUEE_OBSERVE__ENABLED": "false",
+        "MARQUEE_BATCHING__MAX_BATCH": str(BATCH),
+    }
+    settings = load_settings(environ=site.environment(f"bench-{mix}", **path))
     site.create_topics(settings)
     asyncio.run(publish(site.broker.bootstrap, settings.topics.name("events"), world.log(mix, events)))
-    figures: dict[str, float] = {}
-    for name, total in (("ceiling", events), ("marquee", events), ("stock", events // STOCK_SHARE)):
-        module = ["streams", "worker"] if name == "marquee" else [__name__, name]
-        with _settled(site, world, settings) as done, site.child(f"{mix}-{name}", module, environment) as child:
-            wall, cpu = rate_of(child, done, total)
-        say(f"{mix}: {name} {wall:,.0f} events/s, {1e6 / cpu:.1f} µs of its core per event")
-        figures |= {f"{name}_eps": round(wall), f"{name}_cpu_us": round(1e6 / cpu, 2)}
+    best = dict.fromkeys(("ceiling", "marquee", "stock"), (0.0, 0.0))
+    for turn in range(rounds):
+        environment = site.environment(f"bench-{mix}", **path, MARQUEE_KAFKA__GROUP_PREFIX=f"bench-{mix}-{turn}")
+        for name in best:
+            module = ["streams", "worker"] if name == "marquee" else [__name__, name]
+            total = events // STOCK_SHARE if name == "stock" else events
+            with _settled(site, world, settings) as done, site.child(f"{mix}-{name}", module, environment) as child:
+                eps, cpu_eps = rate_of(child, done, total)
+            best[name] = max(best[name], (eps, cpu_eps))
+            say(f"{mix}: {name} {eps:,.0f} events/s, {1e6 / cpu_eps:.1f} µs of its core per event")
+    figures: dict[str, float] = {f"{name}_eps": round(eps) for name, (eps, _) in best.items()}
+    figures |= {f"{name}_cpu_us": round(1e6 / cpu_eps, 2) for name, (_, cpu_eps) in best.items()}
     figures["ratio_stock"] = round(figures["marquee_eps"] / figures["stock_eps"], 2)
     figures["ratio_ceiling"] = round(figures["marquee_eps"] / figures["ceiling_eps"], 3)
     return figures

@@ -168,20 +168,23 @@ class Serving:
     like_rate: float = 0.7
     item_rows: ItemRows = field(init=False)
     _seen: tuple[int, int, int] = (-1, -1, -1)
+    _packed_at: tuple[int, int] = (-1, -1)
 
     def current(self) -> LiveModel:
         """The model to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
         items, now_s = self.items, self.now_s()
-        state = (len(items), items.changes, now_s)
-        if state != self._seen:
-            self._seen = state
+        facts = items.changes, len(items.columns.year_N)
+        if facts != self._packed_at:
+            self._packed_at = facts
+            self.item_rows = self._packed()
+        if (*facts, now_s) != self._seen:
+            self._seen = (*facts, now_s)
             self.blocked_N = items.blocked(now_s)
             self.trending = items.popular(_SHARED, now_s, half_life=0)
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
             self.fresh = fresh[~self.blocked_N[fresh] & young]
-            self.item_rows = self._packed()
-            self.live = self.live.fitted(items)
+        self.live = self.live.fitted(items)
         return self.live
 
     def _packed(self) -> ItemRows:

@@ -122,7 +122,7 @@ class Scorer:
         wanted = np.flatnonzero(asked.serve_P | (asked.taken_P != 0))
         wanted = wanted[np.argsort(asked.seen_P[wanted], kind="stable")]
         with self.items.lock:
-            model = self.serving.current()
+            model = self.serving.current() if len(wanted) else self.serving.live
             chunks = [wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)]
             with stage("retrieve"):
                 found = [self._retrieve(asked, chunk, model) for chunk in chunks]
