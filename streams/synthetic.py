@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.events import CONSENT_ALL, Action, Source
 from embeddings.ids import item_ids
-from embeddings.seen import SeenUpdate
 from embeddings.snapshots import Snapshot
 from embeddings.states import HISTORY, UserStates, no_states
 from embeddings.store import UserStore
@@ -124,21 +123,28 @@ class World:
         states.consent_U[:] = CONSENT_ALL
         return states
 
+    @cached_property
+    def _forgotten(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """People and items that left their histories, person by person."""
+        ids_UT = item_ids(self.item_names)[self.past_UT]
+        gone_UT = ~(ids_UT[:, :, None] == self.states.item_UH[:, None, :]).any(2)
+        return np.nonzero(gone_UT)[0].astype(np.int32), ids_UT[gone_UT]
+
     def settle(self, store: UserStore, sources: Sequence[Source]) -> None:
         """Write everybody's state. `sources` are the input partitions, claimed here and left to the worker."""
-        nobody = SeenUpdate(np.empty(0, np.int32), [])
+        user_E, item_E = self._forgotten
         marks = store.claim(sources)
         for at in range(0, self.users, 2_000):
             some = np.arange(at, min(at + 2_000, self.users))
             ids = [self.user_ids[u] for u in some.tolist()]
-            store.load(ids, sources)
+            loaded, mine = store.load(ids, sources), slice(*np.searchsorted(user_E, (at, at + len(some))))
             store.save(
                 ids,
                 self.states.take(some),
                 changed_U=np.ones(len(some), np.bool_),
                 taste_UD=np.zeros((len(some), self.width), np.float32),
                 taste_version=0,
-                seen=nobody,
+                seen=loaded.seen.add(user_E[mine] - np.int32(at), item_E[mine]),
                 marks=marks,
             )
 
