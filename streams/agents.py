@@ -67,9 +67,6 @@ class EventsLane:
         """
         self.metrics.batch("events", unit.size)
         for answer in await self._answers(unit):
-            published_ms = self.recommender.now_ms()
-            latencies_s = [(published_ms - slate.trigger.published_ms) / 1000 for slate in answer.slates]
-            self.metrics.published("event", latencies_s)
             self.metrics.events(answer.fate_R)
             for letter in answer.decoded.dead:
                 self.metrics.dead_letter("events", letter.code)
@@ -102,24 +99,37 @@ class EventsLane:
         try:
             answer = await self.thread.run(self.recommender.respond, parts, aside)
             self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
-            with self.metrics.stage("publish"):
-                await self.publisher.send_all(self._outgoing(answer, parts), still_waiting=unit.retrying)
+            travelling = asyncio.ensure_future(self._publish(unit, answer, parts))
+            try:
+                if answer.slates or self.settings.observe.enabled:
+                    await self.thread.run(self.recommender.tell, answer)
+            finally:
+                await travelling
+            await self.publisher.send_all(self._observations(answer), still_waiting=unit.retrying)
             await self.thread.run(self.recommender.store, answer)
             return answer
         except StoreRewound as why:
             self.metrics.redis_error("fenced")
             raise Fenced(str(why)) from why
 
+    async def _publish(self, unit: Unit, answer: Answer, parts: Sequence[Part]) -> None:
+        with self.metrics.stage("publish"):
+            await self.publisher.send_all(self._outgoing(answer, parts), still_waiting=unit.retrying)
+        published_ms = self.recommender.now_ms()
+        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in answer.slates])
+
+    def _observations(self, answer: Answer) -> list[Outgoing]:
+        topic = self.settings.topics.name("observations")
+        return [Outgoing(topic, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told]
+
     def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> list[Outgoing]:
         """What is put aside leaves once: not again where the batch was stored or committed before."""
         topics, marks = self.settings.topics, answer.loaded.marks
-        observations = topics.name("observations")
         done = {part.source: max(part.committed - 1, marks[part.source].offset) for part in parts}
         dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
         return [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *(Outgoing(observations, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told),
             *dead_letters(dead, topics.dead_letters("events")),
             *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
@@ -138,6 +148,25 @@ class EventsLane:
         behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
         if behind:
             log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
+        return behind
+
+
+@dataclass(frozen=True, slots=True)
+class EventShards:
+    """The lane of each shard of the events topic; partition p is in shard p modulo their number."""
+
+    lanes: Sequence[EventsLane]
+
+    async def __call__(self, unit: Unit) -> None:
+        """See `EventsLane`."""
+        await self.lanes[unit.shard](unit)
+
+    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        """See `EventsLane.positions`; every partition is claimed for its shard's store."""
+        behind: dict[Source, int] = {}
+        for shard, lane in enumerate(self.lanes):
+            mine = {source: at for source, at in committed.items() if source.partition % len(self.lanes) == shard}
+            behind |= await lane.positions(mine)
         return behind
 
 

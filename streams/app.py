@@ -24,7 +24,7 @@ from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from ranking.errors import RankingError
 from streams import topics
-from streams.agents import EventsLane, RequestsLane, Thread, dead_letters
+from streams.agents import EventShards, EventsLane, RequestsLane, Thread, dead_letters
 from streams.answering import Answerer
 from streams.batching import BatchApp
 from streams.cataloguing import CatalogueFacts, read_catalogue
@@ -94,7 +94,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False)
     serving: Serving = field(init=False)
-    events: EventsLane = field(init=False)
+    events: EventShards = field(init=False)
     requests: RequestsLane = field(init=False)
     control: ControlReader = field(init=False)
     publisher: Publisher = field(init=False)
@@ -125,19 +125,8 @@ class Worker:
             idempotent=settings.kafka.idempotent,
         )
         self.reads = user_store(settings)
-        self.events = EventsLane(
-            recommender=Recommender(
-                users=user_store(settings),
-                scorer=Scorer(self.serving, settings),
-                rules=rules,
-                settings=settings,
-                stage=self.metrics.stage,
-            ),
-            publisher=self.publisher,
-            settings=settings,
-            metrics=self.metrics,
-            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
-        )
+        dead_share = DeadLetterShare(settings.limits.dead_letter_share)
+        self.events = EventShards([self._events_lane(dead_share) for _ in range(settings.batching.shards)])
         self.requests = RequestsLane(
             answerer=Answerer(
                 users=user_store(settings), scorer=Scorer(self.serving, settings), rules=rules, settings=settings
@@ -154,6 +143,23 @@ class Worker:
                 names("counters"): self._counters,
                 names("models"): self._models_announced,
             },
+        )
+
+    def _events_lane(self, dead_share: DeadLetterShare) -> EventsLane:
+        """One shard's: a store and a thread of its own, everything else shared."""
+        return EventsLane(
+            recommender=Recommender(
+                users=user_store(self.settings),
+                scorer=Scorer(self.serving, self.settings),
+                rules=self._rules,
+                settings=self.settings,
+                stage=self.metrics.stage,
+                share=1 / self.settings.batching.shards,
+            ),
+            publisher=self.publisher,
+            settings=self.settings,
+            metrics=self.metrics,
+            dead_share=dead_share,
         )
 
     async def run_control(self) -> None:
@@ -341,7 +347,7 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
     b, k = settings.batching, settings.kafka
-    lane = Lane(max_batch=b.max_batch, depth=b.depth, stuck_after_s=b.stuck_after_s)
+    lane = Lane(max_batch=b.max_batch, depth=b.depth, shards=b.shards, stuck_after_s=b.stuck_after_s)
     worker.app = make_app(
         f"{k.group_prefix}.serving",
         k.client_options(),

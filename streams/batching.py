@@ -8,6 +8,7 @@ Leans on private names of faust-streaming 0.15.3 and aiokafka 0.14.0, both pinne
 """
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ from mode.utils.futures import notify
 
 from embeddings.events import Source
 from streams.fetching import Batching, BatchThread
-from streams.ledger import Gate, Ledger, Unit
+from streams.ledger import Gate, Ledger, Part, Unit
 from streams.watchdog import EXIT_STALLED, EXIT_STUCK, Verdict, Watchdog
 
 _COMMIT_S = 3.0
@@ -48,62 +49,76 @@ class BatchConsumer(driver.Consumer):
     _thread: BatchThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        self._news = asyncio.Event()  # records for an open lane, or a lane that opened
+        super().__init__(*args, **kwargs)  # makes the thread
         self.batching: Batching = self.app.batching
         self.ledger = Ledger()
         now_s = monotonic()
-        self.gates = {topic: Gate(lane, moved_s=now_s) for topic, lane in self.batching.lanes.items()}
+        self.gates = {
+            topic: [Gate(lane, moved_s=now_s) for _ in range(lane.shards)]
+            for topic, lane in self.batching.lanes.items()
+        }
         self._written_ms: dict[Source, int] = {}
-        self._fetching: set[TP] = set()
-        self._room = asyncio.Event()
-        self._positions = asyncio.Lock()  # held while a fetch is in flight and while positions change
         self._drained = asyncio.Event()
         self._drained.set()
         self._beat_s = now_s
-        self._waiting_since_s: dict[str, float] = {}
+        self._waiting_since_s: dict[tuple[str, int], float] = {}
         self._watchdog = Watchdog(self.judge)
 
     def _new_consumer_thread(self) -> BatchThread:
-        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+        return BatchThread(self, self._news.set, loop=self.loop, beacon=self.beacon)
 
     # Delivery ---------------------------------------------------------------------------------------------------------
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Any]]:
-        """Fetch from the lanes that are open; one that opens meanwhile joins the fetch in flight, none ever leaves."""
+        """What was fetched for lanes that are open, and for topics without one; waits for the first of it."""
         active = active_partitions or set()
-        if not self._open(active):
-            await self._wait_for_room(timeout)
-            if not self._open(active):
-                return {}
-        async with self._positions:
-            self._fetching = self._open(active)
-            fetched = await super()._getmany(active_partitions=self._fetching, timeout=timeout)
-            return self._as_units(fetched or {})
+        self._news.clear()
+        self._thread.heard = frozenset(filter(self._is_open, active))  # before looking: what comes later is told
+        if not (ready := self._ready(active)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
+            ready = self._ready(active)
+        self._thread.heard = frozenset()
+        if not ready and self._thread.failed is not None:
+            raise self._thread.failed
+        return ready
 
-    def _open(self, active: set[TP]) -> set[TP]:
-        shut = {topic for topic, gate in self.gates.items() if not gate.is_open}
-        return {tp for tp in active if tp.topic not in shut}
+    def _gate(self, tp: tuple[str, int]) -> Gate | None:
+        gates = self.gates.get(tp[0])
+        return gates[tp[1] % len(gates)] if gates is not None else None
 
-    async def _wait_for_room(self, timeout: float) -> None:
-        self._thread.touch()
-        self._room.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), timeout)
+    def _is_open(self, tp: TP) -> bool:
+        gate = self._gate(tp)
+        return gate is None or gate.is_open
 
-    def _as_units(self, fetched: Mapping[TP, list[Any]]) -> dict[TP, list[Any]]:
-        """The units of a topic as one list under one partition: the scheduler would reorder lists of several."""
-        out: dict[TP, list[Any]] = {}
-        by_topic: defaultdict[str, dict[Source, list[Any]]] = defaultdict(dict)
-        for tp, records in fetched.items():
-            if tp.topic in self.gates:
-                by_topic[tp.topic][Source(*tp)] = records
-            else:
-                out[tp] = records
-        for topic, records_by in by_topic.items():
-            committed = {source: self._committed(source) for source in records_by}
-            units = self.ledger.split(records_by, committed, self.gates[topic].lane.max_batch)
-            out[TP(*units[0].parts[0].source)] = units
-        return out
+    def _ready(self, active: set[TP]) -> dict[TP, list[Any]]:
+        """A unit for each open shard of which something was fetched, and the other topics' records as they are."""
+        ready: dict[TP, list[Any]] = {}
+        groups: defaultdict[tuple[str, int], set[TP]] = defaultdict(set)
+        for tp in filter(self._is_open, active):
+            groups[tp.topic, self.batching.shard(*tp)].add(tp)
+        was_full = False
+        for (topic, shard), tps in groups.items():
+            lane = self.batching.lanes.get(topic)
+            taken = self._thread.ahead.take(tps, lane.max_batch if lane is not None else sys.maxsize)
+            if lane is None:
+                ready |= {TP(*source): records for source, records in taken.items()}
+            elif taken:
+                ready |= self._unit(taken, shard)
+            was_full = was_full or sum(map(len, taken.values())) >= self.batching.room(topic)
+        if was_full:
+            self._thread.wake()
+        return ready
+
+    def _unit(self, taken: Mapping[Source, list[Any]], shard: int) -> dict[TP, list[Any]]:
+        """One unit under the name of its first partition."""
+        unit = self.ledger.unit(
+            Part(source, records, records[-1].offset, self._committed(source)) for source, records in taken.items()
+        )
+        unit.shard = shard
+        return {TP(*unit.parts[0].source): [unit]}
 
     def _committed(self, source: Source) -> int:
         offset = self._committed_offset[TP(*source)]
@@ -115,7 +130,7 @@ class BatchConsumer(driver.Consumer):
             return super()._to_message(tp, record)
         generation, now_s = self.app.consumer_generation_id, monotonic()
         self.ledger.deliver(record, generation=generation)
-        gate = self.gates[record.topic]
+        gate = self.gates[record.topic][record.shard]
         gate.out.add(record)
         gate.moved_s = record.delivered_s = now_s
         self._written_ms.update((part.source, part.records[-1].timestamp) for part in record.parts)
@@ -151,19 +166,12 @@ class BatchConsumer(driver.Consumer):
             self._unacked_messages.discard(message)
             if message.tracked and self.ledger.ack(unit):  # untracked: skipped as stale, no agent saw it
                 self._n_acked += unit.size
-        gate = self.gates[unit.topic]
+        gate = self.gates[unit.topic][unit.shard]
         gate.out.discard(unit)
         gate.moved_s = monotonic()
-        self._make_room(unit.topic)
+        self._news.set()
         notify(self._waiting_for_ack)
         return True
-
-    def _make_room(self, topic: str) -> None:
-        if self.should_stop:
-            return  # the thread's loop may be closed
-        self._fetching |= {tp for tp in self._get_active_partitions() if tp.topic == topic}
-        self._thread.wake()
-        self._room.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if tp.topic not in self.gates:  # the stock gap covers the offset that was just delivered
@@ -228,24 +236,26 @@ class BatchConsumer(driver.Consumer):
     async def perform_seek(self) -> None:
         """Send every partition back to its committed offset, or to where `positions` says; waits for a drain."""
         await self._drained.wait()
-        async with self._positions:
+        async with self._thread.still():
             await super().perform_seek()
             sources = {Source(*tp) for tp in self.assignment() if tp.topic in self.gates}
             await self._send_back(sources, await self._chosen(sources))
 
-    async def rewind(self, topic: str) -> None:
-        """Send the partitions of one lane back to their committed offsets, or to where `positions` says."""
-        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic}
-        chosen = await self._chosen(sources)  # may take its time: other lanes go on
-        async with self._positions:
+    async def rewind(self, topic: str, shard: int) -> None:
+        """Send the partitions of one shard back to their committed offsets, or to where `positions` says."""
+        shards = self.batching.lanes[topic].shards
+        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic and tp.partition % shards == shard}
+        chosen = await self._chosen(sources)  # may take its time: others go on
+        async with self._thread.still(sources):
             await self._send_back(sources, chosen)
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
-        async with self._positions:
+        source = Source(*partition)
+        async with self._thread.still({source}):
             await super().seek(partition, offset)
             if partition.topic in self.gates:
-                self.ledger.forget(Source(*partition))
+                self.ledger.forget(source)
 
     async def _chosen(self, sources: set[Source]) -> Mapping[Source, int]:
         choose = self.batching.positions
@@ -255,10 +265,10 @@ class BatchConsumer(driver.Consumer):
         await self._thread.reposition({**{source: self._committed(source) for source in sources}, **chosen})
         for source in sources:
             self.ledger.forget(source)
-        for topic in {source.topic for source in sources}:
-            self.gates[topic].out.clear()
-            self.gates[topic].moved_s = monotonic()
-            self._make_room(topic)
+            if gate := self._gate(source):
+                gate.out.clear()
+                gate.moved_s = monotonic()
+        self._news.set()
 
     # Not for batches --------------------------------------------------------------------------------------------------
 
@@ -297,24 +307,24 @@ class BatchConsumer(driver.Consumer):
 
     def judge(self, now_s: float) -> Verdict | None:
         """Whether a lane, the event loop or the delivery stopped moving. Called from the watchdog's thread."""
-        for topic, gate in self.gates.items():
+        for topic, shard, gate in ((t, n, gate) for t, gates in self.gates.items() for n, gate in enumerate(gates)):
             if gate.stuck_s(now_s) > gate.lane.stuck_after_s:
                 sizes = sorted(len(unit) for unit in list(gate.out))
                 return Verdict(f"{topic}: un-acknowledged for {gate.stuck_s(now_s):.0f} s, units {sizes}", EXIT_STUCK)
-            if (waiting_s := self._waiting_s(topic, gate, now_s)) > self.batching.stalled_after_s:
+            if (waiting_s := self._waiting_s(topic, shard, gate, now_s)) > self.batching.stalled_after_s:
                 return Verdict(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
         blocked_s = now_s - self._beat_s
-        limit_s = min((g.lane.stuck_after_s for g in self.gates.values()), default=float("inf"))
+        limit_s = min((lane.stuck_after_s for lane in self.batching.lanes.values()), default=float("inf"))
         return Verdict(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
 
-    def _waiting_s(self, topic: str, gate: Gate, now_s: float) -> float:
-        """How long records of an open lane have been there at every look without one being delivered."""
+    def _waiting_s(self, topic: str, shard: int, gate: Gate, now_s: float) -> float:
+        """How long records of an open shard have been there at every look without one being delivered."""
         ready = self.flow_active and not self.app.rebalancing and not gate.out
         mine = [Source(*tp) for tp in list(self._active_partitions or ()) if tp.topic == topic] if ready else []
-        if not any(self._thread.waiting(source) for source in mine):
-            self._waiting_since_s.pop(topic, None)
+        if not any(self._thread.waiting(source) for source in mine if self.batching.shard(*source) == shard):
+            self._waiting_since_s.pop((topic, shard), None)
             return 0.0
-        return now_s - max(gate.moved_s, self._waiting_since_s.setdefault(topic, now_s))
+        return now_s - max(gate.moved_s, self._waiting_since_s.setdefault((topic, shard), now_s))
 
 
 class BatchProducer(driver.Producer):

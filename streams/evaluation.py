@@ -94,6 +94,7 @@ class Bench:
         """Rank a batch, then store and learn it."""
         self.now_ms = max(self.now_ms, records[-1].timestamp)
         answer = self.recommender.respond([Part(_SOURCE, records, records[-1].offset, -1)])
+        self.recommender.tell(answer)
         self.recommender.store(answer)
         for _, value in answer.told:
             self.learned += self.learner.learn(observations.decode(value))
@@ -141,7 +142,7 @@ def run_evaluation(
 def evaluation_settings(settings: Settings) -> Settings:
     """The settings of a run: a slate for every event, however old it is, and every take told."""
     slates = settings.slates.model_copy(update={"per_event": "all", "size": _PLACES, "max_age_s": float("inf")})
-    observe = settings.observe.model_copy(update={"rate": 1.0, "examples": 1 << 30, "shown": 0.0})
+    observe = settings.observe.model_copy(update={"rate": 1.0, "examples_per_s": 1 << 30, "shown": 0.0})
     return settings.model_copy(update={"slates": slates, "observe": observe})
 
 

@@ -6,6 +6,7 @@ raise SystemExit(run_apps([app]))
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import tempfile
@@ -46,7 +47,7 @@ def make_app(
     session_timeout_s: float = 6.0,
     rebalance_timeout_s: float = 20.0,
     commit_interval_s: float = 0.5,
-    fetch_wait_ms: int = 10,
+    fetch_wait_ms: int = 50,
     drain_s: float = 10.0,
     stalled_after_s: float = 120.0,
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor,
@@ -100,7 +101,9 @@ def make_app(
 
 
 def serve(app: BatchApp, topic: str, handle: Handler) -> None:
-    """Have `handle` called with every unit of `topic`, one at a time; it returns when all effects are durable.
+    """Have `handle` called with every unit of `topic`, one at a time for each shard of its lane.
+
+    It returns when all effects are durable.
 
     Then the unit is acknowledged. An exception ends the process with exit code 1, or, under another supervisor, once
     the unit has been un-acknowledged for `stuck_after_s`; either way it is delivered again.
@@ -115,15 +118,25 @@ def serve(app: BatchApp, topic: str, handle: Handler) -> None:
         manual = stream.noack()
         if manual.enable_acks:
             raise AutoAck(topic)
-        async for event in manual.events():
+        turns = [asyncio.Lock() for _ in range(app.batching.lanes[topic].shards)]
+
+        async def take(event: Any) -> None:
             unit: Unit = event.value
-            try:
-                if unit.parts:  # none are left when the lane was sent back after the fetch
-                    await handle(unit)
-            except Rewind as why:
-                log.warning("%s: fetching again, %s", topic, why)
-                await cast(BatchConsumer, app.consumer).rewind(topic)
-            await manual.ack(event)
+            async with turns[unit.shard]:
+                try:
+                    if unit.parts:  # none are left when the shard was sent back after the fetch
+                        await handle(unit)
+                except Rewind as why:
+                    log.warning("%s: fetching again, %s", topic, why)
+                    await cast(BatchConsumer, app.consumer).rewind(topic, unit.shard)
+                await manual.ack(event)
+
+        try:
+            async with asyncio.TaskGroup() as side_by_side:
+                async for event in manual.events():
+                    side_by_side.create_task(take(event))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
 
     source = app.topic(topic, key_serializer="raw", value_serializer="raw")
     app.agent(source, name=f"serve.{topic}", concurrency=1)(agent)
@@ -145,6 +158,7 @@ class _Beside(Service):
             self.add_future(main())
         if self._ready is not None:
             await self.wait(self._ready())
+        spare_what_stays()
 
 
 class _Host(Worker):
@@ -164,6 +178,17 @@ class _Host(Worker):
             if isinstance(outcome, BaseException):
                 log.error("an app did not stop cleanly: %r", outcome)
         await self._beside.stop()
+
+
+def spare_what_stays() -> None:
+    """Keep the garbage collector off what was built to stay; batches are freed by their reference counts.
+
+    Records come and go by the thousand, and each thousand made it look for cycles among all objects of the process: a
+    fifth of the time of a worker that only folds, and pauses of 200 ms where a catalogue is in memory.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run_apps(

@@ -15,7 +15,7 @@ left by compaction, transaction markers or retention need no care.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -77,6 +77,8 @@ class Unit:
     parts: list[Part]
     size: int
     topic: str = ""
+    shard: int = 0
+    """Which of its lane's shards it belongs to."""
     acked: bool = False
     generation: int = -1
     delivered_s: float = 0.0
@@ -98,18 +100,20 @@ class Lane:
     max_batch: int = 512
     """Most records of a unit."""
     depth: int = 1
-    """Nothing more of the topic is taken from the fetch buffer while this many units are un-acknowledged."""
+    """Nothing more of a shard is delivered while this many of its units are un-acknowledged."""
+    shards: int = 1
+    """Partition p is in shard p modulo this; shards are handled side by side, the units of one in order."""
     stuck_after_s: float = 120.0
     """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
 
     def __post_init__(self) -> None:
-        if self.max_batch < 1 or self.depth < 1:
-            raise ValueError("max_batch and depth are at least 1")
+        if min(self.max_batch, self.depth, self.shards) < 1:
+            raise ValueError("max_batch, depth and shards are at least 1")
 
 
 @dataclass(slots=True)
 class Gate:
-    """The un-acknowledged units of one lane."""
+    """The un-acknowledged units of one shard of a lane."""
 
     lane: Lane
     out: set[Unit] = field(default_factory=set)
@@ -144,24 +148,6 @@ class Ledger:
         for part in kept:
             part.epoch = self._epochs[part.source]
         return Unit(kept, sum(len(p.records) for p in kept), kept[0].source.topic)
-
-    def split(
-        self, fetched: Mapping[Source, Sequence[Record]], committed: Mapping[Source, int], max_batch: int
-    ) -> list[Unit]:
-        """Units of at most `max_batch` records from one fetch of one topic, partition after partition."""
-        units: list[Unit] = []
-        parts: list[Part] = []
-        room = max_batch
-        for source, records in fetched.items():
-            start = 0
-            while start < len(records):
-                taken = records[start : start + room]
-                parts.append(Part(source, taken, taken[-1].offset, committed.get(source, -1)))
-                start, room = start + len(taken), room - len(taken)
-                if not room:
-                    units.append(self.unit(parts))
-                    parts, room = [], max_batch
-        return [*units, self.unit(parts)] if parts else units
 
     def deliver(self, unit: Unit, *, generation: int) -> bool:
         """Enter a unit, just before the agent gets it; False where nothing of it is still to be processed."""

@@ -26,7 +26,7 @@ from embeddings.events import Fate, Source
 from streams.deadletters import Code
 from streams.settings import TopicName
 
-Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish"]
+Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
 Trigger = Literal["event", "request"]
 Degraded = Literal["none", "cached", "popular", "contextual"]
 RedisError = Literal["unavailable", "fenced", "unreadable"]

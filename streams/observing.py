@@ -11,7 +11,7 @@ from embeddings.events import Fate
 from embeddings.users import Folded
 from streams.decode import Decoded
 from streams.observations import Observation
-from streams.scoring import Scored
+from streams.scoring import Examples, Scored
 from streams.slates import PublishedSlate
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def observe(
-    decoded: Decoded, folded: Folded, plan: "Plan", scored: Scored, slates: Sequence[PublishedSlate]
+    decoded: Decoded,
+    folded: Folded,
+    plan: "Plan",
+    scored: Scored,
+    examples: Examples,
+    slates: Sequence[PublishedSlate],
 ) -> Iterator[Observation]:
     """Each partition's applied rows, its takes with the items held before, examples for the ranker, slates shown.
 
@@ -28,8 +33,8 @@ def observe(
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
-    order = np.argsort(scored.examples.position_E)
-    position_E = scored.examples.position_E[order]
+    order = np.argsort(examples.position_E)
+    position_E = examples.position_E[order]
     sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
@@ -58,9 +63,9 @@ def observe(
             take_T=row_T,
             history_TH=plan.histories.item_PH[plan.take_at[mine_T]],
             example_E=row_T[told_T],
-            example_item_ES=scored.examples.item_ES[example_E],
-            example_x_ESF=scored.examples.x_ESF[example_E],
-            log_q_ES=scored.examples.log_q_ES[example_E],
+            example_item_ES=examples.item_ES[example_E],
+            example_x_ESF=examples.x_ESF[example_E],
+            log_q_ES=examples.log_q_ES[example_E],
             shown_L=np.array([slate_hash(slates[q].slate_id) for q in shown_L.tolist()], np.uint64),
             shown_item_LN=np.array([slates[q].item_N for q in shown_L.tolist()], np.uint64).reshape(
                 -1, scored.slates.row_QN.shape[1]

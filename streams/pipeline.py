@@ -1,15 +1,16 @@
 """READ FIRST: a batch of behaviour becomes slates: decode, fold, retrieve, rank, compose; then publish and store.
 
 `Recommender.respond` is the whole service as one synchronous call over arrays; it touches Redis once, to load. Its
-`Answer` is published first and stored after (`Recommender.store`), because an observation can only be told while the
-history before the event is still known. Killed before the store, the batch comes again and is told again, and the
+slates leave at once; while they travel, `Recommender.tell` writes down what the batch teaches. All of it is published
+before anything is stored (`Recommender.store`), because an observation can only be told while the history before the
+event is still known. Killed before the store, the batch comes again and is told again, and the
 learner drops the rows it has; killed after, nothing is missing. Only then is the input acknowledged.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from streams.ledger import Part
 from streams.observing import observe
 from streams.reading import Rules
 from streams.records import Trace
-from streams.scoring import Asked, Scorer
+from streams.scoring import Asked, Scored, Scorer
 from streams.settings import Settings
 from streams.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
 from streams.tracing import is_traced, traces_of
@@ -44,19 +45,29 @@ def untimed(name: object) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
-    """What a batch leads to: slates and observations to publish, then states and marks to store."""
+    """What a batch leads to: slates and observations to publish, then states and marks to store.
+
+    `told`, the observations, is there once `Recommender.tell` was called.
+    """
 
     decoded: Decoded
     loaded: Loaded
     folded: Folded
+    plan: "Plan"
+    asked: Asked
+    scored: Scored
     marks: Mapping[Source, PartitionMark]
     taste_UD: NDArray[np.float32]
-    model_version: int
     slates: list[PublishedSlate]
-    told: list[tuple[Source, bytes]]
     traces: list[Trace]
+    told: list[tuple[Source, bytes]] = field(default_factory=list)
+
+    @property
+    def model_version(self) -> int:
+        """The snapshot that everything in here was computed with."""
+        return self.scored.model.version
 
     @property
     def fate_R(self) -> NDArray[np.uint8]:
@@ -100,6 +111,11 @@ class Recommender:
     now_ms: Callable[[], int] = epoch_ms
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
+    share: float = 1.0
+    """This one's part of what the settings allow a worker."""
+    _examples: float = field(init=False, default=0.0)
+    """How many may be told now; fills up with time, to what may be told in a second."""
+    _sampled_ms: int = field(init=False, default=0)
 
     def respond(self, parts: Sequence[Part], aside: Sequence[DeadLetter] = ()) -> Answer:
         """Decode, fold, retrieve, rank and compose one batch. Publishes and stores nothing.
@@ -135,22 +151,35 @@ class Recommender:
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
             slates = write_slates(triggers, scored, at_Q, items, self.settings, stamps, self.now_ms())
-            observed = observe(decoded, folded, plan, scored, slates) if self.settings.observe.enabled else ()
-            told = [(o.source, observations.encode(o)) for o in observed]
         return Answer(
             decoded=decoded,
             loaded=loaded,
             folded=folded,
+            plan=plan,
+            asked=asked,
+            scored=scored,
             marks=_marks(decoded, folded, loaded),
             taste_UD=self.scorer.tastes(folded.states, scored.model),
-            model_version=scored.model.version,
             slates=slates,
-            told=told,
             traces=traces_of(slates, scored, plan.serve_at, items),
         )
 
+    def tell(self, answer: Answer) -> None:
+        """While the slates travel: keep the latest of each user, and write down what the batch teaches.
+
+        Raises:
+            StoreUnavailable: Redis missed its deadline. Respond to the same batch again.
+        """
+        with self.stage("observe"):
+            if latest := {slate.trigger.user_id: slate.value for slate in answer.slates}:
+                self.users.save_slates(list(latest), list(latest.values()), self.settings.slates.ttl_s)
+            if self.settings.observe.enabled:
+                examples = self.scorer.examples(answer.asked, answer.scored)
+                observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
+                answer.told = [(o.source, observations.encode(o)) for o in observed]
+
     def store(self, answer: Answer) -> None:
-        """Write states, seen sets, marks and totals of a batch in one atomic, fenced step; then the latest slates.
+        """Write states, seen sets, marks and totals of a batch in one atomic, fenced step.
 
         Raises:
             StoreUnavailable: it is not known whether it was written. Respond to the same batch again: what was stored
@@ -158,17 +187,16 @@ class Recommender:
             Fenced: another worker owns a partition now. Drop the batch unacknowledged.
         """
         folded, evicted = answer.folded, answer.folded.evicted
-        self.users.save(
-            answer.decoded.batch.user_ids,
-            folded.states,
-            changed_U=folded.changed_U,
-            taste_UD=answer.taste_UD,
-            taste_version=answer.model_version,
-            seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
-            marks=answer.marks,
-        )
-        if latest := {slate.trigger.user_id: slate.value for slate in answer.slates}:
-            self.users.save_slates(list(latest), list(latest.values()), self.settings.slates.ttl_s)
+        with self.stage("store"):
+            self.users.save(
+                answer.decoded.batch.user_ids,
+                folded.states,
+                changed_U=folded.changed_U,
+                taste_UD=answer.taste_UD,
+                taste_version=answer.model_version,
+                seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+                marks=answer.marks,
+            )
 
     def plan(self, decoded: Decoded, folded: Folded, committed_S: NDArray[np.int64]) -> Plan:
         """Which rows are answered and which are told.
@@ -228,10 +256,14 @@ class Recommender:
         )
 
     def _sampled(self, batch: EventBatch, plan: Plan) -> NDArray[np.bool_]:
-        """Which takes carry candidate features: chosen by offset, as many as the settings allow for a batch."""
-        rate = min(self.settings.observe.rate, self.settings.observe.examples / max(len(plan.take_T), 1))
+        """Which takes carry candidate features: chosen by offset, as many as the settings allow in a second."""
+        most, now_ms = self.settings.observe.examples_per_s * self.share, self.now_ms()
+        self._examples = min(most, self._examples + (now_ms - self._sampled_ms) * most / 1000)
+        self._sampled_ms = now_ms
+        rate = min(self.settings.observe.rate, self._examples / max(len(plan.take_T), 1))
         mixed_T = batch.offset_B[plan.take_T].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
+        self._examples -= float(sampled_T.sum())
         return sampled_T
 
     def _triggers(self, decoded: Decoded, plan: Plan) -> list[Trigger]:

@@ -98,6 +98,8 @@ class Publisher:
             PublishFailed: see there; nothing may be acknowledged upstream.
         """
         batch = list(records)
+        if not batch:
+            return
         try:
             producer = await self._ready()
         except (KafkaError, OSError, TimeoutError) as error:

@@ -85,11 +85,11 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What came of the positions asked, under one model version."""
+    """What came of the positions served, under one model version; what was retrieved for them, chunk by chunk."""
 
     model: LiveModel
     slates: Slates
-    examples: Examples
+    found: list[tuple[NDArray[np.intp], "_Found"]]
     traces: dict[int, Traced]
 
 
@@ -115,30 +115,38 @@ class Scorer:
         return sources.taste(row_PH, weight_PH, model.source_ND, self.settings.learner.taste_decay)
 
     def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
-        """Retrieve for every position that is served or told, rank what is served; the item table is held meanwhile.
-
-        Positions are taken in the order of how far must be looked for them: a search looks as far for all of a chunk.
-        """
-        wanted = np.flatnonzero(asked.serve_P | (asked.taken_P != 0))
-        wanted = wanted[np.argsort(asked.seen_P[wanted], kind="stable")]
+        """Retrieve and rank for every position that is served; the item table is held meanwhile."""
+        chunks = _chunks(asked, np.flatnonzero(asked.serve_P))
         with self.items.lock:
-            model = self.serving.current() if len(wanted) else self.serving.live
-            chunks = [wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)]
+            model = self.serving.current() if chunks else self.serving.live
             with stage("retrieve"):
-                found = [self._retrieve(asked, chunk, model) for chunk in chunks]
+                found = [(chunk, self._retrieve(asked, chunk, model)) for chunk in chunks]
                 stamps.retrieved_ms = now_ms()
             with stage("rank"):
-                parts = [self._rank(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
+                parts = [self._rank(asked, at, f, model) for at, f in found]
                 stamps.ranked_ms = now_ms()
-            examples = [self._examples(asked, at, f, model) for at, f in zip(chunks, found, strict=True)]
-        slates = [chosen for chosen, _ in parts if len(chosen.position_Q)]
-        examples = [told for told in examples if len(told.position_E)]
+        slates = [chosen for chosen, _ in parts]
         return Scored(
             model=model,
             slates=_joined(Slates, slates) if slates else self._no_slates(self.settings.slates.size),
-            examples=_joined(Examples, examples) if examples else self._no_examples(),
+            found=found,
             traces={at: traced for _, traces in parts for at, traced in traces.items()},
         )
+
+    def examples(self, asked: Asked, scored: Scored) -> Examples:
+        """Examples of the positions whose take is told, under the model of their slates."""
+        told_P = asked.taken_P != 0
+        if not told_P.any():
+            return self._no_examples()
+        with self.items.lock:
+            self.serving.current()
+            model = scored.model.fitted(self.items)  # items may have come since
+            found = [(at, f) for at, f in scored.found if told_P[at].any()]
+            chunks = _chunks(asked, np.flatnonzero(told_P & ~asked.serve_P))
+            found += [(chunk, self._retrieve(asked, chunk, model)) for chunk in chunks]
+            examples = [self._examples(asked, at, f, model) for at, f in found]
+        joined: Examples = _joined(Examples, [some for some in examples if len(some.position_E)] or examples[:1])
+        return joined
 
     def _retrieve(self, asked: Asked, at: NDArray[np.intp], model: LiveModel) -> "_Found":
         h = asked.histories
@@ -176,10 +184,7 @@ class Scorer:
     def _rank(
         self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel
     ) -> tuple[Slates, dict[int, Traced]]:
-        """Choose the slates of the positions that are served."""
-        at, found = at[asked.serve_P[at]], found.of(asked.serve_P[at])
-        if not len(at):
-            return self._no_slates(self.settings.slates.size), {}
+        """Choose the slates of these positions."""
         item_PK = _ids(self.items, found.row_PK).view(np.int64)
         mask_PK = found.row_PK >= 0
         x = self._features(asked, at, found, model)
@@ -278,6 +283,12 @@ class _Found:
     def at(self, row_PK: NDArray[np.int32], source_PK: NDArray[np.uint8]) -> "_Found":
         """The same positions with other candidates."""
         return replace(self, row_PK=row_PK, source_PK=source_PK)
+
+
+def _chunks(asked: Asked, at: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Positions in the order of how far must be looked for them: a search looks as far for all of a chunk."""
+    at = at[np.argsort(asked.seen_P[at], kind="stable")]
+    return [at[n : n + CHUNK] for n in range(0, len(at), CHUNK)]
 
 
 def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:

@@ -219,8 +219,11 @@ class Batching(Group):
     max_batch: int = Field(default=512, ge=1, le=16_384)
     """Most records in one batch."""
     depth: int = Field(default=1, ge=1, le=8)
-    """Batches of one lane that may be un-acknowledged at a time."""
-    fetch_wait_ms: int = Field(default=10, ge=1, le=5_000)
+    """Batches of one shard that may be un-acknowledged at a time."""
+    shards: int = Field(default=1, ge=1, le=64)
+    """Groups of the events topic's partitions that are handled side by side: one works while another waits for Redis or
+    Kafka. More events per second where nothing is ranked; with slates they only wait for each other's turn."""
+    fetch_wait_ms: int = Field(default=50, ge=1, le=5_000)
     """How long the broker may hold an empty fetch back."""
     stuck_after_s: float = Field(default=120, ge=1, le=3_600)
     """A batch un-acknowledged for this long ends the worker with its stacks."""
@@ -325,8 +328,8 @@ class Observe(Group):
     """Tell it anything; false where snapshots come from elsewhere and no learner listens."""
     rate: Fraction = 1.0
     """Fraction of rows with a taken item that carry candidate features."""
-    examples: int = Field(default=64, ge=0, le=16_384)
-    """Most of them in a batch: a busy worker tells a sample, an idle one everything."""
+    examples_per_s: int = Field(default=200, ge=0, le=1_000_000)
+    """Most of them in a second: a busy worker tells a sample, a quiet one everything."""
     negatives: int = Field(default=32, ge=1, le=255)
     """Candidates not taken that are sent with a taken one."""
     shown: Fraction = 0.1

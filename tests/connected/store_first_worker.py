@@ -14,7 +14,8 @@ async def store_first(self: EventsLane, unit: Unit, parts: Sequence[Part], aside
     answer = await self.thread.run(self.recommender.respond, parts, aside)
     await self.thread.run(self.recommender.store, answer)
     await asyncio.sleep(5)
-    await self.publisher.send_all(self._outgoing(answer, parts))
+    await self.thread.run(self.recommender.tell, answer)
+    await self.publisher.send_all([*self._outgoing(answer, parts), *self._observations(answer)])
     return answer
 
 

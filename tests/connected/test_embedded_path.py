@@ -204,7 +204,7 @@ def test_pages_tell_the_truth(installation: Installation) -> None:
     assert applied[0] >= 0.9 * len(LOG)
     assert families["marquee_index_items"].samples[0].value >= len(set(LOG.item_R))
     stages = {s.labels["stage"] for s in families["marquee_stage_seconds"].samples if s.value > 0}
-    assert stages == {"decode", "fold", "retrieve", "rank", "compose", "publish"}
+    assert stages == {"decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"}
     users = set(LOG.user_R)
     assert not any(users & set(s.labels.values()) for family in families.values() for s in family.samples)
 

@@ -132,7 +132,9 @@ class Service:
 
     def respond(self, log: Sequence[Raw], committed: int = -1) -> Answer:
         """Answer a batch and store nothing."""
-        return self.recommender.respond([Part(EVENTS, log, log[-1].offset, committed)])
+        answer = self.recommender.respond([Part(EVENTS, log, log[-1].offset, committed)])
+        self.recommender.tell(answer)
+        return answer
 
     def deliver(self, log: Sequence[Raw], committed: int = -1) -> Answer:
         """Answer a batch and store what it led to."""

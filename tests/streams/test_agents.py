@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 from embeddings.errors import Fenced, StoreUnavailable, UnreadableState
 from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
-from streams.agents import EventsLane, RequestsLane
+from streams.agents import EventShards, EventsLane, RequestsLane
 from streams.failures import DeadLetterShare, TooManyDeadLetters
 from streams.hosting import Rewind
 from streams.ledger import Part, Unit
@@ -124,7 +124,7 @@ async def test_what_a_batch_leads_to_is_published_then_stored(worker: Worker) ->
     store = shaky_store(worker)
     await worker.take(LOG)
     assert worker.topics.count() == {"slates.v1": 30, "observations.v1": 1}
-    assert store.calls == ["load", "save", "save_slates"]
+    assert store.calls == ["load", "save_slates", "save"]
     assert worker.mark.totals[Fate.applied] == 30
     assert worker.metric("events_total", fate="applied") == 30
     assert worker.metric("slates_total", trigger="event") == 30
@@ -155,7 +155,7 @@ async def test_while_the_broker_is_away_nothing_is_stored(worker: Worker) -> Non
     store = shaky_store(worker)
     worker.topics.errors = [AWAY, AWAY]
     await worker.take(LOG)
-    assert store.calls == ["load", "load", "load", "save", "save_slates"]
+    assert store.calls == [*["load", "save_slates"] * 3, "save"]
     assert worker.waited == ["PublishFailed"] * 2
     assert worker.mark.totals[Fate.applied] == 30
 
@@ -225,6 +225,7 @@ async def test_a_batch_that_keeps_failing_is_taken_apart_and_its_bad_record_put_
 
     class Brittle:
         users = worker.service.users
+        tell = staticmethod(worker.service.recommender.tell)
         store = staticmethod(worker.service.recommender.store)
         now_ms = staticmethod(worker.service.recommender.now_ms)
 
@@ -259,7 +260,7 @@ async def test_garbage_is_published_before_its_offset_may_move(worker: Worker) -
     store = shaky_store(worker)
     worker.topics.errors = [AWAY]
     await worker.take([Raw(0, b"{", b"k"), an_event(1), Raw(2, None, b"k")])
-    assert store.calls == ["load", "load", "save", "save_slates"]
+    assert store.calls == [*["load", "save_slates"] * 2, "save"]
     letters = worker.topics.of("marquee.events.v1.dlq")
     assert [(letter.key, letter.value) for letter in letters] == [(b"k", b"{"), (b"k", None)]
     assert worker.mark.totals[Fate.dead_lettered] == 2
@@ -295,6 +296,20 @@ async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Wo
     requests = Source("marquee.requests.v1", 0)
     assert await lane.positions({known: 30, new: -1, requests: 7}) == {}
     assert await lane.positions({known: 41, new: 5}) == {known: 30, new: 0}
+
+
+async def test_every_partition_belongs_to_its_shard_s_store_alone(worker: Worker) -> None:
+    other = Worker(Service(small(slates={"trace_rate": 0.0})))
+    shards = EventShards([worker.events, other.events])
+    sources = [Source("marquee.events.v1", n) for n in range(4)]
+    assert await shards.positions(dict.fromkeys(sources, 5)) == dict.fromkeys(sources, 0)
+    units = [Unit([Part(s, LOG, LOG[-1].offset, -1)], len(LOG), s.topic, s.partition % 2) for s in sources[:2]]
+    for unit in units:
+        await shards(unit)
+    for lane, mine, foreign in ((worker, *sources[:2]), (other, *sources[1::-1])):
+        assert lane.service.users.marks([mine])[mine].offset == LOG[-1].offset
+        with pytest.raises(Fenced):
+            lane.service.users.load([], [foreign])
 
 
 async def test_partitions_are_claimed_as_soon_as_the_store_is_back(worker: Worker) -> None:

@@ -84,29 +84,6 @@ def test_acknowledging_twice_counts_once() -> None:
     assert [ledger.ack(unit), ledger.ack(unit)] == [True, False]
 
 
-fetches = st.dictionaries(
-    st.builds(Source, st.just("events"), st.integers(0, 5)),
-    st.lists(st.integers(0, 10_000), min_size=1, max_size=40, unique=True).map(lambda os: records(*sorted(os))),
-    min_size=1,
-)
-
-
-@settings(deadline=None)
-@given(fetches, st.integers(1, 50))
-def test_units_hold_every_record_once_in_order_and_never_too_many(
-    fetched: dict[Source, list[ARecord]], max_batch: int
-) -> None:
-    units = Ledger().split(fetched, {HERE: 17}, max_batch)
-    assert all(0 < len(u) <= max_batch for u in units)
-    assert all(len(u) == max_batch for u in units[:-1])
-    parts = [p for u in units for p in u.parts]
-    for source, given_ in fetched.items():
-        mine = [p for p in parts if p.source == source]
-        assert [r for p in mine for r in p.records] == given_
-        assert all((p.first, p.last) == (p.records[0].offset, p.records[-1].offset) for p in mine)
-        assert {p.committed for p in mine} == {17 if source == HERE else -1}
-
-
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("fetch"), st.integers(0, 1), st.integers(1, 30)),
@@ -134,7 +111,8 @@ def test_nothing_unprocessed_is_ever_committed_over(steps: list[tuple[str, int, 
     def fetch(source: Source, n: int) -> None:
         offsets = [o for o in range(position[source], position[source] + n) if o % 7 != 3]
         position[source] += n
-        fetched.extend(ledger.split({source: records(*offsets)}, committed, 10) if offsets else [])
+        cuts = [records(*offsets[at : at + 10]) for at in range(0, len(offsets), 10)]
+        fetched.extend(ledger.unit([Part(source, cut, cut[-1].offset, committed[source])]) for cut in cuts)
 
     def commit(source: Source) -> None:
         offset = ledger.take(source, generation=generation)

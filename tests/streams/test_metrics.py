@@ -48,7 +48,7 @@ def test_everything_countable_is_there_at_0() -> None:
     assert {value(metrics, "marquee_events_total", fate=fate.name) for fate in Fate} == {0}
     assert {value(metrics, "marquee_dead_letters_total", topic="events", code=code) for code in Code} == {0}
     assert value(metrics, "marquee_redis_errors_total", kind="fenced") == 0
-    for stage in ("decode", "fold", "retrieve", "rank", "compose", "publish"):
+    for stage in ("decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"):
         assert value(metrics, "marquee_stage_seconds_count", stage=stage) == 0
 
 

@@ -159,6 +159,15 @@ def test_only_the_asked_share_of_takes_carries_features() -> None:
     assert len(observation.shown_L) == 0
 
 
+def test_a_busy_worker_tells_a_sample() -> None:
+    from tests.streams.builders import small
+
+    service = Service(small(observe={"examples_per_s": 50}))
+    (first,), (second,) = told(service.deliver(LOG[:100])), told(service.deliver(LOG[100:]))
+    assert len(first.take_T) > 50 > len(first.example_E) / 1.5 > 20
+    assert len(second.example_E) < 20  # hardly any time has passed
+
+
 def test_nothing_is_told_where_nobody_listens() -> None:
     from tests.streams.builders import small
 
