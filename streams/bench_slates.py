@@ -1,8 +1,9 @@
 """`marquee bench slates`: how many slates a worker on one core publishes, and how long an event waits for its slate.
 
 The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
-works off a backlog; then events come at a steady rate and the time from sending one to receiving its slate is taken,
-beside an *echo*: an aiokafka loop that sends every event back as it is, on the same core and the same broker.
+works off a backlog. Then events come at a steady rate, once at 500 a second and once at half of the slates a second
+that it made of the backlog, and the time from sending one to receiving its slate is taken, beside an *echo*: an
+aiokafka loop that sends every event back as it is, on the same core and the same broker.
 """
 
 import asyncio
@@ -115,7 +116,7 @@ async def _measure(
         slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
         loads = []
-        for load_eps in (STEADY_EPS, int(events_ps / 2)):
+        for load_eps in (STEADY_EPS, int(slates_ps / 2)):
             echo_s = await lane.latencies(
                 _echo_topic(settings), f"{_echo_topic(settings)}.back", log, load_eps, seconds
             )
