@@ -16,8 +16,12 @@ from streams.console import Json, err, finish, out, refuse_taken
 if TYPE_CHECKING:
     from streams.demo import DemoRun
 
-#: Months of a log pass in minutes: every event is answered, and snapshots follow each other faster than by default.
-_OVERRIDES = {"MARQUEE_SLATES__PER_EVENT": "all", "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5"}
+#: Months of a log pass in a minute: every event is answered, and what is meant for a second is not enough.
+_OVERRIDES = {
+    "MARQUEE_SLATES__PER_EVENT": "all",
+    "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5",
+    "MARQUEE_OBSERVE__EXAMPLES_PER_S": "1000",
+}
 _STARTING = "starting a broker, Valkey, a learner and a worker"
 _SPEAK_EVERY_S = 10.0
 _SHOWN_HISTORY, _SHOWN_SLATE = 5, 8
