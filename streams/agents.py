@@ -19,7 +19,7 @@ from streams.cloudevents import echo, event_headers
 from streams.deadletters import Code, DeadLetter, dead_letter_record
 from streams.failures import DeadLetterShare, Failed, Guard, Succeeded, Verdict
 from streams.hosting import Rewind
-from streams.ledger import Part, Unit
+from streams.ledger import Part, Unit, shard_of
 from streams.metrics import WorkerMetrics
 from streams.pipeline import Answer, Recommender
 from streams.publishing import Outgoing, Publisher
@@ -153,7 +153,7 @@ class EventsLane:
 
 @dataclass(frozen=True, slots=True)
 class EventShards:
-    """The lane of each shard of the events topic; partition p is in shard p modulo their number."""
+    """The lane of each shard of the events topic."""
 
     lanes: Sequence[EventsLane]
 
@@ -165,7 +165,9 @@ class EventShards:
         """See `EventsLane.positions`; every partition is claimed for its shard's store."""
         behind: dict[Source, int] = {}
         for shard, lane in enumerate(self.lanes):
-            mine = {source: at for source, at in committed.items() if source.partition % len(self.lanes) == shard}
+            mine = {
+                source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
+            }
             behind |= await lane.positions(mine)
         return behind
 

@@ -37,6 +37,7 @@ from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
 from streams.leading import LeaderAssignor
 from streams.ledger import Lane
+from streams.manifests import manifest_of
 from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
 from streams.pipeline import Recommender, epoch_ms
@@ -317,16 +318,7 @@ class Worker:
     def _fetch(self, manifest: ModelManifest) -> snapshots.Snapshot | None:
         if int(manifest.version) < self._version:
             return None  # a newer one was announced meanwhile
-        snapshot = snapshots.load(
-            snapshots.Manifest(
-                version=int(manifest.version),
-                uri=manifest.uri,
-                sha256=manifest.sha256,
-                bytes=manifest.bytes,
-                shapes=manifest.shapes,
-                created_ms=manifest.created_ms,
-            )
-        )
+        snapshot = snapshots.load(manifest_of(manifest))
         if snapshot.source_ND.shape[1] != self.settings.learner.dimensions:
             raise SnapshotRefused(
                 f"vectors of {snapshot.source_ND.shape[1]} components, learner.dimensions says otherwise"

@@ -87,7 +87,7 @@ class BatchConsumer(driver.Consumer):
 
     def _gate(self, tp: tuple[str, int]) -> Gate | None:
         gates = self.gates.get(tp[0])
-        return gates[tp[1] % len(gates)] if gates is not None else None
+        return gates[self.batching.shard(*tp)] if gates is not None else None
 
     def _is_open(self, tp: TP) -> bool:
         gate = self._gate(tp)
@@ -243,8 +243,8 @@ class BatchConsumer(driver.Consumer):
 
     async def rewind(self, topic: str, shard: int) -> None:
         """Send the partitions of one shard back to their committed offsets, or to where `positions` says."""
-        shards = self.batching.lanes[topic].shards
-        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic and tp.partition % shards == shard}
+        mine = self.batching.shard
+        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic and mine(*tp) == shard}
         chosen = await self._chosen(sources)  # may take its time: others go on
         async with self._thread.still(sources):
             await self._send_back(sources, chosen)

@@ -28,6 +28,7 @@ from streams.app import user_store
 from streams.benching import Say, Site, publish, sources
 from streams.cloudevents import INPUT, header
 from streams.configuration import load_settings
+from streams.manifests import announced
 from streams.settings import Settings
 from streams.synthetic import World
 from streams.teaching import SNAPSHOT
@@ -65,14 +66,7 @@ def _announce(site: Site, world: World, settings: Settings) -> None:
     """Publish what a running installation would hold: catalogue, counters and the snapshot's manifest."""
     topics, snapshot = settings.topics, world.snapshot()
     written = snapshots.write(snapshot, site.folder)
-    manifest = records.ModelManifest(
-        version=str(written.version),
-        uri=written.uri,
-        sha256=written.sha256,
-        bytes=written.bytes,
-        shapes=written.shapes,
-        created_ms=written.created_ms,
-    )
+    manifest = announced(written)
     for topic, rows in (
         (topics.name("catalog"), world.catalogue()),
         (topics.name("counters"), world.counters(snapshot.counts_N)),

@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from embeddings.events import Source
-from streams.ledger import Lane
+from streams.ledger import Lane, shard_of
 
 Positions = Callable[[Mapping[Source, int]], Awaitable[Mapping[Source, int]]]
 """Called with the group's committed offset of each assigned partition (-1: none) before anything is delivered from it,
@@ -48,7 +48,7 @@ class Batching:
     def shard(self, topic: str, partition: int) -> int:
         """The shard of its lane that a partition is in; 0 where there is no lane."""
         lane = self.lanes.get(topic)
-        return partition % lane.shards if lane is not None else 0
+        return shard_of(partition, lane.shards) if lane is not None else 0
 
     def room(self, topic: str) -> int:
         """How many records of a shard are fetched ahead, or of a topic without a lane."""

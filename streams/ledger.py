@@ -93,6 +93,11 @@ class Unit:
         self.delivered_s, self.retry_reason = monotonic() if now_s is None else now_s, reason
 
 
+def shard_of(partition: int, shards: int) -> int:
+    """Which of so many shards a partition is in."""
+    return partition % shards
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """How one topic is batched. Every topic with a lane has its own gate, so a blocked one holds no other back."""
@@ -102,7 +107,7 @@ class Lane:
     depth: int = 1
     """Nothing more of a shard is delivered while this many of its units are un-acknowledged."""
     shards: int = 1
-    """Partition p is in shard p modulo this; shards are handled side by side, the units of one in order."""
+    """Groups of partitions (`shard_of`) that are handled side by side, the units of one in order."""
     stuck_after_s: float = 120.0
     """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
 

@@ -33,8 +33,7 @@ def observe(
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
-    order = np.argsort(examples.position_E)
-    position_E = examples.position_E[order]
+    position_E = examples.position_E
     sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
@@ -44,7 +43,7 @@ def observe(
         row_T = np.searchsorted(row_R, plan.take_T[mine_T]).astype(np.int32)
         at_T = np.searchsorted(position_E, plan.take_at[mine_T])
         told_T = np.flatnonzero((at_T < len(position_E)) & (np.append(position_E, -1)[at_T] == plan.take_at[mine_T]))
-        example_E = order[at_T[told_T]]
+        example_E = at_T[told_T]
         shown_L = np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q)
         yield Observation(
             source=source,

@@ -75,7 +75,7 @@ class Slates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """E told positions: slot 0 the item taken, then sampled candidates; item ids (0 = none), features, log q."""
+    """E told positions, ascending: slot 0 the item taken, then sampled candidates; ids (0 = none), features, log q."""
 
     position_E: NDArray[np.intp]
     item_ES: NDArray[np.uint64]

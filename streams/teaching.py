@@ -23,9 +23,10 @@ from streams.counting import counters_of
 from streams.health import HealthServer
 from streams.learning import Frozen, Learner
 from streams.ledger import Part, Unit
+from streams.manifests import announced
 from streams.metrics import LearnerMetrics
 from streams.publishing import Outgoing, Publisher, PublishFailed
-from streams.records import ModelManifest, encode
+from streams.records import encode
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -147,17 +148,12 @@ class Teacher:
 
     async def _announce(self, manifest: Manifest) -> None:
         progress = self.learner.trainer.listwise()
-        record = ModelManifest(
-            version=str(manifest.version),
-            uri=manifest.uri,
-            sha256=manifest.sha256,
-            bytes=manifest.bytes,
+        record = announced(
+            manifest,
             kind=SNAPSHOT,
-            created_ms=manifest.created_ms,
             events=self.learner.rows,
             items=manifest.shapes["ids_N"][0],
             dimensions=self.settings.learner.dimensions,
-            shapes=manifest.shapes,
             metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
         )
         topic = self.settings.topics.name("models")
