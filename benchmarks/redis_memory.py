@@ -20,7 +20,7 @@ from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import EXACT
 from embeddings.states import HISTORY, RING, UserStates, no_states
-from embeddings.store import PartitionMark
+from embeddings.store import PartitionMark, SlateUpdate
 
 YARDSTICK_BYTES = 640
 MEDIAN_ITEMS, MOST_ITEMS = 65, 737
@@ -57,9 +57,9 @@ def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int) -> N
         taste_UD=np.random.default_rng(2).normal(size=(users, 64)).astype(np.float32),
         taste_version=1,
         seen=loaded.seen.add(np.repeat(np.arange(users, dtype=np.int32), evicted_each), items),
+        slates=SlateUpdate(range(users), [a_slate(20)] * users, 3_600),
         marks={SOURCE: PartitionMark(0)},
     )
-    store.save_slates(user_ids, [a_slate(20)] * users, 3_600)
 
 
 def usage(client: redis.Redis, pattern: str) -> tuple[int, int, int]:

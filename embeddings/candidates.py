@@ -109,14 +109,21 @@ def gather(
     return out
 
 
-def keep(retrieved: Retrieved, blocked_PM: NDArray[np.bool_], size: int, *, reserve: int = 0) -> Retrieved:
-    """The first `size` candidates that are not blocked, in order.
+def keep(
+    retrieved: Retrieved,
+    seen_PM: NDArray[np.bool_],
+    blocked_N: NDArray[np.bool_],
+    size: int,
+    *,
+    reserve: int = 0,
+) -> Retrieved:
+    """The first `size` candidates, in order, that were not seen by their position and are not blocked for all.
 
     Up to `reserve` places are kept for trending and new rows that would otherwise be cut off; they are how an item
     that nobody took yet reaches the ranker.
     """
     out = _room(len(retrieved.row_PM), size)
-    _keep(retrieved, blocked_PM, min(reserve, size), out)
+    _keep(retrieved, seen_PM, blocked_N, min(reserve, size), out)
     return out
 
 
@@ -344,21 +351,26 @@ def _in_order(key_U: NDArray[np.int64], used: int, k: int, order_U: NDArray[np.i
 
 
 @kernel
-def _keep(retrieved: Retrieved, blocked_PM: NDArray[np.bool_], reserve: int, out: Retrieved) -> None:
-    size, width = out.row_PM.shape[1], blocked_PM.shape[1]
-    for p in range(len(blocked_PM)):
+def _keep(
+    retrieved: Retrieved,
+    seen_PM: NDArray[np.bool_],
+    blocked_N: NDArray[np.bool_],
+    reserve: int,
+    out: Retrieved,
+) -> None:
+    size, width = out.row_PM.shape[1], seen_PM.shape[1]
+    alive_M, reserved_M = np.zeros(width, np.bool_), np.zeros(width, np.bool_)
+    for p in range(len(seen_PM)):
         row_M, source_M = retrieved.row_PM[p], retrieved.source_PM[p]
-        reserved_M = np.zeros(width, np.bool_)
         alive, reserved = 0, 0
         for m in range(width):
-            if row_M[m] >= 0 and not blocked_PM[p, m]:
-                if alive >= size - reserve and reserved < reserve and source_M[m] & _SHARED:
-                    reserved_M[m] = True
-                    reserved += 1
-                alive += 1
+            alive_M[m] = row_M[m] >= 0 and not seen_PM[p, m] and not blocked_N[row_M[m]]
+            reserved_M[m] = alive_M[m] and alive >= size - reserve and reserved < reserve and source_M[m] & _SHARED
+            reserved += reserved_M[m]
+            alive += alive_M[m]
         plain, k = size - reserved, 0
         for m in range(width):
-            if row_M[m] >= 0 and not blocked_PM[p, m] and (reserved_M[m] or plain > 0):
+            if alive_M[m] and (reserved_M[m] or plain > 0):
                 plain -= not reserved_M[m]
                 out.row_PM[p, k], out.source_PM[p, k] = row_M[m], source_M[m]
                 out.score_PM[p, k] = retrieved.score_PM[p, m]

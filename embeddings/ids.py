@@ -42,6 +42,21 @@ def bucket_of(user_id: str, buckets: int) -> int:
     return int(murmur2([user_id.encode()])[0]) & (buckets - 1)
 
 
+def ids_of(row_PK: NDArray[np.int32], ids_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The ids of rows, 0 where a row is negative. Shape (P, K)."""
+    out_PK = np.zeros(row_PK.shape, np.uint64)
+    _ids_of(row_PK, ids_N, out_PK)
+    return out_PK
+
+
+@kernel
+def _ids_of(row_PK: NDArray[np.int32], ids_N: NDArray[np.uint64], out_PK: NDArray[np.uint64]) -> None:
+    for p in range(row_PK.shape[0]):
+        for k in range(row_PK.shape[1]):
+            if row_PK[p, k] >= 0:
+                out_PK[p, k] = ids_N[row_PK[p, k]]
+
+
 @kernel
 def _murmur2(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint32]:
     out = np.empty(len(ends), np.uint32)

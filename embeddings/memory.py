@@ -26,6 +26,7 @@ from embeddings.store import (
     Loaded,
     PartitionMark,
     Profiles,
+    SlateUpdate,
     check_fence,
     check_mark,
     known_topics,
@@ -108,6 +109,7 @@ class MemoryUserStore:
         taste_UD: NDArray[np.float32],
         taste_version: int,
         seen: SeenUpdate | None = None,
+        slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
     ) -> None:
         """See `UserStore.save`."""
@@ -124,6 +126,9 @@ class MemoryUserStore:
         if seen is not None:
             for n, value in zip(seen.user_N.tolist(), seen.values, strict=True):
                 self._shelf.put(("s", user_ids[n]), value, self._state_ttl_s)
+        if slates is not None:
+            for n, value in zip(slates.user_N, slates.values, strict=True):
+                self._shelf.put(("l", user_ids[n]), value, slates.ttl_s)
         for source, mark in marks.items():
             self._shelf.put(("mark", source), mark.to_bytes(), MARK_TTL_S)
             self._saved[source] = mark.offset
@@ -136,11 +141,6 @@ class MemoryUserStore:
     def marks(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.marks`."""
         return {source: PartitionMark.from_bytes(self._shelf.get(("mark", source))) for source in sources}
-
-    def save_slates(self, user_ids: Sequence[str], payloads: Sequence[bytes], ttl_s: int) -> None:
-        """See `UserStore.save_slates`."""
-        for user_id, payload in zip(user_ids, payloads, strict=True):
-            self._shelf.put(("l", user_id), payload, ttl_s)
 
     def latest_slate(self, user_id: str) -> bytes | None:
         """See `UserStore.latest_slate`."""

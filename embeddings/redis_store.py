@@ -7,14 +7,14 @@ Keys, every one with a TTL:
     mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
 
 A save is MULTI, MSETEX, EXEC under a WATCH of the fences that the load set (Valkey 9, Redis 8.4), elsewhere one script
-that compares the fences itself. Both write states, seen sets and marks together or not at all, and both refuse a worker
-that lost its partition. Users of one bucket share a hash slot; fences and marks here are those of a single node.
+that compares the fences itself. Both write states, seen sets, slates and marks together or not at all, and refuse a
+worker that lost its partition. Users of one bucket share a hash slot; fences and marks are those of a single node.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from embeddings.store import (
     Loaded,
     PartitionMark,
     Profiles,
+    SlateUpdate,
     check_fence,
     check_mark,
     known_topics,
@@ -41,14 +42,18 @@ from embeddings.store import (
 )
 
 _CLAIM_TRIES = 8
-#: KEYS: fences, then keys. ARGV: number of fences, number of keys with the first TTL, both TTLs, tokens, values.
+#: KEYS: fences, then keys in groups. ARGV: number of fences, number of groups, size and TTL of each, tokens, values.
 _SCRIPT = b"""
-local fences, first = tonumber(ARGV[1]), tonumber(ARGV[2])
+local fences, groups = tonumber(ARGV[1]), tonumber(ARGV[2])
+local head, key = 2 + 2 * groups, fences
 for i = 1, fences do
-  if redis.call('GET', KEYS[i]) ~= ARGV[4 + i] then return 0 end
+  if redis.call('GET', KEYS[i]) ~= ARGV[head + i] then return 0 end
 end
-for i = fences + 1, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[4 + i], 'EX', i - fences <= first and ARGV[3] or ARGV[4])
+for g = 1, groups do
+  for _ = 1, tonumber(ARGV[1 + 2 * g]) do
+    key = key + 1
+    redis.call('SET', KEYS[key], ARGV[head + key], 'EX', ARGV[2 + 2 * g])
+  end
 end
 return 1
 """
@@ -139,6 +144,7 @@ class RedisUserStore:
         taste_UD: NDArray[np.float32],
         taste_version: int,
         seen: SeenUpdate | None = None,
+        slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
     ) -> None:
         """See `UserStore.save`."""
@@ -151,9 +157,11 @@ class RedisUserStore:
         if seen is not None:
             keys += [seen_keys[n] for n in seen.user_N.tolist()]
             values += seen.values
-        mark_keys = self._keys.marks(marks)
-        mark_values = [mark.to_bytes() for mark in marks.values()]
-        self._write(sources, keys, values, mark_keys, mark_values)
+        groups = [_Group(keys, values, self._state_ttl_s)]
+        if slates is not None:
+            slate_keys = self._keys.of("l", [user_ids[n] for n in slates.user_N])
+            groups.append(_Group(slate_keys, slates.values, slates.ttl_s))
+        self._write(sources, self._keys.marks(marks), [mark.to_bytes() for mark in marks.values()], groups)
         self._saved.update((source, mark.offset) for source, mark in marks.items())
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
@@ -169,16 +177,6 @@ class RedisUserStore:
             return {}
         reply = _values(self._plain.exchange(("MGET", *self._keys.marks(sources)))[0])
         return {source: PartitionMark.from_bytes(value) for source, value in zip(sources, reply, strict=True)}
-
-    def save_slates(self, user_ids: Sequence[str], payloads: Sequence[bytes], ttl_s: int) -> None:
-        """See `UserStore.save_slates`."""
-        keys = self._keys.of("l", user_ids)
-        if not keys:
-            return
-        if self._plain.has_msetex() and not self._script:
-            self._plain.exchange(_msetex(keys, payloads, ttl_s))
-        else:
-            self._run_script(self._plain, [], keys, [0, len(keys), ttl_s, ttl_s, *payloads])
 
     def latest_slate(self, user_id: str) -> bytes | None:
         """See `UserStore.latest_slate`."""
@@ -227,28 +225,20 @@ class RedisUserStore:
         return watched[1]
 
     def _write(
-        self,
-        sources: tuple[Source, ...],
-        keys: list[bytes],
-        values: list[bytes],
-        mark_keys: list[bytes],
-        mark_values: list[bytes],
+        self, sources: tuple[Source, ...], mark_keys: list[bytes], marks: list[bytes], groups: Sequence["_Group"]
     ) -> None:
-        """Write users' values and marks together; fences are written back for their TTL."""
+        """Write marks and groups together; fences are written back for their TTL."""
         fences = self._keys.fences(sources)
         try:
             tokens = [self._tokens[source] for source in sources]
         except KeyError:
             raise Fenced("a partition of the batch was released since it was loaded") from None
+        lasting = _Group(fences + mark_keys, tokens + marks, self._mark_ttl_s)
+        groups = [lasting, *(group for group in groups if group.keys)]
         if self._fenced.has_msetex() and not self._script:
-            sets: list[Command] = [_msetex(mark_keys + fences, mark_values + tokens, self._mark_ttl_s)]
-            if keys:
-                sets.append(_msetex(keys, values, self._state_ttl_s))
-            kept = self._fenced.exchange(("MULTI",), *sets, ("EXEC",))[-1] is not None
+            kept = self._fenced.exchange(("MULTI",), *map(_msetex, groups), ("EXEC",))[-1] is not None
         else:
-            counts = [len(fences), len(keys), self._state_ttl_s, self._mark_ttl_s]
-            arguments = [*counts, *tokens, *values, *mark_values, *tokens]
-            kept = self._run_script(self._fenced, fences, [*keys, *mark_keys, *fences], arguments) == 1
+            kept = self._run_script(self._fenced, fences, tokens, groups) == 1
         if not kept:
             self._explain_refusal(sources)
 
@@ -260,8 +250,12 @@ class RedisUserStore:
         raise StoreUnavailable("the fences changed and changed back since the load: load the batch again")
 
     def _run_script(
-        self, line: RedisLine, fences: list[bytes], keys: list[bytes], arguments: Sequence[object]
+        self, line: RedisLine, fences: list[bytes], tokens: list[bytes], groups: Sequence["_Group"]
     ) -> object:
+        keys = [key for group in groups for key in group.keys]
+        values = [value for group in groups for value in group.values]
+        sizes = [number for group in groups for number in (len(group.keys), group.ttl_s)]
+        arguments = (len(fences), len(groups), *sizes, *tokens, *values)
         command = ("EVALSHA", _SHA, len(fences) + len(keys), *fences, *keys, *arguments)
         try:
             return line.exchange(command)[0]
@@ -269,6 +263,14 @@ class RedisUserStore:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
         return line.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1]
+
+
+class _Group(NamedTuple):
+    """Values that are written with one time to live."""
+
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+    ttl_s: int
 
 
 class _Keys:
@@ -309,10 +311,10 @@ class _Keys:
         return [heads[bucket] + name for bucket, name in zip(buckets, names, strict=True)]
 
 
-def _msetex(keys: Sequence[bytes], values: Sequence[bytes], ttl_s: int) -> Command:
-    pairs = [b""] * (2 * len(keys))
-    pairs[::2], pairs[1::2] = keys, values
-    return ("MSETEX", len(keys), *pairs, "EX", ttl_s)
+def _msetex(group: _Group) -> Command:
+    pairs = [b""] * (2 * len(group.keys))
+    pairs[::2], pairs[1::2] = group.keys, group.values
+    return ("MSETEX", len(group.keys), *pairs, "EX", group.ttl_s)
 
 
 def _values(reply: object) -> list[bytes | None]:

@@ -102,6 +102,14 @@ class Loaded(NamedTuple):
     floor_offset_S: NDArray[np.int64]
 
 
+class SlateUpdate(NamedTuple):
+    """The latest slates of N users: index of the user in the batch, opaque bytes, and seconds to keep them."""
+
+    user_N: Sequence[int]
+    values: Sequence[bytes]
+    ttl_s: int
+
+
 class UserStore(Protocol):
     """User states, seen sets and latest slates, by user id. Calls may block; each is one round trip unless said.
 
@@ -138,6 +146,7 @@ class UserStore(Protocol):
         taste_UD: NDArray[np.float32],
         taste_version: int,
         seen: SeenUpdate | None = None,
+        slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
     ) -> None:
         """Store what a batch changed, all of it or nothing, on top of what the last `load` returned.
@@ -149,6 +158,7 @@ class UserStore(Protocol):
             taste_UD: taste vectors, float32.
             taste_version: their snapshot's number; 0 = none, rebuild at next use.
             seen: the seen sets that grew, indexed like `user_ids`.
+            slates: the latest slate of those who got one.
             marks: of partitions of that load.
 
         Raises:
@@ -168,13 +178,6 @@ class UserStore(Protocol):
 
         Raises:
             StoreUnavailable: ask again.
-        """
-
-    def save_slates(self, user_ids: Sequence[str], payloads: Sequence[bytes], ttl_s: int) -> None:
-        """Keep the latest slate of each user, opaque bytes, for `ttl_s` seconds.
-
-        Raises:
-            StoreUnavailable: some may be kept. They are a convenience: go on.
         """
 
     def latest_slate(self, user_id: str) -> bytes | None:

@@ -65,12 +65,13 @@ class Folded:
         """Which user each position belongs to."""
         return (np.searchsorted(self.start_U, position_P, side="right") - 1).astype(np.int32)
 
-    def histories(self, position_P: NDArray[np.int32]) -> Histories:
+    def histories(self, position_P: NDArray[np.int32], user_P: NDArray[np.int32] | None = None) -> Histories:
         """The histories at the wanted positions, in the order asked for; a position may be asked for twice.
 
         Last positions alone are read off `states`; any other makes the fold run again, copying windows as it passes.
+        `user_P` is what `users_of` says of them, where it is known.
         """
-        user_P = self.users_of(position_P)
+        user_P = self.users_of(position_P) if user_P is None else user_P
         if np.array_equal(self.final_U[user_P], position_P):
             now = self.states
             columns = (now.item_UH, now.action_UH, now.time_UH, now.count_U, now.last_s_U)

@@ -48,7 +48,9 @@ class FrozenTower:
 
     def logits(self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]) -> Floats:
         """Log-odds, shape (P, K, O); deviations are from the mean of the set. Absent candidates' mean nothing."""
-        parts = range(0, max(len(x_PKX), 1), CHUNK)
+        if len(x_PKX) <= CHUNK:
+            return self._logits(x_PKX, item_PK, mask_PK)
+        parts = range(0, len(x_PKX), CHUNK)
         return np.concatenate(
             [self._logits(x_PKX[p : p + CHUNK], item_PK[p : p + CHUNK], mask_PK[p : p + CHUNK]) for p in parts]
         )

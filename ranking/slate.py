@@ -56,7 +56,8 @@ def objective(scores: Scores, weights: Mapping[str, float]) -> NDArray[np.float3
     heads = {"next": scores.next_PK, "click": scores.click_PK, "complete": scores.complete_PK}
     total_PK = np.zeros_like(scores.next_PK)
     for head, weight in weights.items():
-        total_PK += np.float32(weight) * heads[head]
+        if weight:
+            total_PK += np.float32(weight) * heads[head]
     return total_PK
 
 

@@ -1,12 +1,14 @@
 """The shells around the pipeline: answer a batch, publish, store; retry what is transient, never skip, never swallow.
 
-Every lane has a thread of its own for the synchronous work, so that heartbeats and health pages live while it runs, and
-a lane that waits for Redis holds up no other.
+A lane computes and waits for Redis in the event loop that it is called in, so each is called in one of its own
+(`OwnLoop`): heartbeats and health pages live meanwhile, a lane that waits for Redis holds up no other, and a batch
+changes threads twice, not at every stage.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
@@ -31,6 +33,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+_TURNS = 6
+"""So often the loop goes round until aiokafka's sender has written what it was given to the socket."""
+
+
 @dataclass(slots=True)
 class Thread:
     """One worker thread; `await run(f, *args)` calls in it."""
@@ -46,6 +52,18 @@ class Thread:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
 
 
+class OwnLoop:
+    """A thread with an event loop; `await run(f(...))` runs a coroutine in it. Ends with the process."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run there and wait; who stops waiting cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
 @dataclass(slots=True, kw_only=True)
 class EventsLane:
     """Behaviour in, slates and observations out, states stored, then acknowledged."""
@@ -55,7 +73,6 @@ class EventsLane:
     settings: Settings
     metrics: WorkerMetrics
     dead_share: DeadLetterShare
-    thread: Thread = field(default_factory=lambda: Thread("events"))
 
     async def __call__(self, unit: Unit) -> None:
         """Handle one unit whole; returns when everything it led to is durable.
@@ -97,16 +114,17 @@ class EventsLane:
 
     async def _apply(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
         try:
-            answer = await self.thread.run(self.recommender.respond, parts, aside)
+            answer = self.recommender.respond(parts, aside)
             self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
             travelling = asyncio.ensure_future(self._publish(unit, answer, parts))
             try:
-                if answer.slates or self.settings.observe.enabled:
-                    await self.thread.run(self.recommender.tell, answer)
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+                self.recommender.tell(answer)
+                await self.publisher.send_all(self._observations(answer), still_waiting=unit.retrying)
             finally:
                 await travelling
-            await self.publisher.send_all(self._observations(answer), still_waiting=unit.retrying)
-            await self.thread.run(self.recommender.store, answer)
+            self.recommender.store(answer)
             return answer
         except StoreRewound as why:
             self.metrics.redis_error("fenced")
@@ -140,7 +158,7 @@ class EventsLane:
         store: UserStore = self.recommender.users
         while True:
             try:
-                marks = await self.thread.run(store.claim, mine)
+                marks = store.claim(mine)
                 break
             except StoreUnavailable as error:
                 log.warning("partitions cannot be claimed yet: %s", error)
@@ -153,23 +171,34 @@ class EventsLane:
 
 @dataclass(frozen=True, slots=True)
 class EventShards:
-    """The lane of each shard of the events topic."""
+    """The lane of each shard of the events topic, each in its own loop."""
 
     lanes: Sequence[EventsLane]
+    loops: Sequence[OwnLoop]
+
+    @classmethod
+    def of(cls, lanes: Sequence[EventsLane]) -> "EventShards":
+        """Start a loop for each lane."""
+        return cls(lanes, [OwnLoop(f"events-{shard}") for shard in range(len(lanes))])
 
     async def __call__(self, unit: Unit) -> None:
         """See `EventsLane`."""
-        await self.lanes[unit.shard](unit)
+        await self.loops[unit.shard].run(self.lanes[unit.shard](unit))
 
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
         """See `EventsLane.positions`; every partition is claimed for its shard's store."""
         behind: dict[Source, int] = {}
-        for shard, lane in enumerate(self.lanes):
+        for shard, (lane, loop) in enumerate(zip(self.lanes, self.loops, strict=True)):
             mine = {
                 source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
             }
-            behind |= await lane.positions(mine)
+            behind |= await loop.run(lane.positions(mine))
         return behind
+
+    async def stop(self) -> None:
+        """Disconnect the publishers."""
+        for lane, loop in zip(self.lanes, self.loops, strict=True):
+            await loop.run(lane.publisher.stop())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,7 +209,6 @@ class RequestsLane:
     publisher: Publisher
     settings: Settings
     metrics: WorkerMetrics
-    thread: Thread = field(default_factory=lambda: Thread("requests"))
 
     async def __call__(self, unit: Unit) -> None:
         """Answer every readable request of a unit, degraded where it must be.
@@ -210,7 +238,7 @@ class RequestsLane:
         return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__))
 
     async def _answer(self, unit: Unit, parts: Sequence[Part]) -> None:
-        await self._publish(unit, *await self.thread.run(self.answerer.respond, parts))
+        await self._publish(unit, *self.answerer.respond(parts))
 
     async def _publish(self, unit: Unit, slates: Sequence[PublishedSlate], dead: Sequence[DeadLetter]) -> None:
         topics = self.settings.topics

@@ -24,7 +24,7 @@ from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from ranking.errors import RankingError
 from streams import topics
-from streams.agents import EventShards, EventsLane, RequestsLane, Thread, dead_letters
+from streams.agents import EventShards, EventsLane, OwnLoop, RequestsLane, Thread, dead_letters
 from streams.answering import Answerer
 from streams.batching import BatchApp
 from streams.cataloguing import CatalogueFacts, read_catalogue
@@ -36,7 +36,7 @@ from streams.failures import DeadLetterShare, Failed, Guard
 from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
 from streams.leading import LeaderAssignor
-from streams.ledger import Lane
+from streams.ledger import Lane, Unit
 from streams.manifests import manifest_of
 from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
@@ -102,6 +102,7 @@ class Worker:
     reads: RedisUserStore = field(init=False)
     app: BatchApp | None = field(init=False, default=None)
     _rules: Rules = field(init=False)
+    _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
     _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
     _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
@@ -120,19 +121,15 @@ class Worker:
             LiveModel.empty(items, build, settings.learner.dimensions),
             fresh_for_s=settings.retrieval.fresh_for_s,
         )
-        self.publisher = Publisher(
-            settings.kafka.client_options(),
-            max_request_bytes=LARGEST_REQUEST,
-            idempotent=settings.kafka.idempotent,
-        )
+        self.publisher = self._publisher()
         self.reads = user_store(settings)
         dead_share = DeadLetterShare(settings.limits.dead_letter_share)
-        self.events = EventShards([self._events_lane(dead_share) for _ in range(settings.batching.shards)])
+        self.events = EventShards.of([self._events_lane(dead_share) for _ in range(settings.batching.shards)])
         self.requests = RequestsLane(
             answerer=Answerer(
                 users=user_store(settings), scorer=Scorer(self.serving, settings), rules=rules, settings=settings
             ),
-            publisher=self.publisher,
+            publisher=self._publisher(),
             settings=settings,
             metrics=self.metrics,
         )
@@ -146,8 +143,13 @@ class Worker:
             },
         )
 
+    def _publisher(self) -> Publisher:
+        """One for each loop that publishes; it connects when it has something to publish."""
+        kafka = self.settings.kafka
+        return Publisher(kafka.client_options(), max_request_bytes=LARGEST_REQUEST, idempotent=kafka.idempotent)
+
     def _events_lane(self, dead_share: DeadLetterShare) -> EventsLane:
-        """One shard's: a store and a thread of its own, everything else shared."""
+        """One shard's: a store and a publisher of its own, everything else shared."""
         return EventsLane(
             recommender=Recommender(
                 users=user_store(self.settings),
@@ -157,11 +159,15 @@ class Worker:
                 stage=self.metrics.stage,
                 share=1 / self.settings.batching.shards,
             ),
-            publisher=self.publisher,
+            publisher=self._publisher(),
             settings=self.settings,
             metrics=self.metrics,
             dead_share=dead_share,
         )
+
+    async def answer(self, unit: Unit) -> None:
+        """See `RequestsLane`."""
+        await self._requests_loop.run(self.requests(unit))
 
     async def run_control(self) -> None:
         """Read the control topics for as long as the worker lives."""
@@ -169,6 +175,8 @@ class Worker:
             await self.control.run()
         finally:
             await self.publisher.stop()  # the lanes have ended by now
+            await self.events.stop()
+            await self._requests_loop.run(self.requests.publisher.stop())
 
     async def is_warm(self) -> None:
         """Return when the control topics were read and the snapshot they named serves, or was refused.
@@ -354,7 +362,7 @@ def run_worker(settings: Settings) -> int:
         stalled_after_s=b.stuck_after_s,
     )
     serve(worker.app, names("events"), worker.events)
-    serve(worker.app, names("requests"), worker.requests)
+    serve(worker.app, names("requests"), worker.answer)
     return run_apps([worker.app], beside=[worker.run_control, worker.run_pages], ready=worker.is_warm)
 
 

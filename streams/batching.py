@@ -76,6 +76,7 @@ class BatchConsumer(driver.Consumer):
         self._news.clear()
         self._thread.heard = frozenset(filter(self._is_open, active))  # before looking: what comes later is told
         if not (ready := self._ready(active)):
+            self._thread.hurry()
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._news.wait()

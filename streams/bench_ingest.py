@@ -25,6 +25,7 @@ from aiokafka import AIOKafkaConsumer
 
 from embeddings.events import Source
 from embeddings.redis_line import RedisLine
+from embeddings.redis_store import _Group as Group
 from embeddings.redis_store import _Keys as Keys
 from embeddings.redis_store import _msetex as msetex
 from embeddings.states import HISTORY
@@ -177,8 +178,8 @@ async def ceiling(settings: Settings) -> None:
         held = [(key, value) for key, value in zip(states + seen, values, strict=True) if value is not None]
         line.exchange(
             ("MULTI",),
-            msetex(mark_keys, marks, MARK_TTL_S),
-            msetex([key for key, _ in held], [value for _, value in held], ttl_s),
+            msetex(Group(mark_keys, marks, MARK_TTL_S)),
+            msetex(Group([key for key, _ in held], [value for _, value in held], ttl_s)),
             ("EXEC",),
         )
 

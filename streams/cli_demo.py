@@ -186,5 +186,8 @@ def _print_places(places: dict[str, str]) -> None:
 
 
 def _end_on_sigterm() -> None:
-    """End on SIGTERM as on Ctrl-C: everything that was started is stopped."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """End on SIGTERM as on Ctrl-C: everything that was started is stopped.
+
+    Not by way of SIGINT: a shell lets what it starts in the background ignore that.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -7,6 +7,7 @@ machine's clock alone, so that a replay of the log reads as the first pass did.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from xxhash import xxh32_intdigest as _xxh32
 
 from embeddings.events import Action, EventBatch, Fate, Source
 from embeddings.ids import NO_ITEM, item_id, murmur2
+from embeddings.jit import kernel
 from streams.cloudevents import Headers, open_envelope, read_headers
 from streams.consent import CONSENT_LEARN
 from streams.deadletters import REROUTED, Code, DeadLetter
@@ -26,7 +28,9 @@ Part = tuple[Source, Sequence[RawRecord]]
 
 _RATING = 255
 _CODES = {action.name: int(action) for action in Action} | {"rating": _RATING}
-_LAST_ITEM_ACTION = max(action for action in Action if action < Action.impression)
+_LAST_ITEM_ACTION = int(max(action for action in Action if action < Action.impression))
+_DISLIKE, _PLAY = int(Action.dislike), int(Action.play)
+_UNKNOWN_TYPE, _UNCONSENTED = int(Fate.unknown_type), int(Fate.unconsented)
 
 
 class Misrouted(NamedTuple):
@@ -129,15 +133,16 @@ class _Rows:
 
     @classmethod
     def of(cls, parts: Sequence[Part], rules: Rules, dead: list[DeadLetter]) -> "_Rows":
-        rows = cls(tuple(source for source, _ in parts), np.empty(0, np.int32), [], [], [], [])
-        counts = []
-        for source, records in parts:
-            before = len(rows.records)
-            if records:
-                rows._add(source, records, rules, dead)
-            counts.append(len(rows.records) - before)
-        rows.source_B = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
-        return rows
+        """All at once; partition by partition where that raises."""
+        sources, counts = tuple(source for source, _ in parts), [len(records) for _, records in parts]
+        flat = [record for _, records in parts for record in records]
+        try:
+            events, users, identities = _read_all(flat, rules)
+        except _UNREADABLE:
+            read = [_read_part(source, records, rules, dead) for source, records in parts]
+            counts = [len(records) for records, *_ in read]
+            flat, events, users, identities = (list(chain.from_iterable(column)) for column in zip(*read, strict=True))
+        return cls(sources, np.repeat(np.arange(len(parts), dtype=np.int32), counts), flat, events, users, identities)
 
     @property
     def item_names(self) -> list[str | None]:
@@ -154,19 +159,24 @@ class _Rows:
             [self.identities[row] for row in chosen],
         )
 
-    def _add(self, source: Source, records: Sequence[RawRecord], rules: Rules, dead: list[DeadLetter]) -> None:
-        try:
-            events, users, identities = _read_all(records, rules)
-        except (ValueError, TypeError, RecursionError, Unreadable):
-            events, users, identities, records = _read_each(source, records, rules, dead)
-        self.records.extend(records)
-        self.events.extend(events)
-        self.users.extend(users)
-        self.identities.extend(identities)
+
+_UNREADABLE = (ValueError, TypeError, RecursionError, Unreadable)
+
+
+def _read_part(
+    source: Source, records: Sequence[RawRecord], rules: Rules, dead: list[DeadLetter]
+) -> tuple[list[RawRecord], list[Event], list[str], list[bytes | None]]:
+    """The readable records of a partition and what is in them."""
+    try:
+        return list(records), *_read_all(records, rules)
+    except _UNREADABLE:
+        return _read_each(source, records, rules, dead)
 
 
 def _read_all(records: Sequence[RawRecord], rules: Rules) -> tuple[list[Event], list[str], list[bytes | None]]:
-    """All records of a partition at once; raises anything if one of them is not as it should be."""
+    """All records at once; raises anything if one of them is not as it should be."""
+    if not records:
+        return [], [], []
     values: list[bytes] = [record.value for record in records]  # type: ignore[misc]  # len(None) raises
     identities: list[bytes | None] = [None] * len(values)
     length_B = np.array(list(map(len, values)))
@@ -201,7 +211,7 @@ def _open(headers: list[Headers], values: list[bytes], identities: list[bytes | 
 
 def _read_each(
     source: Source, records: Sequence[RawRecord], rules: Rules, dead: list[DeadLetter]
-) -> tuple[list[Event], list[str], list[bytes | None], list[RawRecord]]:
+) -> tuple[list[RawRecord], list[Event], list[str], list[bytes | None]]:
     """The readable records of a partition; the others are added to `dead`."""
     events, users, identities, kept = [], [], [], []
     for record in records:
@@ -215,7 +225,7 @@ def _read_each(
         users.append(user)
         identities.append(identity)
         kept.append(record)
-    return events, users, identities, kept
+    return kept, events, users, identities
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,43 +243,78 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     item_B = np.array([_item_ids[event.item_id] for event in events], np.uint64)
     action_B = np.array([_CODES.get(event.type, 0) for event in events], np.uint8)
     value_B = np.array([event.value for event in events], np.float32)
-    ahead_B, time_ms_B, published_ms_B = _times(rows, now_ms)
-    code_B = np.zeros(len(events), np.uint8)
-    code_B[_misrouted(rows, tuple(seen), user_B, rules)] = _MISROUTED
-    code_B[(item_B == NO_ITEM) & (action_B > 0) & ((action_B <= _LAST_ITEM_ACTION) | (action_B == _RATING))] = _NO_ITEM
-    code_B[(action_B == _RATING) & np.isnan(value_B)] = _NO_VALUE
-    code_B[ahead_B > rules.max_future_ms] = _FUTURE
-    disliked_B = value_B <= rules.dislike_at_most
-    action_B = np.where(action_B == _RATING, np.where(disliked_B, Action.dislike, Action.play), action_B)
+    time_ms_B = np.array([event.event_time for event in events], np.int64)
+    published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
     consent_B = _consents(events, rules)
-    unconsented_B = (consent_B & CONSENT_LEARN) != CONSENT_LEARN
-    refused_B = np.where(action_B == 0, Fate.unknown_type, np.where(unconsented_B, Fate.unconsented, Fate.applied))
+    code_B, refused_B, clamped_B = _judge(
+        *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
+        *(now_ms, rules.max_future_ms, rules.dislike_at_most),
+    )
     batch = EventBatch(
         user_ids=tuple(seen),
         sources=rows.sources,
         user_B=user_B,
         item_B=item_B,
-        action_B=action_B.astype(np.uint8),
-        value_B=np.nan_to_num(value_B, copy=False, nan=0.0),
+        action_B=action_B,
+        value_B=value_B,
         time_s_B=time_ms_B // 1000,
         source_B=rows.source_B,
         offset_B=np.array([record.offset for record in rows.records], np.int64),
         dedupe_B=_dedupe(rows),
         consent_B=consent_B,
-        refused_B=refused_B.astype(np.uint8),
+        refused_B=refused_B,
     )
-    return _Columns(batch, code_B, ahead_B > 0, published_ms_B)
+    return _Columns(batch, code_B, clamped_B, published_ms_B)
 
 
-def _times(rows: _Rows, now_ms: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """How far each event is ahead of its publish time, event times clamped to that, and that; all in milliseconds."""
-    time_ms_B = np.array([event.event_time for event in rows.events], np.int64)
-    published_B = np.array([record.timestamp for record in rows.records], np.int64)
-    clock_B = np.where((published_B > 0) & (published_B < now_ms), published_B, now_ms)
-    return time_ms_B - clock_B, np.minimum(time_ms_B, clock_B), clock_B
+@kernel
+def _judge(
+    item_B: NDArray[np.uint64],
+    action_B: NDArray[np.uint8],
+    value_B: NDArray[np.float32],
+    time_ms_B: NDArray[np.int64],
+    published_ms_B: NDArray[np.int64],
+    consent_B: NDArray[np.uint8],
+    foreign_B: NDArray[np.bool_],
+    now_ms: int,
+    max_future_ms: int,
+    dislike_at_most: float,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """What is wrong with each row, why it must not be applied, and whether its time was ahead.
+
+    In place: event times are clamped to the publish time, publish times that are missing or ahead become now, ratings
+    become plays or dislikes, values that are not numbers become 0.
+    """
+    rows = len(item_B)
+    code_B, refused_B = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
+    clamped_B = np.zeros(rows, np.bool_)
+    for r in range(rows):
+        if not 0 < published_ms_B[r] < now_ms:
+            published_ms_B[r] = now_ms
+        ahead_ms = time_ms_B[r] - published_ms_B[r]
+        clamped_B[r] = ahead_ms > 0
+        time_ms_B[r] = min(time_ms_B[r], published_ms_B[r])
+        action, missing = action_B[r], np.isnan(value_B[r])
+        if ahead_ms > max_future_ms:
+            code_B[r] = _FUTURE
+        elif action == _RATING and missing:
+            code_B[r] = _NO_VALUE
+        elif item_B[r] == NO_ITEM and (0 < action <= _LAST_ITEM_ACTION or action == _RATING):
+            code_B[r] = _NO_ITEM
+        elif foreign_B[r]:
+            code_B[r] = _MISROUTED
+        if action == _RATING:
+            action_B[r] = _DISLIKE if value_B[r] <= dislike_at_most else _PLAY
+        if action == 0:
+            refused_B[r] = _UNKNOWN_TYPE
+        elif (consent_B[r] & CONSENT_LEARN) != CONSENT_LEARN:
+            refused_B[r] = _UNCONSENTED
+        if missing:
+            value_B[r] = 0
+    return code_B, refused_B, clamped_B
 
 
-def _misrouted(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:
+def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:
     """Rows in a partition that is not murmur2's for their user."""
     counts = [rules.partitions.get(source.topic, 0) for source in rows.sources]
     if not any(counts) or not users:

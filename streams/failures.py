@@ -13,6 +13,7 @@ crash        going on would lose or spoil something. The process ends non-zero a
 import asyncio
 import logging
 import random
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -146,19 +147,21 @@ class DeadLetterShare:
     _batches: deque[tuple[int, int]] = field(default_factory=deque)
     _records: int = 0
     _dead: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, records: int, dead: int) -> None:
-        """Take a batch into account, before its dead letters are published.
+        """Take a batch into account, before its dead letters are published. From any thread.
 
         Raises:
             TooManyDeadLetters: Stop the worker. The batch stays unacknowledged.
         """
-        self._batches.append((records, dead))
-        self._records += records
-        self._dead += dead
-        while self._records - self._batches[0][0] >= self.window:
-            old_records, old_dead = self._batches.popleft()
-            self._records -= old_records
-            self._dead -= old_dead
+        with self._lock:
+            self._batches.append((records, dead))
+            self._records += records
+            self._dead += dead
+            while self._records - self._batches[0][0] >= self.window:
+                old_records, old_dead = self._batches.popleft()
+                self._records -= old_records
+                self._dead -= old_dead
         if self._records >= self.window and self._dead > self.limit * self._records:
             raise TooManyDeadLetters(f"{self._dead} of the last {self._records} records were dead-lettered")

@@ -41,6 +41,9 @@ class Batching:
     positions: Positions | None = None
     fetch_wait_ms: int = 50
     fetch_min_bytes: int = 1
+    fetch_pause_ms: float = 4.0
+    """While batches are in the works, fetches are so far apart: each costs a broker and this process the time of an
+    event, and what the next batch will hold may come in one."""
     drain_s: float = 10.0
     stalled_after_s: float = 120.0
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
@@ -117,6 +120,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self.heard: frozenset[TP] = frozenset()
         self.failed: Exception | None = None
         self._news = news
+        self._ask_at_s = 0.0  # monotonic time of the next fetch; 0 = none is put off
         self._still = 0  # blocks in which positions change
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -149,7 +153,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         def take_over_and_ask(assignment: Any) -> Any:
             self._take_over(fetcher)
-            return ask(assignment)
+            pause_s = self._ask_at_s - monotonic()
+            return ask(assignment) if pause_s <= 0 else ((), {}, pause_s, False, ())  # nothing to do, and until when
 
         fetcher._get_actions_per_node = take_over_and_ask
 
@@ -170,6 +175,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self.ahead.add(fetched)
         if self.failed is not None or not self.heard.isdisjoint(fetched):
             self.parent_loop.call_soon_threadsafe(self._news)
+        elif fetched:
+            self._ask_at_s = monotonic() + self.app.batching.fetch_pause_ms / 1000
 
     def _wanted(self) -> set[TP]:
         """Partitions of shards that have room, and of topics without a lane of which nothing is held."""
@@ -184,7 +191,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         """There is room again, or a reason to look."""
         self.thread_loop.call_soon_threadsafe(self._wake)
 
+    def hurry(self) -> None:
+        """Somebody waits: end the pause."""
+        if self._ask_at_s:
+            self.wake()
+
     def _wake(self) -> None:
+        self._ask_at_s = 0.0
         fetcher = self._ensure_consumer()._fetcher
         fetcher._notify(fetcher._wait_consume_future)
 

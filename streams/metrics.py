@@ -151,6 +151,7 @@ class WorkerMetrics(Metrics):
         self.stage_seconds = self._histogram(
             "marquee_stage_seconds", "Time of a stage for a whole batch.", STAGE_SECONDS, "stage", stages
         )
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in stages}
         self.fates = self._counter(
             "marquee_events", "Events by what became of them; every one has one fate.", "fate", [f.name for f in Fate]
         )
@@ -177,7 +178,8 @@ class WorkerMetrics(Metrics):
 
     def stage(self, name: Stage) -> AbstractContextManager[object]:
         """Time a stage; also when it raises."""
-        return self.stage_seconds.labels(name).time()
+        timer: AbstractContextManager[object] = self._stages[name].time()
+        return timer
 
     def events(self, fate_B: NDArray[np.uint8]) -> None:
         """B events have met their fates (codes of `Fate`)."""

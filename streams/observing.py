@@ -1,7 +1,6 @@
 """What a batch teaches, taken down before the states are stored: one `Observation` per input partition."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
@@ -11,17 +10,15 @@ from embeddings.events import Fate
 from embeddings.users import Folded
 from streams.decode import Decoded
 from streams.observations import Observation
+from streams.planning import Plan
 from streams.scoring import Examples, Scored
 from streams.slates import PublishedSlate
-
-if TYPE_CHECKING:
-    from streams.pipeline import Plan
 
 
 def observe(
     decoded: Decoded,
     folded: Folded,
-    plan: "Plan",
+    plan: Plan,
     scored: Scored,
     examples: Examples,
     slates: Sequence[PublishedSlate],
@@ -69,7 +66,7 @@ def observe(
             shown_item_LN=np.array([slates[q].item_N for q in shown_L.tolist()], np.uint64).reshape(
                 -1, scored.slates.row_QN.shape[1]
             ),
-            shown_x_LNF=scored.slates.x_QNF[[slates[q].at for q in shown_L.tolist()]],
+            shown_x_LNF=scored.slates.x_QNF[[slates[q].at for q in shown_L.tolist()]].astype(np.float16),
         )
 
 

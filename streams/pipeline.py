@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import CONSENT_CONTENT, TAKES, EventBatch, Fate, Source
-from embeddings.states import Histories
-from embeddings.store import Loaded, PartitionMark, UserStore, advance
+from embeddings.events import CONSENT_CONTENT, EventBatch, Source
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance
 from embeddings.users import Folded, fold
 from streams import observations
 from streams.deadletters import DeadLetter
 from streams.decode import Decoded, decode
 from streams.ledger import Part
 from streams.observing import observe
+from streams.planning import Plan, plan_of
 from streams.reading import Rules
 from streams.records import Trace
 from streams.scoring import Asked, Scored, Scorer
@@ -55,7 +55,7 @@ class Answer:
     decoded: Decoded
     loaded: Loaded
     folded: Folded
-    plan: "Plan"
+    plan: Plan
     asked: Asked
     scored: Scored
     marks: Mapping[Source, PartitionMark]
@@ -74,26 +74,6 @@ class Answer:
         """The fate of every record of the batch, those without a row included."""
         aside = np.array([fate for _, _, fate in self.decoded.aside], np.uint8)
         return np.concatenate([self.folded.fate_B, aside])
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which moments of a batch are looked at.
-
-    Attributes:
-        serve_Q: rows that get a slate, from the position after them.
-        take_T: rows that took an item their user did not hold, told from the position before them.
-        position_P: the distinct positions of both, ascending.
-        serve_at: where in `position_P` each slate's position is; `take_at` likewise.
-        histories: what the users held at `position_P`.
-    """
-
-    serve_Q: NDArray[np.int32]
-    take_T: NDArray[np.int32]
-    position_P: NDArray[np.int32]
-    serve_at: NDArray[np.intp]
-    take_at: NDArray[np.intp]
-    histories: Histories
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +123,16 @@ class Recommender:
                 source_code_S=loaded.source_code_S,
                 floor_offset_S=loaded.floor_offset_S,
             )
-            plan = self.plan(decoded, folded, np.array([part.committed for part in parts], np.int64))
+            plan = plan_of(
+                batch,
+                folded,
+                published_ms_B=decoded.published_ms_B,
+                committed_S=np.array([part.committed for part in parts], np.int64),
+                now_ms=self.now_ms(),
+                slates=self.settings.slates,
+                observed=self.settings.observe.enabled,
+                foresee=self.foresee,
+            )
             stamps.folded_ms = self.now_ms()
         triggers = self._triggers(decoded, plan)
         asked = self._asked(decoded, folded, loaded, plan, triggers)
@@ -165,21 +154,15 @@ class Recommender:
         )
 
     def tell(self, answer: Answer) -> None:
-        """While the slates travel: keep the latest of each user, and write down what the batch teaches.
-
-        Raises:
-            StoreUnavailable: Redis missed its deadline. Respond to the same batch again.
-        """
+        """While the slates travel: write down what the batch teaches."""
         with self.stage("observe"):
-            if latest := {slate.trigger.user_id: slate.value for slate in answer.slates}:
-                self.users.save_slates(list(latest), list(latest.values()), self.settings.slates.ttl_s)
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
                 observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
                 answer.told = [(o.source, observations.encode(o)) for o in observed]
 
     def store(self, answer: Answer) -> None:
-        """Write states, seen sets, marks and totals of a batch in one atomic, fenced step.
+        """Write states, seen sets, latest slates, marks and totals of a batch in one atomic, fenced step.
 
         Raises:
             StoreUnavailable: it is not known whether it was written. Respond to the same batch again: what was stored
@@ -195,35 +178,20 @@ class Recommender:
                 taste_UD=answer.taste_UD,
                 taste_version=answer.model_version,
                 seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+                slates=self._latest(answer),
                 marks=answer.marks,
             )
 
-    def plan(self, decoded: Decoded, folded: Folded, committed_S: NDArray[np.int64]) -> Plan:
-        """Which rows are answered and which are told.
-
-        A row is answered when it was applied, now or by an attempt that died before its slate was acknowledged, was
-        not committed before, and is young enough for anybody to be waiting.
-        """
-        batch, fate_B = decoded.batch, folded.fate_B
-        age_ms_B = self.now_ms() - decoded.published_ms_B
-        live_B = ((fate_B == Fate.applied) | (fate_B == Fate.replayed)) & (
-            (batch.offset_B >= committed_S[batch.source_B]) & (age_ms_B <= self.settings.slates.max_age_s * 1000)
-        )
-        serve_Q = np.flatnonzero(live_B).astype(np.int32)
-        if self.settings.slates.per_event == "requests":
-            serve_Q = serve_Q[:0]
-        elif self.settings.slates.per_event == "coalesced":
-            serve_Q = _last_of_each(batch.user_B, serve_Q, len(batch.user_ids))
-        takes_B = (fate_B == Fate.applied) & TAKES[batch.action_B & 31] & (batch.action_B < 16) & (batch.item_B != 0)
-        takes_B &= self.settings.observe.enabled
-        serve_at_B = folded.before_B if self.foresee else folded.after_B
-        return _plan(batch, folded, serve_Q, serve_at_B[serve_Q], np.flatnonzero(takes_B).astype(np.int32))
+    def _latest(self, answer: Answer) -> SlateUpdate | None:
+        """The last slate of each user."""
+        user_Q = answer.decoded.batch.user_B[answer.plan.serve_Q].tolist()
+        latest = {user: slate.value for user, slate in zip(user_Q, answer.slates, strict=True)}
+        return SlateUpdate(list(latest), list(latest.values()), self.settings.slates.ttl_s) if latest else None
 
     def _asked(
         self, decoded: Decoded, folded: Folded, loaded: Loaded, plan: Plan, triggers: Sequence[Trigger]
     ) -> Asked:
-        batch, position_P, histories = decoded.batch, plan.position_P, plan.histories
-        user_P = folded.users_of(position_P)
+        batch, position_P, user_P, histories = decoded.batch, plan.position_P, plan.user_P, plan.histories
         personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
         told = self._sampled(batch, plan)
         take_at, take_T = plan.take_at[told], plan.take_T[told]
@@ -282,27 +250,6 @@ class Recommender:
             )
             for r in plan.serve_Q.tolist()
         ]
-
-
-def _plan(
-    batch: EventBatch,
-    folded: Folded,
-    serve_Q: NDArray[np.int32],
-    position_Q: NDArray[np.int32],
-    take_T: NDArray[np.int32],
-) -> Plan:
-    position_P, at = np.unique(np.concatenate([position_Q, folded.before_B[take_T]]), return_inverse=True)
-    serve_at, take_at = at[: len(serve_Q)], at[len(serve_Q) :]
-    histories = folded.histories(position_P.astype(np.int32))
-    new_T = ~(histories.item_PH[take_at] == batch.item_B[take_T][:, None]).any(1)
-    return Plan(serve_Q, take_T[new_T], position_P.astype(np.int32), serve_at, take_at[new_T], histories)
-
-
-def _last_of_each(user_B: NDArray[np.int32], row_R: NDArray[np.int32], users: int) -> NDArray[np.int32]:
-    """The last of these rows for each user, in row order."""
-    last_U = np.full(users, -1, np.int32)
-    last_U[user_B[row_R]] = row_R
-    return np.sort(last_U[last_U >= 0])
 
 
 def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, PartitionMark]:

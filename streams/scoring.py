@@ -8,13 +8,14 @@ chunks that fit a core's cache; a chunk is one search, one pass of each kernel a
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import candidates as sources
 from embeddings.events import TAKES
+from embeddings.ids import ids_of
 from embeddings.items import Items
 from embeddings.states import Histories, UserStates
 from ranking import features as ranking
@@ -27,6 +28,8 @@ from streams.tracing import Traced
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
 CHUNK = 32
+_WEIGHT = np.tile(TAKES, 8).astype(np.float32)
+"""How much an item says of its holder's taste, by the action that put it into the history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slates:
-    """Q slates of N places: item rows (-1 past the end), scores, source bits, reasons, features as fp16."""
+    """Q slates of N places: item rows (-1 past the end), scores, source bits, reasons, features."""
 
     position_Q: NDArray[np.intp]
     row_QN: NDArray[np.int32]
@@ -70,7 +73,7 @@ class Slates:
     source_QN: NDArray[np.uint8]
     reason_QN: NDArray[np.uint8]
     because_QN: NDArray[np.int32]
-    x_QNF: NDArray[np.float16]
+    x_QNF: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class Scored:
 
     model: LiveModel
     slates: Slates
+    held: "_Held"
     found: list[tuple[NDArray[np.intp], "_Found"]]
     traces: dict[int, Traced]
 
@@ -107,11 +111,11 @@ class Scorer:
 
     def tastes(self, states: UserStates, model: LiveModel) -> NDArray[np.float32]:
         """Taste vectors of U users from their histories, in the space of one model. Shape (U, D)."""
-        return self._tastes(self.items.ids.rows(states.item_UH), states.action_UH, model)
+        return self._tastes(self.items.ids.rows(states.item_UH), _WEIGHT[states.action_UH], model)
 
-    def _tastes(self, row_PH: NDArray[np.int32], action_PH: NDArray[np.uint8], model: LiveModel) -> NDArray[np.float32]:
-        row_PH = np.where(row_PH < len(model.source_ND), row_PH, -1)
-        weight_PH = TAKES[action_PH & 31].astype(np.float32)
+    def _tastes(
+        self, row_PH: NDArray[np.int32], weight_PH: NDArray[np.float32], model: LiveModel
+    ) -> NDArray[np.float32]:
         return sources.taste(row_PH, weight_PH, model.source_ND, self.settings.learner.taste_decay)
 
     def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
@@ -120,7 +124,8 @@ class Scorer:
         with self.items.lock:
             model = self.serving.current() if chunks else self.serving.live
             with stage("retrieve"):
-                found = [(chunk, self._retrieve(asked, chunk, model)) for chunk in chunks]
+                held = self._held(asked, model)
+                found = [(chunk, self._retrieve(asked, held, chunk, model)) for chunk in chunks]
                 stamps.retrieved_ms = now_ms()
             with stage("rank"):
                 parts = [self._rank(asked, at, f, model) for at, f in found]
@@ -129,6 +134,7 @@ class Scorer:
         return Scored(
             model=model,
             slates=_joined(Slates, slates) if slates else self._no_slates(self.settings.slates.size),
+            held=held,
             found=found,
             traces={at: traced for _, traces in parts for at, traced in traces.items()},
         )
@@ -143,24 +149,33 @@ class Scorer:
             model = scored.model.fitted(self.items)  # items may have come since
             found = [(at, f) for at, f in scored.found if told_P[at].any()]
             chunks = _chunks(asked, np.flatnonzero(told_P & ~asked.serve_P))
-            found += [(chunk, self._retrieve(asked, chunk, model)) for chunk in chunks]
+            found += [(chunk, self._retrieve(asked, scored.held, chunk, model)) for chunk in chunks]
             examples = [self._examples(asked, at, f, model) for at, f in found]
         joined: Examples = _joined(Examples, [some for some in examples if len(some.position_E)] or examples[:1])
         return joined
 
-    def _retrieve(self, asked: Asked, at: NDArray[np.intp], model: LiveModel) -> "_Found":
-        h = asked.histories
-        row_PH = np.where(asked.personal_P[at, None], self.items.ids.rows(h.item_PH[at]), -1).astype(np.int32)
-        taste_PD = self._tastes(row_PH, h.action_PH[at], model)
-        s, size = self.settings.retrieval, self.settings.slates.candidates
-        reach_P = (size + np.minimum(asked.seen_P[at], 2 * size)).astype(np.int32)
-        trending_P = np.maximum(s.trending, 3 * asked.places_P[at]).astype(np.int32)
+    def _held(self, asked: Asked, model: LiveModel) -> "_Held":
+        h, size = asked.histories, self.settings.slates.candidates
+        row_PH, weight_PH = self.items.ids.rows(h.item_PH), _WEIGHT[h.action_PH]
+        row_PH[~asked.personal_P] = -1
+        return _Held(
+            row_PH,
+            weight_PH,
+            self._tastes(row_PH, weight_PH, model),
+            (size + np.minimum(asked.seen_P, 2 * size)).astype(np.int32),
+            np.maximum(self.settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),
+        )
+
+    def _retrieve(self, asked: Asked, held: "_Held", at: NDArray[np.intp], model: LiveModel) -> "_Found":
+        row_PH, taste_PD = held.row_PH[at], held.taste_PD[at]
+        reach_P, trending_P = held.reach_P[at], held.trending_P[at]
+        s, size, personal_P = self.settings.retrieval, self.settings.slates.candidates, asked.personal_P[at]
         reach = min(int(reach_P.max()), max(model.index.size, 1))
         vector_row, vector_score = model.index.search(taste_PD, reach)
-        vector_row[~asked.personal_P[at]] = -1
+        vector_row[~personal_P] = -1
         gathered = sources.gather(
             row_PH,
-            TAKES[h.action_PH[at] & 31].astype(np.float32),
+            held.weight_PH[at],
             (vector_row, vector_score),
             (model.neighbours_NM, model.weights_NM),
             trending_T=self.serving.trending[: trending_P.max()],
@@ -170,14 +185,14 @@ class Scorer:
             latest=s.neighbour_items,
             decay=self.settings.learner.taste_decay,
         )
-        seen_PK = asked.seen(at, _ids(self.items, gathered.row_PM))
-        blocked_PK = seen_PK | self.serving.blocked_N[np.maximum(gathered.row_PM, 0)]
-        kept = sources.keep(gathered, blocked_PK, size, reserve=s.fresh)
+        seen_PM = asked.seen(at, ids_of(gathered.row_PM, self.items.ids.ids_N))
+        kept = sources.keep(gathered, seen_PM, self.serving.blocked_N, size, reserve=s.fresh)
         dropped = None
         if asked.trace_P[at].any():
             there_PM = gathered.row_PM >= 0
+            blocked_PM = self.serving.blocked_N[np.maximum(gathered.row_PM, 0)]
             dropped = np.stack(
-                [there_PM.sum(1), (there_PM & seen_PK).sum(1), (there_PM & blocked_PK & ~seen_PK).sum(1)]
+                [there_PM.sum(1), (there_PM & seen_PM).sum(1), (there_PM & blocked_PM & ~seen_PM).sum(1)]
             )
         return _Found(row_PH, taste_PD, kept.row_PM, kept.source_PM, dropped)
 
@@ -185,7 +200,7 @@ class Scorer:
         self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel
     ) -> tuple[Slates, dict[int, Traced]]:
         """Choose the slates of these positions."""
-        item_PK = _ids(self.items, found.row_PK).view(np.int64)
+        item_PK = ids_of(found.row_PK, self.items.ids.ids_N).view(np.int64)
         mask_PK = found.row_PK >= 0
         x = self._features(asked, at, found, model)
         weights = self._objectives()
@@ -236,7 +251,7 @@ class Scorer:
         log_q_ES[:, 0] = 0
         return Examples(
             position_E=at,
-            item_ES=_ids(self.items, sample.row_PK),
+            item_ES=ids_of(sample.row_PK, self.items.ids.ids_N),
             x_ESF=self._features(asked, at, sample, model).x_PKX.astype(np.float16),
             log_q_ES=log_q_ES,
         )
@@ -249,7 +264,7 @@ class Scorer:
             source_QN=np.empty((0, size), np.uint8),
             reason_QN=np.empty((0, size), np.uint8),
             because_QN=np.empty((0, size), np.int32),
-            x_QNF=np.empty((0, size, ranking.COLUMNS), np.float16),
+            x_QNF=np.empty((0, size, ranking.COLUMNS), np.float32),
         )
 
     def _no_examples(self) -> Examples:
@@ -259,6 +274,16 @@ class Scorer:
             x_ESF=np.empty((0, 1, ranking.COLUMNS), np.float16),
             log_q_ES=np.empty((0, 1), np.float16),
         )
+
+
+class _Held(NamedTuple):
+    """What is held at each of P positions, and how far to look for them: in the vector search, in what is trending."""
+
+    row_PH: NDArray[np.int32]
+    weight_PH: NDArray[np.float32]
+    taste_PD: NDArray[np.float32]
+    reach_P: NDArray[np.int32]
+    trending_P: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,14 +312,9 @@ class _Found:
 
 def _chunks(asked: Asked, at: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """Positions in the order of how far must be looked for them: a search looks as far for all of a chunk."""
-    at = at[np.argsort(asked.seen_P[at], kind="stable")]
+    if len(at) > CHUNK:
+        at = at[np.argsort(asked.seen_P[at], kind="stable")]
     return [at[n : n + CHUNK] for n in range(0, len(at), CHUNK)]
-
-
-def _ids(items: Items, row_PK: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """Item ids of rows, 0 where there is none."""
-    ids_N = items.ids.ids_N
-    return np.where(row_PK >= 0, ids_N[np.maximum(row_PK, 0)], 0) if len(ids_N) else np.zeros(row_PK.shape, np.uint64)
 
 
 def _slates(at: NDArray[np.intp], found: _Found, x_PKX: NDArray[np.float32], chosen: SlateRows) -> Slates:
@@ -307,7 +327,7 @@ def _slates(at: NDArray[np.intp], found: _Found, x_PKX: NDArray[np.float32], cho
         source_QN=found.source_PK[row_Q1, here_QN],
         reason_QN=chosen.reason_PN,
         because_QN=np.where(told_QN, found.row_PH[row_Q1, np.maximum(chosen.because_PN, 0)], -1).astype(np.int32),
-        x_QNF=x_PKX[row_Q1, here_QN].astype(np.float16),
+        x_QNF=x_PKX[row_Q1, here_QN],
     )
 
 
@@ -336,6 +356,8 @@ def _traces(
 
 def _joined(kind: type[Any], parts: list[Any]) -> Any:
     """The parts as one, in the order of positions, which is their first column."""
+    if len(parts) == 1 and (np.diff(getattr(parts[0], kind.__slots__[0])) > 0).all():
+        return parts[0]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in kind.__slots__}
     order = np.argsort(columns[kind.__slots__[0]])
     return kind(**{name: column[order] for name, column in columns.items()})

@@ -328,7 +328,7 @@ class Observe(Group):
     """Tell it anything; false where snapshots come from elsewhere and no learner listens."""
     rate: Fraction = 1.0
     """Fraction of rows with a taken item that carry candidate features."""
-    examples_per_s: int = Field(default=200, ge=0, le=1_000_000)
+    examples_per_s: int = Field(default=50, ge=0, le=1_000_000)
     """Most of them in a second: a busy worker tells a sample, a quiet one everything."""
     negatives: int = Field(default=32, ge=1, le=255)
     """Candidates not taken that are sent with a taken one."""

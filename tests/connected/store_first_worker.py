@@ -11,10 +11,10 @@ from streams.pipeline import Answer
 
 
 async def store_first(self: EventsLane, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
-    answer = await self.thread.run(self.recommender.respond, parts, aside)
-    await self.thread.run(self.recommender.store, answer)
+    answer = self.recommender.respond(parts, aside)
+    self.recommender.store(answer)
     await asyncio.sleep(5)
-    await self.thread.run(self.recommender.tell, answer)
+    self.recommender.tell(answer)
     await self.publisher.send_all([*self._outgoing(answer, parts), *self._observations(answer)])
     return answer
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,17 @@ class Command:
     errors: Path
 
     @classmethod
-    def start(cls, errors: Path, *arguments: str) -> "Command":
+    def start(cls, errors: Path, *arguments: str, on_sigint: Any = signal.SIG_DFL) -> "Command":
+        """With Ctrl-C as in a foreground shell, however the tests were started."""
+        command = [sys.executable, "-m", "streams", *arguments]
         with errors.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "streams", *arguments], stdout=subprocess.PIPE, stderr=file, text=True, env=CLEAN
+                command,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=CLEAN,
+                preexec_fn=partial(signal.signal, signal.SIGINT, on_sigint),
             )
         return cls(process, errors)
 
@@ -50,10 +58,12 @@ class Command:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(30)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return code
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -174,6 +184,15 @@ def test_sigkill_leaves_nothing_running(tmp_path: Path) -> None:
     command.line()
     children = command.children()
     assert command.end(signal.SIGKILL) == -signal.SIGKILL
+    assert gone(children)
+
+
+def test_sigterm_ends_it_also_in_the_background(tmp_path: Path) -> None:
+    """A shell lets what it starts with & ignore SIGINT."""
+    command = Command.start(tmp_path / "err", "up", "--http-port", "0", "--json", on_sigint=signal.SIG_IGN)
+    command.line()
+    children = command.children()
+    assert command.end(signal.SIGTERM) == 0
     assert gone(children)
 
 

@@ -13,7 +13,7 @@ from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.states import UserStates, no_states
-from embeddings.store import Loaded, PartitionMark
+from embeddings.store import Loaded, PartitionMark, SlateUpdate
 
 EVENTS = Source("events", 0)
 WIDTH = 64
@@ -96,13 +96,13 @@ def save(store: RedisUserStore, loaded: Loaded, user: str = "u", offset: int = 9
         changed_U=np.ones(1, np.bool_),
         taste_UD=np.ones((1, WIDTH), np.float32),
         taste_version=1,
+        slates=SlateUpdate([0], [b"slate"], 60),
         marks={EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
     )
 
 
 def test_every_key_has_a_time_to_live(server: Valkey, store: RedisUserStore) -> None:
     save(store, store.load(["u"], [EVENTS]))
-    store.save_slates(["u"], [b"slate"], 60)
     with redis.Redis.from_url(server.url) as client:
         keys = client.keys("*")
         assert len(keys) == 5
@@ -111,7 +111,6 @@ def test_every_key_has_a_time_to_live(server: Valkey, store: RedisUserStore) -> 
 
 def test_keys_of_one_user_share_a_hash_slot(server: Valkey, store: RedisUserStore) -> None:
     save(store, store.load(["u"], [EVENTS]))
-    store.save_slates(["u"], [b"slate"], 60)
     with redis.Redis.from_url(server.url) as client:
         assert len({key.split(b"}")[0] for key in client.keys("mq:{*")}) == 1
 
@@ -229,5 +228,5 @@ def test_a_command_the_server_does_not_grant_is_not_retried_for_ever(server: Val
     store = RedisUserStore(server.url.replace("redis://", "redis://reader:x@"), width=WIDTH)
     store.read(["u"])
     with pytest.raises(redis.exceptions.NoPermissionError):
-        store.save_slates(["u"], [b"slate"], 9)
+        store.claim([EVENTS])
     store.close()

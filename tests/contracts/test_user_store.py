@@ -13,7 +13,7 @@ from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import SeenUpdate
-from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound, UserStore, advance
 from embeddings.users import Folded, fold
 
 WIDTH = 8
@@ -313,20 +313,52 @@ def test_reading_needs_no_claim_and_disturbs_no_batch(backend: Backend) -> None:
     assert len(store.read([]).states.count_U) == 0
 
 
+def keep_slates(store: UserStore, ttl_s: int, **slates: bytes) -> None:
+    """Save slates and nothing else."""
+    users = list(slates)
+    loaded = store.load(users, [EVENTS])
+    store.save(
+        users,
+        loaded.states,
+        changed_U=np.zeros(len(users), np.bool_),
+        taste_UD=np.zeros((len(users), WIDTH), np.float32),
+        taste_version=0,
+        slates=SlateUpdate(range(len(users)), list(slates.values()), ttl_s),
+        marks={},
+    )
+
+
 def test_the_latest_slate_is_kept_until_its_time_is_over(backend: Backend) -> None:
-    store = backend.open()
-    store.save_slates(["a", "b"], [b"old", b"slate of b"], 100)
-    store.save_slates(["a"], [b"new"], 1)
-    store.save_slates([], [], 1)
+    store = an_owner(backend)
+    keep_slates(store, 100, a=b"old", b=b"slate of b")
+    keep_slates(store, 1, a=b"new")
+    keep_slates(store, 1)
     assert (store.latest_slate("a"), store.latest_slate("b")) == (b"new", b"slate of b")
     backend.wait(1.1)
     assert (store.latest_slate("a"), store.latest_slate("c")) == (None, None)
 
 
+def test_who_lost_the_partition_keeps_no_slate(backend: Backend) -> None:
+    store = an_owner(backend)
+    loaded = store.load(["a"], [EVENTS])
+    an_owner(backend)
+    with pytest.raises(Fenced):
+        store.save(
+            ["a"],
+            loaded.states,
+            changed_U=np.zeros(1, np.bool_),
+            taste_UD=np.zeros((1, WIDTH), np.float32),
+            taste_version=0,
+            slates=SlateUpdate([0], [b"slate"], 100),
+            marks={},
+        )
+    assert store.latest_slate("a") is None
+
+
 def test_forget_removes_everything_held_under_a_user(backend: Backend) -> None:
     store, batch = an_owner(backend), a_batch(["a", "b"])
     apply(store, batch)
-    store.save_slates(["a", "b"], [b"slate", b"slate"], 100)
+    keep_slates(store, 100, a=b"slate", b=b"slate")
     others = everything(store, ["b"])
     assert store.forget("a") == 3
     assert store.forget("a") == 0

@@ -136,12 +136,15 @@ def a_list(*pairs: tuple[int, Proposed]) -> Retrieved:
     return Retrieved(row_PM, source_PM, np.arange(len(pairs), 0, -1, dtype=np.float32)[None])
 
 
-def test_blocked_rows_are_dropped_and_the_next_take_their_place() -> None:
+NONE_BLOCKED = np.zeros(10, np.bool_)
+
+
+def test_seen_and_blocked_rows_are_dropped_and_the_next_take_their_place() -> None:
     found = a_list(*((row, Proposed.vector) for row in (7, 3, 9, 1)), (-1, Proposed(0)))
-    kept = keep(found, np.array([[True, False, False, False, False]]), 2)
-    assert kept.row_PM.tolist() == [[3, 9]]
-    assert kept.score_PM.tolist() == [[4, 3]]
-    assert keep(found, np.zeros((1, 5), bool), 6).row_PM.tolist() == [[7, 3, 9, 1, -1, -1]]
+    kept = keep(found, np.array([[True, False, False, False, False]]), np.arange(10) == 9, 2)
+    assert kept.row_PM.tolist() == [[3, 1]]
+    assert kept.score_PM.tolist() == [[4, 2]]
+    assert keep(found, np.zeros((1, 5), bool), NONE_BLOCKED, 6).row_PM.tolist() == [[7, 3, 9, 1, -1, -1]]
 
 
 @pytest.mark.parametrize(
@@ -150,14 +153,14 @@ def test_blocked_rows_are_dropped_and_the_next_take_their_place() -> None:
 )
 def test_places_are_reserved_for_new_rows(reserve: int, expected: list[int]) -> None:
     found = a_list(*((row, Proposed.vector) for row in range(1, 6)), *((row, Proposed.fresh) for row in range(6, 10)))
-    assert keep(found, np.zeros((1, 9), bool), 4, reserve=reserve).row_PM[0].tolist() == expected
+    assert keep(found, np.zeros((1, 9), bool), NONE_BLOCKED, 4, reserve=reserve).row_PM[0].tolist() == expected
 
 
 def test_reserved_places_nobody_needs_are_filled_in_order() -> None:
     found = a_list(
         (1, Proposed.trending), (2, Proposed.vector), (3, Proposed.trending), (4, Proposed.vector), (5, Proposed.vector)
     )
-    assert keep(found, np.zeros((1, 5), bool), 4, reserve=2).row_PM[0].tolist() == [1, 2, 3, 4]
+    assert keep(found, np.zeros((1, 5), bool), NONE_BLOCKED, 4, reserve=2).row_PM[0].tolist() == [1, 2, 3, 4]
 
 
 def test_taste_fades_over_wanted_items_only() -> None:

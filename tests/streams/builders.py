@@ -91,7 +91,7 @@ def small(**groups: dict[str, Any]) -> Settings:
     base: dict[str, dict[str, Any]] = {
         "slates": {"size": 5, "candidates": 20, "per_event": "all"},
         "learner": {"dimensions": 8, "neighbours": 10, "refresh_events": 100},
-        "observe": {"negatives": 4, "shown": 1.0},
+        "observe": {"negatives": 4, "shown": 1.0, "examples_per_s": 1_000},
         "consent": {"default": "grant"},
     }
     return Settings.model_validate({name: base.get(name, {}) | groups.get(name, {}) for name in {*base, *groups}})

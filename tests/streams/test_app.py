@@ -11,12 +11,13 @@ from embeddings.errors import StoreUnavailable
 from embeddings.ids import item_ids
 from embeddings.memory import MemoryUserStore
 from embeddings.snapshots import Manifest, Snapshot
+from embeddings.store import SlateUpdate
 from streams.app import Worker, user_store
 from streams.pipeline import epoch_ms
 from streams.publishing import Outgoing
 from streams.records import Counter, ModelManifest, Slate, SlateItem, decode_slate, encode
 from streams.settings import Settings
-from tests.streams.builders import NOW_MS, Service, a_log, an_event, small
+from tests.streams.builders import EVENTS, NOW_MS, Service, a_log, an_event, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]
 
@@ -189,19 +190,28 @@ def a_slate(*items: str, expires_ms: int) -> bytes:
     return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms))
 
 
+def keep_slate(service: Service, value: bytes) -> None:
+    users = service.users
+    states = users.load(["ann"], [EVENTS]).states
+    none_UD, slate = np.zeros((1, users._codec.width), np.float32), SlateUpdate([0], [value], 60)
+    users.save(
+        ["ann"], states, changed_U=np.zeros(1, np.bool_), taste_UD=none_UD, taste_version=0, slates=slate, marks={}
+    )
+
+
 async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since() -> None:
     worker, service = Worker(small()), Service()
     worker.reads = service.users  # type: ignore[assignment]
     worker.serving.catalogue([], [])
     await catalogue(worker, a=b"{}", b=b"{}", c=b"{}")
     service.deliver([an_event(0, "ann", "b")])
-    service.users.save_slates(["ann"], [a_slate("a", "b", "c", "nameless", expires_ms=epoch_ms() + 60_000)], 60)
+    keep_slate(service, a_slate("a", "b", "c", "nameless", expires_ms=epoch_ms() + 60_000))
     await catalogue(worker, c=None)
     served = await worker._latest_slate("ann")
     assert served is not None
     assert [item.item_id for item in decode_slate(served).items] == ["a"]
     assert await worker._latest_slate("bob") is None
-    service.users.save_slates(["ann"], [a_slate("a", expires_ms=epoch_ms() - 1)], 60)
+    keep_slate(service, a_slate("a", expires_ms=epoch_ms() - 1))
     assert await worker._latest_slate("ann") is None
 
 
