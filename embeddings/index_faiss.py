@@ -138,7 +138,7 @@ def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tup
 
 
 def _visited(index: Any, vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
-    """Grow `nprobe` by a quarter again and again until the sample's recall is reached."""
+    """Grow `nprobe` by an eighth again and again until the sample's recall is reached."""
     sample = _sample(vectors_ND)
     while True:
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
@@ -146,7 +146,7 @@ def _visited(index: Any, vectors_ND: Vectors, nprobe: int, threads: int, recall:
         found = _recall(engine, vectors_ND, *sample)
         if found >= recall or nprobe >= index.nlist:
             return index, nprobe, f"{nprobe} of {index.nlist} lists, recall@{RECALL_AT} {found:.3f} on a sample"
-        nprobe = min(index.nlist, nprobe + max(1, nprobe // 4))
+        nprobe = min(index.nlist, nprobe + max(1, nprobe // 8))
 
 
 def _sample(vectors_ND: Vectors) -> tuple[Vectors, Vectors]:

@@ -176,7 +176,10 @@ def features(
         lists: how many of the latest items have their lists added.
     """
     place_N = _places(max(len(neighbours.row_NM), 1 + int(candidates.row_PK.max(initial=-1))))
-    return Features(*_features(histories, candidates, neighbours, items, lists, place_N))
+    x_PKX, because_PK, log_PKL = _features(histories, candidates, neighbours, items, lists, place_N)
+    np.log(log_PKL, out=log_PKL)  # NumPy's takes a fifth of the time of a logarithm inside the loop
+    x_PKX[..., :7], x_PKX[..., 8], x_PKX[..., 17:19] = log_PKL[..., :7], log_PKL[..., 7], log_PKL[..., 8:]
+    return Features(x_PKX, because_PK)
 
 
 @summing_kernel
@@ -197,6 +200,7 @@ def dots(
     return out_PK
 
 
+_LOGS = 10
 _scratch = threading.local()
 
 
@@ -305,9 +309,10 @@ def _features(
     items: ItemRows,
     lists: int,
     place_N: NDArray[np.int32],
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
+    """The columns, whom to thank, and what columns 0-6, 8, 17 and 18 are the logarithms of."""
     P, K = candidates.row_PK.shape
-    x_PKX = np.zeros((P, K, COLUMNS), np.float32)
+    x_PKX, log_PKL = np.zeros((P, K, COLUMNS), np.float32), np.ones((P, K, _LOGS), np.float32)
     because_PK = np.full((P, K), -1, np.int16)
     most_K = np.empty(K, np.float32)
     sum_KV = np.empty((K, 8), np.float32)
@@ -333,11 +338,12 @@ def _features(
                 continue
             place_N[row] = -1
             x = x_PKX[p, k]
+            log_L = log_PKL[p, k]
             for v in range(6):
-                x[v] = np.log((sum_KV[k, v] * held if v == 3 else sum_KV[k, v]) + EPS)
-            x[6] = np.log(sum_KV[k, 7] + EPS)
+                log_L[v] = (sum_KV[k, v] * held if v == 3 else sum_KV[k, v]) + EPS
+            log_L[6] = sum_KV[k, 7] + EPS
+            log_L[7] = max(candidates.dot_PK[p, k], np.float32(0)) + EPS
             x[7] = sum_KV[k, 6] * held
-            x[8] = np.log(max(candidates.dot_PK[p, k], np.float32(0)) + EPS)
             number_X, code_X = items.number_NX[row], items.code_NX[row]
             for t in range(3):
                 x[9 + t] = number_X[t]
@@ -356,8 +362,8 @@ def _features(
                 x[15] *= recent / np.float32(tagged)
             if year > 0 and code_X[_YEAR] > 0:
                 x[16] = min(abs(code_X[_YEAR] - year) / 10, 5.0)
-            x[17] = _log1p(now - code_X[_TAKEN])
-            x[18] = _log1p(now - code_X[_SEEN])
+            log_L[8] = 1 + max(now - code_X[_TAKEN], 0)
+            log_L[9] = 1 + max(now - code_X[_SEEN], 0)
             source = candidates.source_PK[p, k]
             for bit in range(4):
                 x[19 + bit] = (source >> bit) & 1
@@ -366,4 +372,4 @@ def _features(
             x[25] = liked * held
             x[26] = disliked * held
             x[27] = histories.context_P[p]
-    return x_PKX, because_PK
+    return x_PKX, because_PK, log_PKL

@@ -135,7 +135,7 @@ def _echo_topic(settings: Settings) -> str:
 
 
 def _latency(load_eps: int, slate_s: NDArray[np.float64], echo_s: NDArray[np.float64]) -> dict[str, float]:
-    (p50, p99), (echo_p50, echo_p99) = (np.percentile(found, (50, 99)) * 1000 for found in (slate_s, echo_s))
+    (p50, p99), (echo_p50, echo_p99) = ((np.percentile(found, (50, 99)) * 1000).tolist() for found in (slate_s, echo_s))
     return {
         "load_eps": load_eps,
         "p50_ms": round(p50, 2),
