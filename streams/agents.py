@@ -32,7 +32,6 @@ from streams.slates import PublishedSlate
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-
 _TURNS = 6
 """So often the loop goes round until aiokafka's sender has written what it was given to the socket."""
 
@@ -115,7 +114,8 @@ class EventsLane:
     async def _apply(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
         try:
             answer = self.recommender.respond(parts, aside)
-            self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
+            if unit.retry_reason is None:  # the first try: a batch counts once
+                self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
             travelling = asyncio.ensure_future(self._publish(unit, answer, parts))
             try:
                 for _ in range(_TURNS):
