@@ -115,7 +115,7 @@ class EventsLane:
         try:
             answer = self.recommender.respond(parts, aside)
             if unit.retry_reason is None:  # the first try: a batch counts once
-                self.dead_share.count(len(answer.fate_R), len(answer.decoded.dead))
+                self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
             travelling = asyncio.ensure_future(self._publish(unit, answer, parts))
             try:
                 for _ in range(_TURNS):

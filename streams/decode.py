@@ -30,6 +30,7 @@ _RATING = 255
 _CODES = {action.name: int(action) for action in Action} | {"rating": _RATING}
 _LAST_ITEM_ACTION = int(max(action for action in Action if action < Action.impression))
 _DISLIKE, _PLAY = int(Action.dislike), int(Action.play)
+_UNREADABLE = (ValueError, TypeError, RecursionError, Unreadable)
 _UNKNOWN_TYPE, _UNCONSENTED = int(Fate.unknown_type), int(Fate.unconsented)
 
 
@@ -158,9 +159,6 @@ class _Rows:
             [self.users[row] for row in chosen],
             [self.identities[row] for row in chosen],
         )
-
-
-_UNREADABLE = (ValueError, TypeError, RecursionError, Unreadable)
 
 
 def _read_part(

@@ -53,10 +53,9 @@ def plan_of(
     committed before, and is young enough for anybody to be waiting. With `foresee` it is answered from the position
     before it.
     """
-    young_ms = now_ms - slates.max_age_s * 1000
-    live_B = (
-        (folded.fate_B <= _REPLAYED) & (batch.offset_B >= committed_S[batch.source_B]) & (published_ms_B >= young_ms)
-    )
+    live_B = (folded.fate_B == _APPLIED) | (folded.fate_B == _REPLAYED)
+    live_B &= batch.offset_B >= committed_S[batch.source_B]
+    live_B &= published_ms_B >= now_ms - slates.max_age_s * 1000
     each, last = slates.per_event == "all", slates.per_event == "coalesced"
     serve_Q, take_T, serve_at, take_at, position_P, user_P = _positions(
         folded.fate_B, live_B, batch.user_B, batch.action_B, batch.item_B, folded.before_B, folded.final_U,

@@ -10,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from embeddings.events import Source
+from embeddings.ids import ids_of
 from embeddings.items import Items
 from ranking.slate import Reason
 from streams import records
@@ -83,11 +84,7 @@ def write_slates(
     """
     s, model, names = scored.slates, scored.model, items.names
     version, expires_at = str(model.version), now_ms + settings.slates.ttl_s * 1000
-    id_QN = (
-        np.where(s.row_QN >= 0, items.ids.ids_N[np.maximum(s.row_QN, 0)], 0)
-        if len(items)
-        else np.zeros(s.row_QN.shape, np.uint64)
-    )
+    id_QN = ids_of(s.row_QN, items.ids.ids_N)
     rows, scores, bits = s.row_QN.tolist(), s.score_QN.tolist(), s.source_QN.tolist()
     reasons, because = s.reason_QN.tolist(), s.because_QN.tolist()
     out = []

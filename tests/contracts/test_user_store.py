@@ -13,8 +13,9 @@ from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import SeenUpdate
-from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound, UserStore, advance
+from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
 from embeddings.users import Folded, fold
+from tests.embeddings.saving import save_slates
 
 WIDTH = 8
 EVENTS, OTHER = Source("events", 0), Source("events", 1)
@@ -314,18 +315,8 @@ def test_reading_needs_no_claim_and_disturbs_no_batch(backend: Backend) -> None:
 
 
 def keep_slates(store: UserStore, ttl_s: int, **slates: bytes) -> None:
-    """Save slates and nothing else."""
-    users = list(slates)
-    loaded = store.load(users, [EVENTS])
-    store.save(
-        users,
-        loaded.states,
-        changed_U=np.zeros(len(users), np.bool_),
-        taste_UD=np.zeros((len(users), WIDTH), np.float32),
-        taste_version=0,
-        slates=SlateUpdate(range(len(users)), list(slates.values()), ttl_s),
-        marks={},
-    )
+    """Load and save for the sake of slates."""
+    save_slates(store, store.load(list(slates), [EVENTS]), slates, ttl_s, width=WIDTH)
 
 
 def test_the_latest_slate_is_kept_until_its_time_is_over(backend: Backend) -> None:
@@ -343,15 +334,7 @@ def test_who_lost_the_partition_keeps_no_slate(backend: Backend) -> None:
     loaded = store.load(["a"], [EVENTS])
     an_owner(backend)
     with pytest.raises(Fenced):
-        store.save(
-            ["a"],
-            loaded.states,
-            changed_U=np.zeros(1, np.bool_),
-            taste_UD=np.zeros((1, WIDTH), np.float32),
-            taste_version=0,
-            slates=SlateUpdate([0], [b"slate"], 100),
-            marks={},
-        )
+        save_slates(store, loaded, {"a": b"slate"}, 100, width=WIDTH)
     assert store.latest_slate("a") is None
 
 

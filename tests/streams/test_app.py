@@ -11,12 +11,12 @@ from embeddings.errors import StoreUnavailable
 from embeddings.ids import item_ids
 from embeddings.memory import MemoryUserStore
 from embeddings.snapshots import Manifest, Snapshot
-from embeddings.store import SlateUpdate
 from streams.app import Worker, user_store
 from streams.pipeline import epoch_ms
 from streams.publishing import Outgoing
 from streams.records import Counter, ModelManifest, Slate, SlateItem, decode_slate, encode
 from streams.settings import Settings
+from tests.embeddings.saving import save_slates
 from tests.streams.builders import EVENTS, NOW_MS, Service, a_log, an_event, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]
@@ -191,12 +191,8 @@ def a_slate(*items: str, expires_ms: int) -> bytes:
 
 
 def keep_slate(service: Service, value: bytes) -> None:
-    users = service.users
-    states = users.load(["ann"], [EVENTS]).states
-    none_UD, slate = np.zeros((1, users._codec.width), np.float32), SlateUpdate([0], [value], 60)
-    users.save(
-        ["ann"], states, changed_U=np.zeros(1, np.bool_), taste_UD=none_UD, taste_version=0, slates=slate, marks={}
-    )
+    loaded, width = service.users.load(["ann"], [EVENTS]), service.settings.learner.dimensions
+    save_slates(service.users, loaded, {"ann": value}, 60, width=width)
 
 
 async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since() -> None:
