@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.behind import Group, WriteBehind
 from embeddings.codec import StateCodec
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
@@ -27,6 +28,7 @@ from embeddings.store import (
     PartitionMark,
     Profiles,
     SlateUpdate,
+    UserStore,
     check_fence,
     check_mark,
     known_topics,
@@ -55,7 +57,7 @@ class Shelf:
         self.held[key] = (value, self.clock() + ttl_s)
 
 
-class MemoryUserStore:
+class MemoryUserStore(UserStore):
     """`UserStore` on a `Shelf`."""
 
     def __init__(self, shelf: Shelf | None = None, *, width: int = 64, state_ttl_s: int = STATE_TTL_S) -> None:
@@ -66,11 +68,12 @@ class MemoryUserStore:
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
+        self._behind = WriteBehind()
         self._loaded: frozenset[Source] | None = None
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`."""
-        self._loaded = None
+        self.discard()
         topics = known_topics(self._shelf.get(("topics", "")), sources)
         for source in sources:
             source_code(topics, source)
@@ -96,11 +99,11 @@ class MemoryUserStore:
         self._check_fences(sources)
         for source in sources:
             check_mark(source, self._saved[source], marks[source])
-        profiles = self.read(user_ids)
+        profiles = self._profiles(user_ids, self._behind)
         self._loaded = frozenset(sources)
-        return loaded(profiles, sources, marks, self._topics)
+        return loaded(profiles, sources, self._behind.marks_over(marks), self._topics)
 
-    def save(
+    def keep(
         self,
         user_ids: Sequence[str],
         states: UserStates,
@@ -111,32 +114,48 @@ class MemoryUserStore:
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
-    ) -> None:
-        """See `UserStore.save`."""
+    ) -> int:
+        """See `UserStore.keep`."""
         sources, self._loaded = self._loaded, None
         if sources is None:
             raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
         if not set(marks) <= sources:
             raise ValueError("marks of partitions that were not loaded")
-        self._check_fences(sources)
         changed_N = np.flatnonzero(changed_U)
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
-        for n, value in zip(changed_N.tolist(), values, strict=True):
-            self._shelf.put(("u", user_ids[n]), value, self._state_ttl_s)
+        groups = [Group([("u", user_ids[n]) for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
-            for n, value in zip(seen.user_N.tolist(), seen.values, strict=True):
-                self._shelf.put(("s", user_ids[n]), value, self._state_ttl_s)
+            seen_keys = [("s", user_ids[n]) for n in seen.user_N.tolist()]
+            groups.append(Group(seen_keys, seen.values, self._state_ttl_s))
         if slates is not None:
-            for n, value in zip(slates.user_N, slates.values, strict=True):
-                self._shelf.put(("l", user_ids[n]), value, slates.ttl_s)
-        for source, mark in marks.items():
+            groups.append(Group([("l", user_ids[n]) for n in slates.user_N], slates.values, slates.ttl_s))
+        return self._behind.keep(groups, marks, sources)
+
+    def flush(self, number: int | None = None) -> None:
+        """See `UserStore.flush`."""
+        kept = self._behind.upto(number)
+        self._check_fences(kept.sources)
+        for group in kept.groups:
+            for key, value in zip(group.keys, group.values, strict=True):
+                self._shelf.put(key, value, group.ttl_s)
+        for source, mark in kept.marks.items():
             self._shelf.put(("mark", source), mark.to_bytes(), MARK_TTL_S)
             self._saved[source] = mark.offset
+        self._behind.stored(kept.number)
+
+    def discard(self) -> None:
+        """See `UserStore.discard`."""
+        self._loaded = None
+        self._behind.drop()
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
         """See `UserStore.read`."""
-        states, tastes = self._codec.decode([self._shelf.get(("u", user_id)) for user_id in user_ids])
-        return Profiles(states, tastes, SeenSets.decode([self._shelf.get(("s", user_id)) for user_id in user_ids]))
+        return self._profiles(user_ids, WriteBehind())
+
+    def _profiles(self, user_ids: Sequence[str], behind: WriteBehind) -> Profiles:
+        keys = [[(kind, user_id) for user_id in user_ids] for kind in ("u", "s")]
+        state_values, seen_values = (behind.over(some, [self._shelf.get(key) for key in some]) for some in keys)
+        return Profiles(*self._codec.decode(state_values), SeenSets.decode(seen_values))
 
     def marks(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.marks`."""
@@ -148,6 +167,7 @@ class MemoryUserStore:
 
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""
+        self._behind.drop([(kind, user_id) for kind in ("u", "s", "l")])
         return sum(self._shelf.held.pop((kind, user_id), None) is not None for kind in ("u", "s", "l"))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""User states in Redis: one round trip to load a batch, one atomic and fenced one to save it.
+"""User states in Redis: one round trip to load a batch, one atomic and fenced one to store some.
 
 Keys, every one with a TTL:
 
@@ -6,9 +6,10 @@ Keys, every one with a TTL:
     mq:{b<bucket>}:s:<user>   seen set   mq:mark:<topic>:<partition>   how far it is, and its fate totals
     mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
 
-A save is MULTI, MSETEX, EXEC under a WATCH of the fences that the load set (Valkey 9, Redis 8.4), elsewhere one script
-that compares the fences itself. Both write states, seen sets, slates and marks together or not at all, and refuse a
-worker that lost its partition. Users of one bucket share a hash slot; fences and marks are those of a single node.
+A flush is MULTI, MSETEX, EXEC under a WATCH of the fences that the loads set (Valkey 9, Redis 8.4), elsewhere one
+script that compares the fences itself. Both write states, seen sets, slates and marks together or not at all, and
+refuse a worker that lost its partition. EXEC ends every WATCH: for what is kept beyond it, they are set again in the
+same exchange. Users of one bucket share a hash slot; fences and marks are those of a single node.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.exceptions import NoScriptError
 
+from embeddings.behind import Group, Kept, WriteBehind
 from embeddings.codec import StateCodec
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
@@ -34,6 +36,7 @@ from embeddings.store import (
     PartitionMark,
     Profiles,
     SlateUpdate,
+    UserStore,
     check_fence,
     check_mark,
     known_topics,
@@ -60,7 +63,7 @@ return 1
 _SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 
-class RedisUserStore:
+class RedisUserStore(UserStore):
     """`UserStore` on Redis or Valkey, one node."""
 
     def __init__(
@@ -93,12 +96,15 @@ class RedisUserStore:
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
-        self._watched: tuple[int, tuple[Source, ...]] | None = None
-        self._loaded: tuple[Sequence[str], list[bytes], list[bytes]] = ((), [], [])
+        self._behind = WriteBehind()
+        self._watched: set[Source] = set()
+        self._watching = 0  # the connection they are watched on
+        self._loaded: _Loaded | None = None
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`. A batch that was loaded before has to be loaded again."""
-        self._watched = None
+        self.discard()
+        self._watched.clear()
         for _ in range(_CLAIM_TRIES if sources else 0):
             fences, marks = self._keys.fences(sources), self._keys.marks(sources)
             watch = ("WATCH", self._keys.topics, *fences)
@@ -122,20 +128,16 @@ class RedisUserStore:
             self._saved.pop(source, None)
 
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
-        """See `UserStore.load`. From here to `save` the fences are watched."""
-        fences = self._keys.fences(sources)
+        """See `UserStore.load`. From here to the next `flush` the fences are watched."""
+        self._loaded = None
         state_keys, seen_keys = self._keys.profiles(user_ids)
-        self._watched = None
-        get = ("MGET", *fences, *self._keys.marks(sources), *state_keys, *seen_keys)
-        reply = _values(self._fenced.exchange(("UNWATCH",), ("WATCH", *fences), get)[2])
-        held = len(sources)
-        marks = self._checked(sources, reply[:held], reply[held : 2 * held])
-        profiles = self._profiles(reply[2 * held :], len(user_ids))
-        self._watched = (self._fenced.generation, tuple(sources))
-        self._loaded = (user_ids, state_keys, seen_keys)
+        marks, values = self._watch(sources, [*state_keys, *seen_keys])
+        marks = self._behind.marks_over(marks)
+        profiles = self._profiles(self._behind.over([*state_keys, *seen_keys], values), len(user_ids))
+        self._loaded = _Loaded(user_ids, frozenset(sources), state_keys, seen_keys)
         return loaded(profiles, sources, marks, self._topics)
 
-    def save(
+    def keep(
         self,
         user_ids: Sequence[str],
         states: UserStates,
@@ -146,23 +148,39 @@ class RedisUserStore:
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
-    ) -> None:
-        """See `UserStore.save`."""
-        sources = self._take_watch(marks)
-        same, *keys_of = self._loaded
-        state_keys, seen_keys = keys_of if same is user_ids else self._keys.profiles(user_ids)
+    ) -> int:
+        """See `UserStore.keep`."""
+        last, self._loaded = self._loaded, None
+        if last is None:
+            raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
+        if not set(marks) <= last.sources:
+            raise ValueError("marks of partitions that were not loaded")
+        same = last.user_ids is user_ids
+        state_keys, seen_keys = (last.state_keys, last.seen_keys) if same else self._keys.profiles(user_ids)
         changed_N = np.flatnonzero(changed_U)
         keys = [state_keys[n] for n in changed_N.tolist()]
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
         if seen is not None:
             keys += [seen_keys[n] for n in seen.user_N.tolist()]
             values += seen.values
-        groups = [_Group(keys, values, self._state_ttl_s)]
+        groups = [Group(keys, values, self._state_ttl_s)]
         if slates is not None:
             slate_keys = self._keys.of("l", [user_ids[n] for n in slates.user_N])
-            groups.append(_Group(slate_keys, slates.values, slates.ttl_s))
-        self._write(sources, self._keys.marks(marks), [mark.to_bytes() for mark in marks.values()], groups)
-        self._saved.update((source, mark.offset) for source, mark in marks.items())
+            groups.append(Group(slate_keys, slates.values, slates.ttl_s))
+        return self._behind.keep(groups, marks, last.sources)
+
+    def flush(self, number: int | None = None) -> None:
+        """See `UserStore.flush`."""
+        kept = self._behind.upto(number)
+        if kept.sources:
+            self._write(kept)
+            self._saved.update((source, mark.offset) for source, mark in kept.marks.items())
+            self._behind.stored(kept.number)
+
+    def discard(self) -> None:
+        """See `UserStore.discard`."""
+        self._loaded = None
+        self._behind.drop()
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
         """See `UserStore.read`."""
@@ -185,6 +203,7 @@ class RedisUserStore:
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""
         keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
+        self._behind.drop(keys)
         return cast(int, self._plain.exchange(("UNLINK", *keys))[0])
 
     def close(self) -> None:
@@ -201,57 +220,64 @@ class RedisUserStore:
         self._topics = topics
         return marks
 
-    def _checked(
-        self, sources: Sequence[Source], tokens: list[bytes | None], found: list[bytes | None]
-    ) -> dict[Source, PartitionMark]:
+    def _watch(
+        self, sources: Sequence[Source], keys: Sequence[bytes] = ()
+    ) -> tuple[dict[Source, PartitionMark], list[bytes | None]]:
+        """Watch the fences of partitions, see that they are ours, and get their marks and some values."""
+        fences, held = self._keys.fences(sources), len(sources)
+        get = ("MGET", *fences, *self._keys.marks(sources), *keys)
+        reply = _values(self._fenced.exchange(("WATCH", *fences), get)[1])
+        if self._watching != self._fenced.generation:
+            self._watching, self._watched = self._fenced.generation, set()
         marks = {}
-        for source, token, value in zip(sources, tokens, found, strict=True):
+        for source, token, value in zip(sources, reply[:held], reply[held : 2 * held], strict=True):
             check_fence(source, self._tokens.get(source), token)
             marks[source] = PartitionMark.from_bytes(value)
             check_mark(source, self._saved[source], marks[source])
-        return marks
+        self._watched.update(sources)
+        return marks, reply[2 * held :]
 
     def _profiles(self, reply: list[bytes | None], users: int) -> Profiles:
         states, tastes = self._codec.decode(reply[:users])
         return Profiles(states, tastes, SeenSets.decode(reply[users:]))
 
-    def _take_watch(self, marks: Mapping[Source, PartitionMark]) -> tuple[Source, ...]:
-        """The partitions whose fences the last load watches; good for one save on the same connection."""
-        watched, self._watched = self._watched, None
-        if watched is None or watched[0] != self._fenced.generation or not self._fenced.connected:
-            raise StoreUnavailable("the connection or a claim changed since the load: load the batch again")
-        if not set(marks) <= set(watched[1]):
-            raise ValueError("marks of partitions that were not loaded")
-        return watched[1]
-
-    def _write(
-        self, sources: tuple[Source, ...], mark_keys: list[bytes], marks: list[bytes], groups: Sequence["_Group"]
-    ) -> None:
+    def _write(self, kept: Kept) -> None:
         """Write marks and groups together; fences are written back for their TTL."""
-        fences = self._keys.fences(sources)
+        sources = list(kept.sources)
+        fences, mark_keys = self._keys.fences(sources), self._keys.marks(kept.marks)
         try:
             tokens = [self._tokens[source] for source in sources]
         except KeyError:
             raise Fenced("a partition of the batch was released since it was loaded") from None
-        lasting = _Group(fences + mark_keys, tokens + marks, self._mark_ttl_s)
-        groups = [lasting, *(group for group in groups if group.keys)]
+        if not (self._fenced.connected and self._watching == self._fenced.generation and kept.sources <= self._watched):
+            self._watch(sources)
+        marks = [mark.to_bytes() for mark in kept.marks.values()]
+        groups = [Group(fences + mark_keys, tokens + marks, self._mark_ttl_s), *kept.groups]
         if self._fenced.has_msetex() and not self._script:
-            kept = self._fenced.exchange(("MULTI",), *map(_msetex, groups), ("EXEC",))[-1] is not None
+            written = self._run_transaction(groups, list(self._behind.sources_beyond(kept.number)))
         else:
-            kept = self._run_script(self._fenced, fences, tokens, groups) == 1
-        if not kept:
+            written = self._run_script(self._fenced, fences, tokens, groups) == 1
+        if not written:
             self._explain_refusal(sources)
 
-    def _explain_refusal(self, sources: tuple[Source, ...]) -> None:
-        """Raise why a save was refused: the fences changed, by another claim or because the store lost its data."""
+    def _run_transaction(self, groups: Sequence[Group], beyond: Sequence[Source]) -> bool:
+        """Write under the watch that there is, then watch the fences of partitions of which more is kept."""
+        fences = self._keys.fences(beyond)
+        again = (("WATCH", *fences), ("MGET", *fences)) if beyond else ()
+        self._watched.clear()
+        reply = self._fenced.exchange(("MULTI",), *map(msetex, groups), ("EXEC",), *again)
+        if beyond and _values(reply[-1]) == [self._tokens.get(source) for source in beyond]:
+            self._watched.update(beyond)
+        return reply[len(groups) + 1] is not None
+
+    def _explain_refusal(self, sources: Sequence[Source]) -> None:
+        """Raise why a flush was refused: the fences changed, by another claim or because the store lost its data."""
         found = _values(self._fenced.exchange(("MGET", *self._keys.fences(sources)))[0])
         for source, token in zip(sources, found, strict=True):
             check_fence(source, self._tokens.get(source), token)
-        raise StoreUnavailable("the fences changed and changed back since the load: load the batch again")
+        raise StoreUnavailable("the fences changed and changed back since the load: write again")
 
-    def _run_script(
-        self, line: RedisLine, fences: list[bytes], tokens: list[bytes], groups: Sequence["_Group"]
-    ) -> object:
+    def _run_script(self, line: RedisLine, fences: list[bytes], tokens: list[bytes], groups: Sequence[Group]) -> object:
         keys = [key for group in groups for key in group.keys]
         values = [value for group in groups for value in group.values]
         sizes = [number for group in groups for number in (len(group.keys), group.ttl_s)]
@@ -265,12 +291,13 @@ class RedisUserStore:
         return line.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1]
 
 
-class _Group(NamedTuple):
-    """Values that are written with one time to live."""
+class _Loaded(NamedTuple):
+    """What the last load was of."""
 
-    keys: Sequence[bytes]
-    values: Sequence[bytes]
-    ttl_s: int
+    user_ids: Sequence[str]
+    sources: frozenset[Source]
+    state_keys: list[bytes]
+    seen_keys: list[bytes]
 
 
 class _Keys:
@@ -311,7 +338,8 @@ class _Keys:
         return [heads[bucket] + name for bucket, name in zip(buckets, names, strict=True)]
 
 
-def _msetex(group: _Group) -> Command:
+def msetex(group: Group) -> Command:
+    """The command that writes a group."""
     pairs = [b""] * (2 * len(group.keys))
     pairs[::2], pairs[1::2] = group.keys, group.values
     return ("MSETEX", len(group.keys), *pairs, "EX", group.ttl_s)

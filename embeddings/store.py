@@ -1,8 +1,9 @@
 """Where user states live: the promise every store keeps, and the values it hands out.
 
 A store belongs to one worker. `claim` makes the worker the owner of input partitions; from then on every `load` and
-`save` is refused once another worker has claimed them. `load`, fold, `save` is one step: what is saved is valid only
-on top of what that load returned, so a batch that fails between them starts again with `load`.
+`flush` is refused once another worker has claimed them. `load`, fold, `keep` is one step: what is kept is valid only
+on top of what that load returned, so a batch that fails between them starts again with `load`. The next batch may be
+loaded before what was kept is flushed: it sees it, and is flushed with it or after it.
 
 >>> mark = PartitionMark(offset=4, totals=(5, 0, 0, 0, 0, 0, 0, 0, 0, 0))
 >>> PartitionMark.from_bytes(mark.to_bytes()) == mark
@@ -113,11 +114,11 @@ class SlateUpdate(NamedTuple):
 class UserStore(Protocol):
     """User states, seen sets and latest slates, by user id. Calls may block; each is one round trip unless said.
 
-    `claim`, `release`, `load` and `save` are for one thread; the others may be called from any.
+    `claim`, `release`, `load`, `keep`, `flush` and `save` are for one thread; the others may be called from any.
     """
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
-        """Become the owner of input partitions and learn how far each is. A few round trips.
+        """Become the owner of input partitions and learn how far each is; what was kept is dropped. A few round trips.
 
         Raises:
             StoreUnavailable: nothing is owned that was not before; ask again.
@@ -137,7 +138,7 @@ class UserStore(Protocol):
             UnreadableState: a newer release wrote a value. Stop.
         """
 
-    def save(
+    def keep(
         self,
         user_ids: Sequence[str],
         states: UserStates,
@@ -148,8 +149,10 @@ class UserStore(Protocol):
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
-    ) -> None:
-        """Store what a batch changed, all of it or nothing, on top of what the last `load` returned.
+    ) -> int:
+        """Take down what a batch changed, on top of what the last `load` returned; no round trip.
+
+        Later loads see it; it is stored by `flush`. Returns its number.
 
         Args:
             user_ids: the users, as loaded.
@@ -162,9 +165,55 @@ class UserStore(Protocol):
             marks: of partitions of that load.
 
         Raises:
-            Fenced: another worker claimed a partition since; nothing was written. Drop the batch unacknowledged.
+            StoreUnavailable: nothing was loaded, or a claim came between. Retry the whole batch.
+        """
+
+    def flush(self, number: int | None = None) -> None:
+        """Store what was kept up to this number, or everything: all of it or nothing.
+
+        Raises:
+            Fenced: another worker claimed a partition since, or what was kept was dropped by a claim of this one;
+                nothing was written. Drop the batches unacknowledged.
+            StoreRewound: see there.
+            StoreUnavailable: it may or may not be stored. Call again: it is written once.
+        """
+
+    def discard(self) -> None:
+        """Forget what was kept and is not stored. No round trip."""
+
+    def save(
+        self,
+        user_ids: Sequence[str],
+        states: UserStates,
+        *,
+        changed_U: NDArray[np.bool_],
+        taste_UD: NDArray[np.float32],
+        taste_version: int,
+        seen: SeenUpdate | None = None,
+        slates: SlateUpdate | None = None,
+        marks: Mapping[Source, PartitionMark],
+    ) -> None:
+        """`keep` and `flush`, for who has nothing to do in between.
+
+        Raises:
+            Fenced, StoreRewound: as `flush`.
             StoreUnavailable: the batch may or may not be stored. Retry it whole: what is stored is then replayed.
         """
+        try:
+            number = self.keep(
+                user_ids,
+                states,
+                changed_U=changed_U,
+                taste_UD=taste_UD,
+                taste_version=taste_version,
+                seen=seen,
+                slates=slates,
+                marks=marks,
+            )
+            self.flush(number)
+        except Exception:
+            self.discard()
+            raise
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
         """The profiles of users, to answer a request; needs no claim, and may be older than a batch under way.
@@ -190,7 +239,7 @@ class UserStore(Protocol):
     def forget(self, user_id: str) -> int:
         """Remove everything held under a user's id; returns how many values that were.
 
-        A batch between `load` and `save` would write the user back: call it from the thread that saves, or again
+        A batch between `load` and `keep` would write the user back: call it from the thread that keeps, or again
         after that batch, and refuse the user's events from then on.
 
         Raises:

@@ -42,7 +42,7 @@ def main() -> list[str]:
     plays = [Event(type="play", user_id="u1", item_id=f"m{n}", event_time=NOW_S * 1000) for n in (1, 2, 3)]
     records = [LogRecord(n, NOW_S * 1000, b"u1", encode(play), ()) for n, play in enumerate(plays)]
     answer = recommender.respond([Part(EVENTS, records, last=2, committed=-1)])
-    recommender.store(answer)
+    recommender.store(recommender.keep(answer))
     slate = decode_slate(answer.slates[0].value)
     rows = items.ids.rows(np.array([answer.slates[0].item_N[: len(slate.items)]], np.uint64))[0]
     return [items.titles[row] for row in rows.tolist()]

@@ -7,11 +7,10 @@ changes threads twice, not at every stage.
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
@@ -22,6 +21,7 @@ from streams.deadletters import Code, DeadLetter, dead_letter_record
 from streams.failures import DeadLetterShare, Failed, Guard, Succeeded, Verdict
 from streams.hosting import Rewind
 from streams.ledger import Part, Unit, shard_of
+from streams.loops import OwnLoop
 from streams.metrics import WorkerMetrics
 from streams.pipeline import Answer, Recommender
 from streams.publishing import Outgoing, Publisher
@@ -32,46 +32,44 @@ from streams.slates import PublishedSlate
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_TURNS = 6
-"""So often the loop goes round until aiokafka's sender has written what it was given to the socket."""
 
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A unit, or one record of it, that was answered and is not stored yet."""
 
-@dataclass(slots=True)
-class Thread:
-    """One worker thread; `await run(f, *args)` calls in it."""
-
-    name: str
-    _pool: ThreadPoolExecutor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=self.name)
-
-    async def run(self, call: Callable[..., T], *args: Any) -> T:
-        """Call in the thread and wait."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
-
-
-class OwnLoop:
-    """A thread with an event loop; `await run(f(...))` runs a coroutine in it. Ends with the process."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run there and wait; who stops waiting cancels it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+    unit: Unit
+    answer: Answer
+    outgoing: Sequence[Outgoing]
+    travelling: "asyncio.Future[None]"
+    told: Sequence[Outgoing] = ()
+    number: int = 0
+    stored: bool = False
+    dropped: BaseException | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class EventsLane:
-    """Behaviour in, slates and observations out, states stored, then acknowledged."""
+    """Behaviour in, slates and observations out, states stored, then acknowledged.
+
+    Units are answered one after the other, each on top of what the one before it changed. Meanwhile those before it
+    are on their way: the broker acknowledges their slates and observations, then their states are stored, those of all
+    units at once that were answered by then. Where that fails for good none of them is stored, and the lane is void
+    until it was sent back to what is.
+    """
 
     recommender: Recommender
     publisher: Publisher
+    teller: Publisher
+    """For observations: aiokafka has one request per broker under way, and slates do not wait behind them."""
     settings: Settings
     metrics: WorkerMetrics
     dead_share: DeadLetterShare
+    _answering: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _storing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _kept: list[_Kept] = field(init=False, default_factory=list)
+    _era: int = field(init=False, default=0)
+    """Rises when what was begun becomes void."""
+    _void: bool = field(init=False, default=False)
 
     async def __call__(self, unit: Unit) -> None:
         """Handle one unit whole; returns when everything it led to is durable.
@@ -81,60 +79,139 @@ class EventsLane:
             PublishFailed: a record can never be published; the worker ends.
             TooManyDeadLetters: a bad deploy; the worker ends with the unit unacknowledged.
         """
-        self.metrics.batch("events", unit.size)
-        for answer in await self._answers(unit):
-            self.metrics.events(answer.fate_R)
-            for letter in answer.decoded.dead:
+        era = self._era
+        try:
+            async with self._answering:
+                unit.top_up()
+                self.metrics.batch("events", unit.size)
+                answered = await self._answers(unit, era)
+        except BaseException as why:
+            if era == self._era:  # whatever comes after this unit would be folded without it
+                self._drop(why)
+            raise
+        async with self._storing:
+            if not (answered[-1].stored or answered[-1].dropped):
+                await self._store_kept()
+        if (reason := answered[-1].dropped) is not None:
+            raise Rewind(str(reason)) from reason
+        for one in answered:
+            self.metrics.events(one.answer.fate_R)
+            for letter in one.answer.decoded.dead:
                 self.metrics.dead_letter("events", letter.code)
 
-    async def _answers(self, unit: Unit) -> list[Answer]:
-        done = await self._guard(unit).run(lambda: self._apply(unit, unit.parts, ()))
+    async def _answers(self, unit: Unit, era: int) -> list[_Kept]:
+        done = await self._guard([unit]).run(lambda: self._answer(unit, unit.parts, (), era))
         if not _puzzles(done):
             return [_settled(done)]
         log.error("a batch of %d is taken apart, record by record", unit.size)
-        return [await self._one(unit, part, record) for part in unit.parts for record in part.records]
+        return [await self._one(unit, part, record, era) for part in unit.parts for record in part.records]
 
-    async def _one(self, unit: Unit, part: Part, record: RawRecord) -> Answer:
-        """Apply one record alone; put it aside when it fails even so."""
+    async def _one(self, unit: Unit, part: Part, record: RawRecord, era: int) -> _Kept:
+        """Answer one record alone; put it aside when it fails even so."""
         alone = Part(part.source, [record], record.offset, part.committed)
-        done = await self._guard(unit).run(lambda: self._apply(unit, [alone], ()))
+        done = await self._guard([unit]).run(lambda: self._answer(unit, [alone], (), era))
         if not _puzzles(done):
             return _settled(done)
         nothing, letter = Part(part.source, [], record.offset, part.committed), _gave_up(part, record, done)
-        return _settled(await self._guard(unit).run(lambda: self._apply(unit, [nothing], [letter])))
+        return _settled(await self._guard([unit]).run(lambda: self._answer(unit, [nothing], [letter], era)))
 
-    def _guard(self, unit: Unit) -> Guard:
-        return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: self._waits(unit, error))
+    def _guard(self, units: Sequence[Unit]) -> Guard:
+        return Guard(attempts=self.settings.limits.attempts, retrying=lambda error: self._waits(units, error))
 
-    def _waits(self, unit: Unit, error: Exception) -> None:
+    def _waits(self, units: Sequence[Unit], error: Exception) -> None:
         if isinstance(error, StoreUnavailable):
             self.metrics.redis_error("unavailable")
-        unit.retrying(type(error).__name__)
+        for unit in units:
+            unit.retrying(type(error).__name__)
 
-    async def _apply(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
-        try:
+    async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter], era: int) -> _Kept:
+        """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""
+        if self._void or era != self._era:
+            raise Fenced("the lane was sent back")
+        with self._rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
-            if unit.retry_reason is None:  # the first try: a batch counts once
-                self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
-            travelling = asyncio.ensure_future(self._publish(unit, answer, parts))
-            try:
-                for _ in range(_TURNS):
-                    await asyncio.sleep(0)
-                self.recommender.tell(answer)
-                await self.publisher.send_all(self._observations(answer), still_waiting=unit.retrying)
-            finally:
-                await travelling
-            self.recommender.store(answer)
-            return answer
+        if unit.retry_reason is None:  # the first try: a batch counts once
+            self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
+        outgoing = self._outgoing(answer, parts)
+        kept = _Kept(unit, answer, outgoing, self._published(unit, answer, outgoing))
+        try:
+            await self.publisher.written()
+            unit.answered()
+            self.recommender.tell(answer)
+            kept.told = self._observations(answer)
+            if kept.travelling.done():
+                kept.travelling.result()
+            kept.number = self.recommender.keep(answer)
+        except BaseException:
+            await asyncio.wait({kept.travelling})
+            raise
+        self._kept.append(kept)
+        return kept
+
+    def _published(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing]) -> "asyncio.Future[None]":
+        """Send what a batch led to; done when the broker has it."""
+        travelling = asyncio.ensure_future(self._publish(unit, answer, outgoing))
+        travelling.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody looks at it: here
+        return travelling
+
+    async def _publish(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing]) -> None:
+        with self.metrics.stage("publish"):
+            await self.publisher.send_all(outgoing, still_waiting=unit.retrying)
+        published_ms = self.recommender.now_ms()
+        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in answer.slates])
+
+    async def _store_kept(self) -> None:
+        """Store what was kept by now, or drop all that was kept."""
+        kept = list(self._kept)
+        done = await self._guard([one.unit for one in kept]).run(lambda: self._store(kept))
+        if isinstance(done, Failed):
+            if kept[-1].dropped is None:
+                self._drop(done.error)
+            if done.verdict is not Verdict.skip:
+                raise done.error
+
+    async def _store(self, kept: Sequence[_Kept]) -> None:
+        """Wait until the broker has all that these batches led to, then store them."""
+        if any(one.travelling.done() and one.travelling.exception() for one in kept):
+            await self._publish_again()
+        told = [record for one in kept for record in one.told]
+        sending = asyncio.ensure_future(self.teller.send_all(told, still_waiting=kept[0].unit.retrying))
+        await asyncio.wait({sending, *(one.travelling for one in kept)})
+        sending.result()
+        for one in kept:
+            one.told = ()
+            one.travelling.result()
+        async with self._answering:  # a slate that is being written comes first
+            if (why := kept[-1].dropped) is not None:
+                raise Fenced(str(why)) from why
+            with self._rewound_is_fenced():
+                self.recommender.store(kept[-1].number)
+            for one in kept:
+                one.stored = True
+            del self._kept[: len(kept)]
+
+    async def _publish_again(self) -> None:
+        """All that is kept, in order: what was answered later may be there already, and must come last."""
+        async with self._answering:
+            for one in self._kept:
+                one.travelling = self._published(one.unit, one.answer, one.outgoing)
+                await asyncio.wait({one.travelling})
+
+    def _drop(self, why: BaseException) -> None:
+        """Nothing of what was kept will be stored, and nothing more answered until the lane was sent back."""
+        self._void, self._era = True, self._era + 1
+        for one in self._kept:
+            one.dropped = why
+        self._kept.clear()
+        self.recommender.users.discard()
+
+    @contextmanager
+    def _rewound_is_fenced(self) -> Iterator[None]:
+        try:
+            yield
         except StoreRewound as why:
             self.metrics.redis_error("fenced")
             raise Fenced(str(why)) from why
-
-    async def _publish(self, unit: Unit, answer: Answer, parts: Sequence[Part]) -> None:
-        with self.metrics.stage("publish"):
-            await self.publisher.send_all(self._outgoing(answer, parts), still_waiting=unit.retrying)
-        published_ms = self.recommender.now_ms()
-        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in answer.slates])
 
     def _observations(self, answer: Answer) -> list[Outgoing]:
         topic = self.settings.topics.name("observations")
@@ -155,10 +232,14 @@ class EventsLane:
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
         """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
         mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
+        if not mine:
+            return {}
+        self._drop(Fenced("the lane was sent back"))
         store: UserStore = self.recommender.users
         while True:
             try:
                 marks = store.claim(mine)
+                self._void = False
                 break
             except StoreUnavailable as error:
                 log.warning("partitions cannot be claimed yet: %s", error)
@@ -199,6 +280,7 @@ class EventShards:
         """Disconnect the publishers."""
         for lane, loop in zip(self.lanes, self.loops, strict=True):
             await loop.run(lane.publisher.stop())
+            await loop.run(lane.teller.stop())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from ranking.errors import RankingError
 from streams import topics
-from streams.agents import EventShards, EventsLane, OwnLoop, RequestsLane, Thread, dead_letters
+from streams.agents import EventShards, EventsLane, RequestsLane, dead_letters
 from streams.answering import Answerer
 from streams.batching import BatchApp
 from streams.cataloguing import CatalogueFacts, read_catalogue
@@ -37,6 +37,7 @@ from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
 from streams.leading import LeaderAssignor
 from streams.ledger import Lane, Unit
+from streams.loops import OwnLoop, Thread
 from streams.manifests import manifest_of
 from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
@@ -51,6 +52,8 @@ from streams.teaching import Teacher
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 LARGEST_REQUEST = 8 * 1024 * 1024
+_BEHIND = 8
+"""Batches of a shard that may be answered and not stored yet: what they led to is on its way to the broker."""
 
 
 def index_builder(settings: Settings) -> BuildIndex:
@@ -160,6 +163,7 @@ class Worker:
                 share=1 / self.settings.batching.shards,
             ),
             publisher=self._publisher(),
+            teller=self._publisher(),
             settings=self.settings,
             metrics=self.metrics,
             dead_share=dead_share,
@@ -347,7 +351,7 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
     b, k = settings.batching, settings.kafka
-    lane = Lane(max_batch=b.max_batch, depth=b.depth, shards=b.shards, stuck_after_s=b.stuck_after_s)
+    lane = Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, shards=b.shards, stuck_after_s=b.stuck_after_s)
     worker.app = make_app(
         f"{k.group_prefix}.serving",
         k.client_options(),

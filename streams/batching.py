@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from time import monotonic, time
 from typing import Any, cast
 
@@ -25,21 +25,10 @@ from mode.utils.futures import notify
 
 from embeddings.events import Source
 from streams.fetching import Batching, BatchThread
-from streams.ledger import Gate, Ledger, Part, Unit
+from streams.ledger import Gate, Lag, Ledger, Part, Unit
 from streams.watchdog import EXIT_STALLED, EXIT_STUCK, Verdict, Watchdog
 
 _COMMIT_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
-
-    `seconds` is 0 where nothing is behind.
-    """
-
-    records: int
-    seconds: float
 
 
 class BatchConsumer(driver.Consumer):
@@ -134,6 +123,7 @@ class BatchConsumer(driver.Consumer):
         gate = self.gates[record.topic][record.shard]
         gate.out.add(record)
         gate.moved_s = record.delivered_s = now_s
+        record.tell_over, record.more = partial(self._tell_over, record), self._top_up
         self._written_ms.update((part.source, part.records[-1].timestamp) for part in record.parts)
         self._read_offset[tp] = None  # the ledger knows what is stale; offsets of a topic made anew start lower
         last = record.parts[0].last if record.parts else 0
@@ -170,9 +160,38 @@ class BatchConsumer(driver.Consumer):
         gate = self.gates[unit.topic][unit.shard]
         gate.out.discard(unit)
         gate.moved_s = monotonic()
-        self._news.set()
+        self._over(unit)
         notify(self._waiting_for_ack)
         return True
+
+    def _tell_over(self, unit: Unit) -> None:
+        self._thread.hurry()
+        self.loop.call_soon_threadsafe(self._over, unit)
+
+    def _top_up(self, unit: Unit) -> None:
+        """Add to a unit what was fetched since its delivery; from any thread.
+
+        What is taken and not added was sent back: it comes again. Of a deeper lane the next unit may be out already.
+        """
+        lane = self.batching.lanes[unit.topic]
+        room = lane.max_batch - unit.size
+        if room <= 0 or lane.depth > 1 or not self.flow_active or self.app.rebalancing:
+            return
+        mine = [tp for tp in list(self._active_partitions or ()) if tp.topic == unit.topic]
+        here = {tp for tp in mine if self.batching.shard(*tp) == unit.shard}
+        epochs = self.ledger.epochs(Source(*tp) for tp in here)
+        taken = self._thread.ahead.take(here, room)
+        if taken:
+            parts = [Part(s, some, some[-1].offset, self._committed(s), epochs[s]) for s, some in taken.items()]
+            self.ledger.extend(unit, parts)
+            self._written_ms.update((part.source, part.records[-1].timestamp) for part in parts)
+            if unit.size >= lane.max_batch:
+                self._thread.wake()
+
+    def _over(self, unit: Unit) -> None:
+        """Let the next unit of the shard in."""
+        unit.over.set()
+        self._news.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if tp.topic not in self.gates:  # the stock gap covers the offset that was just delivered
@@ -239,16 +258,16 @@ class BatchConsumer(driver.Consumer):
         await self._drained.wait()
         async with self._thread.still():
             await super().perform_seek()
-            sources = {Source(*tp) for tp in self.assignment() if tp.topic in self.gates}
-            await self._send_back(sources, await self._chosen(sources))
+            await self._send_back({Source(*tp) for tp in self.assignment() if tp.topic in self.gates})
 
-    async def rewind(self, topic: str, shard: int) -> None:
-        """Send the partitions of one shard back to their committed offsets, or to where `positions` says."""
-        mine = self.batching.shard
-        sources = {Source(*tp) for tp in self.assignment() if tp.topic == topic and mine(*tp) == shard}
-        chosen = await self._chosen(sources)  # may take its time: others go on
-        async with self._thread.still(sources):
-            await self._send_back(sources, chosen)
+    async def rewind(self, unit: Unit) -> None:
+        """Send the partitions of a unit's shard back to their committed offsets, or to where `positions` says.
+
+        Nothing where the unit was sent back already, by another of its shard or by a rebalance.
+        """
+        if self.ledger.refresh(unit):
+            mine = {Source(*tp) for tp in self.assignment() if tp.topic == unit.topic}
+            await self._send_back({source for source in mine if self.batching.shard(*source) == unit.shard})
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
@@ -258,18 +277,30 @@ class BatchConsumer(driver.Consumer):
             if partition.topic in self.gates:
                 self.ledger.forget(source)
 
-    async def _chosen(self, sources: set[Source]) -> Mapping[Source, int]:
-        choose = self.batching.positions
-        return await choose({source: self._committed(source) for source in sources}) if choose is not None else {}
+    async def _send_back(self, sources: set[Source]) -> None:
+        """What was fetched or delivered so far is void from here on, and nothing is delivered until it comes again.
 
-    async def _send_back(self, sources: set[Source], chosen: Mapping[Source, int]) -> None:
-        await self._thread.reposition({**{source: self._committed(source) for source in sources}, **chosen})
+        Both before `positions` is asked: what was delivered later would be folded without what came before it.
+        """
+        gates = [gate for gate in map(self._gate, sources) if gate is not None]
+        for gate in gates:
+            gate.closed += 1
+        self._forget(sources)
+        try:
+            committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
+            chosen = await choose(committed) if choose is not None else {}
+            async with self._thread.still(sources):
+                await self._thread.reposition({**committed, **chosen})
+                self._forget(sources)
+        finally:
+            for gate in gates:
+                gate.out.clear()
+                gate.closed, gate.moved_s = gate.closed - 1, monotonic()
+            self._news.set()
+
+    def _forget(self, sources: set[Source]) -> None:
         for source in sources:
             self.ledger.forget(source)
-            if gate := self._gate(source):
-                gate.out.clear()
-                gate.moved_s = monotonic()
-        self._news.set()
 
     # Not for batches --------------------------------------------------------------------------------------------------
 

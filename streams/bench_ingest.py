@@ -23,11 +23,11 @@ import numpy as np
 import redis.asyncio
 from aiokafka import AIOKafkaConsumer
 
+from embeddings.behind import Group
 from embeddings.events import Source
 from embeddings.redis_line import RedisLine
-from embeddings.redis_store import _Group as Group
 from embeddings.redis_store import _Keys as Keys
-from embeddings.redis_store import _msetex as msetex
+from embeddings.redis_store import msetex
 from embeddings.states import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
 from streams.app import user_store

@@ -95,7 +95,7 @@ class Bench:
         self.now_ms = max(self.now_ms, records[-1].timestamp)
         answer = self.recommender.respond([Part(_SOURCE, records, records[-1].offset, -1)])
         self.recommender.tell(answer)
-        self.recommender.store(answer)
+        self.recommender.store(self.recommender.keep(answer))
         for _, value in answer.told:
             self.learned += self.learner.learn(observations.decode(value))
         self.serving.count(self.learner.counters.changed())

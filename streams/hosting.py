@@ -101,9 +101,10 @@ def make_app(
 
 
 def serve(app: BatchApp, topic: str, handle: Handler) -> None:
-    """Have `handle` called with every unit of `topic`, one at a time for each shard of its lane.
+    """Have `handle` called with every unit of `topic`, in order inside each shard of its lane.
 
-    It returns when all effects are durable.
+    The next one of a shard comes when the one before was handled, or called its `answered`. `handle` returns when all
+    effects are durable.
 
     Then the unit is acknowledged. An exception ends the process with exit code 1, or, under another supervisor, once
     the unit has been un-acknowledged for `stuck_after_s`; either way it is delivered again.
@@ -118,23 +119,26 @@ def serve(app: BatchApp, topic: str, handle: Handler) -> None:
         manual = stream.noack()
         if manual.enable_acks:
             raise AutoAck(topic)
-        turns = [asyncio.Lock() for _ in range(app.batching.lanes[topic].shards)]
+        before: dict[int, asyncio.Event] = {}
 
-        async def take(event: Any) -> None:
-            unit: Unit = event.value
-            async with turns[unit.shard]:
-                try:
-                    if unit.parts:  # none are left when the shard was sent back after the fetch
-                        await handle(unit)
-                except Rewind as why:
-                    log.warning("%s: fetching again, %s", topic, why)
-                    await cast(BatchConsumer, app.consumer).rewind(topic, unit.shard)
-                await manual.ack(event)
+        async def take(event: Any, turn: asyncio.Event | None) -> None:
+            unit, consumer = cast(Unit, event.value), cast(BatchConsumer, app.consumer)
+            if turn is not None:
+                await turn.wait()
+            try:
+                if consumer.ledger.refresh(unit):  # nothing is left when the shard was sent back after the fetch
+                    await handle(unit)
+            except Rewind as why:
+                log.warning("%s: fetching again, %s", topic, why)
+                await consumer.rewind(unit)
+            await manual.ack(event)
 
         try:
             async with asyncio.TaskGroup() as side_by_side:
                 async for event in manual.events():
-                    side_by_side.create_task(take(event))
+                    unit: Unit = event.value
+                    side_by_side.create_task(take(event, before.get(unit.shard)))
+                    before[unit.shard] = unit.over
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from failed
 

@@ -14,8 +14,10 @@ left by compaction, transaction markers or retention need no care.
 (True, 26)
 """
 
+import asyncio
+import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -84,9 +86,24 @@ class Unit:
     delivered_s: float = 0.0
     """Monotonic time of delivery, or of the last `retrying`."""
     retry_reason: str | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, in the loop that delivers, when the next unit of the shard may be worked on."""
+    tell_over: Callable[[], object] = lambda: None
+    more: "Callable[[Unit], object]" = lambda unit: None
 
     def __len__(self) -> int:
         return self.size
+
+    def top_up(self) -> None:
+        """Add what was fetched since the delivery, up to `max_batch`; from any thread, before `parts` are read."""
+        self.more(self)
+
+    def answered(self) -> None:
+        """Say that the next unit may be delivered and worked on, though this one's effects are not durable yet.
+
+        From any thread. Without it the next one comes when this one is acknowledged.
+        """
+        self.tell_over()
 
     def retrying(self, reason: str, *, now_s: float | None = None) -> None:
         """Declare that the unit is not stuck: an effect is being retried because of `reason` (for the log, no ids)."""
@@ -105,15 +122,17 @@ class Lane:
     max_batch: int = 512
     """Most records of a unit."""
     depth: int = 1
-    """Nothing more of a shard is delivered while this many of its units are un-acknowledged."""
+    """Nothing more of a shard is delivered while this many of its units are un-acknowledged and not `answered`."""
+    behind: int = 0
+    """So many more units of a shard may be un-acknowledged that were `answered`."""
     shards: int = 1
     """Groups of partitions (`shard_of`) that are handled side by side, the units of one in order."""
     stuck_after_s: float = 120.0
     """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
 
     def __post_init__(self) -> None:
-        if min(self.max_batch, self.depth, self.shards) < 1:
-            raise ValueError("max_batch, depth and shards are at least 1")
+        if min(self.max_batch, self.depth, self.shards, self.behind + 1) < 1:
+            raise ValueError("max_batch, depth and shards are at least 1, behind is at least 0")
 
 
 @dataclass(slots=True)
@@ -122,18 +141,32 @@ class Gate:
 
     lane: Lane
     out: set[Unit] = field(default_factory=set)
+    closed: int = 0
+    """So many times the shard is being sent back right now."""
     moved_s: float = 0.0
     """Monotonic time of the last delivery or acknowledgement."""
 
     @property
     def is_open(self) -> bool:
         """Whether another unit may be delivered."""
-        return len(self.out) < self.lane.depth
+        working = sum(not unit.over.is_set() for unit in self.out)
+        return not self.closed and working < self.lane.depth and len(self.out) < self.lane.depth + self.lane.behind
 
     def stuck_s(self, now_s: float) -> float:
         """How long nothing moved although a unit is out; 0 when none is."""
         units = list(self.out)  # the watchdog asks from its own thread
         return max(0.0, now_s - max(self.moved_s, *(u.delivered_s for u in units))) if units else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
+
+    `seconds` is 0 where nothing is behind.
+    """
+
+    records: int
+    seconds: float
 
 
 class Ledger:
@@ -146,6 +179,7 @@ class Ledger:
     def __init__(self) -> None:
         self._delivered: dict[Source, deque[tuple[Unit, int]]] = {}
         self._epochs: Counter[Source] = Counter()
+        self._lock = threading.Lock()
 
     def unit(self, parts: Iterable[Part]) -> Unit:
         """A unit of parts that were fetched now."""
@@ -156,12 +190,41 @@ class Ledger:
 
     def deliver(self, unit: Unit, *, generation: int) -> bool:
         """Enter a unit, just before the agent gets it; False where nothing of it is still to be processed."""
+        with self._lock:
+            self._refresh(unit)
+            unit.generation = generation
+            for part in unit.parts:
+                self._delivered.setdefault(part.source, deque()).append((unit, part.last + 1))
+            return bool(unit.parts)
+
+    def refresh(self, unit: Unit) -> bool:
+        """Take out of a unit what was sent back since it was fetched; False where nothing of it is left."""
+        with self._lock:
+            self._refresh(unit)
+            return bool(unit.parts)
+
+    def _refresh(self, unit: Unit) -> None:
         unit.parts = [p for p in unit.parts if p.epoch == self._epochs[p.source]]
         unit.size = sum(len(p.records) for p in unit.parts)
-        unit.generation = generation
-        for part in unit.parts:
-            self._delivered.setdefault(part.source, deque()).append((unit, part.last + 1))
-        return bool(unit.parts)
+
+    def epochs(self, sources: Iterable[Source]) -> dict[Source, int]:
+        """Which life of each partition this is; `extend` wants to know what it was before its records were taken."""
+        return {source: self._epochs[source] for source in sources}
+
+    def extend(self, unit: Unit, parts: Iterable[Part]) -> None:
+        """Add records to the unit that was delivered last; what was sent back since they were taken is left out."""
+        with self._lock:
+            self._refresh(unit)
+            mine = {part.source: part for part in unit.parts}
+            for part in (part for part in parts if part.epoch == self._epochs[part.source]):
+                delivered = self._delivered.setdefault(part.source, deque())
+                if (held := mine.get(part.source)) is None:
+                    unit.parts.append(part)
+                else:
+                    held.records, held.last = [*held.records, *part.records], part.last
+                    delivered.pop()
+                delivered.append((unit, part.last + 1))
+            unit.size = sum(len(p.records) for p in unit.parts)
 
     def ack(self, unit: Unit) -> bool:
         """Mark a unit as processed; False if it was already."""
@@ -174,14 +237,16 @@ class Ledger:
 
     def take(self, source: Source, *, generation: int) -> int | None:
         """Remove the acknowledged prefix; the offset to commit, None when nothing of this generation was in it."""
-        units, offset = self._delivered.get(source) or deque(), None
-        while units and units[0][0].acked:
-            unit, after = units.popleft()
-            if unit.generation == generation:
-                offset = after
-        return offset
+        with self._lock:
+            units, offset = self._delivered.get(source) or deque(), None
+            while units and units[0][0].acked:
+                unit, after = units.popleft()
+                if unit.generation == generation:
+                    offset = after
+            return offset
 
     def forget(self, source: Source) -> None:
         """The partition's position changes: nothing delivered or fetched so far is committed or delivered."""
-        self._delivered.pop(source, None)
-        self._epochs[source] += 1
+        with self._lock:
+            self._delivered.pop(source, None)
+            self._epochs[source] += 1

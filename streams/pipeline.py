@@ -1,9 +1,10 @@
 """READ FIRST: a batch of behaviour becomes slates: decode, fold, retrieve, rank, compose; then publish and store.
 
 `Recommender.respond` is the whole service as one synchronous call over arrays; it touches Redis once, to load. Its
-slates leave at once; while they travel, `Recommender.tell` writes down what the batch teaches. All of it is published
-before anything is stored (`Recommender.store`), because an observation can only be told while the history before the
-event is still known. Killed before the store, the batch comes again and is told again, and the
+slates leave at once; while they travel, `Recommender.tell` writes down what the batch teaches and `Recommender.keep`
+what it changes: the next batch is answered on top of that. All that a batch leads to is published before anything of it
+is stored (`Recommender.store`, for several batches at once), because an observation can only be told while the history
+before the event is still known. Killed before the store, the batches come again and are told again, and the
 learner drops the rows it has; killed after, nothing is missing. Only then is the input acknowledged.
 """
 
@@ -161,26 +162,33 @@ class Recommender:
                 observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
                 answer.told = [(o.source, observations.encode(o)) for o in observed]
 
-    def store(self, answer: Answer) -> None:
-        """Write states, seen sets, latest slates, marks and totals of a batch in one atomic, fenced step.
+    def keep(self, answer: Answer) -> int:
+        """Take down states, seen sets, latest slates, marks and totals of a batch; the next one is folded onto them.
 
-        Raises:
-            StoreUnavailable: it is not known whether it was written. Respond to the same batch again: what was stored
-                is then replayed.
-            Fenced: another worker owns a partition now. Drop the batch unacknowledged.
+        `UserStore.flush` stores what was kept up to the number returned, in one atomic, fenced step.
         """
         folded, evicted = answer.folded, answer.folded.evicted
+        return self.users.keep(
+            answer.decoded.batch.user_ids,
+            folded.states,
+            changed_U=folded.changed_U,
+            taste_UD=answer.taste_UD,
+            taste_version=answer.model_version,
+            seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+            slates=self._latest(answer),
+            marks=answer.marks,
+        )
+
+    def store(self, number: int) -> None:
+        """Write all that was kept up to a number.
+
+        Raises:
+            StoreUnavailable: it is not known whether it was written. Call again.
+            Fenced, StoreRewound: another worker owns a partition now, or the store lost what it had. Drop the batches
+                unacknowledged.
+        """
         with self.stage("store"):
-            self.users.save(
-                answer.decoded.batch.user_ids,
-                folded.states,
-                changed_U=folded.changed_U,
-                taste_UD=answer.taste_UD,
-                taste_version=answer.model_version,
-                seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
-                slates=self._latest(answer),
-                marks=answer.marks,
-            )
+            self.users.flush(number)
 
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""

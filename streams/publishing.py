@@ -25,6 +25,9 @@ _PERMANENT = (InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeErr
 _PACKET_BYTES = 512 * 1024
 """Records of a partition travel in packets of this size; every packet is a turn of the broker's. aiokafka's 16 KiB
 hold six slates. Brokers and topics take 1 MiB unless told otherwise."""
+_WRITE_TURNS, _MOST_TURNS = 6, 16
+"""So often the loop goes round until aiokafka's sender has written what it was given, and so often when it had to take
+in the answer to what it wrote before."""
 _START_S, _CLOSE_S, _TELL_S = 30.0, 3.0, 3.0
 
 Headers = Sequence[tuple[str, bytes]]
@@ -110,6 +113,16 @@ class Publisher:
         if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
             await self._discard(producer)
         raise PublishFailed(len(errors), len(batch), errors[0]) from errors[0]
+
+    async def written(self) -> None:
+        """Return when what was handed over is with the sockets, or does not get there at once."""
+        turns = 0
+        while turns < _WRITE_TURNS or (turns < _MOST_TURNS and self._waits()):
+            await asyncio.sleep(0)
+            turns += 1
+
+    def _waits(self) -> bool:
+        return self._producer is not None and bool(self._producer._message_accumulator._batches)
 
     async def partitions(self, topic: str) -> set[int]:
         """The partitions of a topic; asks the broker when they are not known yet."""

@@ -17,12 +17,12 @@ from embeddings.events import Source
 from embeddings.snapshots import Manifest
 from embeddings.svd import Factors
 from streams import observations
-from streams.agents import Thread
 from streams.checkpoints import Checkpoint, CheckpointFolder
 from streams.counting import counters_of
 from streams.health import HealthServer
 from streams.learning import Frozen, Learner
 from streams.ledger import Part, Unit
+from streams.loops import Thread
 from streams.manifests import announced
 from streams.metrics import LearnerMetrics
 from streams.publishing import Outgoing, Publisher, PublishFailed

@@ -3,22 +3,25 @@
 import asyncio
 from collections.abc import Sequence
 
-from streams.agents import EventsLane
+from streams.agents import EventsLane, _Kept
 from streams.cli import main
 from streams.deadletters import DeadLetter
 from streams.ledger import Part, Unit
-from streams.pipeline import Answer
 
 
-async def store_first(self: EventsLane, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answer:
+async def store_first(
+    self: EventsLane, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter], era: int
+) -> _Kept:
     answer = self.recommender.respond(parts, aside)
-    self.recommender.store(answer)
+    number = self.recommender.keep(answer)
+    self.recommender.store(number)
     await asyncio.sleep(5)
     self.recommender.tell(answer)
-    await self.publisher.send_all([*self._outgoing(answer, parts), *self._observations(answer)])
-    return answer
+    outgoing = self._outgoing(answer, parts)
+    await self.publisher.send_all([*outgoing, *self._observations(answer)])
+    return _Kept(unit, answer, outgoing, asyncio.get_running_loop().create_future(), number=number, stored=True)
 
 
 if __name__ == "__main__":
-    EventsLane._apply = store_first  # type: ignore[method-assign]
+    EventsLane._answer = store_first  # type: ignore[method-assign]
     main()

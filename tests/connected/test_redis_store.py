@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,16 +90,20 @@ def full_states(users: int) -> UserStates:
     return states
 
 
+def effect(user: str = "u", offset: int = 9) -> dict[str, Any]:
+    return {
+        "user_ids": [user],
+        "states": full_states(1),
+        "changed_U": np.ones(1, np.bool_),
+        "taste_UD": np.ones((1, WIDTH), np.float32),
+        "taste_version": 1,
+        "slates": SlateUpdate([0], [b"slate"], 60),
+        "marks": {EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
+    }
+
+
 def save(store: RedisUserStore, loaded: Loaded, user: str = "u", offset: int = 9) -> None:
-    store.save(
-        [user],
-        full_states(1),
-        changed_U=np.ones(1, np.bool_),
-        taste_UD=np.ones((1, WIDTH), np.float32),
-        taste_version=1,
-        slates=SlateUpdate([0], [b"slate"], 60),
-        marks={EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
-    )
+    store.save(**effect(user, offset))
 
 
 def test_every_key_has_a_time_to_live(server: Valkey, store: RedisUserStore) -> None:
@@ -136,6 +141,54 @@ def test_after_a_lost_reply_the_batch_comes_again_and_finds_itself_stored(server
     assert store.load(["u"], [EVENTS]).floor_offset_S.tolist() == [9]
     store.close()
     line.close()
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_after_a_lost_reply_what_was_kept_is_flushed_again(server: Valkey, script: bool) -> None:
+    line = CutLine(server.port)
+    store = RedisUserStore(line.url, width=WIDTH, timeout_s=1.0, script=script)
+    store.claim([EVENTS])
+    for offset in (4, 9, 14):
+        store.load(["u"], [EVENTS])
+        number = store.keep(**effect(offset=offset))
+        if offset == 9:
+            line.cut = b"EVALSHA" if script else b"EXEC"
+            with pytest.raises(StoreUnavailable):
+                store.flush(number)
+    store.flush(number)
+    assert store.marks([EVENTS])[EVENTS].offset == 14
+    store.close()
+    line.close()
+
+
+def test_a_connection_lost_since_the_load_does_not_keep_a_batch_from_being_flushed(
+    server: Valkey, store: RedisUserStore
+) -> None:
+    store.load(["u"], [EVENTS])
+    number = store.keep(**effect())
+    with redis.Redis.from_url(server.url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(StoreUnavailable):
+        store.flush(number)
+    store.flush(number)
+    assert store.marks([EVENTS])[EVENTS].offset == 9
+
+
+def test_a_partition_that_came_and_went_since_the_load_holds_up_one_flush(
+    server: Valkey, store: RedisUserStore
+) -> None:
+    """Its fence was watched, so EXEC is refused, though what is flushed is of another partition."""
+    other, rival = Source("events", 1), RedisUserStore(server.url, width=WIDTH)
+    store.claim([EVENTS, other])
+    store.load(["u"], [other])
+    rival.claim([other])
+    store.load(["u"], [EVENTS])
+    number = store.keep(**effect())
+    with pytest.raises(StoreUnavailable, match="write again"):
+        store.flush(number)
+    store.flush(number)
+    assert store.marks([EVENTS])[EVENTS].offset == 9
+    rival.close()
 
 
 def test_a_connection_lost_since_the_load_asks_for_the_batch_again(server: Valkey, store: RedisUserStore) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,16 +106,27 @@ def folded(loaded: Loaded, batch: EventBatch) -> Folded:
     return fold(loaded.states, batch, lateness_s=600, source_code_S=codes, floor_offset_S=floors)
 
 
+def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
+    """What `save` and `keep` are told of a batch."""
+    return {
+        "user_ids": batch.user_ids,
+        "states": life.states,
+        "changed_U": life.changed_U,
+        "taste_UD": np.ones((len(batch.user_ids), WIDTH), np.float32),
+        "taste_version": 3,
+        "seen": loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
+        "marks": advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
+    }
+
+
 def save(store: UserStore, batch: EventBatch, loaded: Loaded, life: Folded) -> None:
-    store.save(
-        batch.user_ids,
-        life.states,
-        changed_U=life.changed_U,
-        taste_UD=np.ones((len(batch.user_ids), WIDTH), np.float32),
-        taste_version=3,
-        seen=loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
-        marks=advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
-    )
+    store.save(**effect(batch, loaded, life))
+
+
+def keep(store: UserStore, batch: EventBatch) -> int:
+    """Fold a batch onto what is there and what was kept, and keep what comes of it."""
+    loaded = store.load(batch.user_ids, batch.sources)
+    return store.keep(**effect(batch, loaded, folded(loaded, batch)))
 
 
 def apply(store: UserStore, batch: EventBatch) -> Folded:
@@ -268,6 +280,66 @@ def test_marks_of_partitions_that_were_not_loaded_are_a_bug(backend: Backend) ->
     foreign = loaded._replace(marks={OTHER: PartitionMark()})
     with pytest.raises(ValueError, match="not loaded"):
         save(store, a_batch(["a"], source=OTHER), foreign, folded(loaded, batch))
+
+
+def test_batches_kept_one_on_the_other_are_stored_as_if_each_had_been_saved(backend: Backend) -> None:
+    store, users = an_owner(backend), ["a", "b", "c"]
+    batches = [a_batch(users[:2]), a_batch(users[1:], 200), a_batch(users, 400)]
+    for batch in batches:
+        number = keep(store, batch)
+    assert everything(backend.open(), users) == everything(in_memory().open(), users)
+    store.flush(number)
+    lone = an_owner(in_memory())
+    for batch in batches:
+        apply(lone, batch)
+    assert everything(backend.open(), users) == everything(lone, users)
+
+
+def test_a_flush_stores_what_was_kept_up_to_it_and_no_more(backend: Backend) -> None:
+    store, users, batches = an_owner(backend), ["a", "b"], [a_batch(["a", "b"]), a_batch(["b", "a"], 200)]
+    first, second = (keep(store, batch) for batch in batches)
+    lone = an_owner(in_memory())
+    for number, batch in zip((first, second), batches, strict=True):
+        store.flush(number)
+        apply(lone, batch)
+        assert everything(backend.open(), users) == everything(lone, users)
+    assert set(apply(store, batches[1]).fate_B.tolist()) == {Fate.replayed}
+
+
+def test_what_was_kept_beyond_a_flush_is_fenced_as_well(backend: Backend) -> None:
+    zombie = an_owner(backend)
+    first, second = keep(zombie, a_batch(["a"])), keep(zombie, a_batch(["a"], 200))
+    zombie.flush(first)
+    owner = an_owner(backend)
+    kept = everything(owner, ["a"])
+    with pytest.raises(Fenced):
+        zombie.flush(second)
+    assert everything(owner, ["a"]) == kept
+
+
+def test_a_claim_drops_what_was_kept(backend: Backend) -> None:
+    store, batch = an_owner(backend), a_batch(["a"])
+    number = keep(store, batch)
+    assert store.claim([EVENTS, OTHER]) == {EVENTS: PartitionMark(), OTHER: PartitionMark()}
+    with pytest.raises(Fenced, match="claimed anew"):
+        store.flush(number)
+    assert set(apply(store, batch).fate_B.tolist()) == {Fate.applied}
+
+
+def test_a_store_that_lost_everything_says_so_at_flush(backend: Backend) -> None:
+    store = an_owner(backend)
+    number = keep(store, a_batch(["a"]))
+    backend.wipe()
+    with pytest.raises(StoreRewound):
+        store.flush(number)
+
+
+def test_who_is_forgotten_is_not_written_back_by_what_was_kept(backend: Backend) -> None:
+    store = an_owner(backend)
+    number = keep(store, a_batch(["a", "b"]))
+    store.forget("a")
+    store.flush(number)
+    assert store.read(["a", "b"]).states.count_U.tolist() == [0, 50]
 
 
 def test_topics_keep_their_numbers_whoever_claims_first(backend: Backend) -> None:

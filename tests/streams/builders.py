@@ -139,7 +139,7 @@ class Service:
     def deliver(self, log: Sequence[Raw], committed: int = -1) -> Answer:
         """Answer a batch and store what it led to."""
         answer = self.respond(log, committed)
-        self.recommender.store(answer)
+        self.recommender.store(self.recommender.keep(answer))
         return answer
 
     def learn(self, answer: Answer) -> int:

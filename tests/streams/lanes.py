@@ -1,0 +1,131 @@
+"""Both lanes of a worker around a service in memory, and a broker that fails or waits as it is told."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+
+from embeddings.events import Source
+from embeddings.store import PartitionMark
+from streams.agents import EventsLane, RequestsLane
+from streams.failures import DeadLetterShare
+from streams.ledger import Part, Unit
+from streams.metrics import WorkerMetrics
+from streams.publishing import Outgoing, PublishFailed
+from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
+
+ITEMS = [f"i{n:03d}" for n in range(40)]
+LOG = a_log(30, items=40)
+AWAY = PublishFailed(1, 1, KafkaTimeoutError())
+TOO_LARGE = PublishFailed(1, 1, MessageSizeTooLargeError())
+
+
+@dataclass
+class Topics:
+    """Stands for the broker: what was published, by topic; fails with each error in turn first."""
+
+    errors: list[Exception] = field(default_factory=list)
+    published: list[Outgoing] = field(default_factory=list)
+    acknowledges: asyncio.Event = field(default_factory=asyncio.Event)
+    held: str = ""
+    """Only records of topics with this in their names wait for `acknowledges`."""
+
+    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], None]) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.published += records
+        if any(self.held in record.topic for record in self.published[-1:]):
+            await self.acknowledges.wait()
+
+    async def written(self) -> None:
+        await asyncio.sleep(0)
+
+    def __post_init__(self) -> None:
+        self.acknowledges.set()
+
+    def count(self) -> Counter[str]:
+        return Counter(record.topic.removeprefix("marquee.") for record in self.published)
+
+    def of(self, topic: str) -> list[Outgoing]:
+        return [record for record in self.published if record.topic == topic]
+
+
+class Shaky:
+    """A store or an answerer whose named calls fail with each error in turn, before they do what they should."""
+
+    def __init__(self, real: Any, **errors: list[Exception]) -> None:
+        self.real, self.errors = real, errors
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self.real, name)
+
+        def shaky(*args: Any, **named: Any) -> Any:
+            self.calls.append(name)
+            if self.errors.get(name):
+                raise self.errors[name].pop(0)
+            return call(*args, **named)
+
+        return shaky
+
+
+class Heard(Unit):
+    """A unit that keeps what it was told to wait for."""
+
+    said: list[str]
+
+    def retrying(self, reason: str, *, now_s: float | None = None) -> None:
+        self.said.append(reason)
+
+
+@dataclass
+class Worker:
+    """Both lanes of a worker around a service, and what they publish to."""
+
+    service: Service
+    topics: Topics = field(default_factory=Topics)
+    metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(process=False))
+    waited: list[str] = field(default_factory=list)
+    events: EventsLane = field(init=False)
+    requests: RequestsLane = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.service.settings
+        shared: dict[str, Any] = {"publisher": self.topics, "settings": settings, "metrics": self.metrics}
+        self.events = EventsLane(
+            recommender=self.service.recommender,
+            teller=self.topics,  # type: ignore[arg-type]
+            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+            **shared,
+        )
+        self.requests = RequestsLane(answerer=self.service.answerer, **shared)
+
+    async def take(self, log: Sequence[Raw], source: Source = EVENTS) -> None:
+        """What the transport does with a unit; returns when it may be acknowledged."""
+        unit = Heard([Part(source, log, log[-1].offset, -1)], len(log), source.topic)
+        unit.said = self.waited
+        lane: Callable[[Unit], Awaitable[None]] = self.requests if source == REQUESTS else self.events
+        await lane(unit)
+
+    @property
+    def mark(self) -> PartitionMark:
+        return self.service.users.marks([EVENTS])[EVENTS]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"marquee_{name}", labels)
+
+
+def a_worker() -> Worker:
+    """A worker with a catalogue."""
+    service = Service(small(slates={"trace_rate": 0.0}))
+    service.catalogue(*ITEMS)
+    return Worker(service)
+
+
+def shaky_store(worker: Worker, **errors: list[Exception]) -> Shaky:
+    shaky = Shaky(worker.service.users, **errors)
+    worker.service.recommender.users = shaky  # type: ignore[assignment]
+    return shaky
