@@ -61,15 +61,15 @@ class BatchConsumer(driver.Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Any]]:
         """What was fetched for lanes that are open, and for topics without one; waits for the first of it."""
-        active = active_partitions or set()
-        self._news.clear()
-        self._thread.heard = frozenset(filter(self._is_open, active))  # before looking: what comes later is told
-        if not (ready := self._ready(active)):
-            self._thread.hurry()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._news.wait()
-            ready = self._ready(active)
+        active, ready = active_partitions or set(), dict[TP, list[Any]]()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not ready and self.flow_active and self._thread.failed is None:
+                    self._news.clear()
+                    self._thread.heard = frozenset(filter(self._is_open, active))  # what comes after the look is told
+                    if not (ready := self._ready(active)):
+                        self._thread.hurry()
+                        await self._news.wait()
         self._thread.heard = frozenset()
         if not ready and self._thread.failed is not None:
             raise self._thread.failed
@@ -158,9 +158,12 @@ class BatchConsumer(driver.Consumer):
             if message.tracked and self.ledger.ack(unit):  # untracked: skipped as stale, no agent saw it
                 self._n_acked += unit.size
         gate = self.gates[unit.topic][unit.shard]
+        was_open = gate.is_open
         gate.out.discard(unit)
+        unit.over.set()
         gate.moved_s = monotonic()
-        self._over(unit)
+        if not was_open:
+            self._news.set()
         notify(self._waiting_for_ack)
         return True
 

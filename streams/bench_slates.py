@@ -3,13 +3,15 @@
 The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
 works off a backlog. Then events come at a steady rate, once at 500 a second and once at half of the slates a second
 that it made of the backlog, and the time from sending one to receiving its slate is taken, beside an *echo*: an
-aiokafka loop that sends every event back as it is, on the same core and the same broker.
+aiokafka loop that sends every event back as it is, on the same core and the same broker; and beside a handler of
+Marquee's transport that does only that, to tell what Faust and hand-over cost from what making a slate costs.
 """
 
 import asyncio
+import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from typing import Any
@@ -28,13 +30,18 @@ from streams.app import user_store
 from streams.benching import Say, Site, publish, sources
 from streams.cloudevents import INPUT, header
 from streams.configuration import load_settings
+from streams.hosting import make_app, run_apps, serve
+from streams.ledger import Lane, Unit
+from streams.loops import OwnLoop
 from streams.manifests import announced
+from streams.publishing import Outgoing, Publisher
 from streams.settings import Settings
 from streams.synthetic import World
 from streams.teaching import SNAPSHOT
 
 STEADY_EPS = 500
 _WARM = 2_000
+_CONTENDERS = "echo", "transport"
 
 
 def run_slates(
@@ -50,13 +57,15 @@ def run_slates(
         environment = site.environment("bench-slates", MARQUEE_HTTP__PORT=str(port))
         settings = load_settings(environ=environment)
         site.create_topics(settings)
-        for topic in (_echo_topic(settings), f"{_echo_topic(settings)}.back"):
-            site.broker.create_topic(topic, settings.topics.partitions)
+        for contender in _CONTENDERS:
+            for topic in _topics_of(contender, settings):
+                site.broker.create_topic(topic, settings.topics.partitions)
         say("learning a snapshot")
         _announce(site, world, settings)
         store = exit_.enter_context(closing(user_store(settings)))
         world.settle(store, sources(settings))
-        exit_.enter_context(site.child("echo", [__name__, "echo"], environment))
+        for contender in _CONTENDERS:
+            exit_.enter_context(site.child(contender, [__name__, contender], environment))
         worker = exit_.enter_context(site.child("worker", ["streams", "worker"], environment))
         _wait_until_serving(worker, port, world.items)
         return asyncio.run(_measure(site, world, settings, store, worker, events, seconds, say))
@@ -105,17 +114,15 @@ async def _measure(
         ) as consumer,
     ):
         lane = _Lane(producer, consumer, worker)
-        here = sources(settings)
+        here, lanes = sources(settings), {name: _topics_of(name, settings) for name in _CONTENDERS}
+        lanes["worker"] = topic, slates
         await lane.work_off(topic, slates, islice(log, _WARM), store, here)
         slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
         loads = []
         for load_eps in (STEADY_EPS, int(slates_ps / 2)):
-            echo_s = await lane.latencies(
-                _echo_topic(settings), f"{_echo_topic(settings)}.back", log, load_eps, seconds
-            )
-            slate_s = await lane.latencies(topic, slates, log, load_eps, seconds)
-            loads.append(_latency(load_eps, slate_s, echo_s))
+            found = {name: await lane.latencies(*topics, log, load_eps, seconds) for name, topics in lanes.items()}
+            loads.append(_latency(load_eps, found))
             say(f"at {load_eps} events/s: {loads[-1]}")
     return {
         "slates_per_s": round(slates_ps),
@@ -130,20 +137,24 @@ async def _measure(
     }
 
 
-def _echo_topic(settings: Settings) -> str:
-    return f"{settings.topics.prefix}.echo"
+def _topics_of(contender: str, settings: Settings) -> tuple[str, str]:
+    """What a yardstick reads and where it sends it."""
+    return f"{settings.topics.prefix}.{contender}", f"{settings.topics.prefix}.{contender}.back"
 
 
-def _latency(load_eps: int, slate_s: NDArray[np.float64], echo_s: NDArray[np.float64]) -> dict[str, float]:
-    (p50, p99), (echo_p50, echo_p99) = ((np.percentile(found, (50, 99)) * 1000).tolist() for found in (slate_s, echo_s))
+def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    p50_ms, p99_ms = (
+        {name: round(float(np.percentile(taken_s, q)) * 1000, 2) for name, taken_s in found.items()} for q in (50, 99)
+    )
     return {
         "load_eps": load_eps,
-        "p50_ms": round(p50, 2),
-        "p99_ms": round(p99, 2),
-        "echo_p50_ms": round(echo_p50, 2),
-        "echo_p99_ms": round(echo_p99, 2),
-        "ratio_p50": round(p50 / echo_p50, 2),
-        "answered": len(slate_s),
+        "p50_ms": p50_ms["worker"],
+        "p99_ms": p99_ms["worker"],
+        "echo_p50_ms": p50_ms["echo"],
+        "echo_p99_ms": p99_ms["echo"],
+        "transport_p50_ms": p50_ms["transport"],
+        "ratio_p50": round(p50_ms["worker"] / p50_ms["echo"], 2),
+        "answered": len(found["worker"]),
     }
 
 
@@ -212,7 +223,7 @@ class _Lane:
 
 async def echo(settings: Settings) -> None:
     """Send every event of the echo topic back, until stopped."""
-    topic, servers = _echo_topic(settings), settings.kafka.bootstrap
+    (topic, back), servers = _topics_of("echo", settings), settings.kafka.bootstrap
     async with (
         AIOKafkaConsumer(topic, bootstrap_servers=servers, fetch_max_wait_ms=10) as consumer,
         AIOKafkaProducer(bootstrap_servers=servers, linger_ms=0, acks="all", enable_idempotence=True) as producer,
@@ -220,11 +231,31 @@ async def echo(settings: Settings) -> None:
         while True:
             fetched = await consumer.getmany(timeout_ms=1_000)
             sending = [
-                await producer.send(f"{topic}.back", r.value, key=r.key, headers=[(INPUT, _place(r))])
+                await producer.send(back, r.value, key=r.key, headers=[(INPUT, _place(r))])
                 for part in fetched.values()
                 for r in part
             ]
             await asyncio.gather(*sending)
+
+
+def transport(settings: Settings) -> None:
+    """The same as a handler of Marquee's lanes, in a loop of its own like theirs, until stopped."""
+    topic, back = _topics_of("transport", settings)
+    options, loop = settings.kafka.client_options(), OwnLoop("transport")
+    publisher = Publisher(options, idempotent=settings.kafka.idempotent)
+
+    async def answer(unit: Unit) -> None:
+        unit.top_up()
+        records = (record for part in unit.parts for record in part.records)
+        back_again = [Outgoing(back, r.key, r.value, ((INPUT, _place(r)),)) for r in records]
+        sending = asyncio.ensure_future(publisher.send_all(back_again))
+        await publisher.written()
+        unit.answered()
+        await sending
+
+    app = make_app(f"{settings.kafka.group_prefix}.transport", options, {topic: Lane(behind=8)})
+    serve(app, topic, lambda unit: loop.run(answer(unit)))
+    run_apps([app])
 
 
 def _place(record: Any) -> bytes:
@@ -232,4 +263,7 @@ def _place(record: Any) -> bytes:
 
 
 if __name__ == "__main__":
-    asyncio.run(echo(load_settings()))
+    if sys.argv[1] == "transport":
+        transport(load_settings())
+    else:
+        asyncio.run(echo(load_settings()))

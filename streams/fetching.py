@@ -41,7 +41,7 @@ class Batching:
     positions: Positions | None = None
     fetch_wait_ms: int = 50
     fetch_min_bytes: int = 1
-    fetch_pause_ms: float = 4.0
+    fetch_pause_ms: float = 10.0
     """While batches are in the works, fetches are so far apart: each costs a broker and this process the time of an
     event, and what the next batch will hold may come in one."""
     drain_s: float = 10.0
