@@ -50,7 +50,7 @@ def slates(
     result = run_slates(World(items=items, users=users), events=events, seconds=seconds, say=err.print)
     out.print(f"{result['slates_per_s']:,} slates/s: {items:,} items, {result['candidates']} candidates each")
     table = Table(title=f"event → slate on {result['broker']}", title_justify="left")
-    for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "echo p99", "× echo p50"):
+    for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "echo p99", "× echo p50", "transport p50"):
         table.add_column(heading, justify="right", no_wrap=True)
     for load in result["loads"]:
         table.add_row(*_figures(load))
@@ -59,5 +59,5 @@ def slates(
 
 
 def _figures(load: dict[str, Any]) -> list[str]:
-    keys = ("p50_ms", "p99_ms", "echo_p50_ms", "echo_p99_ms", "ratio_p50")
+    keys = ("p50_ms", "p99_ms", "echo_p50_ms", "echo_p99_ms", "ratio_p50", "transport_p50_ms")
     return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]
