@@ -161,7 +161,7 @@ class EventsLane:
         self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in answer.slates])
 
     async def _store_kept(self) -> None:
-        """Store what was kept by now, or drop all that was kept."""
+        """Store what was kept by now, or drop it all; an unknown error is no record's fault and is raised."""
         kept = list(self._kept)
         done = await self._guard([one.unit for one in kept]).run(lambda: self._store(kept))
         if isinstance(done, Failed):
@@ -273,7 +273,8 @@ class EventShards:
             mine = {
                 source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
             }
-            behind |= await loop.run(lane.positions(mine))
+            if mine:
+                behind |= await loop.run(lane.positions(mine))
         return behind
 
     async def stop(self) -> None:

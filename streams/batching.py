@@ -176,13 +176,13 @@ class BatchConsumer(driver.Consumer):
 
         What is taken and not added was sent back: it comes again. Of a deeper lane the next unit may be out already.
         """
-        lane = self.batching.lanes[unit.topic]
-        room = lane.max_batch - unit.size
-        if room <= 0 or lane.depth > 1 or not self.flow_active or self.app.rebalancing:
-            return
+        lane, gate = self.batching.lanes[unit.topic], self.gates[unit.topic][unit.shard]
         mine = [tp for tp in list(self._active_partitions or ()) if tp.topic == unit.topic]
         here = {tp for tp in mine if self.batching.shard(*tp) == unit.shard}
-        epochs = self.ledger.epochs(Source(*tp) for tp in here)
+        epochs = self.ledger.epochs(Source(*tp) for tp in here)  # first: a gate is closed before they change
+        room = lane.max_batch - unit.size
+        if room <= 0 or lane.depth > 1 or gate.closed or not self.flow_active or self.app.rebalancing:
+            return
         taken = self._thread.ahead.take(here, room)
         if taken:
             parts = [Part(s, some, some[-1].offset, self._committed(s), epochs[s]) for s, some in taken.items()]
