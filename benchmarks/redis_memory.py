@@ -50,15 +50,17 @@ def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int) -> N
     users = len(user_ids)
     loaded = store.load(user_ids, [SOURCE])
     items = np.random.default_rng(1).integers(1, 2**40, users * evicted_each, dtype=np.uint64)
-    store.save(
-        user_ids,
-        full_states(users),
-        changed_U=np.ones(users, np.bool_),
-        taste_UD=np.random.default_rng(2).normal(size=(users, 64)).astype(np.float32),
-        taste_version=1,
-        seen=loaded.seen.add(np.repeat(np.arange(users, dtype=np.int32), evicted_each), items),
-        slates=SlateUpdate(range(users), [a_slate(20)] * users, 3_600),
-        marks={SOURCE: PartitionMark(0)},
+    store.flush(
+        store.keep(
+            user_ids,
+            full_states(users),
+            changed_U=np.ones(users, np.bool_),
+            taste_UD=np.random.default_rng(2).normal(size=(users, 64)).astype(np.float32),
+            taste_version=1,
+            seen=loaded.seen.add(np.repeat(np.arange(users, dtype=np.int32), evicted_each), items),
+            slates=SlateUpdate(range(users), [a_slate(20)] * users, 3_600),
+            marks={SOURCE: PartitionMark(0)},
+        )
     )
 
 

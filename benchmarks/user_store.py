@@ -63,7 +63,7 @@ def measure(url: str, script: bool) -> dict[str, float]:
     items = np.random.default_rng(0).integers(1, 2**40, (USERS, SEEN), dtype=np.uint64)
     grown = first.seen.add(np.repeat(np.arange(USERS, dtype=np.int32), SEEN), items.ravel())
     filled = {"changed_U": every, "taste_UD": taste_UD, "taste_version": 1}
-    store.save(user_ids, full_states(USERS), **filled, seen=grown, marks=claimed)  # type: ignore[arg-type]
+    store.flush(store.keep(user_ids, full_states(USERS), **filled, seen=grown, marks=claimed))  # type: ignore[arg-type]
     loaded, batch = store.load(user_ids, sources), a_batch(user_ids, 2 * 10**9)
 
     def folded() -> Folded:
@@ -79,7 +79,7 @@ def measure(url: str, script: bool) -> dict[str, float]:
     def load_and_save(with_seen: bool) -> None:
         store.load(user_ids, sources)
         seen = more if with_seen else None
-        store.save(user_ids, life.states, **filled, seen=seen, marks=marks)  # type: ignore[arg-type]
+        store.flush(store.keep(user_ids, life.states, **filled, seen=seen, marks=marks))  # type: ignore[arg-type]
 
     load = best_us(lambda: store.load(user_ids, sources))
     rows = {

@@ -71,23 +71,22 @@ class WriteBehind:
             found |= {source: mark for source, mark in kept.marks.items() if source in found}
         return found
 
-    def upto(self, number: int | None = None) -> Kept:
-        """The writes up to a number, or all, as one, each key once; of no partition where there are none.
+    def upto(self, number: int) -> Kept:
+        """The writes up to a number as one, each key once; of no partition where there are none.
 
         Raises:
             Fenced: they were dropped, because partitions were claimed anew.
         """
-        last = self._number if number is None else number
-        if number is not None and number <= self._void:
+        if number <= self._void:
             raise Fenced("partitions were claimed anew since the batch was kept")
-        some = [kept for kept in self._kept if kept.number <= last]
+        some = [kept for kept in self._kept if kept.number <= number]
         if len(some) == 1:
             return some[0]
         by_ttl: dict[int, dict[Any, bytes]] = {}
         for group in (group for kept in some for group in kept.groups):
             by_ttl.setdefault(group.ttl_s, {}).update(zip(group.keys, group.values, strict=True))
         return Kept(
-            last,
+            number,
             [Group(list(held), list(held.values()), ttl_s) for ttl_s, held in by_ttl.items()],
             {source: mark for kept in some for source, mark in kept.marks.items()},
             {source for kept in some for source in kept.sources},

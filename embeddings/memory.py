@@ -131,7 +131,7 @@ class MemoryUserStore(UserStore):
             groups.append(Group([("l", user_ids[n]) for n in slates.user_N], slates.values, slates.ttl_s))
         return self._behind.keep(groups, marks, sources)
 
-    def flush(self, number: int | None = None) -> None:
+    def flush(self, number: int) -> None:
         """See `UserStore.flush`."""
         kept = self._behind.upto(number)
         self._check_fences(kept.sources)

@@ -169,7 +169,7 @@ class RedisUserStore(UserStore):
             groups.append(Group(slate_keys, slates.values, slates.ttl_s))
         return self._behind.keep(groups, marks, last.sources)
 
-    def flush(self, number: int | None = None) -> None:
+    def flush(self, number: int) -> None:
         """See `UserStore.flush`."""
         kept = self._behind.upto(number)
         if kept.sources:

@@ -114,7 +114,7 @@ class SlateUpdate(NamedTuple):
 class UserStore(Protocol):
     """User states, seen sets and latest slates, by user id. Calls may block; each is one round trip unless said.
 
-    `claim`, `release`, `load`, `keep`, `flush` and `save` are for one thread; the others may be called from any.
+    `claim`, `release`, `load`, `keep`, `flush` and `discard` are for one thread; the others may be called from any.
     """
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
@@ -168,8 +168,8 @@ class UserStore(Protocol):
             StoreUnavailable: nothing was loaded, or a claim came between. Retry the whole batch.
         """
 
-    def flush(self, number: int | None = None) -> None:
-        """Store what was kept up to this number, or everything: all of it or nothing.
+    def flush(self, number: int) -> None:
+        """Store what was kept up to this number: all of it or nothing.
 
         Raises:
             Fenced: another worker claimed a partition since, or what was kept was dropped by a claim of this one;
@@ -180,40 +180,6 @@ class UserStore(Protocol):
 
     def discard(self) -> None:
         """Forget what was kept and is not stored. No round trip."""
-
-    def save(
-        self,
-        user_ids: Sequence[str],
-        states: UserStates,
-        *,
-        changed_U: NDArray[np.bool_],
-        taste_UD: NDArray[np.float32],
-        taste_version: int,
-        seen: SeenUpdate | None = None,
-        slates: SlateUpdate | None = None,
-        marks: Mapping[Source, PartitionMark],
-    ) -> None:
-        """`keep` and `flush`, for who has nothing to do in between.
-
-        Raises:
-            Fenced, StoreRewound: as `flush`.
-            StoreUnavailable: the batch may or may not be stored. Retry it whole: what is stored is then replayed.
-        """
-        try:
-            number = self.keep(
-                user_ids,
-                states,
-                changed_U=changed_U,
-                taste_UD=taste_UD,
-                taste_version=taste_version,
-                seen=seen,
-                slates=slates,
-                marks=marks,
-            )
-            self.flush(number)
-        except Exception:
-            self.discard()
-            raise
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
         """The profiles of users, to answer a request; needs no claim, and may be older than a batch under way.

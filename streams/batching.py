@@ -79,6 +79,10 @@ class BatchConsumer(driver.Consumer):
         gates = self.gates.get(tp[0])
         return gates[self.batching.shard(*tp)] if gates is not None else None
 
+    def _of_shard(self, partitions: set[TP] | None, topic: str, shard: int) -> set[Source]:
+        """Those of some partitions that are in one shard of a lane; from any thread."""
+        return {Source(*tp) for tp in list(partitions or ()) if tp.topic == topic and self.batching.shard(*tp) == shard}
+
     def _is_open(self, tp: TP) -> bool:
         gate = self._gate(tp)
         return gate is None or gate.is_open
@@ -177,9 +181,8 @@ class BatchConsumer(driver.Consumer):
         What is taken and not added was sent back: it comes again. Of a deeper lane the next unit may be out already.
         """
         lane, gate = self.batching.lanes[unit.topic], self.gates[unit.topic][unit.shard]
-        mine = [tp for tp in list(self._active_partitions or ()) if tp.topic == unit.topic]
-        here = {tp for tp in mine if self.batching.shard(*tp) == unit.shard}
-        epochs = self.ledger.epochs(Source(*tp) for tp in here)  # first: a gate is closed before they change
+        here = self._of_shard(self._active_partitions, unit.topic, unit.shard)
+        epochs = self.ledger.epochs(here)  # first: a gate is closed before they change
         room = lane.max_batch - unit.size
         if room <= 0 or lane.depth > 1 or gate.closed or not self.flow_active or self.app.rebalancing:
             return
@@ -269,8 +272,7 @@ class BatchConsumer(driver.Consumer):
         Nothing where the unit was sent back already, by another of its shard or by a rebalance.
         """
         if self.ledger.refresh(unit):
-            mine = {Source(*tp) for tp in self.assignment() if tp.topic == unit.topic}
-            await self._send_back({source for source in mine if self.batching.shard(*source) == unit.shard})
+            await self._send_back(self._of_shard(self.assignment(), unit.topic, unit.shard))
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
@@ -355,8 +357,8 @@ class BatchConsumer(driver.Consumer):
     def _waiting_s(self, topic: str, shard: int, gate: Gate, now_s: float) -> float:
         """How long records of an open shard have been there at every look without one being delivered."""
         ready = self.flow_active and not self.app.rebalancing and not gate.out
-        mine = [Source(*tp) for tp in list(self._active_partitions or ()) if tp.topic == topic] if ready else []
-        if not any(self._thread.waiting(source) for source in mine if self.batching.shard(*source) == shard):
+        mine = self._of_shard(self._active_partitions, topic, shard) if ready else ()
+        if not any(map(self._thread.waiting, mine)):
             self._waiting_since_s.pop((topic, shard), None)
             return 0.0
         return now_s - max(gate.moved_s, self._waiting_since_s.setdefault((topic, shard), now_s))

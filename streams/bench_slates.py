@@ -69,8 +69,10 @@ def run_slates(
         ]
         worker = exit_.enter_context(site.child("worker", ["streams", "worker"], environment))
         _wait_until_serving(worker, port, world.items)
-        with _asleep(yardsticks[0]):
-            return asyncio.run(_measure(site, world, settings, store, worker, yardsticks[0], events, seconds, say))
+        echo = psutil.Process(yardsticks[0].pid)
+        echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
+        exit_.callback(echo.resume)
+        return asyncio.run(_measure(site, world, settings, store, worker, echo, events, seconds, say))
 
 
 def _announce(site: Site, world: World, settings: Settings) -> None:
@@ -103,7 +105,7 @@ async def _measure(
     settings: Settings,
     store: UserStore,
     worker: Child,
-    echo: Child,
+    echo: psutil.Process,
     events: int,
     seconds: float,
     say: Say,
@@ -144,20 +146,8 @@ async def _measure(
 
 
 @contextmanager
-def _asleep(child: Child) -> Iterator[None]:
-    """Suspend a yardstick: an idle echo asks the broker 100 times a second, on the worker's core."""
-    process = psutil.Process(child.pid)
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
-
-
-@contextmanager
-def _awake(child: Child) -> Iterator[None]:
+def _awake(process: psutil.Process) -> Iterator[None]:
     """Let a suspended yardstick run."""
-    process = psutil.Process(child.pid)
     process.resume()
     try:
         yield

@@ -138,14 +138,16 @@ class World:
             some = np.arange(at, min(at + 2_000, self.users))
             ids = [self.user_ids[u] for u in some.tolist()]
             loaded, mine = store.load(ids, sources), slice(*np.searchsorted(user_E, (at, at + len(some))))
-            store.save(
-                ids,
-                self.states.take(some),
-                changed_U=np.ones(len(some), np.bool_),
-                taste_UD=np.zeros((len(some), self.width), np.float32),
-                taste_version=0,
-                seen=loaded.seen.add(user_E[mine] - np.int32(at), item_E[mine]),
-                marks=marks,
+            store.flush(
+                store.keep(
+                    ids,
+                    self.states.take(some),
+                    changed_U=np.ones(len(some), np.bool_),
+                    taste_UD=np.zeros((len(some), self.width), np.float32),
+                    taste_version=0,
+                    seen=loaded.seen.add(user_E[mine] - np.int32(at), item_E[mine]),
+                    marks=marks,
+                )
             )
 
     def snapshot(self, version: int = 1) -> Snapshot:

@@ -15,6 +15,7 @@ from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.states import UserStates, no_states
 from embeddings.store import Loaded, PartitionMark, SlateUpdate
+from tests.embeddings import saving
 
 EVENTS = Source("events", 0)
 WIDTH = 64
@@ -103,7 +104,7 @@ def effect(user: str = "u", offset: int = 9) -> dict[str, Any]:
 
 
 def save(store: RedisUserStore, loaded: Loaded, user: str = "u", offset: int = 9) -> None:
-    store.save(**effect(user, offset))
+    saving.save(store, **effect(user, offset))
 
 
 def test_every_key_has_a_time_to_live(server: Valkey, store: RedisUserStore) -> None:

@@ -16,6 +16,7 @@ from embeddings.redis_store import RedisUserStore
 from embeddings.seen import SeenUpdate
 from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
 from embeddings.users import Folded, fold
+from tests.embeddings import saving
 from tests.embeddings.saving import save_slates
 
 WIDTH = 8
@@ -107,7 +108,7 @@ def folded(loaded: Loaded, batch: EventBatch) -> Folded:
 
 
 def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
-    """What `save` and `keep` are told of a batch."""
+    """What `keep` is told of a batch."""
     return {
         "user_ids": batch.user_ids,
         "states": life.states,
@@ -120,7 +121,7 @@ def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
 
 
 def save(store: UserStore, batch: EventBatch, loaded: Loaded, life: Folded) -> None:
-    store.save(**effect(batch, loaded, life))
+    saving.save(store, **effect(batch, loaded, life))
 
 
 def keep(store: UserStore, batch: EventBatch) -> int:
@@ -207,7 +208,9 @@ def test_a_batch_of_nothing_readable_still_moves_the_mark(backend: Backend) -> N
     marks = advance(loaded.marks, [EVENTS], np.zeros(2, np.int32), np.array([7, 9]), dead)
     none = np.empty((0, WIDTH), np.float32)
     changed_U = np.empty(0, np.bool_)
-    store.save([], loaded.states, changed_U=changed_U, taste_UD=none, taste_version=0, marks=marks)
+    saving.save(
+        store, user_ids=[], states=loaded.states, changed_U=changed_U, taste_UD=none, taste_version=0, marks=marks
+    )
     assert store.marks([EVENTS]) == {EVENTS: PartitionMark(9, (*[0] * 8, 1, 1))}
 
 
