@@ -60,7 +60,8 @@ class Publisher:
     """An idempotent producer with `acks=all` that answers for whole batches.
 
     A record that could not be delivered breaks the sequence that idempotence counts on, so after a failure the next
-    call starts a new producer. Order within a partition holds as long as no call failed.
+    call starts a new producer. Calls may overlap; the order within a partition is that of the calls, as long as none
+    failed.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Publisher:
         self._idempotent = idempotent
         self._producer: Any = None
         self._starting = asyncio.Lock()
+        self._handing_over = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect.
@@ -107,7 +109,10 @@ class Publisher:
             producer = await self._ready()
         except (KafkaError, OSError, TimeoutError) as error:
             raise PublishFailed(len(batch), len(batch), error) from error
-        errors = await _deliver(producer, batch, self._options["max_request_size"], still_waiting or _ignore)
+        errors: list[BaseException] = []
+        async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
+            pending = await _hand_over(producer, batch, self._options["max_request_size"], errors)
+        errors += await _acknowledged(pending, still_waiting or _ignore)
         if not errors:
             return
         if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
@@ -152,14 +157,13 @@ class Publisher:
             await _close(producer)
 
 
-async def _deliver(
-    producer: Any, batch: Sequence[Outgoing], most_bytes: int, still_waiting: Callable[[str], None]
-) -> list[BaseException]:
-    """Hand over all records, wait for all that were, return what went wrong with any.
+async def _hand_over(
+    producer: Any, batch: Sequence[Outgoing], most_bytes: int, errors: list[BaseException]
+) -> list[tuple["asyncio.Future[Any]", int]]:
+    """Give all records to the producer, as packets with a future and a number of records each; note what went wrong.
 
     They are packed here, one future per packet: a call and a future per record cost three times as much.
     """
-    errors: list[BaseException] = []
     fitting = []
     for record in batch:
         size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers))
@@ -174,12 +178,19 @@ async def _deliver(
                 pending.append((await producer.send_batch(packet, topic, partition=partition), count))
     except (KafkaError, OSError) as error:
         errors.append(error)  # the buffer is full for a whole request timeout: the others would wait as long, each
+    return pending
+
+
+async def _acknowledged(
+    pending: Sequence[tuple["asyncio.Future[Any]", int]], still_waiting: Callable[[str], None]
+) -> list[BaseException]:
+    """Wait until the broker took or refused each packet; return what went wrong, once for each record."""
     open_ = {future for future, _ in pending}
     while open_:
         _, open_ = await asyncio.wait(open_, timeout=_TELL_S)
         if open_:
             still_waiting("brokers do not acknowledge")
-    return errors + [fault for future, count in pending if (fault := future.exception()) for _ in range(count)]
+    return [fault for future, count in pending if (fault := future.exception()) for _ in range(count)]
 
 
 async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:

@@ -1,4 +1,5 @@
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ async def test_a_batch_is_with_the_broker_in_order_when_the_call_returns(kafka: 
     await publisher.stop()
     read = await everything(kafka, topic, 2)
     assert read == {p: [b"%d" % n for n in range(p, 2_000, 2)] for p in (0, 1)}
+
+
+async def test_calls_that_overlap_are_written_in_the_order_they_were_made(
+    kafka: KafkaServer, topic_prefix: str
+) -> None:
+    """Not every call has records for every partition, so a later one could overtake where an earlier one waits."""
+    topic, rng = f"{topic_prefix}.out", random.Random(5)
+    kafka.create_topic(topic, 4)
+    publisher = Publisher({"bootstrap_servers": kafka.bootstrap})
+    await publisher.start()
+    calls = [(n, sorted(rng.sample(range(4), rng.choice((1, 2, 3))))) for n in range(400)]
+    sending = []
+    for n, partitions in calls:
+        batch = [Outgoing(topic, b"k", b"%d" % n, (), partition) for partition in partitions]
+        sending.append(asyncio.create_task(publisher.send_all(batch)))
+        await asyncio.sleep(rng.choice((0, 0, 0.001)))
+    await asyncio.gather(*sending)
+    await publisher.stop()
+    read = await everything(kafka, topic, 4)
+    assert read == {p: [b"%d" % n for n, partitions in calls if p in partitions] for p in range(4)}
 
 
 async def test_a_record_that_is_too_large_is_a_permanent_failure_and_the_others_are_published(
