@@ -2,13 +2,11 @@
 
 The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
 works off a backlog. Then events come at a steady rate, once at 500 a second and once at half of the slates a second
-that it made of the backlog, and the time from sending one to receiving its slate is taken, beside an *echo*: an
-aiokafka loop that sends every event back as it is, on the same core and the same broker; and beside a handler of
-Marquee's transport that does only that, to tell what Faust and hand-over cost from what making a slate costs.
+that it made of the backlog, and the time from sending one to receiving its slate is taken, beside the yardsticks of
+`streams.bench_yardsticks` on the same core and the same broker, in turns.
 """
 
 import asyncio
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -25,23 +23,21 @@ from deploy.processes import Child, free_port
 from embeddings import snapshots
 from embeddings.events import Source
 from embeddings.store import UserStore
-from streams import records
+from streams import bench_yardsticks, records
 from streams.app import user_store
+from streams.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.benching import Say, Site, publish, sources
 from streams.cloudevents import INPUT, header
 from streams.configuration import load_settings
-from streams.hosting import make_app, run_apps, serve
-from streams.ledger import Lane, Unit
-from streams.loops import OwnLoop
 from streams.manifests import announced
-from streams.publishing import Outgoing, Publisher
 from streams.settings import Settings
 from streams.synthetic import World
 from streams.teaching import SNAPSHOT
 
 STEADY_EPS = 500
 _WARM = 2_000
-_CONTENDERS = "echo", "transport"
+_TURN_S = 2.0
+"""So long each is measured before the next one's turn: a shared machine's speed drifts within seconds."""
 
 
 def run_slates(
@@ -57,16 +53,19 @@ def run_slates(
         environment = site.environment("bench-slates", MARQUEE_HTTP__PORT=str(port))
         settings = load_settings(environ=environment)
         site.create_topics(settings)
-        for contender in _CONTENDERS:
-            for topic in _topics_of(contender, settings):
+        for name in YARDSTICKS:
+            for topic in topics_of(name, settings):
                 site.broker.create_topic(topic, settings.topics.partitions)
         say("learning a snapshot")
         _announce(site, world, settings)
         store = exit_.enter_context(closing(user_store(settings)))
         world.settle(store, sources(settings))
         yardsticks = [
-            exit_.enter_context(site.child(contender, [__name__, contender], environment)) for contender in _CONTENDERS
+            exit_.enter_context(site.child(name, [bench_yardsticks.__name__, name, str(site.folder)], environment))
+            for name in YARDSTICKS
         ]
+        for name, child in zip(YARDSTICKS, yardsticks, strict=True):
+            child.wait_until(ready(site.folder, name).exists, 120.0)
         worker = exit_.enter_context(site.child("worker", ["streams", "worker"], environment))
         _wait_until_serving(worker, port, world.items)
         echo = psutil.Process(yardsticks[0].pid)
@@ -119,17 +118,22 @@ async def _measure(
         ) as consumer,
     ):
         lane = _Lane(producer, consumer, worker)
-        here, lanes = sources(settings), {name: _topics_of(name, settings) for name in _CONTENDERS}
+        here, lanes = sources(settings), {name: topics_of(name, settings) for name in YARDSTICKS}
         lanes["worker"] = topic, slates
         await lane.work_off(topic, slates, islice(log, _WARM), store, here)
         slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
+        for name, topics in lanes.items():  # what connects or is compiled at the first event is no latency of the rest
+            with _awake(echo) if name == "echo" else nullcontext():
+                await lane.latencies(*topics, log, STEADY_EPS, 1.0)
         loads = []
         for load_eps in (STEADY_EPS, int(slates_ps / 2)):
-            found = {}
-            for name, topics in lanes.items():
-                with _awake(echo) if name == "echo" else nullcontext():
-                    found[name] = await lane.latencies(*topics, log, load_eps, seconds)
+            found = {name: np.empty(0) for name in lanes}
+            for _ in range(turns := max(1, round(seconds / _TURN_S))):
+                for name, topics in lanes.items():
+                    with _awake(echo) if name == "echo" else nullcontext():
+                        some_s = await lane.latencies(*topics, log, load_eps, seconds / turns)
+                    found[name] = np.append(found[name], some_s)
             loads.append(_latency(load_eps, found))
             say(f"at {load_eps} events/s: {loads[-1]}")
     return {
@@ -155,11 +159,6 @@ def _awake(process: psutil.Process) -> Iterator[None]:
         process.suspend()
 
 
-def _topics_of(contender: str, settings: Settings) -> tuple[str, str]:
-    """What a yardstick reads and where it sends it."""
-    return f"{settings.topics.prefix}.{contender}", f"{settings.topics.prefix}.{contender}.back"
-
-
 def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
     p50_ms, p99_ms = (
         {name: round(float(np.percentile(taken_s, q)) * 1000, 2) for name, taken_s in found.items()} for q in (50, 99)
@@ -171,6 +170,7 @@ def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[st
         "echo_p50_ms": p50_ms["echo"],
         "echo_p99_ms": p99_ms["echo"],
         "transport_p50_ms": p50_ms["transport"],
+        "floor_p50_ms": p50_ms["floor"],
         "ratio_p50": round(p50_ms["worker"] / p50_ms["echo"], 2),
         "answered": len(found["worker"]),
     }
@@ -188,22 +188,24 @@ class _Lane:
         """Publish a backlog and follow the worker to its end.
 
         Returns:
-            Slates and events per second of the wall clock and slates per second of the worker's CPU time, over all but
-            the first fifth.
+            Slates and events per second of the wall clock and slates per second of the worker's CPU time, over all
+            slates but the first fifth.
         """
         partitions = [TopicPartition(answers, source.partition) for source in here]
         before = sum(mark.offset + 1 for mark in store.marks(here).values())
         sending = [await self._producer.send(topic, value, key=key) for key, value in rows]
-        await asyncio.gather(*sending)
-        looks: list[NDArray[np.float64]] = []
-        while not looks or looks[-1][0] < len(sending):
-            await asyncio.sleep(0.01)
+        looks, done = [], 0
+        while done < len(sending):
+            slates = sum((await self._consumer.end_offsets(partitions)).values())
+            looks.append((slates, time.monotonic(), sum(self._process.cpu_times()[:2])))
+            await asyncio.sleep(0.02)
             done = sum(mark.offset + 1 for mark in store.marks(here).values()) - before
-            if done >= len(sending) / 5 * (1 + 4 * bool(looks)):
-                slates = sum((await self._consumer.end_offsets(partitions)).values())
-                looks.append(np.array([done, slates, time.monotonic(), sum(self._process.cpu_times()[:2])]))
-        events, slates, wall_s, cpu_s = looks[-1] - looks[0]
-        return slates / wall_s, events / wall_s, slates / max(cpu_s, 1e-9)
+        await asyncio.gather(*sending)
+        look_L3 = np.array(looks)
+        first, last = looks[0][0], looks[-1][0]
+        begin, end = np.searchsorted(look_L3[:, 0], (first + (last - first) / 5, last))
+        slates, wall_s, cpu_s = look_L3[end] - look_L3[begin]
+        return slates / wall_s, slates / wall_s * len(sending) / (last - first), slates / max(cpu_s, 1e-9)
 
     async def latencies(
         self, topic: str, answers: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
@@ -237,51 +239,3 @@ class _Lane:
         for at_s, ack in acks:
             place = await ack
             sent_s[f"{place.topic}/{place.partition}/{place.offset}".encode()] = at_s
-
-
-async def echo(settings: Settings) -> None:
-    """Send every event of the echo topic back, until stopped."""
-    (topic, back), servers = _topics_of("echo", settings), settings.kafka.bootstrap
-    async with (
-        AIOKafkaConsumer(topic, bootstrap_servers=servers, fetch_max_wait_ms=10) as consumer,
-        AIOKafkaProducer(bootstrap_servers=servers, linger_ms=0, acks="all", enable_idempotence=True) as producer,
-    ):
-        while True:
-            fetched = await consumer.getmany(timeout_ms=1_000)
-            sending = [
-                await producer.send(back, r.value, key=r.key, headers=[(INPUT, _place(r))])
-                for part in fetched.values()
-                for r in part
-            ]
-            await asyncio.gather(*sending)
-
-
-def transport(settings: Settings) -> None:
-    """The same as a handler of Marquee's lanes, in a loop of its own like theirs, until stopped."""
-    topic, back = _topics_of("transport", settings)
-    options, loop = settings.kafka.client_options(), OwnLoop("transport")
-    publisher = Publisher(options, idempotent=settings.kafka.idempotent)
-
-    async def answer(unit: Unit) -> None:
-        unit.top_up()
-        records = (record for part in unit.parts for record in part.records)
-        back_again = [Outgoing(back, r.key, r.value, ((INPUT, _place(r)),)) for r in records]
-        sending = asyncio.ensure_future(publisher.send_all(back_again))
-        await publisher.written()
-        unit.answered()
-        await sending
-
-    app = make_app(f"{settings.kafka.group_prefix}.transport", options, {topic: Lane(behind=8)}, fetch_wait_ms=500)
-    serve(app, topic, lambda unit: loop.run(answer(unit)))
-    run_apps([app])
-
-
-def _place(record: Any) -> bytes:
-    return f"{record.topic}/{record.partition}/{record.offset}".encode()
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "transport":
-        transport(load_settings())
-    else:
-        asyncio.run(echo(load_settings()))

@@ -43,14 +43,14 @@ def slates(
     seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 10,
     as_json: Json = False,
 ) -> None:
-    """Slates per second of one worker on one core, and event → slate latency beside a bare echo loop."""
+    """Slates per second of one worker on one core, and event → slate latency beside a bare echo loop and a floor."""
     from streams.bench_slates import run_slates
     from streams.synthetic import World
 
     result = run_slates(World(items=items, users=users), events=events, seconds=seconds, say=err.print)
     out.print(f"{result['slates_per_s']:,} slates/s: {items:,} items, {result['candidates']} candidates each")
     table = Table(title=f"event → slate on {result['broker']}", title_justify="left")
-    for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "echo p99", "× echo p50", "transport p50"):
+    for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "× echo", "transport", "floor"):
         table.add_column(heading, justify="right", no_wrap=True)
     for load in result["loads"]:
         table.add_row(*_figures(load))
@@ -59,5 +59,5 @@ def slates(
 
 
 def _figures(load: dict[str, Any]) -> list[str]:
-    keys = ("p50_ms", "p99_ms", "echo_p50_ms", "echo_p99_ms", "ratio_p50", "transport_p50_ms")
+    keys = ("p50_ms", "p99_ms", "echo_p50_ms", "ratio_p50", "transport_p50_ms", "floor_p50_ms")
     return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]

@@ -1,0 +1,26 @@
+"""A benchmark runs and prints what scripts rely on; how fast it was decides nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_slates_measures_a_worker_and_its_yardsticks_on_a_small_backlog() -> None:
+    options = ["--items", "2000", "--users", "300", "--events", "1000", "--seconds", "1", "--json"]
+    command = [sys.executable, "-m", "streams", "bench", "slates", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert (found["items"], found["candidates"], found["slate_size"], found["load_eps"]) == (2_000, 200, 20, 500)
+    assert found["events_per_s"] >= found["slates_per_s"] > 0
+    assert [load["load_eps"] for load in found["loads"]] == [500, pytest.approx(found["slates_per_s"] / 2, abs=1)]
+    for load in found["loads"]:
+        assert load["answered"] > 0
+        assert 0 < load["p50_ms"] <= load["p99_ms"]
+        assert all(load[f"{yardstick}_p50_ms"] > 0 for yardstick in ("echo", "transport", "floor"))
+    assert (found["p50_ms"], found["p99_ms"]) == (found["loads"][0]["p50_ms"], found["loads"][0]["p99_ms"])
+    assert found["broker"]
