@@ -43,6 +43,13 @@ class Outgoing(NamedTuple):
     partition: int | None = None
 
 
+class _Packet(NamedTuple):
+    """What was handed over to aiokafka in one piece."""
+
+    future: "asyncio.Future[Any]"
+    records: int
+
+
 class PublishFailed(Exception):
     """Some records of a batch did not reach the broker; others may have.
 
@@ -109,9 +116,8 @@ class Publisher:
             producer = await self._ready()
         except (KafkaError, OSError, TimeoutError) as error:
             raise PublishFailed(len(batch), len(batch), error) from error
-        errors: list[BaseException] = []
         async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
-            pending = await _hand_over(producer, batch, self._options["max_request_size"], errors)
+            pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
         errors += await _acknowledged(pending, still_waiting or _ignore)
         if not errors:
             return
@@ -158,39 +164,38 @@ class Publisher:
 
 
 async def _hand_over(
-    producer: Any, batch: Sequence[Outgoing], most_bytes: int, errors: list[BaseException]
-) -> list[tuple["asyncio.Future[Any]", int]]:
-    """Give all records to the producer, as packets with a future and a number of records each; note what went wrong.
+    producer: Any, batch: Sequence[Outgoing], most_bytes: int
+) -> tuple[list[_Packet], list[BaseException]]:
+    """Give all records to the producer; returns what was handed over, and what went wrong with the others.
 
     They are packed here, one future per packet: a call and a future per record cost three times as much.
     """
     fitting = []
+    errors: list[BaseException] = []
     for record in batch:
         size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers))
         if size <= most_bytes:
             fitting.append(record)
         else:
             errors.append(MessageSizeTooLargeError(f"{size} bytes, at most {most_bytes}"))
-    pending: list[tuple[asyncio.Future[Any], int]] = []
+    pending: list[_Packet] = []
     try:
         for (topic, partition), records in (await _placed(producer, fitting)).items():
             for packet, count in _packets(producer, records):
-                pending.append((await producer.send_batch(packet, topic, partition=partition), count))
+                pending.append(_Packet(await producer.send_batch(packet, topic, partition=partition), count))
     except (KafkaError, OSError) as error:
         errors.append(error)  # the buffer is full for a whole request timeout: the others would wait as long, each
-    return pending
+    return pending, errors
 
 
-async def _acknowledged(
-    pending: Sequence[tuple["asyncio.Future[Any]", int]], still_waiting: Callable[[str], None]
-) -> list[BaseException]:
-    """Wait until the broker took or refused each packet; return what went wrong, once for each record."""
-    open_ = {future for future, _ in pending}
+async def _acknowledged(pending: Sequence[_Packet], still_waiting: Callable[[str], None]) -> list[BaseException]:
+    """Wait until the broker took or refused each packet; returns what went wrong, once for each record."""
+    open_ = {packet.future for packet in pending}
     while open_:
         _, open_ = await asyncio.wait(open_, timeout=_TELL_S)
         if open_:
             still_waiting("brokers do not acknowledge")
-    return [fault for future, count in pending if (fault := future.exception()) for _ in range(count)]
+    return [fault for packet in pending if (fault := packet.future.exception()) for _ in range(packet.records)]
 
 
 async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
