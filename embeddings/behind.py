@@ -1,8 +1,10 @@
 """A store's write-behind buffer: what was kept and is not stored yet, oldest first.
 
 >>> behind = WriteBehind()
->>> first = behind.keep([Group([b"a", b"b"], [b"1", b"1"], 60)], {}, frozenset())
->>> second = behind.keep([Group([b"a"], [b"2"], 60)], {}, frozenset())
+>>> behind.loaded([])
+>>> first = behind.keep([Group([b"a", b"b"], [b"1", b"1"], 60)], {})
+>>> behind.loaded([])
+>>> second = behind.keep([Group([b"a"], [b"2"], 60)], {})
 >>> behind.over([b"a", b"b", b"c"], [None, None, b"0"])
 [b'2', b'1', b'0']
 >>> behind.upto(first).groups
@@ -13,11 +15,11 @@
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from embeddings.errors import Fenced
+from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from embeddings.store import PartitionMark
 
@@ -46,9 +48,23 @@ class WriteBehind:
         self._kept: deque[Kept] = deque()
         self._newest: dict[Any, tuple[int, bytes]] = {}
         self._number = self._void = 0
+        self._loaded: AbstractSet[Source] | None = None
 
-    def keep(self, groups: Sequence[Group], marks: Mapping[Source, PartitionMark], sources: AbstractSet[Source]) -> int:
-        """Add a batch's writes; returns their number."""
+    def loaded(self, sources: Iterable[Source] | None) -> None:
+        """Take down which partitions the next batch was loaded for; None while nothing is loaded."""
+        self._loaded = None if sources is None else frozenset(sources)
+
+    def keep(self, groups: Sequence[Group], marks: Mapping[Source, PartitionMark]) -> int:
+        """Add the writes of the batch that was loaded; returns their number.
+
+        Raises:
+            StoreUnavailable: nothing was loaded since the last batch was kept, or everything was dropped since.
+        """
+        sources, self._loaded = self._loaded, None
+        if sources is None:
+            raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
+        if not set(marks) <= sources:
+            raise ValueError("marks of partitions that were not loaded")
         self._number += 1
         kept = Kept(self._number, [group for group in groups if group.keys], marks, sources)
         self._kept.append(kept)
@@ -107,6 +123,7 @@ class WriteBehind:
     def drop(self, keys: Sequence[Any] | None = None) -> None:
         """Forget what was kept under some keys, or everything, unstored."""
         if keys is None:
+            self._loaded = None
             self._kept.clear()
             self._newest.clear()
             self._void = self._number

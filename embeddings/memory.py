@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from embeddings.behind import Group, WriteBehind
 from embeddings.codec import StateCodec
-from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.states import UserStates, source_code
@@ -69,7 +68,6 @@ class MemoryUserStore(UserStore):
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
         self._behind = WriteBehind()
-        self._loaded: frozenset[Source] | None = None
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`."""
@@ -94,13 +92,13 @@ class MemoryUserStore(UserStore):
 
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
         """See `UserStore.load`."""
-        self._loaded = None
+        self._behind.loaded(None)
         marks = self.marks(sources)
         self._check_fences(sources)
         for source in sources:
             check_mark(source, self._saved[source], marks[source])
         profiles = self._profiles(user_ids, self._behind)
-        self._loaded = frozenset(sources)
+        self._behind.loaded(sources)
         return loaded(profiles, sources, self._behind.marks_over(marks), self._topics)
 
     def keep(
@@ -116,11 +114,6 @@ class MemoryUserStore(UserStore):
         marks: Mapping[Source, PartitionMark],
     ) -> int:
         """See `UserStore.keep`."""
-        sources, self._loaded = self._loaded, None
-        if sources is None:
-            raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
-        if not set(marks) <= sources:
-            raise ValueError("marks of partitions that were not loaded")
         changed_N = np.flatnonzero(changed_U)
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
         groups = [Group([("u", user_ids[n]) for n in changed_N.tolist()], values, self._state_ttl_s)]
@@ -129,7 +122,7 @@ class MemoryUserStore(UserStore):
             groups.append(Group(seen_keys, seen.values, self._state_ttl_s))
         if slates is not None:
             groups.append(Group([("l", user_ids[n]) for n in slates.user_N], slates.values, slates.ttl_s))
-        return self._behind.keep(groups, marks, sources)
+        return self._behind.keep(groups, marks)
 
     def flush(self, number: int) -> None:
         """See `UserStore.flush`."""
@@ -145,7 +138,6 @@ class MemoryUserStore(UserStore):
 
     def discard(self) -> None:
         """See `UserStore.discard`."""
-        self._loaded = None
         self._behind.drop()
 
     def read(self, user_ids: Sequence[str]) -> Profiles:

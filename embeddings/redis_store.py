@@ -99,7 +99,7 @@ class RedisUserStore(UserStore):
         self._behind = WriteBehind()
         self._watched: set[Source] = set()
         self._watching = 0  # the connection they are watched on
-        self._loaded: _Loaded | None = None
+        self._last = _Last([], [], [])
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`. A batch that was loaded before has to be loaded again."""
@@ -129,12 +129,13 @@ class RedisUserStore(UserStore):
 
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
         """See `UserStore.load`. From here to the next `flush` the fences are watched."""
-        self._loaded = None
+        self._behind.loaded(None)
         state_keys, seen_keys = self._keys.profiles(user_ids)
         marks, values = self._watch(sources, [*state_keys, *seen_keys])
         marks = self._behind.marks_over(marks)
         profiles = self._profiles(self._behind.over([*state_keys, *seen_keys], values), len(user_ids))
-        self._loaded = _Loaded(user_ids, frozenset(sources), state_keys, seen_keys)
+        self._last = _Last(user_ids, state_keys, seen_keys)
+        self._behind.loaded(sources)
         return loaded(profiles, sources, marks, self._topics)
 
     def keep(
@@ -150,11 +151,7 @@ class RedisUserStore(UserStore):
         marks: Mapping[Source, PartitionMark],
     ) -> int:
         """See `UserStore.keep`."""
-        last, self._loaded = self._loaded, None
-        if last is None:
-            raise StoreUnavailable("nothing is loaded to save on top of: load the batch again")
-        if not set(marks) <= last.sources:
-            raise ValueError("marks of partitions that were not loaded")
+        last = self._last
         same = last.user_ids is user_ids
         state_keys, seen_keys = (last.state_keys, last.seen_keys) if same else self._keys.profiles(user_ids)
         changed_N = np.flatnonzero(changed_U)
@@ -167,7 +164,7 @@ class RedisUserStore(UserStore):
         if slates is not None:
             slate_keys = self._keys.of("l", [user_ids[n] for n in slates.user_N])
             groups.append(Group(slate_keys, slates.values, slates.ttl_s))
-        return self._behind.keep(groups, marks, last.sources)
+        return self._behind.keep(groups, marks)
 
     def flush(self, number: int) -> None:
         """See `UserStore.flush`."""
@@ -179,7 +176,6 @@ class RedisUserStore(UserStore):
 
     def discard(self) -> None:
         """See `UserStore.discard`."""
-        self._loaded = None
         self._behind.drop()
 
     def read(self, user_ids: Sequence[str]) -> Profiles:
@@ -291,11 +287,10 @@ class RedisUserStore(UserStore):
         return line.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1]
 
 
-class _Loaded(NamedTuple):
-    """What the last load was of."""
+class _Last(NamedTuple):
+    """The users that were loaded last, and their keys."""
 
     user_ids: Sequence[str]
-    sources: frozenset[Source]
     state_keys: list[bytes]
     seen_keys: list[bytes]
 
