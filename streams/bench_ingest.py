@@ -31,7 +31,7 @@ from embeddings.redis_store import msetex
 from embeddings.states import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
 from streams.app import user_store
-from streams.benching import Say, Site, publish, rate_of, sources
+from streams.benching import Say, Site, publish, rate_of, sources, stored
 from streams.configuration import load_settings
 from streams.hosting import spare_what_stays
 from streams.records import decode_event
@@ -108,7 +108,7 @@ def _settled(site: Site, world: World, settings: Settings) -> Iterator[Callable[
     with closing(user_store(settings)) as store, redis.Redis.from_url(site.valkey.url) as plain:
         plain.flushall()
         world.settle(store, here)
-        yield lambda: sum(mark.offset + 1 for mark in store.marks(here).values()) + int(plain.get(_STOCK) or 0)
+        yield lambda: stored(store, here) + int(plain.get(_STOCK) or 0)
 
 
 # The yardsticks -------------------------------------------------------------------------------------------------------

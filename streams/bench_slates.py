@@ -26,8 +26,8 @@ from embeddings.store import UserStore
 from streams import bench_yardsticks, records
 from streams.app import user_store
 from streams.bench_yardsticks import YARDSTICKS, ready, topics_of
-from streams.benching import Say, Site, publish, sources
-from streams.cloudevents import INPUT, header
+from streams.benching import Say, Site, publish, sources, stored
+from streams.cloudevents import INPUT, header, place_of
 from streams.configuration import load_settings
 from streams.manifests import announced
 from streams.settings import Settings
@@ -120,20 +120,22 @@ async def _measure(
         lane = _Lane(producer, consumer, worker)
         here, lanes = sources(settings), {name: topics_of(name, settings) for name in YARDSTICKS}
         lanes["worker"] = topic, slates
+
+        async def turn(name: str, load_eps: int, turn_s: float) -> NDArray[np.float64]:
+            with _awake(echo) if name == "echo" else nullcontext():
+                return await lane.latencies(*lanes[name], log, load_eps, turn_s)
+
         await lane.work_off(topic, slates, islice(log, _WARM), store, here)
         slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
-        for name, topics in lanes.items():  # what connects or is compiled at the first event is no latency of the rest
-            with _awake(echo) if name == "echo" else nullcontext():
-                await lane.latencies(*topics, log, STEADY_EPS, 1.0)
+        for name in lanes:  # what connects or is compiled at the first event is no latency of the rest
+            await turn(name, STEADY_EPS, 1.0)
         loads = []
         for load_eps in (STEADY_EPS, int(slates_ps / 2)):
             found = {name: np.empty(0) for name in lanes}
             for _ in range(turns := max(1, round(seconds / _TURN_S))):
-                for name, topics in lanes.items():
-                    with _awake(echo) if name == "echo" else nullcontext():
-                        some_s = await lane.latencies(*topics, log, load_eps, seconds / turns)
-                    found[name] = np.append(found[name], some_s)
+                for name in lanes:
+                    found[name] = np.append(found[name], await turn(name, load_eps, seconds / turns))
             loads.append(_latency(load_eps, found))
             say(f"at {load_eps} events/s: {loads[-1]}")
     return {
@@ -192,15 +194,18 @@ class _Lane:
             slates but the first fifth.
         """
         partitions = [TopicPartition(answers, source.partition) for source in here]
-        before = sum(mark.offset + 1 for mark in store.marks(here).values())
+        before = stored(store, here)
         sending = [await self._producer.send(topic, value, key=key) for key, value in rows]
+        published = asyncio.gather(*sending)
         looks, done = [], 0
         while done < len(sending):
             slates = sum((await self._consumer.end_offsets(partitions)).values())
             looks.append((slates, time.monotonic(), sum(self._process.cpu_times()[:2])))
             await asyncio.sleep(0.02)
-            done = sum(mark.offset + 1 for mark in store.marks(here).values()) - before
-        await asyncio.gather(*sending)
+            if published.done():
+                published.result()  # what failed is never done
+            done = stored(store, here) - before
+        await published
         look_L3 = np.array(looks)
         first, last = looks[0][0], looks[-1][0]
         begin, end = np.searchsorted(look_L3[:, 0], (first + (last - first) / 5, last))
@@ -238,4 +243,4 @@ class _Lane:
             acks.append((time.monotonic(), await self._producer.send(topic, value, key=key)))
         for at_s, ack in acks:
             place = await ack
-            sent_s[f"{place.topic}/{place.partition}/{place.offset}".encode()] = at_s
+            sent_s[place_of(place.topic, place.partition, place.offset)] = at_s

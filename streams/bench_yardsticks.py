@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from embeddings.index import build_index
+from embeddings.codec import state_dtype
 from embeddings.redis_line import RedisLine
 from embeddings.snapshots import Snapshot, load, manifests
 from ranking.features import COLUMNS
 from ranking.ranker import Ranker
-from streams.cloudevents import INPUT
+from streams import cloudevents
+from streams.app import index_builder
 from streams.configuration import load_settings
 from streams.hosting import make_app, run_apps, serve
 from streams.ledger import Lane, Unit
@@ -29,8 +30,8 @@ from streams.publishing import Outgoing, Publisher
 from streams.settings import Settings
 
 YARDSTICKS = "echo", "transport", "floor"
-_STATE_BYTES, _SLATE_BYTES, _STATES = 506, 2_950, 4_096
-"""A stored state of 64 components, a slate of 20 items as JSON, and how many states there are."""
+_SLATE_BYTES, _STATES = 2_950, 4_096
+"""A slate of 20 items as JSON, and how many states there are."""
 
 
 def topics_of(yardstick: str, settings: Settings) -> tuple[str, str]:
@@ -48,7 +49,7 @@ async def echo(settings: Settings) -> None:
         while True:
             fetched = await consumer.getmany(timeout_ms=1_000)
             sending = [
-                await producer.send(back, r.value, key=r.key, headers=[(INPUT, _place(r))])
+                await producer.send(back, r.value, key=r.key, headers=_place(r))
                 for part in fetched.values()
                 for r in part
             ]
@@ -65,14 +66,14 @@ def on_transport(name: str, settings: Settings, answers: Callable[[list[Any]], l
         unit.top_up()
         records = [record for part in unit.parts for record in part.records]
         back_again = [
-            Outgoing(back, r.key, value, ((INPUT, _place(r)),))
-            for r, value in zip(records, answers(records), strict=True)
+            Outgoing(back, r.key, value, _place(r)) for r, value in zip(records, answers(records), strict=True)
         ]
         sending = asyncio.ensure_future(publisher.send_all(back_again))
         await publisher.written()
         unit.answered()
         await sending
 
+    # An idle one asks the broker twice a second: it shares the core of whoever is measured.
     app = make_app(f"{settings.kafka.group_prefix}.{name}", options, {topic: Lane(behind=8)}, fetch_wait_ms=500)
     serve(app, topic, lambda unit: loop.run(answer(unit)))
     run_apps([app])
@@ -81,15 +82,15 @@ def on_transport(name: str, settings: Settings, answers: Callable[[list[Any]], l
 def floor(settings: Settings, snapshot: Snapshot) -> Callable[[list[Any]], list[bytes]]:
     """Answers of a slate's size after one exchange with Redis, one search and one call of the ranker."""
     k, rng = settings.slates.candidates, np.random.default_rng(0)
-    index = build_index(np.arange(len(snapshot), dtype=np.int32), snapshot.target_ND)
+    index = index_builder(settings)(np.arange(len(snapshot), dtype=np.int32), snapshot.target_ND)
     taste_SD = snapshot.source_ND[rng.integers(0, len(snapshot), (_STATES, 4))].sum(1)
     ranker = Ranker.from_tensors(snapshot.ranker, version=snapshot.version)
     x_PKX = rng.standard_normal((settings.batching.max_batch, k, COLUMNS), np.float32)
     item_PK, there_PK = rng.integers(0, 1 << 40, x_PKX.shape[:2]), np.ones(x_PKX.shape[:2], np.bool_)
     line = RedisLine(settings.redis.url, timeout_s=10.0)
     keys = [b"floor:%d" % n for n in range(_STATES)]
-    line.exchange(*(("SET", key, bytes(_STATE_BYTES), "EX", 3_600) for key in keys))
-    answer, at = bytes(_SLATE_BYTES), 0
+    state, answer, at = bytes(state_dtype(settings.learner.dimensions).itemsize), bytes(_SLATE_BYTES), 0
+    line.exchange(*(("SET", key, state, "EX", 3_600) for key in keys))
 
     def answers(records: list[Any]) -> list[bytes]:
         nonlocal at
@@ -112,8 +113,8 @@ def _as_it_came(records: list[Any]) -> list[bytes]:
     return [record.value for record in records]
 
 
-def _place(record: Any) -> bytes:
-    return f"{record.topic}/{record.partition}/{record.offset}".encode()
+def _place(record: Any) -> cloudevents.Headers:
+    return cloudevents.echo(record.topic, record.partition, record.offset, record.headers)
 
 
 def main(name: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from deploy.embedded import Broker, Server, Valkey
 from deploy.kafka import KafkaServer
 from deploy.processes import Child
 from embeddings.events import Source
+from embeddings.store import UserStore
 from streams.records import topic_specs
 from streams.settings import Settings
 
@@ -107,6 +108,11 @@ def pin(pid: int, *, measured: bool) -> None:
 def sources(settings: Settings) -> list[Source]:
     """The partitions of the events topic."""
     return [Source(settings.topics.name("events"), partition) for partition in range(settings.topics.partitions)]
+
+
+def stored(store: UserStore, here: Sequence[Source]) -> int:
+    """How many records of these partitions are in the store."""
+    return sum(mark.offset + 1 for mark in store.marks(here).values())
 
 
 async def publish(bootstrap: str, topic: str, rows: Iterable[tuple[bytes, bytes]]) -> None:

@@ -85,8 +85,13 @@ def event_headers(
     ]
 
 
+def place_of(topic: str, partition: int, offset: int) -> bytes:
+    """Where an input stood in the log, as the header of its answer says it."""
+    return f"{topic}/{partition}/{offset}".encode()
+
+
 def echo(topic: str, partition: int, offset: int, headers: Headers) -> list[tuple[str, bytes]]:
     """What an answer repeats of its input: where it stood in the log, and the trace it belongs to."""
-    place = (INPUT, f"{topic}/{partition}/{offset}".encode())
+    place = (INPUT, place_of(topic, partition, offset))
     trace = header(headers, TRACEPARENT) if headers else None
     return [place] if trace is None else [place, (TRACEPARENT, trace)]
