@@ -79,12 +79,20 @@ class Child:
         """
         deadline = time.monotonic() + timeout_s
         while not answers():
-            if self.returncode is not None:
-                raise StartFailed(f"{self._what()} exited with {self.returncode}\n{self.tail()}")
+            self.expect_running()
             if time.monotonic() > deadline:
                 self.kill()
                 raise StartFailed(f"{self._what()} did not answer within {timeout_s:g} s\n{self.tail()}")
             time.sleep(0.02)
+
+    def expect_running(self) -> None:
+        """Do nothing.
+
+        Raises:
+            StartFailed: it exited.
+        """
+        if self.returncode is not None:
+            raise StartFailed(f"{self._what()} exited with {self.returncode}\n{self.tail()}")
 
     def tail(self, lines: int = 20) -> str:
         """The last lines of the log."""

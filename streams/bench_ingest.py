@@ -31,7 +31,7 @@ from embeddings.redis_store import msetex
 from embeddings.states import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
 from streams.app import user_store
-from streams.benching import Say, Site, publish, rate_of, sources, stored
+from streams.benching import Say, Site, pace_of, publish, sources, stored
 from streams.configuration import load_settings
 from streams.hosting import spare_what_stays
 from streams.records import decode_event
@@ -88,7 +88,7 @@ def _measure(site: Site, world: World, mix: Mix, events: int, rounds: int, say: 
             module = ["streams", "worker"] if name == "marquee" else [__name__, name]
             total = events // STOCK_SHARE if name == "stock" else events
             with _settled(site, world, settings) as done, site.child(f"{mix}-{name}", module, environment) as child:
-                eps, cpu_eps = rate_of(child, done, total)
+                eps, cpu_eps = pace_of(child, done, total)
             found.append((eps, cpu_eps))
             say(f"{mix}: {name} {eps:,.0f} events/s, {1e6 / cpu_eps:.1f} µs of its core per event")
     eps_of = {name: np.array(found)[:, 0] for name, found in rounds_of.items()}

@@ -9,9 +9,11 @@ that it made of the backlog, and the time from sending one to receiving its slat
 import asyncio
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,12 @@ from numpy.typing import NDArray
 from deploy.processes import Child, free_port
 from embeddings import snapshots
 from embeddings.events import Source
+from embeddings.snapshots import Snapshot
 from embeddings.store import UserStore
 from streams import bench_yardsticks, records
 from streams.app import user_store
 from streams.bench_yardsticks import YARDSTICKS, ready, topics_of
-from streams.benching import Say, Site, publish, sources, stored
+from streams.benching import Looks, Say, Site, publish, sources, stored
 from streams.cloudevents import INPUT, header, place_of
 from streams.configuration import load_settings
 from streams.manifests import announced
@@ -35,56 +38,76 @@ from streams.synthetic import World
 from streams.teaching import SNAPSHOT
 
 STEADY_EPS = 500
+WORKER = "worker"
 _WARM = 2_000
 _TURN_S = 2.0
 """So long each is measured before the next one's turn: a shared machine's speed drifts within seconds."""
 
 
 def run_slates(
-    world: World, *, events: int = 20_000, seconds: float = 10.0, say: Say = lambda text: None
+    world: World,
+    *,
+    events: int = 20_000,
+    seconds: float = 10.0,
+    say: Say = lambda text: None,
+    beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measure throughput on `events` events of the Zipf mix, then latency for `seconds` at each of two rates.
+
+    `beside` are further workers to take the latency of: the module of each, with its arguments, by name.
 
     Raises:
         StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
     """
     with Site() as site, ExitStack() as exit_:
-        port = free_port()
-        environment = site.environment("bench-slates", MARQUEE_HTTP__PORT=str(port))
-        settings = load_settings(environ=environment)
-        site.create_topics(settings)
-        for name in YARDSTICKS:
-            for topic in topics_of(name, settings):
-                site.broker.create_topic(topic, settings.topics.partitions)
         say("learning a snapshot")
-        _announce(site, world, settings)
-        store = exit_.enter_context(closing(user_store(settings)))
-        world.settle(store, sources(settings))
-        yardsticks = [
-            exit_.enter_context(site.child(name, [bench_yardsticks.__name__, name, str(site.folder)], environment))
-            for name in YARDSTICKS
-        ]
-        for name, child in zip(YARDSTICKS, yardsticks, strict=True):
-            child.wait_until(ready(site.folder, name).exists, 120.0)
-        worker = exit_.enter_context(site.child("worker", ["streams", "worker"], environment))
-        _wait_until_serving(worker, port, world.items)
-        echo = psutil.Process(yardsticks[0].pid)
+        snapshot = world.snapshot()
+        manifest = announced(snapshots.write(snapshot, site.folder))
+        workers = {WORKER: ("streams", "worker"), **beside}
+        environments = {
+            name: site.environment(f"bench-{name}", MARQUEE_HTTP__PORT=str(free_port())) for name in workers
+        }
+        for name in beside:  # an idle one asks the broker twice a second: it shares the core of whoever is measured
+            environments[name]["MARQUEE_BATCHING__FETCH_WAIT_MS"] = "500"
+        installed = {name: load_settings(environ=environment) for name, environment in environments.items()}
+        for settings in installed.values():
+            site.create_topics(settings)
+            asyncio.run(_announce(site, world, settings, snapshot, manifest))
+            with closing(user_store(settings)) as store:
+                world.settle(store, sources(settings))
+        contenders: dict[str, _Contender] = {}
+        for name in YARDSTICKS:
+            pair = topics_of(name, installed[WORKER])
+            for topic in pair:
+                site.broker.create_topic(topic, installed[WORKER].topics.partitions)
+            yardstick = bench_yardsticks.__name__, name, str(site.folder)
+            child = exit_.enter_context(site.child(name, yardstick, environments[WORKER]))
+            contenders[name] = _Contender(child, *pair)
+        for name, contender in contenders.items():
+            contender.child.wait_until(ready(site.folder, name).exists, 120.0)
+        for name, module in workers.items():
+            child = exit_.enter_context(site.child(name, module, environments[name]))
+            _wait_until_serving(child, installed[name].http.port, world.items)
+            topics = installed[name].topics
+            contenders[name] = _Contender(child, topics.name("events"), topics.name("slates"))
+        echo = psutil.Process(contenders["echo"].child.pid)
         echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
         exit_.callback(echo.resume)
-        return asyncio.run(_measure(site, world, settings, store, worker, echo, events, seconds, say))
+        store = exit_.enter_context(closing(user_store(installed[WORKER])))
+        return asyncio.run(_measure(site, world, installed[WORKER], store, contenders, events, seconds, say))
 
 
-def _announce(site: Site, world: World, settings: Settings) -> None:
+async def _announce(
+    site: Site, world: World, settings: Settings, snapshot: Snapshot, manifest: records.ModelManifest
+) -> None:
     """Publish what a running installation would hold: catalogue, counters and the snapshot's manifest."""
-    topics, snapshot = settings.topics, world.snapshot()
-    written = snapshots.write(snapshot, site.folder)
-    manifest = announced(written)
+    name = settings.topics.name
     for topic, rows in (
-        (topics.name("catalog"), world.catalogue()),
-        (topics.name("counters"), world.counters(snapshot.counts_N)),
-        (topics.name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
+        (name("catalog"), world.catalogue()),
+        (name("counters"), world.counters(snapshot.counts_N)),
+        (name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
     ):
-        asyncio.run(publish(site.broker.bootstrap, topic, rows))
+        await publish(site.broker.bootstrap, topic, rows)
 
 
 def _wait_until_serving(worker: Child, port: int, items: int) -> None:
@@ -103,38 +126,34 @@ async def _measure(
     world: World,
     settings: Settings,
     store: UserStore,
-    worker: Child,
-    echo: psutil.Process,
+    contenders: "Mapping[str, _Contender]",
     events: int,
     seconds: float,
     say: Say,
 ) -> dict[str, Any]:
-    topic, slates = settings.topics.name("events"), settings.topics.name("slates")
-    log = world.log("zipf", _WARM + events + int(seconds * 20_000))
+    log, here = world.log("zipf", _WARM + events + int(seconds * 20_000)), sources(settings)
     async with (
         AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
         AIOKafkaConsumer(
             bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
         ) as consumer,
     ):
-        lane = _Lane(producer, consumer, worker)
-        here, lanes = sources(settings), {name: topics_of(name, settings) for name in YARDSTICKS}
-        lanes["worker"] = topic, slates
+        traffic = _Traffic(producer, consumer)
 
         async def turn(name: str, load_eps: int, turn_s: float) -> NDArray[np.float64]:
-            with _awake(echo) if name == "echo" else nullcontext():
-                return await lane.latencies(*lanes[name], log, load_eps, turn_s)
+            with _awake(contenders[name].child) if name == "echo" else nullcontext():
+                return await traffic.latencies(contenders[name], log, load_eps, turn_s)
 
-        await lane.work_off(topic, slates, islice(log, _WARM), store, here)
-        slates_ps, events_ps, cpu_ps = await lane.work_off(topic, slates, islice(log, events), store, here)
+        await traffic.work_off(contenders[WORKER], islice(log, _WARM), store, here)
+        slates_ps, events_ps, cpu_ps = await traffic.work_off(contenders[WORKER], islice(log, events), store, here)
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
-        for name in lanes:  # what connects or is compiled at the first event is no latency of the rest
+        for name in contenders:  # what connects or is compiled at the first event is no latency of the rest
             await turn(name, STEADY_EPS, 1.0)
         loads = []
         for load_eps in (STEADY_EPS, int(slates_ps / 2)):
-            found = {name: np.empty(0) for name in lanes}
+            found = {name: np.empty(0) for name in contenders}
             for _ in range(turns := max(1, round(seconds / _TURN_S))):
-                for name in lanes:
+                for name in contenders:
                     found[name] = np.append(found[name], await turn(name, load_eps, seconds / turns))
             loads.append(_latency(load_eps, found))
             say(f"at {load_eps} events/s: {loads[-1]}")
@@ -152,8 +171,9 @@ async def _measure(
 
 
 @contextmanager
-def _awake(process: psutil.Process) -> Iterator[None]:
+def _awake(child: Child) -> Iterator[None]:
     """Let a suspended yardstick run."""
+    process = psutil.Process(child.pid)
     process.resume()
     try:
         yield
@@ -167,62 +187,77 @@ def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[st
     )
     return {
         "load_eps": load_eps,
-        "p50_ms": p50_ms["worker"],
-        "p99_ms": p99_ms["worker"],
-        "echo_p50_ms": p50_ms["echo"],
+        "p50_ms": p50_ms[WORKER],
+        "p99_ms": p99_ms[WORKER],
+        **{f"{name}_p50_ms": taken_ms for name, taken_ms in p50_ms.items() if name != WORKER},
         "echo_p99_ms": p99_ms["echo"],
-        "transport_p50_ms": p50_ms["transport"],
-        "floor_p50_ms": p50_ms["floor"],
-        "ratio_p50": round(p50_ms["worker"] / p50_ms["echo"], 2),
-        "answered": len(found["worker"]),
+        "ratio_p50": round(p50_ms[WORKER] / p50_ms["echo"], 2),
+        "answered": len(found[WORKER]),
     }
 
 
-class _Lane:
+@dataclass(frozen=True, slots=True)
+class _Contender:
+    """A process that answers every event of one topic in another."""
+
+    child: Child
+    topic: str
+    answers: str
+
+
+class _Traffic:
     """Sends events, and watches the topic where their answers appear; an answer names its event in a header."""
 
-    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, worker: Child) -> None:
-        self._producer, self._consumer, self._process = producer, consumer, psutil.Process(worker.pid)
+    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer) -> None:
+        self._producer, self._consumer = producer, consumer
 
     async def work_off(
-        self, topic: str, answers: str, rows: Iterator[tuple[bytes, bytes]], store: UserStore, here: list[Source]
+        self, worker: _Contender, rows: Iterator[tuple[bytes, bytes]], store: UserStore, here: list[Source]
     ) -> tuple[float, float, float]:
         """Publish a backlog and follow the worker to its end.
 
         Returns:
-            Slates and events per second of the wall clock and slates per second of the worker's CPU time, over all
-            slates but the first fifth.
+            Slates and events per second of the wall clock and slates per second of the worker's CPU time, see
+            `Looks.pace`.
+
+        Raises:
+            StartFailed: the worker ended.
         """
-        partitions = [TopicPartition(answers, source.partition) for source in here]
-        before = stored(store, here)
-        sending = [await self._producer.send(topic, value, key=key) for key, value in rows]
+        partitions = [TopicPartition(worker.answers, source.partition) for source in here]
+        before, looks = stored(store, here), Looks(worker.child)
+        looks.add(await self._written(partitions))
+        sending = [await self._producer.send(worker.topic, value, key=key) for key, value in rows]
         published = asyncio.gather(*sending)
-        looks, done = [], 0
+        done = 0
         while done < len(sending):
-            slates = sum((await self._consumer.end_offsets(partitions)).values())
-            looks.append((slates, time.monotonic(), sum(self._process.cpu_times()[:2])))
             await asyncio.sleep(0.02)
+            worker.child.expect_running()
             if published.done():
                 published.result()  # what failed is never done
             done = stored(store, here) - before
+            looks.add(await self._written(partitions))
         await published
-        look_L3 = np.array(looks)
-        first, last = looks[0][0], looks[-1][0]
-        begin, end = np.searchsorted(look_L3[:, 0], (first + (last - first) / 5, last))
-        slates, wall_s, cpu_s = look_L3[end] - look_L3[begin]
-        return slates / wall_s, slates / wall_s * len(sending) / (last - first), slates / max(cpu_s, 1e-9)
+        slates_ps, slates_per_cpu_s = looks.pace()
+        return slates_ps, slates_ps * len(sending) / looks.units, slates_per_cpu_s
+
+    async def _written(self, partitions: list[TopicPartition]) -> int:
+        return sum((await self._consumer.end_offsets(partitions)).values())
 
     async def latencies(
-        self, topic: str, answers: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
+        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
     ) -> NDArray[np.float64]:
-        """Seconds from sending an event to receiving its answer, for all that were answered."""
-        partitions = await self._producer.partitions_for(topic)
-        self._consumer.assign([TopicPartition(answers, partition) for partition in sorted(partitions)])
+        """Seconds from sending an event to receiving its answer, for all that were answered.
+
+        Raises:
+            StartFailed: the contender ended.
+        """
+        partitions = await self._producer.partitions_for(contender.topic)
+        self._consumer.assign([TopicPartition(contender.answers, partition) for partition in sorted(partitions)])
         await self._consumer.seek_to_end()
         for partition in self._consumer.assignment():
             await self._consumer.position(partition)
         sent_s: dict[bytes, float] = {}
-        sending = asyncio.create_task(self._send(topic, rows, load_eps, seconds, sent_s))
+        sending = asyncio.create_task(self._send(contender.topic, rows, load_eps, seconds, sent_s))
         arrived_s: dict[bytes, float] = {}
         quiet = 0
         while not sending.done() or quiet < 5:
@@ -231,6 +266,7 @@ class _Lane:
             quiet = 0 if fetched else quiet + 1
             arrived_s |= {header(r.headers, INPUT) or b"": now_s for part in fetched.values() for r in part}
         await sending
+        contender.child.expect_running()
         return np.array([arrived_s[place] - at_s for place, at_s in sent_s.items() if place in arrived_s])
 
     async def _send(

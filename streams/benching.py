@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 from aiokafka import AIOKafkaProducer
 
@@ -129,19 +130,51 @@ async def publish(bootstrap: str, topic: str, rows: Iterable[tuple[bytes, bytes]
         await producer.stop()
 
 
-def rate_of(child: Child, done: Callable[[], int], total: int, *, timeout_s: float = 300.0) -> tuple[float, float]:
-    """Follow `done()` to `total`: units per second of wall clock, and of the child's CPU time; first fifth left out.
+class Looks:
+    """How far a process was at several moments, and its pace between them."""
+
+    def __init__(self, child: Child) -> None:
+        """Nothing was looked at yet."""
+        self._process, self._looks = psutil.Process(child.pid), list[tuple[int, float, float]]()
+
+    def add(self, count: int) -> int:
+        """Take down that it has done `count` by now; returns it."""
+        self._looks.append((count, time.monotonic(), sum(self._process.cpu_times()[:2])))
+        return count
+
+    @property
+    def units(self) -> int:
+        """How many were done between the first look and the last."""
+        return self._looks[-1][0] - self._looks[0][0]
+
+    def pace(self) -> tuple[float, float]:
+        """See `pace`."""
+        return pace(self._looks)
+
+
+def pace(looks: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    """Units per second of the wall clock and per second of CPU time; a look is how many were done, and both clocks.
+
+    From the look that saw a fifth done to the first that saw all; from the look before that if it is the same.
+    """
+    look_L3 = np.array(looks)
+    first, last = look_L3[0, 0], look_L3[-1, 0]
+    begin, end = np.searchsorted(look_L3[:, 0], (first + (last - first) / 5, last))
+    units, wall_s, cpu_s = look_L3[end] - look_L3[max(min(begin, end - 1), 0)]
+    return units / max(wall_s, 1e-9), units / max(cpu_s, 1e-9)
+
+
+def pace_of(child: Child, done: Callable[[], int], total: int, *, timeout_s: float = 300.0) -> tuple[float, float]:
+    """Follow `done()` to `total`, see `Looks.pace`.
 
     Raises:
+        StartFailed: the child ended.
         TimeoutError: it did not get there.
     """
-    process, first, deadline = psutil.Process(child.pid), None, time.monotonic() + timeout_s
-    while True:
-        count, now_s, cpu_s = done(), time.monotonic(), sum(process.cpu_times()[:2])
-        if first is None and count >= total // 5:
-            first = count, now_s, cpu_s
-        if first is not None and count >= total:
-            return (count - first[0]) / (now_s - first[1]), (count - first[0]) / max(cpu_s - first[2], 1e-9)
-        if child.returncode is not None or now_s > deadline:
+    looks, deadline = Looks(child), time.monotonic() + timeout_s
+    while (count := looks.add(done())) < total:
+        child.expect_running()
+        if time.monotonic() > deadline:
             raise TimeoutError(f"{count} of {total} done\n{child.tail()}")
         time.sleep(0.01)
+    return looks.pace()

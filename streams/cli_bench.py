@@ -12,7 +12,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Speed, beside its yardsticks
 
 @bench_app.command()
 def ingest(
-    events: Annotated[int, typer.Option(help="Events of each mix of users.", min=5_000)] = 400_000,
+    events: Annotated[int, typer.Option(help="Events of each mix of users.", min=50_000)] = 400_000,
     users: Annotated[int, typer.Option(help="People the events are of.", min=100)] = 20_000,
     as_json: Json = False,
 ) -> None:
