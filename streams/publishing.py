@@ -6,7 +6,7 @@ much, and a result that nobody awaits is lost silently there.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -112,13 +112,14 @@ class Publisher:
         batch = list(records)
         if not batch:
             return
-        try:
-            producer = await self._ready()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise PublishFailed(len(batch), len(batch), error) from error
-        async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
-            pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
-        errors += await _acknowledged(pending, still_waiting or _ignore)
+        with _telling(still_waiting):
+            try:
+                producer = await self._ready()
+            except (KafkaError, OSError, TimeoutError) as error:
+                raise PublishFailed(len(batch), len(batch), error) from error
+            async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
+                pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
+            errors += await _acknowledged(pending)
         if not errors:
             return
         if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
@@ -188,14 +189,30 @@ async def _hand_over(
     return pending, errors
 
 
-async def _acknowledged(pending: Sequence[_Packet], still_waiting: Callable[[str], None]) -> list[BaseException]:
+async def _acknowledged(pending: Sequence[_Packet]) -> list[BaseException]:
     """Wait until the broker took or refused each packet; returns what went wrong, once for each record."""
-    open_ = {packet.future for packet in pending}
-    while open_:
-        _, open_ = await asyncio.wait(open_, timeout=_TELL_S)
-        if open_:
-            still_waiting("brokers do not acknowledge")
+    if pending:
+        await asyncio.wait({packet.future for packet in pending})
     return [fault for packet in pending if (fault := packet.future.exception()) for _ in range(packet.records)]
+
+
+@contextmanager
+def _telling(still_waiting: Callable[[str], None] | None) -> Iterator[None]:
+    """Call `still_waiting` every few seconds until the end of the block."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def tell() -> None:
+        nonlocal timer
+        timer = loop.call_later(_TELL_S, tell)
+        if still_waiting is not None:
+            still_waiting("brokers do not acknowledge")
+
+    timer = loop.call_later(_TELL_S, tell)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
@@ -234,7 +251,3 @@ async def _close(producer: Any) -> None:
         await asyncio.wait_for(producer._sender.close(), _CLOSE_S)
     with suppress(KafkaError, OSError, TimeoutError):
         await asyncio.wait_for(producer.client.close(), _CLOSE_S)
-
-
-def _ignore(_: str) -> None:
-    """Nobody wants to know."""

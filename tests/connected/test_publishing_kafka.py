@@ -74,16 +74,20 @@ async def test_a_record_that_is_too_large_is_a_permanent_failure_and_the_others_
 async def test_while_the_broker_is_away_publishing_waits_says_so_and_goes_on(tmp_path: Path) -> None:
     with KafkaServer(folder=tmp_path) as kafka:
         kafka.create_topic("out", 1)
-        publisher, reasons = Publisher({"bootstrap_servers": kafka.bootstrap}), list[str]()
+        publisher = Publisher({"bootstrap_servers": kafka.bootstrap})
         await publisher.send_all([Outgoing("out", b"k", b"before")])
         kafka.kill()
         records = [Outgoing("out", b"k", b"during %d" % n) for n in range(3)]
-        sending = asyncio.create_task(publisher.send_all(records, still_waiting=reasons.append))
+        calls: list[tuple[asyncio.Task[None], list[str]]] = []
+        for record in records:  # the second waits for the first's turn, the third for the second's
+            reasons = list[str]()
+            calls.append((asyncio.create_task(publisher.send_all([record], still_waiting=reasons.append)), reasons))
         await asyncio.sleep(4.0)
-        assert not sending.done()
-        assert set(reasons) == {"brokers do not acknowledge"}
+        for sending, reasons in calls:
+            assert not sending.done()
+            assert set(reasons) == {"brokers do not acknowledge"}
         await asyncio.to_thread(kafka.start)
-        await asyncio.wait_for(sending, 60.0)
+        await asyncio.wait_for(asyncio.gather(*(sending for sending, _ in calls)), 60.0)
         assert await everything(kafka, "out", 1) == {0: [b"before", b"during 0", b"during 1", b"during 2"]}
         kafka.kill()
         await asyncio.wait({asyncio.create_task(publisher.send_all(records))}, timeout=0.5)
