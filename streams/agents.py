@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeGuard, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
@@ -30,6 +30,7 @@ from streams.settings import Settings
 from streams.slates import PublishedSlate
 
 T = TypeVar("T")
+L = TypeVar("L", "EventsLane", "RequestsLane")
 log = logging.getLogger(__name__)
 
 
@@ -249,39 +250,10 @@ class EventsLane:
             log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
         return behind
 
-
-@dataclass(frozen=True, slots=True)
-class EventShards:
-    """The lane of each shard of the events topic, each in its own loop."""
-
-    lanes: Sequence[EventsLane]
-    loops: Sequence[OwnLoop]
-
-    @classmethod
-    def of(cls, lanes: Sequence[EventsLane]) -> "EventShards":
-        """Start a loop for each lane."""
-        return cls(lanes, [OwnLoop(f"events-{shard}") for shard in range(len(lanes))])
-
-    async def __call__(self, unit: Unit) -> None:
-        """See `EventsLane`."""
-        await self.loops[unit.shard].run(self.lanes[unit.shard](unit))
-
-    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
-        """See `EventsLane.positions`; every partition is claimed for its shard's store."""
-        behind: dict[Source, int] = {}
-        for shard, (lane, loop) in enumerate(zip(self.lanes, self.loops, strict=True)):
-            mine = {
-                source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
-            }
-            if mine:
-                behind |= await loop.run(lane.positions(mine))
-        return behind
-
     async def stop(self) -> None:
-        """Disconnect the publishers."""
-        for lane, loop in zip(self.lanes, self.loops, strict=True):
-            await loop.run(lane.publisher.stop())
-            await loop.run(lane.teller.stop())
+        """Disconnect."""
+        await self.publisher.stop()
+        await self.teller.stop()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -334,6 +306,43 @@ class RequestsLane:
             self.metrics.published("request", [waited_s], slate.trigger.degraded)
         for letter in dead:
             self.metrics.dead_letter("requests", letter.code)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self.publisher.stop()
+
+
+class Shards(Generic[L]):
+    """A lane for each shard of a topic, each in a loop of its own."""
+
+    def __init__(self, name: str, lanes: Sequence[L]) -> None:
+        """Start a loop for each lane, called by this name in lists of threads."""
+        self.lanes: Sequence[L] = lanes
+        self._loops = [OwnLoop(f"{name}-{shard}") for shard in range(len(lanes))]
+
+    async def __call__(self, unit: Unit) -> None:
+        """Let its shard's lane handle a unit."""
+        await self._loops[unit.shard].run(self.lanes[unit.shard](unit))
+
+    async def stop(self) -> None:
+        """Disconnect the publishers."""
+        for lane, loop in zip(self.lanes, self._loops, strict=True):
+            await loop.run(lane.stop())
+
+
+class EventShards(Shards[EventsLane]):
+    """The shards of the events topic."""
+
+    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        """See `EventsLane.positions`; every partition is claimed for its shard's store."""
+        behind: dict[Source, int] = {}
+        for shard, (lane, loop) in enumerate(zip(self.lanes, self._loops, strict=True)):
+            mine = {
+                source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
+            }
+            if mine:
+                behind |= await loop.run(lane.positions(mine))
+        return behind
 
 
 def _puzzles(done: Succeeded[T] | Failed) -> TypeGuard[Failed]:

@@ -24,7 +24,7 @@ from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from ranking.errors import RankingError
 from streams import topics
-from streams.agents import EventShards, EventsLane, RequestsLane, dead_letters
+from streams.agents import EventShards, EventsLane, RequestsLane, Shards, dead_letters
 from streams.answering import Answerer
 from streams.batching import BatchApp
 from streams.cataloguing import CatalogueFacts, read_catalogue
@@ -36,8 +36,8 @@ from streams.failures import DeadLetterShare, Failed, Guard
 from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
 from streams.leading import LeaderAssignor
-from streams.ledger import Lane, Unit
-from streams.loops import OwnLoop, Thread
+from streams.ledger import Lane
+from streams.loops import Thread
 from streams.manifests import manifest_of
 from streams.metrics import WorkerMetrics
 from streams.model import BuildIndex, LiveModel, Serving
@@ -99,13 +99,12 @@ class Worker:
     metrics: WorkerMetrics = field(init=False)
     serving: Serving = field(init=False)
     events: EventShards = field(init=False)
-    requests: RequestsLane = field(init=False)
+    requests: Shards[RequestsLane] = field(init=False)
     control: ControlReader = field(init=False)
     publisher: Publisher = field(init=False)
     reads: RedisUserStore = field(init=False)
     app: BatchApp | None = field(init=False, default=None)
     _rules: Rules = field(init=False)
-    _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
     _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
     _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
@@ -115,7 +114,7 @@ class Worker:
     def __post_init__(self) -> None:
         settings = self.settings
         self.metrics = WorkerMetrics()
-        rules = self._rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        self._rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         items = Items()
         build = index_builder(settings)
         self.serving = Serving(
@@ -127,15 +126,8 @@ class Worker:
         self.publisher = self._publisher()
         self.reads = user_store(settings)
         dead_share = DeadLetterShare(settings.limits.dead_letter_share)
-        self.events = EventShards.of([self._events_lane(dead_share) for _ in range(settings.batching.shards)])
-        self.requests = RequestsLane(
-            answerer=Answerer(
-                users=user_store(settings), scorer=Scorer(self.serving, settings), rules=rules, settings=settings
-            ),
-            publisher=self._publisher(),
-            settings=settings,
-            metrics=self.metrics,
-        )
+        self.events = EventShards("events", [self._events_lane(dead_share) for _ in range(settings.batching.shards)])
+        self.requests = Shards("requests", [self._requests_lane()])
         names = settings.topics.name
         self.control = ControlReader(
             options=settings.kafka.client_options(),
@@ -169,9 +161,14 @@ class Worker:
             dead_share=dead_share,
         )
 
-    async def answer(self, unit: Unit) -> None:
-        """See `RequestsLane`."""
-        await self._requests_loop.run(self.requests(unit))
+    def _requests_lane(self) -> RequestsLane:
+        settings, users = self.settings, user_store(self.settings)
+        return RequestsLane(
+            answerer=Answerer(users=users, scorer=Scorer(self.serving, settings), rules=self._rules, settings=settings),
+            publisher=self._publisher(),
+            settings=settings,
+            metrics=self.metrics,
+        )
 
     async def run_control(self) -> None:
         """Read the control topics for as long as the worker lives."""
@@ -180,7 +177,7 @@ class Worker:
         finally:
             await self.publisher.stop()  # the lanes have ended by now
             await self.events.stop()
-            await self._requests_loop.run(self.requests.publisher.stop())
+            await self.requests.stop()
 
     async def is_warm(self) -> None:
         """Return when the control topics were read and the snapshot they named serves, or was refused.
@@ -366,7 +363,7 @@ def run_worker(settings: Settings) -> int:
         stalled_after_s=b.stuck_after_s,
     )
     serve(worker.app, names("events"), worker.events)
-    serve(worker.app, names("requests"), worker.answer)
+    serve(worker.app, names("requests"), worker.requests)
     return run_apps([worker.app], beside=[worker.run_control, worker.run_pages], ready=worker.is_warm)
 
 

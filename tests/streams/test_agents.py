@@ -199,7 +199,7 @@ async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Wo
 
 async def test_every_partition_belongs_to_its_shard_s_store_alone(worker: Worker) -> None:
     other = Worker(Service(small(slates={"trace_rate": 0.0})))
-    shards = EventShards.of([worker.events, other.events])
+    shards = EventShards("events", [worker.events, other.events])
     sources = [Source("marquee.events.v1", n) for n in range(4)]
     assert await shards.positions(dict.fromkeys(sources, 5)) == dict.fromkeys(sources, 0)
     units = [Unit([Part(s, LOG, LOG[-1].offset, -1)], len(LOG), s.topic, s.partition % 2) for s in sources[:2]]
