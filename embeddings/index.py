@@ -5,6 +5,8 @@ once per snapshot and never changed; what happens between snapshots, items added
 and merged into every answer.
 """
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +25,9 @@ Device = Literal["auto", "cpu", "gpu"]
 
 EXACT_BELOW = 10_000
 """Up to this many items exact search on one core takes less than 100 µs per query."""
+
+_GPU_DRIVERS = "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd"
+"""What Linux has where a GPU can be computed on: NVIDIA's driver, that of its small boards, Windows' own, AMD's."""
 
 
 class ItemIndex(Protocol):
@@ -173,7 +178,7 @@ def build_index(
     if chosen == "torch":
         from embeddings.index_torch import TorchEngine
 
-        built = TorchEngine(vectors_ND, None if device == "auto" else device, memory_mb)
+        built = TorchEngine(vectors_ND, None if device == "auto" else device, memory_mb, threads)
         note = built.device
     else:
         makers: dict[str, Callable[[], tuple[Engine, str]]] = {
@@ -213,6 +218,9 @@ def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, 
 
 
 def _torch_sees_gpu() -> bool:
+    """Asks torch, which takes seconds to import, only where a driver of a GPU is loaded."""
+    if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS)):
+        return False
     import torch
 
     return torch.cuda.is_available()

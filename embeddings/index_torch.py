@@ -10,8 +10,12 @@ Vectors = NDArray[np.float32]
 class TorchEngine:
     """Every product, in half precision on a GPU; what is found there is scored again in single precision."""
 
-    def __init__(self, vectors_ND: Vectors, device: str | None, memory_mb: int) -> None:
-        """Copy the vectors to a device: `cpu`, `gpu`, or None for a GPU if there is one."""
+    def __init__(self, vectors_ND: Vectors, device: str | None, memory_mb: int, threads: int = 1) -> None:
+        """Copy the vectors to a device: `cpu`, `gpu`, or None for a GPU if there is one.
+
+        `threads` are from now on those of every call of torch's on the CPU, in the whole process.
+        """
+        torch.set_num_threads(threads)
         gpu = torch.cuda.is_available() if device is None else device == "gpu"
         self.device = "cuda" if gpu else "cpu"
         self.count = len(vectors_ND)

@@ -5,14 +5,15 @@ side, times the first MLP layer and the first cross layer side by side. Between 
 cuts, bends and adds. On one core a position of 200 candidates takes half of what the module takes.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ranking.features import CONTEXTS
 from ranking.jit import kernel
-from ranking.model import NUMERIC, RankingModel, Tower
+from ranking.weights import NUMERIC, Floats
 
-Floats = NDArray[np.float32]
 CUT = np.float32(6)
 CHUNK = 8
 """Positions per product: their intermediate results stay in a core's second-level cache."""
@@ -21,16 +22,17 @@ CHUNK = 8
 class FrozenTower:
     """Log-odds of one tower's heads; immutable. F columns, W hidden width, I item width, O heads, R = P x K rows."""
 
-    def __init__(self, model: RankingModel, tower: Tower) -> None:
-        """Copy the weights of `tower`, one of `model`'s."""
-        weights = {name: parameter.detach().numpy().copy() for name, parameter in tower.state_dict().items()}
-        width, columns = len(weights["wide.bias"]), model.centre_F.numpy().copy()
-        self._centre_F, self._scale_F = columns, model.scale_F.numpy().copy()
+    def __init__(self, model: Mapping[str, Floats], tower: str) -> None:
+        """Take the weights of a tower, `next` or `outcome`, out of a model's (`ranking.weights.shapes`)."""
+        own = f"{tower}."
+        weights = {name.removeprefix(own): weight for name, weight in model.items() if name.startswith(own)}
+        width, self._centre_F, self._scale_F = len(weights["wide.bias"]), model["centre_F"], model["scale_F"]
         self._item_NI, self._bias_NO = weights["item.weight"], weights["item_bias.weight"]
         self._apart_FW = weights["apart.weight"].T.copy() if "apart.weight" in weights else None
         self._context_CW = weights["context.weight"]
         crosses = [
-            (weights[f"crosses.{n}.weight"].T.copy(), weights[f"crosses.{n}.bias"]) for n in range(len(tower.crosses))
+            (weights[f"crosses.{n}.weight"].T.copy(), weights[f"crosses.{n}.bias"])
+            for n in range(sum(name.startswith("crosses.") for name in weights) // 2)
         ]
         inputs = NUMERIC + self._item_NI.shape[1] + 1
         self._first_AH = np.zeros((inputs, width + (NUMERIC if crosses else 0)), np.float32)

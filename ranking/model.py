@@ -6,27 +6,11 @@ becomes of a shown item (click, completion); a probability must not depend on it
 Neither sees any other position.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from ranking.features import CONTEXTS, Feature
-
-#: Columns the model reads as numbers; the last column, `Feature.context`, is read as a category.
-NUMERIC = int(Feature.context)
-#: Heads of the outcome tower.
-OUTCOMES = ("click", "complete")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """Sizes of the model. `buckets` (a power of two) rows hold what is learned of single items, by hash."""
-
-    buckets: int = 1 << 16
-    width: int = 64
-    item_width: int = 4
-    crosses: int = 2
+from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, shape_of, weights_of
 
 
 class Tower(nn.Module):
@@ -114,6 +98,17 @@ class RankingModel(nn.Module):
 
     def _bucket(self, item_PK: Tensor) -> Tensor:
         return item_PK & (self.buckets - 1)
+
+
+def load_model(tensors: Tensors) -> RankingModel:
+    """The model whose parameters are the entries `model.*`; its shape is read off them.
+
+    Raises:
+        WeightsRefused: a tensor is missing, misshapen or not finite.
+    """
+    model = RankingModel(shape_of(tensors))
+    model.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights_of(tensors).items()})
+    return model
 
 
 def _context(x_PKX: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ranking.calibration import Platt
 from ranking.features import Feature
-from ranking.model import NUMERIC, OUTCOMES, RankingModel, Shape
+from ranking.model import RankingModel, load_model
 from ranking.optimiser import Optimiser
-from ranking.ranker import Tensors, checked, load_model, retrieval_logits, shape_of
+from ranking.ranker import retrieval_logits
+from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, shape_of
 
 Head = Literal["click", "complete"]
 #: A sampled candidate stands for at most e^12 others.
@@ -177,7 +178,8 @@ class Trainer:
             self.refused += len(loss_R)
             return
         with torch.no_grad():
-            rank_R, plain_R = _rank(logit_RS, weight_RS), _rank(retrieval_logits(x_RSX), weight_RS)
+            plain_RS = torch.from_numpy(retrieval_logits(x_RSX.numpy()))
+            rank_R, plain_R = _rank(logit_RS, weight_RS), _rank(plain_RS, weight_RS)
             figures = [loss_R, rank_R < 10, plain_R < 10, plain_R.log1p() - rank_R.log1p()]
             value_RM = torch.stack([figure.double() for figure in figures], 1).numpy()
         self.rows += len(loss_R)

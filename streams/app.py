@@ -1,4 +1,4 @@
-"""The composition root: which piece of which package is handed to which, for a worker and for a learner."""
+"""The composition root: which piece of which package is handed to which, for a worker; it needs no torch."""
 
 import asyncio
 import logging
@@ -11,7 +11,6 @@ from typing import TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
-import torch
 from aiokafka import ConsumerRecord
 from msgspec import structs
 
@@ -35,7 +34,6 @@ from streams.deadletters import Code, DeadLetter
 from streams.failures import DeadLetterShare, Failed, Guard
 from streams.health import HealthServer
 from streams.hosting import make_app, run_apps, serve
-from streams.leading import LeaderAssignor
 from streams.ledger import Lane
 from streams.loops import Thread
 from streams.manifests import manifest_of
@@ -47,7 +45,6 @@ from streams.reading import Rules, read
 from streams.records import ModelManifest, RawRecord, Slate, decode_counter, decode_model, decode_slate, encode
 from streams.scoring import Scorer
 from streams.settings import Settings, TopicName
-from streams.teaching import Teacher
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -344,7 +341,6 @@ def run_worker(settings: Settings) -> int:
         TopicsUnfit: a topic is missing, or topics keyed by user differ in partitions.
     """
     require_consent_default(settings)
-    torch.set_num_threads(settings.index.threads)
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
     b, k = settings.batching, settings.kafka
@@ -365,31 +361,3 @@ def run_worker(settings: Settings) -> int:
     serve(worker.app, names("events"), worker.events)
     serve(worker.app, names("requests"), worker.requests)
     return run_apps([worker.app], beside=[worker.run_control, worker.run_pages], ready=worker.is_warm)
-
-
-def run_learner(settings: Settings) -> int:
-    """Run the learner until SIGTERM; returns the exit code.
-
-    Raises:
-        TopicsUnfit: a topic is missing.
-        WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
-    """
-    torch.set_num_threads(1)
-    asyncio.run(topics.check(settings))
-    teacher = Teacher(settings)
-    b, k = settings.batching, settings.kafka
-    app = make_app(
-        f"{k.group_prefix}.learner",
-        k.client_options(),
-        {settings.topics.name("observations"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
-        positions=teacher.positions,
-        session_timeout_s=k.session_timeout_s,
-        rebalance_timeout_s=k.rebalance_timeout_s,
-        drain_s=k.rebalance_timeout_s / 2,
-        commit_interval_s=k.commit_interval_s,
-        stalled_after_s=b.stuck_after_s,
-        assignor=LeaderAssignor,
-    )
-    teacher.leads = lambda: bool(app.consumer.assignment())
-    serve(app, settings.topics.name("observations"), teacher)
-    return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])

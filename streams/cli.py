@@ -137,7 +137,7 @@ def worker(config: Config = None) -> None:
 def learner(config: Config = None) -> None:
     """Learn embeddings and ranker from observations, publish snapshots; until SIGTERM."""
     settings = _ready_to_listen(load(config))
-    from streams.app import run_learner
+    from streams.teaching import run_learner
 
     raise typer.Exit(run_learner(settings))
 

@@ -10,18 +10,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from aiohttp import web
 
 from embeddings import snapshots
 from embeddings.events import Source
 from embeddings.snapshots import Manifest
 from embeddings.svd import Factors
-from streams import observations
+from streams import observations, topics
 from streams.checkpoints import Checkpoint, CheckpointFolder
 from streams.counting import counters_of
 from streams.health import HealthServer
+from streams.hosting import make_app, run_apps, serve
+from streams.leading import LeaderAssignor
 from streams.learning import Frozen, Learner
-from streams.ledger import Part, Unit
+from streams.ledger import Lane, Part, Unit
 from streams.loops import Thread
 from streams.manifests import announced
 from streams.metrics import LearnerMetrics
@@ -213,3 +216,31 @@ class Teacher:
         ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
             await asyncio.Event().wait()
+
+
+def run_learner(settings: Settings) -> int:
+    """Run the learner until SIGTERM; returns the exit code.
+
+    Raises:
+        TopicsUnfit: a topic is missing.
+        WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
+    """
+    torch.set_num_threads(1)
+    asyncio.run(topics.check(settings))
+    teacher = Teacher(settings)
+    b, k = settings.batching, settings.kafka
+    app = make_app(
+        f"{k.group_prefix}.learner",
+        k.client_options(),
+        {settings.topics.name("observations"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
+        positions=teacher.positions,
+        session_timeout_s=k.session_timeout_s,
+        rebalance_timeout_s=k.rebalance_timeout_s,
+        drain_s=k.rebalance_timeout_s / 2,
+        commit_interval_s=k.commit_interval_s,
+        stalled_after_s=b.stuck_after_s,
+        assignor=LeaderAssignor,
+    )
+    teacher.leads = lambda: bool(app.consumer.assignment())
+    serve(app, settings.topics.name("observations"), teacher)
+    return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])

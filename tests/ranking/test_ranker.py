@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from ranking.errors import WeightsRefused
 from ranking.features import COLUMNS, Feature
 from ranking.frozen import FrozenTower
-from ranking.model import RankingModel, Shape
+from ranking.model import RankingModel
 from ranking.ranker import Ranker
 from ranking.trainer import Trainer
+from ranking.weights import Shape, shapes
 
 SMALL = Shape(buckets=64, width=8, item_width=2)
 
@@ -98,8 +99,10 @@ def test_a_frozen_tower_says_what_the_module_says(crosses):
     z, context_P = model.normalised(x), torch.from_numpy(x_PKX[..., Feature.context].max(1)).long()
     chosen = model.next_logits(x, z, item, torch.from_numpy(mask_PK).float()).numpy()
     outcomes = model.outcome(z, item & 63, context_P).numpy()
-    frozen_next = FrozenTower(model, model.next).logits(x_PKX, item_PK, mask_PK)[..., 0]
-    frozen_outcome = FrozenTower(model, model.outcome).logits(x_PKX, item_PK, mask_PK)
+    weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
+    assert {name: weight.shape for name, weight in weights.items()} == shapes(shape)
+    frozen_next = FrozenTower(weights, "next").logits(x_PKX, item_PK, mask_PK)[..., 0]
+    frozen_outcome = FrozenTower(weights, "outcome").logits(x_PKX, item_PK, mask_PK)
     np.testing.assert_allclose(frozen_next[mask_PK], chosen[mask_PK], atol=1e-4)
     np.testing.assert_allclose(frozen_outcome[mask_PK], outcomes[mask_PK], atol=1e-4)
 

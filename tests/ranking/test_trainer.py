@@ -3,9 +3,9 @@ import pytest
 
 from ranking.errors import WeightsRefused
 from ranking.features import COLUMNS, Feature
-from ranking.model import Shape
 from ranking.ranker import Ranker
 from ranking.trainer import Trainer, TrainerSettings
+from ranking.weights import Shape
 
 SMALL = Shape(buckets=64, width=16, item_width=2)
 FLAGS = slice(Feature.from_vector, Feature.from_fresh + 1)

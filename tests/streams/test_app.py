@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,3 +236,10 @@ def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:
     assert "p@ss" not in repr(settings)
     store = user_store(settings)
     assert "p@ss" not in repr(store)
+
+
+def test_a_worker_serves_without_torch() -> None:
+    """It takes as long to import as everything else together, and twice the memory."""
+    served = "import streams.app, sys; from ranking.ranker import Ranker; Ranker.untaught(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", served], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout.split()
