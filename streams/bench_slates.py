@@ -1,15 +1,15 @@
 """`marquee bench slates`: how many slates a worker on one core publishes, and how long an event waits for its slate.
 
 The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
-works off a backlog. Then events come at a steady rate, once at 500 a second and once at half of the slates a second
-that it made of the backlog, and the time from sending one to receiving its slate is taken, beside the yardsticks of
-`streams.bench_yardsticks` on the same core and the same broker, in turns.
+works off backlogs, in turns with the floor of `streams.bench_yardsticks`. Then events come at a steady rate, once at
+500 a second and once at half of the slates a second that it made of the backlogs, and the time from sending one to
+receiving its slate is taken, beside all of those yardsticks, on the same core and the same broker, in turns.
 """
 
 import asyncio
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from deploy.processes import Child, free_port
 from embeddings import snapshots
-from embeddings.events import Source
 from embeddings.snapshots import Snapshot
 from embeddings.store import UserStore
 from streams import bench_yardsticks, records
@@ -39,7 +38,7 @@ from streams.teaching import SNAPSHOT
 
 STEADY_EPS = 500
 WORKER = "worker"
-_WARM = 2_000
+_WARM, _BACKLOGS = 2_000, 4
 _TURN_S = 2.0
 """So long each is measured before the next one's turn: a shared machine's speed drifts within seconds."""
 
@@ -54,6 +53,7 @@ def run_slates(
 ) -> dict[str, Any]:
     """Measure throughput on `events` events of the Zipf mix, then latency for `seconds` at each of two rates.
 
+    Throughput is the median of a few backlogs, which share the events.
     `beside` are further workers to take the latency of: the module of each, with its arguments, by name.
 
     Raises:
@@ -131,7 +131,7 @@ async def _measure(
     seconds: float,
     say: Say,
 ) -> dict[str, Any]:
-    log, here = world.log("zipf", _WARM + events + int(seconds * 20_000)), sources(settings)
+    log, here = world.log("zipf", 2 * (_WARM + events) + int(seconds * 20_000)), sources(settings)
     async with (
         AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
         AIOKafkaConsumer(
@@ -144,9 +144,18 @@ async def _measure(
             with _awake(contenders[name].child) if name == "echo" else nullcontext():
                 return await traffic.latencies(contenders[name], log, load_eps, turn_s)
 
-        await traffic.work_off(contenders[WORKER], islice(log, _WARM), store, here)
-        slates_ps, events_ps, cpu_ps = await traffic.work_off(contenders[WORKER], islice(log, events), store, here)
+        def stored_since(before: int) -> Callable[[int], int]:
+            return lambda answers: stored(store, here) - before
+
+        found_RS = []
+        for count in (_WARM, *(len(part) for part in np.array_split(np.arange(events), _BACKLOGS))):
+            backlog = islice(log, count)
+            paces = await traffic.work_off(contenders[WORKER], backlog, stored_since(stored(store, here)))
+            floor_ps, _, _ = await traffic.work_off(contenders["floor"], islice(log, count))
+            found_RS.append((*paces, floor_ps))
+        slates_ps, events_ps, cpu_ps, floor_ps = np.median(found_RS[1:], axis=0).tolist()
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
+        say(f"the floor: {floor_ps:,.0f} answers/s")
         for name in contenders:  # what connects or is compiled at the first event is no latency of the rest
             await turn(name, STEADY_EPS, 1.0)
         loads = []
@@ -161,6 +170,7 @@ async def _measure(
         "slates_per_s": round(slates_ps),
         "events_per_s": round(events_ps),
         "slates_per_cpu_s": round(cpu_ps),
+        "floor_per_s": round(floor_ps),
         "items": world.items,
         "candidates": settings.slates.candidates,
         "slate_size": settings.slates.size,
@@ -212,33 +222,37 @@ class _Traffic:
         self._producer, self._consumer = producer, consumer
 
     async def work_off(
-        self, worker: _Contender, rows: Iterator[tuple[bytes, bytes]], store: UserStore, here: list[Source]
+        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], done: Callable[[int], int] = int
     ) -> tuple[float, float, float]:
-        """Publish a backlog and follow the worker to its end.
+        """Publish a backlog and follow a contender to its end.
+
+        Args:
+            contender: who answers.
+            rows: keys and values of events.
+            done: how many of them it is done with, of the number of answers; that many, unless told otherwise.
 
         Returns:
-            Slates and events per second of the wall clock and slates per second of the worker's CPU time, see
-            `Looks.pace`.
+            Answers and events per second of the wall clock and answers per second of CPU time, see `pace`.
 
         Raises:
-            StartFailed: the worker ended.
+            StartFailed: the contender ended.
         """
-        partitions = [TopicPartition(worker.answers, source.partition) for source in here]
-        before, looks = stored(store, here), Looks(worker.child)
+        answers = await self._producer.partitions_for(contender.answers)
+        partitions = [TopicPartition(contender.answers, partition) for partition in sorted(answers)]
+        looks = Looks(contender.child)
         looks.add(await self._written(partitions))
-        sending = [await self._producer.send(worker.topic, value, key=key) for key, value in rows]
+        sending = [await self._producer.send(contender.topic, value, key=key) for key, value in rows]
         published = asyncio.gather(*sending)
-        done = 0
-        while done < len(sending):
+        while done(looks.units) < len(sending):
             await asyncio.sleep(0.02)
-            worker.child.expect_running()
+            contender.child.expect_running()
             if published.done():
                 published.result()  # what failed is never done
-            done = stored(store, here) - before
             looks.add(await self._written(partitions))
         await published
-        slates_ps, slates_per_cpu_s = looks.pace()
-        return slates_ps, slates_ps * len(sending) / looks.units, slates_per_cpu_s
+        looks.add(await self._written(partitions))
+        answers_ps, answers_per_cpu_s = looks.pace()
+        return answers_ps, answers_ps * len(sending) / looks.units, answers_per_cpu_s
 
     async def _written(self, partitions: list[TopicPartition]) -> int:
         return sum((await self._consumer.end_offsets(partitions)).values())

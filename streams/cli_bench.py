@@ -49,6 +49,7 @@ def slates(
 
     result = run_slates(World(items=items, users=users), events=events, seconds=seconds, say=err.print)
     out.print(f"{result['slates_per_s']:,} slates/s: {items:,} items, {result['candidates']} candidates each")
+    out.print(f"{result['floor_per_s']:,} answers/s of the floor, library calls alone")
     table = Table(title=f"event → slate on {result['broker']}", title_justify="left")
     for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "× echo", "transport", "floor"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -17,6 +17,7 @@ def test_slates_measures_a_worker_and_its_yardsticks_on_a_small_backlog() -> Non
     found = json.loads(ran.stdout.splitlines()[-1])
     assert (found["items"], found["candidates"], found["slate_size"], found["load_eps"]) == (2_000, 200, 20, 500)
     assert found["events_per_s"] >= found["slates_per_s"] > 0
+    assert found["floor_per_s"] > 0
     assert [load["load_eps"] for load in found["loads"]] == [500, pytest.approx(found["slates_per_s"] / 2, abs=1)]
     for load in found["loads"]:
         assert load["answered"] > 0
