@@ -195,7 +195,7 @@ def build_index(
 
 def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, faiss_gpus: int) -> tuple[str, str]:
     """The kind to build and the reason for it."""
-    gpu = device != "cpu" and (faiss_gpus > 0 or _torch_sees_gpu())
+    gpu = device != "cpu" and (faiss_gpus > 0 or _torch_sees_gpu(device))
     if device == "gpu" and not gpu:
         raise ValueError("device gpu: neither FAISS nor torch sees a GPU")
     if not count:
@@ -217,9 +217,9 @@ def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, 
     return "gpu-exact", "asked for" if kind == "exact" else "a GPU with room for exact search"
 
 
-def _torch_sees_gpu() -> bool:
-    """Asks torch, which takes seconds to import, only where a driver of a GPU is loaded."""
-    if sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS)):
+def _torch_sees_gpu(device: Device) -> bool:
+    """With `auto` torch, which takes seconds to import, is asked only where a driver of a GPU is loaded."""
+    if device == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS)):
         return False
     import torch
 
