@@ -128,14 +128,21 @@ class Child:
         return Path(self.command[0]).name
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port nobody listens on at 127.0.0.1, outside the range of outgoing connections."""
-    for port in random.SystemRandom().sample(PORTS, 200):
+    """A TCP port nobody listens on at 127.0.0.1, outside the range of outgoing connections.
+
+    Never the same twice: whoever got one may not listen on it yet.
+    """
+    for port in random.SystemRandom().sample([port for port in PORTS if port not in _given], 200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise OSError(f"no free port in {PORTS.start}–{PORTS.stop}")
 
