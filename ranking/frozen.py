@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ranking.features import CONTEXTS
 from ranking.jit import kernel
-from ranking.weights import NUMERIC, Floats
+from ranking.weights import NUMERIC, Floats, part_of
 
 CUT = np.float32(6)
 CHUNK = 8
@@ -24,8 +24,7 @@ class FrozenTower:
 
     def __init__(self, model: Mapping[str, Floats], tower: str) -> None:
         """Take the weights of a tower, `next` or `outcome`, out of a model's (`ranking.weights.shapes`)."""
-        own = f"{tower}."
-        weights = {name.removeprefix(own): weight for name, weight in model.items() if name.startswith(own)}
+        weights = part_of(model, f"{tower}.")
         width, self._centre_F, self._scale_F = len(weights["wide.bias"]), model["centre_F"], model["scale_F"]
         self._item_NI, self._bias_NO = weights["item.weight"], weights["item_bias.weight"]
         self._apart_FW = weights["apart.weight"].T.copy() if "apart.weight" in weights else None

@@ -14,7 +14,7 @@ from ranking.features import Feature
 from ranking.model import RankingModel, load_model
 from ranking.optimiser import Optimiser
 from ranking.ranker import retrieval_logits
-from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, shape_of
+from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, part_of, shape_of
 
 Head = Literal["click", "complete"]
 #: A sampled candidate stands for at most e^12 others.
@@ -279,8 +279,8 @@ class Trainer:
         blank = Trainer(shape_of(state), self.settings)
         state = {name: checked(state, name, have.shape) for name, have in blank.state().items()}
         self._take_model(model)
-        self._next.restore(_without("next.", state))
-        self._outcome.restore(_without("outcome.", state))
+        self._next.restore(part_of(state, "next."))
+        self._outcome.restore(part_of(state, "outcome."))
         self.rows, self.refused = (int(count) for count in state["rows"])
         self._moments = np.array(state["moments"])
         self._figures = Fading.of(state["figures"])
@@ -303,7 +303,3 @@ def _rank(logit_RS: Tensor, weight_RS: Tensor) -> Tensor:
 
 def _prefixed(prefix: str, state: Tensors) -> dict[str, NDArray[np.generic]]:
     return {prefix + name: array for name, array in state.items()}
-
-
-def _without(prefix: str, state: Tensors) -> dict[str, NDArray[np.generic]]:
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

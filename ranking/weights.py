@@ -5,6 +5,7 @@ A worker serves from these alone; `ranking.model` is the same model where it lea
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ranking.errors import WeightsRefused
 from ranking.features import CONTEXTS, Feature
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 Floats = NDArray[np.float32]
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -70,6 +72,11 @@ def weights_of(tensors: Tensors) -> dict[str, Floats]:
     """
     sizes = shapes(shape_of(tensors))
     return {name: np.array(checked(tensors, f"model.{name}", size), np.float32) for name, size in sizes.items()}
+
+
+def part_of(tensors: Mapping[str, NDArray[Scalar]], prefix: str) -> dict[str, NDArray[Scalar]]:
+    """The entries whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def shape_of(tensors: Tensors) -> Shape:

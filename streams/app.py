@@ -33,7 +33,7 @@ from streams.counting import counts_of
 from streams.deadletters import Code, DeadLetter
 from streams.failures import DeadLetterShare, Failed, Guard
 from streams.health import HealthServer
-from streams.hosting import make_app, run_apps, serve
+from streams.hosting import make_member, run_apps, serve
 from streams.ledger import Lane
 from streams.loops import Thread
 from streams.manifests import manifest_of
@@ -343,20 +343,15 @@ def run_worker(settings: Settings) -> int:
     require_consent_default(settings)
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
-    b, k = settings.batching, settings.kafka
+    b = settings.batching
     lane = Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, shards=b.shards, stuck_after_s=b.stuck_after_s)
-    worker.app = make_app(
-        f"{k.group_prefix}.serving",
-        k.client_options(),
+    worker.app = make_member(
+        settings,
+        "serving",
         {names("events"): lane, names("requests"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
         positions=worker.events.positions,
-        instance_id=k.instance_id,
-        session_timeout_s=k.session_timeout_s,
-        rebalance_timeout_s=k.rebalance_timeout_s,
-        drain_s=k.rebalance_timeout_s / 2,
-        commit_interval_s=k.commit_interval_s,
+        instance_id=settings.kafka.instance_id,
         fetch_wait_ms=b.fetch_wait_ms,
-        stalled_after_s=b.stuck_after_s,
     )
     serve(worker.app, names("events"), worker.events)
     serve(worker.app, names("requests"), worker.requests)

@@ -148,7 +148,7 @@ async def _measure(
             return lambda answers: stored(store, here) - before
 
         found_RS = []
-        for count in (_WARM, *(len(part) for part in np.array_split(np.arange(events), _BACKLOGS))):
+        for count in (_WARM, *[events // _BACKLOGS] * _BACKLOGS):
             backlog = islice(log, count)
             paces = await traffic.work_off(contenders[WORKER], backlog, stored_since(stored(store, here)))
             floor_ps, _, _ = await traffic.work_off(contenders["floor"], islice(log, count))
@@ -237,8 +237,7 @@ class _Traffic:
         Raises:
             StartFailed: the contender ended.
         """
-        answers = await self._producer.partitions_for(contender.answers)
-        partitions = [TopicPartition(contender.answers, partition) for partition in sorted(answers)]
+        partitions = await self._partitions(contender.answers)
         looks = Looks(contender.child)
         looks.add(await self._written(partitions))
         sending = [await self._producer.send(contender.topic, value, key=key) for key, value in rows]
@@ -254,6 +253,9 @@ class _Traffic:
         answers_ps, answers_per_cpu_s = looks.pace()
         return answers_ps, answers_ps * len(sending) / looks.units, answers_per_cpu_s
 
+    async def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for partition in sorted(await self._producer.partitions_for(topic))]
+
     async def _written(self, partitions: list[TopicPartition]) -> int:
         return sum((await self._consumer.end_offsets(partitions)).values())
 
@@ -265,8 +267,7 @@ class _Traffic:
         Raises:
             StartFailed: the contender ended.
         """
-        partitions = await self._producer.partitions_for(contender.topic)
-        self._consumer.assign([TopicPartition(contender.answers, partition) for partition in sorted(partitions)])
+        self._consumer.assign(await self._partitions(contender.answers))
         await self._consumer.seek_to_end()
         for partition in self._consumer.assignment():
             await self._consumer.position(partition)

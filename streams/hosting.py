@@ -22,6 +22,7 @@ from mode.supervisors import CrashingSupervisor
 from streams.batching import BatchApp, BatchConsumer
 from streams.fetching import Batching, Positions
 from streams.ledger import Lane, Unit
+from streams.settings import Settings
 from streams.watchdog import deadline
 
 Handler = Callable[[Unit], Awaitable[None]]
@@ -97,6 +98,22 @@ def make_app(
         datadir=Path(tempfile.gettempdir()) / "marquee-faust",
         web_enabled=False,
         worker_redirect_stdouts=False,
+    )
+
+
+def make_member(settings: Settings, role: str, lanes: Mapping[str, Lane], **more: Any) -> BatchApp:
+    """`make_app` for a role of an installation: its group, its clients and how long they wait are in the settings."""
+    k = settings.kafka
+    return make_app(
+        f"{k.group_prefix}.{role}",
+        k.client_options(),
+        lanes,
+        session_timeout_s=k.session_timeout_s,
+        rebalance_timeout_s=k.rebalance_timeout_s,
+        drain_s=k.rebalance_timeout_s / 2,
+        commit_interval_s=k.commit_interval_s,
+        stalled_after_s=settings.batching.stuck_after_s,
+        **more,
     )
 
 

@@ -21,7 +21,7 @@ from streams import observations, topics
 from streams.checkpoints import Checkpoint, CheckpointFolder
 from streams.counting import counters_of
 from streams.health import HealthServer
-from streams.hosting import make_app, run_apps, serve
+from streams.hosting import make_member, run_apps, serve
 from streams.leading import LeaderAssignor
 from streams.learning import Frozen, Learner
 from streams.ledger import Lane, Part, Unit
@@ -228,19 +228,9 @@ def run_learner(settings: Settings) -> int:
     torch.set_num_threads(1)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
-    b, k = settings.batching, settings.kafka
-    app = make_app(
-        f"{k.group_prefix}.learner",
-        k.client_options(),
-        {settings.topics.name("observations"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
-        positions=teacher.positions,
-        session_timeout_s=k.session_timeout_s,
-        rebalance_timeout_s=k.rebalance_timeout_s,
-        drain_s=k.rebalance_timeout_s / 2,
-        commit_interval_s=k.commit_interval_s,
-        stalled_after_s=b.stuck_after_s,
-        assignor=LeaderAssignor,
-    )
+    b, topic = settings.batching, settings.topics.name("observations")
+    lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)
+    app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads = lambda: bool(app.consumer.assignment())
-    serve(app, settings.topics.name("observations"), teacher)
+    serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])
