@@ -25,14 +25,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call get,python3-venv)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,test]'
-	$(BIN)/python -m streams.warm
+	$(BIN)/python -m streams.lab.warm
 	@touch $@
 
 demo: install
 	$(BIN)/marquee demo
 
 test: lint servers
-	$(BIN)/python -m streams.warm
+	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest
 
 quick: install

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streams import cli
-from streams.bench_slates import run_slates
-from streams.bench_yardsticks import YARDSTICKS
-from streams.model import LiveModel
-from streams.scoring import Asked, Scorer, Slates
-from streams.synthetic import World
-from streams.tracing import Traced
+from streams.commands import cli
+from streams.lab.bench_slates import run_slates
+from streams.lab.bench_yardsticks import YARDSTICKS
+from streams.lab.synthetic import World
+from streams.serving.live_model import LiveModel
+from streams.serving.scoring import Asked, Scorer, Slates
+from streams.serving.traces import Traced
 
 SPARED = "spared"
 

@@ -19,7 +19,7 @@ from deploy.embedded import Valkey
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import EXACT
-from embeddings.states import HISTORY, RING, UserStates, no_states
+from embeddings.state_columns import HISTORY, RING, UserStates, no_states
 from embeddings.store import PartitionMark, SlateUpdate
 
 YARDSTICK_BYTES = 640

@@ -16,9 +16,9 @@ import redis
 from benchmarks.redis_memory import full_states
 from deploy.embedded import Valkey
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
+from embeddings.fold import Folded, fold
 from embeddings.redis_store import RedisUserStore
 from embeddings.store import advance
-from embeddings.users import Folded, fold
 
 USERS, SEEN, CANDIDATES = 500, 100, 300
 SOURCE = Source("marquee.events.v1", 0)

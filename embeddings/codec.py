@@ -1,9 +1,9 @@
 """User state as bytes, a whole batch at a time. The layout is `state_dtype`; its first byte is the version.
 
 At width 64 a value is 506 bytes: with the server's six bytes of string header it fills an allocation of 512. Item ids
-take five bytes, actions four bits, times two bytes (`embeddings.states.coarsen`), the taste vector a byte each.
+take five bytes, actions four bits, times two bytes (`embeddings.state_columns.coarsen`), the taste vector a byte each.
 
->>> from embeddings.states import no_states
+>>> from embeddings.state_columns import no_states
 >>> codec = StateCodec(64)
 >>> states, tastes = codec.decode([None])
 >>> len(codec.encode(states, tastes.vectors(), version=0)[0])
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import UnreadableState
 from embeddings.jit import kernel
-from embeddings.states import HISTORY, RING, Tastes, UserStates
+from embeddings.state_columns import HISTORY, RING, Tastes, UserStates
 
 VERSION = 1
 _NO_SOURCE = 0xFFFF

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.behind import Group, WriteBehind
 from embeddings.codec import StateCodec
 from embeddings.events import Source
 from embeddings.seen import SeenSets, SeenUpdate
-from embeddings.states import UserStates, source_code
+from embeddings.state_columns import UserStates, source_code
 from embeddings.store import (
     MARK_TTL_S,
     STATE_TTL_S,
@@ -34,6 +33,7 @@ from embeddings.store import (
     loaded,
     next_token,
 )
+from embeddings.write_behind import Group, WriteBehind
 
 Key = tuple[str, str | Source]
 

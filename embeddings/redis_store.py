@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from redis.exceptions import NoScriptError
 
-from embeddings.behind import Group, Kept, WriteBehind
 from embeddings.codec import StateCodec
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from embeddings.ids import murmur2
-from embeddings.redis_line import Command, RedisLine
+from embeddings.redis_connection import Command, RedisLine
 from embeddings.seen import SeenSets, SeenUpdate
-from embeddings.states import UserStates, source_code
+from embeddings.state_columns import UserStates, source_code
 from embeddings.store import (
     MARK_TTL_S,
     STATE_TTL_S,
@@ -43,6 +42,7 @@ from embeddings.store import (
     loaded,
     next_token,
 )
+from embeddings.write_behind import Group, Kept, WriteBehind
 
 _CLAIM_TRIES = 8
 #: KEYS: fences, then keys in groups. ARGV: number of fences, number of groups, size and TTL of each, tokens, values.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import UnreadableState
 from embeddings.jit import kernel
-from embeddings.states import Evictions
+from embeddings.state_columns import Evictions
 
 #: Ids kept exactly; one more turns the set into a filter.
 EXACT = 1024

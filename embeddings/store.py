@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Fate, Source
 from embeddings.seen import SeenSets, SeenUpdate
-from embeddings.states import NO_OFFSET, Tastes, UserStates, source_code
+from embeddings.state_columns import NO_OFFSET, Tastes, UserStates, source_code
 
 STATE_TTL_S = 180 * 86_400
 #: Marks, fences and the topic list outlive the states that refer to them.

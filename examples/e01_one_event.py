@@ -9,14 +9,14 @@ from embeddings.events import CONSENT_ALL, Source
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.memory import MemoryUserStore
-from streams.consent import Judge
-from streams.evaluation import LogRecord
-from streams.ledger import Part
-from streams.model import LiveModel, Serving
-from streams.pipeline import Recommender
-from streams.reading import Rules
-from streams.records import Event, decode_slate, encode
-from streams.scoring import Scorer
+from streams.contract.consent import Judge
+from streams.contract.messages import Part
+from streams.contract.parsing import Rules
+from streams.contract.records import Event, decode_slate, encode
+from streams.lab.evaluation import LogRecord
+from streams.serving.live_model import LiveModel, Serving
+from streams.serving.pipeline import Recommender
+from streams.serving.scoring import Scorer
 from streams.settings import Settings
 
 NOW_S = 1_767_225_600

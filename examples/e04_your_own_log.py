@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from streams.baselines import Quality, measure
-from streams.datasets import read_log
-from streams.evaluation import run_evaluation
+from streams.lab.baselines import Quality, measure
+from streams.lab.datasets import read_log
+from streams.lab.evaluation import run_evaluation
 from streams.settings import Learner, Settings
 
 

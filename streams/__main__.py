@@ -1,6 +1,6 @@
 """`python -m streams` is the command `marquee`."""
 
-from streams.cli import main
+from streams.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,7 @@ def test_a_log_of_ones_own_is_measured_beside_its_yardsticks(tmp_path: Path) -> 
 
 @pytest.mark.embedded
 def test_an_event_published_and_a_request_asked_are_answered() -> None:
-    from streams.stack import Stack
+    from streams.lab.local_stack import Stack
 
     with Stack() as stack:
         stack.wait_until_ready()

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from streams.metrics import LearnerMetrics, WorkerMetrics
-from streams.records import topic_specs
+from streams.contract.records import topic_specs
+from streams.process.metrics import LearnerMetrics, WorkerMetrics
 from streams.settings import TOPIC_NAMES, Settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("streams", "embeddings", "ranking", "deploy")
 #: Long because they are lists: every setting, every record.
-LISTS = {"streams/settings.py", "streams/records.py"}
+LISTS = {"streams/settings.py", "streams/contract/records.py"}
 LINES, LINES_OF_TESTS, LINES_OF_LISTS = 400, 450, 500
 #: Places a reader is sent to, and addresses of this machine.
 HOSTS = {"127.0.0.1", "localhost", "www.apache.org", "maven.apache.org", "semver.org", "keepachangelog.com"}

@@ -20,10 +20,11 @@ from faust.transport.drivers import aiokafka as driver
 from mode.supervisors import OneForOneSupervisor
 
 from embeddings.events import Source
-from streams.batching import BatchApp, BatchConsumer
-from streams.fetching import BatchThread
-from streams.hosting import Rewind, make_app, run_apps, serve
-from streams.ledger import Lane, Part, Unit
+from streams.contract.messages import Part
+from streams.process.member import Rewind, make_app, run_apps, serve
+from streams.transport.batching import BatchApp, BatchConsumer
+from streams.transport.fetching import BatchThread
+from streams.transport.ledger import Lane, Unit
 
 
 class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

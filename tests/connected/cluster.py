@@ -21,11 +21,11 @@ from deploy.kafka import KafkaServer
 from deploy.processes import Child, free_port
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
-from streams import topics
-from streams.app import user_store
 from streams.configuration import load_settings
-from streams.records import topic_specs
+from streams.contract.records import topic_specs
 from streams.settings import Settings, TopicName
+from streams.transport import topics
+from streams.worker.worker import user_store
 
 ROOT = Path(__file__).parents[2]
 

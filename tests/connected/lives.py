@@ -18,7 +18,7 @@ import xxhash
 from embeddings.events import CONSENT_ALL, TAKES, TOUCHES, Action
 from embeddings.ids import item_id
 from embeddings.store import Profiles
-from streams.checkpoints import Checkpoint
+from streams.learning.checkpoints import Checkpoint
 from tests.embeddings.oracle import HISTORY, Event, Person
 
 USERS, ITEMS, LATENESS_S, MAX_BYTES = 600, 300, 3600, 4096

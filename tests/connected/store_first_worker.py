@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
-from streams.agents import EventsLane, _Kept
-from streams.cli import main
-from streams.deadletters import DeadLetter
-from streams.ledger import Part, Unit
+from streams.commands.cli import main
+from streams.contract.deadletters import DeadLetter
+from streams.contract.messages import Part
+from streams.transport.ledger import Unit
+from streams.worker.lanes import EventsLane, _Kept
 
 
 async def store_first(

@@ -24,7 +24,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from deploy.kafka import KafkaServer
 from deploy.processes import Child
-from streams.watchdog import EXIT_STALLED, EXIT_STUCK
+from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("batching_worker.py")

@@ -8,12 +8,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from deploy.embedded import Broker
 from embeddings.events import CONSENT_ALL, Source
-from streams.consent import Judge
-from streams.deadletterbox import DeadLetterBox, Letter, TooScattered
-from streams.deadletters import Code, DeadLetter, Outgoing, dead_letter_record
-from streams.decode import decode
-from streams.publishing import Publisher
-from streams.reading import Rules
+from streams.commands.dead_letter_admin import DeadLetterBox, Letter, TooScattered
+from streams.contract.consent import Judge
+from streams.contract.deadletters import Code, DeadLetter, Outgoing, dead_letter_record
+from streams.contract.decode import decode
+from streams.contract.parsing import Rules
+from streams.transport.publishing import Publisher
 
 POISON = [b"{", b'{"type":"play"}', b"[1]", b'{"type":"play","event_time":1,"user_id":"u"}', b"\xff"]
 

@@ -20,14 +20,15 @@ from aiokafka import AIOKafkaConsumer
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.events import Fate, Source
-from streams.app import user_store
-from streams.demo import DemoRun, run_demo
-from streams.publishing import Outgoing, Publisher
-from streams.records import Slate, decode_slate, encode
-from streams.replay import event_records
-from streams.report import render
+from streams.contract.messages import Outgoing
+from streams.contract.records import Slate, decode_slate, encode
+from streams.lab.demo import DemoRun, run_demo
+from streams.lab.local_stack import Stack
+from streams.lab.replay import event_records
+from streams.lab.report import render
 from streams.settings import Settings
-from streams.stack import Stack
+from streams.transport.publishing import Publisher
+from streams.worker.worker import user_store
 from tests.streams.builders import a_table
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(240)]

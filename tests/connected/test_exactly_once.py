@@ -26,10 +26,10 @@ from deploy.kafka import KafkaServer
 from embeddings.events import Action, Fate
 from embeddings.ids import item_id
 from embeddings.store import PartitionMark, Profiles
-from streams import observations
-from streams.checkpoints import Checkpoint, CheckpointFolder
-from streams.deadletters import CODE, OFFSET, PARTITION, Stub
-from streams.records import Slate, decode_slate
+from streams.contract import observations
+from streams.contract.deadletters import CODE, OFFSET, PARTITION, Stub
+from streams.contract.records import Slate, decode_slate
+from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from tests.connected.cluster import Cluster, Node
 from tests.connected.lives import (
     GARBAGE,

@@ -6,7 +6,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.kafka import KafkaServer
-from streams.publishing import Outgoing, Publisher, PublishFailed
+from streams.contract.messages import Outgoing
+from streams.transport.publishing import Publisher, PublishFailed
 
 
 async def everything(kafka: KafkaServer, topic: str, partitions: int) -> dict[int, list[bytes | None]]:

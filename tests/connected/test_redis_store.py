@@ -13,7 +13,7 @@ from deploy.embedded import Valkey
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
-from embeddings.states import UserStates, no_states
+from embeddings.state_columns import UserStates, no_states
 from embeddings.store import Loaded, PartitionMark, SlateUpdate
 from tests.embeddings import saving
 

@@ -19,8 +19,8 @@ from deploy.kafka import KafkaServer
 from embeddings.errors import Fenced
 from embeddings.events import Fate, Source
 from embeddings.ids import item_id, murmur2
-from streams.deadletters import REROUTED
-from streams.records import Slate, decode_slate
+from streams.contract.deadletters import REROUTED
+from streams.contract.records import Slate, decode_slate
 from tests.connected.cluster import Cluster, Node, admin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -2,9 +2,9 @@ import pytest
 
 from deploy.embedded import Broker
 from deploy.kafka import KafkaServer
-from streams import topics
-from streams.records import topic_specs
+from streams.contract.records import topic_specs
 from streams.settings import Kafka, Settings, Topics
+from streams.transport import topics
 
 BROKERS = [
     pytest.param("embedded_broker", marks=pytest.mark.embedded),

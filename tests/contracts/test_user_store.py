@@ -11,11 +11,11 @@ import redis
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
+from embeddings.fold import Folded, fold
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import SeenUpdate
 from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
-from embeddings.users import Folded, fold
 from tests.embeddings import saving
 from tests.embeddings.saving import save_slates
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from embeddings.codec import VERSION, StateCodec, state_dtype
 from embeddings.errors import UnreadableState
-from embeddings.states import HISTORY, RING, UserStates, coarsen, no_states
+from embeddings.state_columns import HISTORY, RING, UserStates, coarsen, no_states
 
 
 def some_states(seed: int, users: int = 20) -> UserStates:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from embeddings.errors import UnreadableState
 from embeddings.seen import BLOOM_BYTES, EXACT, SeenSets
-from embeddings.states import Evictions
+from embeddings.state_columns import Evictions
 
 NOBODY = np.zeros((1, 50), np.uint64)
 FIRST = np.zeros(1, np.int32)

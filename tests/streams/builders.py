@@ -17,17 +17,17 @@ from embeddings.events import CONSENT_ALL, Source
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.memory import MemoryUserStore, Shelf
-from streams import observations, records
-from streams.answering import Answerer
-from streams.consent import Judge
-from streams.datasets import Log
-from streams.learning import Learner
-from streams.ledger import Part
-from streams.model import LiveModel, Serving
-from streams.observations import Observation
-from streams.pipeline import Answer, Recommender
-from streams.reading import Rules
-from streams.scoring import Scorer
+from streams.contract import observations, records
+from streams.contract.consent import Judge
+from streams.contract.messages import Part
+from streams.contract.observations import Observation
+from streams.contract.parsing import Rules
+from streams.lab.datasets import Log
+from streams.learning.learner import Learner
+from streams.serving.live_model import LiveModel, Serving
+from streams.serving.pipeline import Answer, Recommender
+from streams.serving.requests import Answerer
+from streams.serving.scoring import Scorer
 from streams.settings import Settings
 
 NOW_MS = 1_750_000_000_000

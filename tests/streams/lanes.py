@@ -10,11 +10,12 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from embeddings.events import Source
 from embeddings.store import PartitionMark
-from streams.agents import EventsLane, RequestsLane
-from streams.failures import DeadLetterShare
-from streams.ledger import Part, Unit
-from streams.metrics import WorkerMetrics
-from streams.publishing import Outgoing, PublishFailed
+from streams.contract.messages import Outgoing, Part
+from streams.process.metrics import WorkerMetrics
+from streams.transport.failures import DeadLetterShare
+from streams.transport.ledger import Unit
+from streams.transport.publishing import PublishFailed
+from streams.worker.lanes import EventsLane, RequestsLane
 from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]

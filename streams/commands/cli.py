@@ -1,0 +1,288 @@
+"""The command `marquee`: every verb is a thin shell around a function that can be called without it.
+
+Progress and logs go to standard error; with `--json` the last line of standard output is one object. Exit codes: 0
+done, 1 failed, 2 wrong use or settings, 130 stopped by Ctrl-C. Heavy modules are imported where they are used.
+"""
+
+import asyncio
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from streams.commands.cli_bench import bench_app
+from streams.commands.cli_demo import demo, up
+from streams.commands.cli_dlq import dlq_app
+from streams.commands.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
+
+if TYPE_CHECKING:
+    from streams.lab.baselines import Quality
+    from streams.settings import Settings
+    from streams.transport.topics import Plan
+
+
+class Format(StrEnum):
+    """Of an event log; `streams.lab.datasets.read_log` says what each holds."""
+
+    movielens = "movielens"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
+app = typer.Typer(name="marquee", no_args_is_help=True, add_completion=False, help="Events in, slates out.")
+topics_app = typer.Typer(no_args_is_help=True, help="Which topics there are, and creating them.")
+config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
+app.command()(demo)
+app.command()(up)
+app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(bench_app, name="bench")
+
+
+#: What typer raises for a wrong command line: the root of its own, vendored click's errors.
+_WrongUse: type[Any] = typer.BadParameter.__mro__[2]
+
+#: What typer returns after Ctrl-C.
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit; expected errors are one line on standard error, without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(args=arguments or ["--help"], standalone_mode=False, prog_name="marquee")
+    except _WrongUse as error:
+        raise SystemExit(_say_wrong_use(error)) from None
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except Exception as error:
+        raise SystemExit(_exit_code(error)) from None
+    if code == _INTERRUPTED:
+        err.print("stopped")
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _say_wrong_use(error: Any) -> int:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "marquee"
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group of commands without one of them
+        error.show(sys.stdout)
+    else:
+        complain("wrong use", f"{error.format_message()} (see {command} --help)")
+    return 2
+
+
+def _exit_code(error: Exception) -> int:
+    """Say what went wrong; what nobody expected keeps its traceback."""
+    from streams.configuration import SettingsError
+
+    if isinstance(error, SettingsError):
+        complain("settings", error)
+        return 2
+    if not isinstance(error, _expected()):
+        raise error
+    complain("failed", error)
+    return 1
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from aiokafka.errors import KafkaError
+    from redis.exceptions import RedisError
+
+    from deploy.processes import StartFailed
+    from embeddings.errors import EmbeddingsError
+    from ranking.errors import RankingError
+    from streams.commands.dead_letter_admin import TooScattered
+    from streams.lab.datasets import UnreadableLog
+    from streams.learning.checkpoints import UnreadableCheckpoint
+    from streams.transport.publishing import PublishFailed
+    from streams.transport.topics import TopicsRefused, TopicsUnfit
+
+    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
+    theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)
+    return (*ours, *theirs, TimeoutError, OSError, KafkaError, RedisError)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        sys.stdout.write(f"marquee {importlib.metadata.version('marquee')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which one.")
+    ] = False,
+) -> None:
+    """Real-time recommender: behaviour events in, slates out, every effect exactly once."""
+
+
+@app.command()
+def worker(config: Config = None) -> None:
+    """Consume events and requests, keep user state, publish slates; until SIGTERM."""
+    settings = _ready_to_listen(load(config))
+    from streams.worker.worker import run_worker
+
+    raise typer.Exit(run_worker(settings))
+
+
+@app.command()
+def learner(config: Config = None) -> None:
+    """Learn embeddings and ranker from observations, publish snapshots; until SIGTERM."""
+    settings = _ready_to_listen(load(config))
+    from streams.learning.learner_process import run_learner
+
+    raise typer.Exit(run_learner(settings))
+
+
+def _ready_to_listen(settings: "Settings") -> "Settings":
+    advice = "every process needs one of its own: set http.port (MARQUEE_HTTP__PORT), 0 takes a free one"
+    refuse_taken(settings.http.host, settings.http.port, advice)
+    return settings
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="ml-100k, or a path with --format.")] = "ml-100k",
+    form: Annotated[Format | None, typer.Option("--format", help="The format of a file.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Yardstick beside it; may be repeated.")] = None,
+    events: Annotated[int | None, typer.Option(help="Only the first so many events.", min=10)] = None,
+    batch: Annotated[int, typer.Option(help="Events per batch; ranked before any of them is learned.", min=1)] = 64,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a log through the service's own code, in process: every event is ranked before it is learned."""
+    began, settings = time.monotonic(), load(config)
+    if form is None and dataset != "ml-100k":
+        raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
+    if form is not None and not Path(dataset).is_file():
+        raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
+    from streams.lab.baselines import BASELINES, measure
+    from streams.lab.datasets import ml_100k, read_log
+    from streams.lab.evaluation import run_evaluation
+
+    if unknown := ", ".join(sorted(set(baseline or ()) - set(BASELINES))):
+        raise typer.BadParameter(f"{unknown} is none of {', '.join(BASELINES)}", param_hint="baseline")
+    log = ml_100k() if form is None else read_log(Path(dataset), form)
+    log = log.head(events) if events else log
+    ours = run_evaluation(log, settings, batch=batch, say=err.print)
+    others = {name: measure(name, log, settings.seed) for name in baseline or ()}
+    _print_quality(log.name, {"marquee": ours.quality, **others})
+    result = {"dataset": log.name, "events": len(log), **_rounded(ours.quality), "snapshots": ours.snapshots}
+    result["baselines"] = {name: _rounded(quality) for name, quality in others.items()}
+    finish({**result, "seconds": round(time.monotonic() - began, 1)}, as_json)
+
+
+def _rounded(quality: "Quality") -> dict[str, float]:
+    q = quality
+    figures = {"recall@10": q.recall_10, "recall@20": q.recall_20, "ndcg@10": q.ndcg_10, "second_half": q.second_half}
+    return {name: round(figure, 5) for name, figure in figures.items()}
+
+
+def _print_quality(name: str, qualities: "dict[str, Quality]") -> None:
+    table = Table(title=f"{name}, every event ranked before it is learned", title_justify="left")
+    for heading in ("", "recall@10", "±", "recall@20", "ndcg@10", "2nd half", "events"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for method, q in qualities.items():
+        numbers = (q.recall_10, q.error, q.recall_20, q.ndcg_10, q.second_half)
+        table.add_row(method, *(f"{number:.4f}" for number in numbers), f"{q.events:,}")
+    out.print(table)
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(help="The log.", exists=True, dir_okay=False)],
+    form: Annotated[Format, typer.Option("--format")] = Format.jsonl,
+    rate: Annotated[float, typer.Option(help="Events per second; 0 is as fast as the broker takes them.", min=0)] = 0,
+    shift: Annotated[bool, typer.Option(help="Shift event times so that the last one is now.")] = True,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Publish an event log to the events topic."""
+    settings = load(config)
+    from streams.lab.datasets import read_log
+    from streams.lab.replay import publish_log
+
+    log = read_log(path, form)
+    seconds = asyncio.run(publish_log(log, settings, rate=rate, shift=shift))
+    err.print(f"{len(log):,} events in {seconds:.1f} s")
+    finish({"events": len(log), "seconds": round(seconds, 2)}, as_json)
+
+
+@app.command()
+def doctor(config: Config = None, as_json: Json = False) -> None:
+    """Check broker, Redis, FAISS, torch, GPU and topics, and say what to do."""
+    settings = load(config)
+    from streams.commands.doctor import examine
+
+    findings = asyncio.run(examine(settings))
+    for finding in findings:
+        err.print(f"{'[green]ok  [/]' if finding.ok else '[red]FAIL[/]'} {finding.name}:", end=" ")
+        err.print(finding.detail, markup=False, soft_wrap=True)
+        if finding.advice:
+            err.print(f"     {finding.advice}", markup=False, soft_wrap=True)
+    ok = all(finding.ok for finding in findings)
+    checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings]
+    finish({"ok": ok, "checks": checks}, as_json)
+    raise typer.Exit(0 if ok else 1)
+
+
+@topics_app.command("plan")
+def topics_plan(config: Config = None, as_json: Json = False) -> None:
+    """Say what `apply` would create and what differs from the settings; changes nothing."""
+    settings = load(config)
+    from streams.transport import topics
+
+    _say_plan(asyncio.run(topics.plan(settings)), "would create", as_json)
+
+
+@topics_app.command("apply")
+def topics_apply(config: Config = None, as_json: Json = False) -> None:
+    """Create what is missing. What differs is reported, never altered."""
+    settings = load(config)
+    from streams.transport import topics
+
+    _say_plan(asyncio.run(topics.apply(settings)), "created", as_json)
+
+
+def _say_plan(plan: "Plan", verb: str, as_json: bool) -> None:
+    for spec in plan.create:
+        config_words = ", ".join(f"{key}={value}" for key, value in spec.config.items())
+        err.print(f"{verb} {spec.topic}: {spec.partitions} partitions, {config_words}", markup=False)
+    for drift in plan.drift:
+        err.print(f"differs: {drift}", markup=False)
+    if not plan.create and not plan.drift:
+        err.print("nothing to do")
+    finish({"created": [s.topic for s in plan.create], "drift": [str(d) for d in plan.drift]}, as_json)
+
+
+@config_app.command("show")
+def config_show(config: Config = None) -> None:
+    """Print the settings in force as JSON; secrets are hidden."""
+    from streams import configuration
+
+    print_json(configuration.show(configuration.load_settings(config)))
+
+
+@config_app.command("check")
+def config_check(config: Config = None) -> None:
+    """Load the settings as a worker would, and say so or say what is wrong."""
+    from streams import configuration
+
+    configuration.require_consent_default(configuration.load_settings(config))
+    err.print("settings are fine")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the settings."""
+    from streams import configuration
+
+    print_json(configuration.schema())

@@ -1,0 +1,64 @@
+"""`marquee bench`: speed beside its yardsticks, in one run, on servers of its own."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from streams.commands.console import Json, err, finish, out
+
+bench_app = typer.Typer(no_args_is_help=True, help="Speed, beside its yardsticks, in one run.")
+
+
+@bench_app.command()
+def ingest(
+    events: Annotated[int, typer.Option(help="Events of each mix of users.", min=50_000)] = 400_000,
+    users: Annotated[int, typer.Option(help="People the events are of.", min=100)] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """Decode, fold and state in Redis through the agent, beside a stock Faust agent and the ceiling."""
+    from streams.lab.bench_ingest import run_ingest
+    from streams.lab.synthetic import World
+
+    result = run_ingest(World(users=users), events=events, say=err.print)
+    table = Table(title="events per second, one core each", title_justify="left")
+    for heading in ("users", "Marquee", "stock Faust", "ceiling", "× stock", "of the ceiling"):
+        table.add_column(heading, justify="right" if heading != "users" else "left", no_wrap=True)
+    for mix, f in result["mixes"].items():
+        table.add_row(
+            mix,
+            *(f"{f[key]:,.0f}" for key in ("marquee_eps", "stock_eps", "ceiling_eps")),
+            f"{f['ratio_stock']:.1f}",
+            f"{f['ratio_ceiling']:.0%}",
+        )
+    out.print(table)
+    finish(result, as_json)
+
+
+@bench_app.command()
+def slates(
+    events: Annotated[int, typer.Option(help="Events of the backlog.", min=1_000)] = 20_000,
+    items: Annotated[int, typer.Option(help="Items in the catalogue.", min=1_000)] = 100_000,
+    users: Annotated[int, typer.Option(help="People the events are of.", min=100)] = 20_000,
+    seconds: Annotated[float, typer.Option(help="How long each load lasts.", min=1)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Slates per second of one worker on one core, and event → slate latency beside a bare echo loop and a floor."""
+    from streams.lab.bench_slates import run_slates
+    from streams.lab.synthetic import World
+
+    result = run_slates(World(items=items, users=users), events=events, seconds=seconds, say=err.print)
+    out.print(f"{result['slates_per_s']:,} slates/s: {items:,} items, {result['candidates']} candidates each")
+    out.print(f"{result['floor_per_s']:,} answers/s of the floor, library calls alone")
+    table = Table(title=f"event → slate on {result['broker']}", title_justify="left")
+    for heading in ("events/s", "p50 ms", "p99 ms", "echo p50", "× echo", "transport", "floor"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for load in result["loads"]:
+        table.add_row(*_figures(load))
+    out.print(table)
+    finish(result, as_json)
+
+
+def _figures(load: dict[str, Any]) -> list[str]:
+    keys = ("p50_ms", "p99_ms", "echo_p50_ms", "ratio_p50", "transport_p50_ms", "floor_p50_ms")
+    return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]

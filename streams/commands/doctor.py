@@ -1,0 +1,160 @@
+"""Is everything there that Marquee needs, and if not, what to do: `marquee doctor`.
+
+A check asks one thing and answers with a `Finding`; it never raises. What a server said is judged by pure functions.
+"""
+
+import asyncio
+import platform
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import redis
+import torch
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from streams.settings import Settings
+from streams.transport import topics
+
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a check found. `ok` is false where a worker could not do its work; `advice` may come with either."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run all checks; those that wait for a server run at the same time, each for at most a few seconds."""
+    asked: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
+        "broker": _broker,
+        "topics": _topics,
+        "redis": lambda s: asyncio.to_thread(_redis, s),
+    }
+    found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
+    return [judge_consent(settings), *found, _python(), _faiss(), _torch(), judge_gpu(_gpus(), _faiss_gpus())]
+
+
+def judge_consent(settings: Settings) -> Finding:
+    """A worker refuses to start before someone decided what silence about consent means."""
+    default = settings.consent.default
+    advice = "set MARQUEE_CONSENT__DEFAULT to deny (the safe answer) or grant" if default is None else ""
+    return Finding(name="consent", ok=default is not None, detail=f"consent.default is {default}", advice=advice)
+
+
+def judge_redis(info: Mapping[str, Any], *, msetex: bool, policy: str) -> Finding:
+    """Redis by what INFO says, whether it has MSETEX, and its `maxmemory-policy`."""
+    product = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("valkey_version") or info.get("redis_version"))
+    save = "MSETEX" if msetex else "a script that loops SET EX: 2-3 times the cost"
+    advice = []
+    if policy != "noeviction":
+        advice.append("set maxmemory-policy noeviction: an evicted user state is lost")
+    if int(version.partition(".")[0]) < 7:
+        advice.append("run Redis 7 or later, or Valkey")
+    ok = not advice
+    if not info.get("aof_enabled"):
+        advice.append("with appendonly yes a restart keeps what is older than the topics' retention")
+    if not msetex:
+        advice.append("Valkey 9 or Redis 8.4 save a batch with one command")
+    detail = f"{product} {version}, saves with {save}, maxmemory-policy {policy}"
+    return Finding(name="redis", ok=ok, detail=detail, advice="; ".join(advice))
+
+
+def judge_topics(plan: topics.Plan, reasons: list[str]) -> Finding:
+    """Topics by what `topics apply` would do and by why a worker may not start."""
+    detail = f"{len(plan.unchanged)} as they should be, {len(plan.create)} missing, {len(plan.drift)} differences"
+    advice = "run `marquee topics apply`" if plan.create else "; ".join([*reasons, *map(str, plan.drift)])
+    return Finding(name="topics", ok=not reasons, detail=detail, advice=advice)
+
+
+def judge_gpu(torch_sees: list[str], faiss_sees: int) -> Finding:
+    """GPUs by what torch and FAISS see; none is no fault."""
+    if not torch_sees:
+        return Finding(name="gpu", ok=True, detail="none: search and ranking run on the CPU")
+    detail = f"{', '.join(torch_sees)}; FAISS sees {faiss_sees}"
+    advice = "" if faiss_sees else "pip install 'marquee[gpu]' for FAISS on the GPU; until then torch searches there"
+    return Finding(name="gpu", ok=True, detail=detail, advice=advice)
+
+
+async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
+    """The finding of a check, or why there is none."""
+    try:
+        return await asyncio.wait_for(check, _PATIENCE_S)
+    except TimeoutError:
+        return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
+    except (KafkaError, redis.RedisError, OSError) as error:
+        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {error}", advice=_ADVICE[name])
+
+
+_ADVICE = {
+    "broker": "check kafka.bootstrap, kafka.security_protocol and that the broker runs; `marquee up` brings one",
+    "topics": "the broker must answer first",
+    "redis": "check redis.url, redis.username, redis.password and that Redis runs; `marquee up` brings one",
+}
+
+
+async def _broker(settings: Settings) -> Finding:
+    admin = AIOKafkaAdminClient(**settings.kafka.client_options())
+    try:
+        await admin.start()
+        cluster = await admin.describe_cluster()
+    finally:
+        await admin.close()
+    nodes = len(cluster["brokers"])
+    short = settings.topics.replication > nodes
+    advice = f"topics.replication is {settings.topics.replication}, but there are {nodes} brokers" if short else ""
+    detail = f"{nodes} broker(s) of {cluster['cluster_id']} at {settings.kafka.bootstrap}"
+    return Finding(name="broker", ok=not short, detail=detail, advice=advice)
+
+
+async def _topics(settings: Settings) -> Finding:
+    plan, reasons = await topics.review(settings)
+    return judge_topics(plan, reasons)
+
+
+def _redis(settings: Settings) -> Finding:
+    said = settings.redis
+    password = said.password.get_secret_value() if said.password else None
+    with redis.Redis.from_url(
+        said.url,
+        username=said.username,
+        password=password,
+        socket_timeout=said.timeout_s,
+        socket_connect_timeout=said.timeout_s,
+    ) as client:
+        client.set_response_callback("COMMAND", lambda reply, **_: reply)  # its parser fails on an unknown command
+        msetex = client.execute_command("COMMAND", "INFO", "MSETEX")[0] is not None
+        info = client.info()
+    return judge_redis(info, msetex=msetex, policy=str(info.get("maxmemory_policy", "unknown")))
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding(name="python", ok=sys.version_info >= (3, 11), detail=f"{version} on {platform.machine()}")
+
+
+def _faiss() -> Finding:
+    detail = f"{faiss.__version__} ({faiss.get_compile_options().strip()}), {faiss.omp_get_max_threads()} threads"
+    return Finding(name="faiss", ok=True, detail=detail)
+
+
+def _torch() -> Finding:
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPU"
+    return Finding(name="torch", ok=True, detail=f"{torch.__version__}, {built}, {torch.get_num_threads()} threads")
+
+
+def _gpus() -> list[str]:
+    return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+
+
+def _faiss_gpus() -> int:
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0

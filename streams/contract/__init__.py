@@ -1,0 +1,1 @@
+"""What is on the wire: the records, how they are read, and what becomes of those that cannot be."""

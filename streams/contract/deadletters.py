@@ -1,0 +1,161 @@
+"""What becomes of a record nobody can use: it is kept, byte for byte, with the reason, on `<topic>.dlq`.
+
+Codes are a closed list. Late, unconsented, erased and rate-limited records are counted fates, never dead letters. No
+header holds any part of a payload: the reason names a field and a place, not a value.
+
+>>> sorted(set(Code) - set(MEANING))
+[]
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from embeddings.events import Source
+from streams.contract.cloudevents import Headers
+from streams.contract.messages import Outgoing, RawRecord
+
+
+class Code(StrEnum):
+    """Why a record was dead-lettered."""
+
+    malformed = "malformed"
+    bad_utf8 = "bad_utf8"
+    too_large = "too_large"
+    too_deep = "too_deep"
+    missing_field = "missing_field"
+    null_value = "null_value"
+    nan = "nan"
+    future = "future"
+    misrouted = "misrouted"
+    id_collision = "id_collision"
+    handler_error = "handler_error"
+
+
+MEANING: Mapping[Code, str] = {
+    Code.malformed: "not JSON, not an object, or a field of the wrong type or length",
+    Code.bad_utf8: "text that is not UTF-8",
+    Code.too_large: "more bytes than `events.max_bytes`; the dead letter holds size and sha256 instead of the value",
+    Code.too_deep: "more nested objects and lists than `events.max_depth`",
+    Code.missing_field: "a field without which the record means nothing is absent",
+    Code.null_value: "a null value on a topic where null removes nothing",
+    Code.nan: "a number that is not finite, or too large for a 32-bit float",
+    Code.future: "event time further ahead of the record's publish time than `events.max_future_ms`",
+    Code.misrouted: "in a partition that is not murmur2's, after it was re-published once",
+    Code.id_collision: "an item whose 40-bit id another item has",
+    Code.handler_error: "readable, but failed for an unknown reason in every try",
+}
+
+_CONNECT = "__connect.errors."
+TOPIC, PARTITION, OFFSET = f"{_CONNECT}topic", f"{_CONNECT}partition", f"{_CONNECT}offset"
+STAGE, CLASS, MESSAGE = f"{_CONNECT}stage", f"{_CONNECT}class.name", f"{_CONNECT}exception.message"
+CODE = "marquee.code"
+ATTEMPTS = "marquee.attempts"
+#: Set on a record that was published again to the partition of its user; it is not published a second time.
+REROUTED = "marquee-rerouted"
+_OURS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, CLASS, MESSAGE, CODE})
+
+
+class NotReplayable(Exception):
+    """A record of a dead-letter topic cannot go back to where it came from. It stays; the others go on."""
+
+
+class DeadLetter(NamedTuple):
+    """A record that cannot be used, where it stood, and why; `detail` names no value."""
+
+    source: Source
+    offset: int
+    record: RawRecord
+    code: Code
+    detail: str
+
+
+class Stub(msgspec.Struct):
+    """Stands for a value that was too large to keep."""
+
+    size_bytes: int
+    sha256: str
+
+
+def dead_letter_record(letter: DeadLetter, topic: str, stage: str = "decode") -> Outgoing:
+    """The record for a dead-letter topic: the original with error headers after its own."""
+    record = letter.record
+    value = _stub(record.value) if letter.code is Code.too_large and record.value is not None else record.value
+    reason = {
+        TOPIC: letter.source.topic,
+        PARTITION: str(letter.source.partition),
+        OFFSET: str(letter.offset),
+        STAGE: stage,
+        CLASS: f"marquee.{letter.code}",
+        MESSAGE: letter.detail,
+        CODE: letter.code.value,
+    }
+    headers = [*record.headers, *((name, text.encode()) for name, text in reason.items())]
+    if attempts_of(record.headers) == 0:
+        headers.append((ATTEMPTS, b"0"))
+    return Outgoing(topic, record.key, value, headers)
+
+
+def replay_record(record: RawRecord) -> Outgoing:
+    """The original of a dead letter, to be published where it came from; counts one more attempt.
+
+    Its own headers, `ce_id` among them, come back unchanged, so that a second effect is still recognised as one.
+
+    Raises:
+        NotReplayable: Not a dead letter of ours, or its value was too large to keep. It stays where it is.
+    """
+    about = Reason.of(record)
+    if about.code == Code.too_large:
+        raise NotReplayable("its value was too large to keep")
+    own = [(name, value) for name, value in _own_headers(record) if name not in (ATTEMPTS, REROUTED)]
+    attempts = str(attempts_of(record.headers) + 1).encode()
+    partition = about.source.partition if record.key is None else None
+    return Outgoing(about.source.topic, record.key, record.value, [*own, (ATTEMPTS, attempts)], partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What the error headers of a dead letter say."""
+
+    source: Source
+    offset: int
+    code: str
+    stage: str
+    detail: str
+    attempts: int
+
+    @classmethod
+    def of(cls, record: RawRecord) -> "Reason":
+        """Read the error headers.
+
+        Raises:
+            NotReplayable: They are missing: something else wrote this record.
+        """
+        about = {name: value.decode("utf-8", "replace") for name, value in record.headers if name in _OURS}
+        if len(about) < len(_OURS) or not (about[PARTITION].isdigit() and about[OFFSET].isdigit()):
+            raise NotReplayable("not a dead letter: its error headers are missing")
+        source = Source(about[TOPIC], int(about[PARTITION]))
+        attempts = attempts_of(record.headers)
+        return cls(source, int(about[OFFSET]), about[CODE], about[STAGE], about[MESSAGE], attempts)
+
+
+def attempts_of(headers: Headers) -> int:
+    """How often a record was replayed."""
+    for name, value in headers:
+        if name == ATTEMPTS and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _stub(value: bytes) -> bytes:
+    return msgspec.json.encode(Stub(len(value), hashlib.sha256(value).hexdigest()))
+
+
+def _own_headers(record: RawRecord) -> Headers:
+    """The original's headers: those before the last block of error headers, which begins with the topic."""
+    names = [name for name, _ in record.headers]
+    return record.headers[: len(names) - 1 - names[::-1].index(TOPIC)]

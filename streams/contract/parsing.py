@@ -1,0 +1,158 @@
+"""One record at a time: limits, envelope, decoding, and the code of what cannot be read.
+
+`decode` reads a whole fetch at once and comes here only for what did not go through; requests and control topics, which
+are rare, are read here.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from embeddings.events import CONSENT_ALL, Source
+from streams.configuration import require_consent_default
+from streams.contract.cloudevents import open_envelope, read_headers
+from streams.contract.consent import NOTHING, Judge
+from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.messages import RawRecord
+from streams.settings import Settings
+
+T = TypeVar("T")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NOT_FINITE = re.compile(rb"[:,\[]\s*[-+]?(?:NaN|Inf)")
+
+
+class Unreadable(Exception):
+    """A record cannot be used. It is dead-lettered with the code; the records around it go on."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What is readable, and how it is read. `partitions` counts those of each topic keyed by user; absent: unchecked.
+
+    `dislike_at_most` is minus infinity where every rating is a play, as in `evaluate`.
+    """
+
+    judge: Judge
+    partitions: dict[str, int] = field(default_factory=dict)
+    max_bytes: int = 262_144
+    max_depth: int = 16
+    max_future_ms: int = 86_400_000
+    dislike_at_most: float = 2.0
+
+    @classmethod
+    def of(cls, settings: Settings, partitions: dict[str, int]) -> "Rules":
+        """The rules that the settings say.
+
+        Raises:
+            SettingsError: `consent.default` is not set. Nothing is consumed.
+        """
+        default = CONSENT_ALL if require_consent_default(settings) == "grant" else NOTHING
+        return cls(
+            judge=Judge(default, settings.consent.vendor_id),
+            partitions=partitions,
+            max_bytes=settings.events.max_bytes,
+            max_depth=settings.events.max_depth,
+            max_future_ms=settings.events.max_future_ms,
+            dislike_at_most=settings.events.dislike_at_most,
+        )
+
+
+def read(
+    source: Source,
+    records: Sequence[RawRecord],
+    decoder: Callable[[bytes], T],
+    rules: Rules,
+    *,
+    compacted: bool = False,
+) -> tuple[list[tuple[RawRecord, T | None]], list[DeadLetter]]:
+    """Records with their contents, and the unreadable ones; None where a compacted topic removes the key."""
+    good: list[tuple[RawRecord, T | None]] = []
+    dead: list[DeadLetter] = []
+    for record in records:
+        if record.value is None and compacted:
+            good.append((record, None))
+            continue
+        try:
+            good.append((record, read_one(record, decoder, rules)[0]))
+        except Unreadable as error:
+            dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
+    return good, dead
+
+
+def read_one(record: RawRecord, decoder: Callable[[bytes], T], rules: Rules) -> tuple[T, bytes | None]:
+    """A record's content and its identity (`ce_source` NUL `ce_id`).
+
+    Raises:
+        Unreadable: Dead-letter it.
+    """
+    value = record.value
+    if value is None:
+        raise Unreadable(Code.null_value, "the value is null")
+    if len(value) > rules.max_bytes:
+        raise Unreadable(Code.too_large, f"{len(value)} bytes, at most {rules.max_bytes}")
+    if value.count(b"{") + value.count(b"[") > rules.max_depth and depth(value) > rules.max_depth:
+        raise Unreadable(Code.too_deep, f"nested deeper than {rules.max_depth}")
+    try:
+        identity, structured = read_headers(record.headers)
+        if structured:
+            value, inner = open_envelope(value)
+            identity = inner or identity
+        return decoder(value), identity
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error, value) from None
+
+
+def user_of(record: RawRecord, named: str) -> str:
+    """The user (or item) that a record names, or else its key.
+
+    Raises:
+        Unreadable: Neither names one. Dead-letter it.
+    """
+    if named:
+        return named
+    if not record.key:
+        raise Unreadable(Code.missing_field, "neither an id nor a key")
+    if len(record.key) > 512:
+        raise Unreadable(Code.malformed, "the key is longer than 512 bytes")
+    try:
+        return record.key.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(Code.bad_utf8, f"the key is not UTF-8 at byte {error.start}") from None
+
+
+def depth(value: bytes) -> int:
+    """How deep objects and lists are nested in a JSON text.
+
+    >>> depth(b'{"a":[1,[2,"[[[["]]}')
+    3
+    """
+    deepest = level = 0
+    for letter in re.findall(rb"[\[\]{}]", _STRING.sub(b"", value)):
+        level += 1 if letter in b"[{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _unreadable(error: Exception, value: bytes) -> Unreadable:
+    """The code of what a decoder raised. msgspec's messages name fields and types, never values."""
+    said = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return Unreadable(Code.bad_utf8, "text that is not UTF-8")
+    if isinstance(error, RecursionError):
+        return Unreadable(Code.too_deep, "nested too deep to read")
+    if not isinstance(error, msgspec.MsgspecError):
+        return Unreadable(Code.malformed, "the envelope's data cannot be read")
+    if "missing required field" in said:
+        return Unreadable(Code.missing_field, said)
+    if said.startswith("Expected `int` <=") and said.endswith("`$.event_time`"):
+        return Unreadable(Code.future, "event_time is beyond the year 9999; it is in milliseconds")
+    if "out of range" in said or "Expected `float` " in said or _NOT_FINITE.search(value):
+        return Unreadable(Code.nan, "a number is not finite or too large")
+    return Unreadable(Code.malformed, said)

@@ -1,0 +1,392 @@
+"""The public contract: one struct per topic, and what each topic is.
+
+Readers are tolerant: a field nobody knows is ignored, a value of an enumeration nobody knows reads as `unknown`, and
+only what a record is useless without is required. Writers leave defaults out. `docs/contract.md` says it in prose, and
+`tests/streams/contract/golden/` keeps the bytes of every version.
+
+>>> decode_event(b'{"user_id":"u","item_id":"i","type":"play","event_time":1,"new":[]}').item_id
+'i'
+>>> encode(Counter(item_id="i", likes=2.0))
+b'{"item_id":"i","likes":2.0}'
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from streams.settings import TOPIC_NAMES, Settings, TopicName
+
+UNKNOWN = "unknown"
+#: Year 9999; milliseconds beyond it are no date.
+LAST_MS = 253_402_300_799_999
+
+Id = Annotated[str, Meta(max_length=512)]
+Text = Annotated[str, Meta(max_length=8_192)]
+Word = Annotated[str, Meta(max_length=128)]
+Ms = Annotated[int, Meta(ge=0, le=LAST_MS)]
+#: Finite as a 32-bit float.
+Number = Annotated[float, Meta(ge=-3e38, le=3e38)]
+Flag = bool | int | None
+Degraded = Literal["none", "cached", "popular", "contextual"]
+"""What a slate had to do without: nothing, a fresh one, the profile, the right to use the profile."""
+
+
+class Record(Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What all records share: defaults are left out when written."""
+
+
+class Consent(Record):
+    """Consent as it was collected: raw strings, judged by `streams.contract.consent`, stored only as bits."""
+
+    gdpr: Flag = None
+    tcf: Annotated[str, Meta(max_length=16_384)] | None = None
+    gpp: Annotated[str, Meta(max_length=16_384)] | None = None
+    gpp_sid: tuple[int, ...] = ()
+    coppa: Flag = None
+    lmt: Flag = None
+
+
+class Context(Record):
+    """Where and how it happened."""
+
+    surface: Word | None = None
+    device: Word | None = None
+    country: Word | None = None
+    language: Word | None = None
+    session_id: Id | None = None
+    utcoffset: int | None = None
+
+
+class Event(Record):
+    """What a person did, on topic `events`. `value` is watch seconds, a quartile, a rating; what `type` implies.
+
+    `type` is the name of an `embeddings.events.Action`, or `rating`, which reads as dislike or play by its value.
+    `user_id` may be left to the record's key, `item_id` to slot events. `event_time` is epoch milliseconds.
+    """
+
+    type: Word
+    event_time: Ms
+    user_id: Id = ""
+    item_id: Id | None = None
+    value: Number | None = None
+    event_id: Id | None = None
+    slate_id: Id | None = None
+    slot: int | None = None
+    context: Context | None = None
+    consent: Consent | None = None
+
+
+class Item(Record):
+    """A piece of content, on topic `catalog`; null instead of it removes the item. Times are epoch milliseconds."""
+
+    item_id: Id = ""
+    title: Text = ""
+    text: Annotated[str, Meta(max_length=65_536)] = ""
+    categories: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
+    creators: Annotated[tuple[Id, ...], Meta(max_length=64)] = ()
+    series: Id | None = None
+    duration_s: Number | None = None
+    language: Word | None = None
+    year: int | None = None
+    rating: Word | None = None
+    territories: Annotated[tuple[Word, ...], Meta(max_length=256)] = ()
+    available_from: Ms | None = None
+    available_until: Ms | None = None
+    image: Annotated[str, Meta(max_length=87_384)] | None = None
+    embedding: Annotated[tuple[Number, ...], Meta(max_length=4_096)] | None = None
+
+
+class Creative(Record):
+    """What an ad shows. Names are OpenRTB's where it has one."""
+
+    crid: Id
+    item_id: Id | None = None
+    adomain: tuple[Word, ...] = ()
+    cat: tuple[Word, ...] = ()
+    cattax: int = 1
+    attr: tuple[int, ...] = ()
+    w: int | None = None
+    h: int | None = None
+    dur: int | None = None
+    mimes: tuple[Word, ...] = ()
+    approved: bool = False
+    behalf: Text | None = None
+    paid: Text | None = None
+
+
+class Cap(Record):
+    """At most `count` impressions per `per` time units and person, counted at a level of the hierarchy."""
+
+    count: int
+    time_unit: str = "day"
+    per: int = 1
+    level: str = "campaign"
+    min_gap_s: int = 0
+
+
+class LineItem(Record):
+    """A part of a campaign with its own bid, budget, flight and audience. Money is micros of the ledger currency."""
+
+    id: Id
+    bid_micros: int
+    bid_type: str = "cpm"
+    budget_micros: int | None = None
+    daily_budget_micros: int | None = None
+    flight_from: Ms | None = None
+    flight_until: Ms | None = None
+    pacing: str = "even"
+    targeting: dict[str, Any] | None = None
+    caps: tuple[Cap, ...] = ()
+    creatives: tuple[Creative, ...] = ()
+
+
+class Campaign(Record):
+    """An advertiser's campaign, on topic `campaigns`; null instead of it stops the campaign at once."""
+
+    campaign_id: Id = ""
+    advertiser: Id = ""
+    status: str = "active"
+    time_zone: str = "UTC"
+    currency: str = "USD"
+    budget_micros: int | None = None
+    daily_budget_micros: int | None = None
+    caps: tuple[Cap, ...] = ()
+    line_items: tuple[LineItem, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.status = _known(self.status, ("active", "paused", "stopped"))
+
+
+class Imp(Record):
+    """An ad slot to fill, as OpenRTB's `imp` says it."""
+
+    id: Id
+    tagid: Id | None = None
+    instl: int = 0
+    bidfloor: Number = 0.0
+    bidfloorcur: str = "USD"
+    secure: int = 1
+    rwdd: int = 0
+    video: dict[str, Any] | None = None
+    banner: dict[str, Any] | None = None
+    bcat: tuple[Word, ...] = ()
+    badv: tuple[Word, ...] = ()
+    battr: tuple[int, ...] = ()
+
+
+class Request(Record):
+    """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
+
+    request_id: Id
+    user_id: Id = ""
+    surface: Word | None = None
+    n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    context: Context | None = None
+    exclude: Annotated[tuple[Id, ...], Meta(max_length=10_000)] = ()
+    deadline_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = None
+    event_time: Ms | None = None
+    personalised: bool = True
+    imp: Annotated[tuple[Imp, ...], Meta(max_length=64)] = ()
+    consent: Consent | None = None
+
+
+class SlateItem(Record):
+    """One place of a slate. `propensity` is null where the place was not drawn by chance."""
+
+    item_id: str
+    position: int
+    score: float | None = None
+    source: str = UNKNOWN
+    reasons: tuple[str, ...] = ()
+    propensity: float | None = None
+
+
+class AdDecision(Record):
+    """What became of one ad slot, on topic `ads`: filled or not, and why. Money is micros; CPM per thousand."""
+
+    decision_id: str
+    user_id: str = ""
+    imp_id: str = ""
+    slate_id: str | None = None
+    request_id: str | None = None
+    filled: bool = False
+    campaign_id: str | None = None
+    line_item_id: str | None = None
+    crid: str | None = None
+    price_micros: int = 0
+    min_to_win_micros: int = 0
+    pctr: float | None = None
+    reasons: tuple[str, ...] = ()
+    losses: dict[str, int] = {}
+    decided_ms: int = 0
+
+
+class Slate(Record):
+    """An answer, on topic `slates`. Every `_ms` is epoch milliseconds; `event_ms` is the latest event it knows of."""
+
+    slate_id: str
+    user_id: str
+    trigger: str = UNKNOWN
+    surface: str = ""
+    request_id: str | None = None
+    items: tuple[SlateItem, ...] = ()
+    ads: tuple[AdDecision, ...] = ()
+    model_version: str = ""
+    index_version: str = ""
+    policy: str = ""
+    arm: str | None = None
+    degraded: str | None = None
+    ranked: bool = True
+    expires_at: int = 0
+    event_ms: int = 0
+    received_ms: int = 0
+    decoded_ms: int = 0
+    folded_ms: int = 0
+    retrieved_ms: int = 0
+    ranked_ms: int = 0
+    published_ms: int = 0
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+
+    def __post_init__(self) -> None:
+        self.trigger = _known(self.trigger, ("event", "request"))
+        if self.degraded is not None:
+            self.degraded = _known(self.degraded, get_args(Degraded))
+
+
+class Trace(Record):
+    """How a slate came about, on topic `traces`; enough to rank it again."""
+
+    slate_id: str
+    user_id: str
+    model_version: str = ""
+    counts: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    filtered: dict[str, int] = {}
+    feature_names: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    features: tuple[tuple[float, ...], ...] = ()
+
+
+class Counter(Record):
+    """Absolute, decayed counts of one item, on topic `counters`; the last one written is true."""
+
+    item_id: Id = ""
+    popularity: tuple[float, ...] = ()
+    trending: dict[str, float] = {}
+    likes: float = 0.0
+    dislikes: float = 0.0
+    shown: float = 0.0
+    clicked: float = 0.0
+    last_taken_s: int = 0
+    first_seen_s: int = 0
+    events: float = 0.0
+    time_ms: int = 0
+
+
+class ModelManifest(Record):
+    """The live snapshot, on topic `models`: what it is called, where it lies, what it must hash to."""
+
+    version: str
+    uri: str
+    sha256: str
+    kind: str = "snapshot"
+    bytes: int = 0
+    created_ms: int = 0
+    events: int = 0
+    items: int = 0
+    dimensions: int = 0
+    shapes: dict[str, tuple[int, ...]] = {}
+    metrics: dict[str, float] = {}
+
+
+class Privacy(Record):
+    """A wish or a receipt about one person, on topic `privacy`; the key is an HMAC of the user id.
+
+    `user_id` travels only in a request, which its receipt replaces under the same key.
+    """
+
+    action: str
+    request_id: Id | None = None
+    user_id: Id | None = None
+    time_ms: Ms = 0
+    until_ms: Ms | None = None
+    counts: dict[str, int] = {}
+
+    def __post_init__(self) -> None:
+        self.action = _known(self.action, ("forget", "export", "receipt", "block"))
+
+
+def _known(value: str, values: tuple[str, ...]) -> str:
+    return value if value in values else UNKNOWN
+
+
+encode = msgspec.json.Encoder().encode
+decode_event = msgspec.json.Decoder(Event).decode
+decode_item = msgspec.json.Decoder(Item).decode
+decode_campaign = msgspec.json.Decoder(Campaign).decode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_slate = msgspec.json.Decoder(Slate).decode
+decode_ad = msgspec.json.Decoder(AdDecision).decode
+decode_trace = msgspec.json.Decoder(Trace).decode
+decode_counter = msgspec.json.Decoder(Counter).decode
+decode_model = msgspec.json.Decoder(ModelManifest).decode
+decode_privacy = msgspec.json.Decoder(Privacy).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """What a topic must be, for `topics plan|apply`. `config` holds the broker's settings as it spells them."""
+
+    topic: str
+    key: str
+    partitions: int
+    replication: int
+    config: dict[str, str]
+
+
+#: Topic: what its key is, whether only the last record of a key matters, whether we read it (so it has dead letters).
+_SHAPES: dict[TopicName, tuple[str, Literal["delete", "compact"], bool]] = {
+    "events": ("user_id", "delete", True),
+    "catalog": ("item_id", "compact", True),
+    "campaigns": ("campaign_id", "compact", True),
+    "requests": ("user_id", "delete", True),
+    "slates": ("user_id", "delete", False),
+    "ads": ("user_id", "delete", False),
+    "traces": ("user_id", "delete", False),
+    "observations": ("partition of events", "delete", True),
+    "counters": ("item_id", "compact", True),
+    "models": ("kind", "compact", True),
+    "privacy": ("HMAC of user_id", "compact", True),
+}
+#: Topics that every worker reads whole have one partition, so that their records have one order.
+_ONE_PARTITION = frozenset({"catalog", "campaigns", "counters", "models", "privacy"})
+
+
+def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
+    """Every topic of an installation with its dead letters. Topics keyed by user have equal partition counts."""
+    return tuple(spec for name in TOPIC_NAMES for spec in _specs_of(name, settings))
+
+
+def _specs_of(name: TopicName, settings: Settings) -> list[TopicSpec]:
+    topics, (key, cleanup, read) = settings.topics, _SHAPES[name]
+    config = {"cleanup.policy": cleanup, "min.insync.replicas": str(topics.min_insync)}
+    kept = {"retention.ms": str(int(topics.retention_h * 3_600_000))}
+    #: headers and the batch around a record
+    room = {"max.message.bytes": str(settings.events.max_bytes + 1_048_576)}
+
+    def spec(topic: str, partitions: int, extra: dict[str, str]) -> TopicSpec:
+        return TopicSpec(
+            topic=topic, key=key, partitions=partitions, replication=topics.replication, config=config | room | extra
+        )
+
+    partitions = 1 if name in _ONE_PARTITION else topics.partitions
+    specs = [spec(topics.name(name), partitions, kept if cleanup == "delete" else {})]
+    if read:
+        specs.append(spec(topics.dead_letters(name), 1, kept | {"cleanup.policy": "delete"}))
+    return specs

@@ -1,0 +1,1 @@
+"""Measuring and showing: evaluation, replay, demo and benchmarks."""

@@ -1,0 +1,298 @@
+"""`marquee bench slates`: how many slates a worker on one core publishes, and how long an event waits for its slate.
+
+The worker runs as `marquee worker` with default settings on a learned snapshot; people have full histories. First it
+works off backlogs, in turns with the floor of `bench_yardsticks`. Then events come at a steady rate, once at
+500 a second and once at half of the slates a second that it made of the backlogs, and the time from sending one to
+receiving its slate is taken, beside all of those yardsticks, on the same core and the same broker, in turns.
+"""
+
+import asyncio
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import psutil
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from numpy.typing import NDArray
+
+from deploy.processes import Child, free_port
+from embeddings import snapshots
+from embeddings.snapshots import Snapshot
+from embeddings.store import UserStore
+from streams.configuration import load_settings
+from streams.contract import records
+from streams.contract.cloudevents import INPUT, header, place_of
+from streams.contract.manifests import announced
+from streams.lab import bench_yardsticks
+from streams.lab.bench_rig import Looks, Say, Site, publish, sources, stored
+from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
+from streams.lab.synthetic import World
+from streams.learning.learner_process import SNAPSHOT
+from streams.settings import Settings
+from streams.worker.worker import user_store
+
+STEADY_EPS = 500
+WORKER = "worker"
+_WARM, _BACKLOGS = 2_000, 4
+_TURN_S = 2.0
+"""So long each is measured before the next one's turn: a shared machine's speed drifts within seconds."""
+
+
+def run_slates(
+    world: World,
+    *,
+    events: int = 20_000,
+    seconds: float = 10.0,
+    say: Say = lambda text: None,
+    beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Measure throughput on `events` events of the Zipf mix, then latency for `seconds` at each of two rates.
+
+    Throughput is the median of a few backlogs, which share the events.
+    `beside` are further workers to take the latency of: the module of each, with its arguments, by name.
+
+    Raises:
+        StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
+    """
+    with Site() as site, ExitStack() as exit_:
+        say("learning a snapshot")
+        snapshot = world.snapshot()
+        manifest = announced(snapshots.write(snapshot, site.folder))
+        workers = {WORKER: ("streams", "worker"), **beside}
+        environments = {
+            name: site.environment(f"bench-{name}", MARQUEE_HTTP__PORT=str(free_port())) for name in workers
+        }
+        for name in beside:  # an idle one asks the broker twice a second: it shares the core of whoever is measured
+            environments[name]["MARQUEE_BATCHING__FETCH_WAIT_MS"] = "500"
+        installed = {name: load_settings(environ=environment) for name, environment in environments.items()}
+        for settings in installed.values():
+            site.create_topics(settings)
+            asyncio.run(_announce(site, world, settings, snapshot, manifest))
+            with closing(user_store(settings)) as store:
+                world.settle(store, sources(settings))
+        contenders: dict[str, _Contender] = {}
+        for name in YARDSTICKS:
+            pair = topics_of(name, installed[WORKER])
+            for topic in pair:
+                site.broker.create_topic(topic, installed[WORKER].topics.partitions)
+            yardstick = bench_yardsticks.__name__, name, str(site.folder)
+            child = exit_.enter_context(site.child(name, yardstick, environments[WORKER]))
+            contenders[name] = _Contender(child, *pair)
+        for name, contender in contenders.items():
+            contender.child.wait_until(ready(site.folder, name).exists, 120.0)
+        for name, module in workers.items():
+            child = exit_.enter_context(site.child(name, module, environments[name]))
+            _wait_until_serving(child, installed[name].http.port, world.items)
+            topics = installed[name].topics
+            contenders[name] = _Contender(child, topics.name("events"), topics.name("slates"))
+        echo = psutil.Process(contenders["echo"].child.pid)
+        echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
+        exit_.callback(echo.resume)
+        store = exit_.enter_context(closing(user_store(installed[WORKER])))
+        return asyncio.run(_measure(site, world, installed[WORKER], store, contenders, events, seconds, say))
+
+
+async def _announce(
+    site: Site, world: World, settings: Settings, snapshot: Snapshot, manifest: records.ModelManifest
+) -> None:
+    """Publish what a running installation would hold: catalogue, counters and the snapshot's manifest."""
+    name = settings.topics.name
+    for topic, rows in (
+        (name("catalog"), world.catalogue()),
+        (name("counters"), world.counters(snapshot.counts_N)),
+        (name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
+    ):
+        await publish(site.broker.bootstrap, topic, rows)
+
+
+def _wait_until_serving(worker: Child, port: int, items: int) -> None:
+    def serves() -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1) as page:
+            found = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#")
+            swapped = float(found['marquee_snapshot_swaps_total{result="swapped"}'])
+            return swapped >= 1 and float(found["marquee_index_items"]) > items // 2
+        return False
+
+    worker.wait_until(serves, 120.0)
+
+
+async def _measure(
+    site: Site,
+    world: World,
+    settings: Settings,
+    store: UserStore,
+    contenders: "Mapping[str, _Contender]",
+    events: int,
+    seconds: float,
+    say: Say,
+) -> dict[str, Any]:
+    log, here = world.log("zipf", 2 * (_WARM + events) + int(seconds * 20_000)), sources(settings)
+    async with (
+        AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
+        AIOKafkaConsumer(
+            bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
+        ) as consumer,
+    ):
+        traffic = _Traffic(producer, consumer)
+
+        async def turn(name: str, load_eps: int, turn_s: float) -> NDArray[np.float64]:
+            with _awake(contenders[name].child) if name == "echo" else nullcontext():
+                return await traffic.latencies(contenders[name], log, load_eps, turn_s)
+
+        def stored_since(before: int) -> Callable[[int], int]:
+            return lambda answers: stored(store, here) - before
+
+        found_RS = []
+        for count in (_WARM, *[events // _BACKLOGS] * _BACKLOGS):
+            backlog = islice(log, count)
+            paces = await traffic.work_off(contenders[WORKER], backlog, stored_since(stored(store, here)))
+            floor_ps, _, _ = await traffic.work_off(contenders["floor"], islice(log, count))
+            found_RS.append((*paces, floor_ps))
+        slates_ps, events_ps, cpu_ps, floor_ps = np.median(found_RS[1:], axis=0).tolist()
+        say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
+        say(f"the floor: {floor_ps:,.0f} answers/s")
+        for name in contenders:  # what connects or is compiled at the first event is no latency of the rest
+            await turn(name, STEADY_EPS, 1.0)
+        loads = []
+        for load_eps in (STEADY_EPS, int(slates_ps / 2)):
+            found = {name: np.empty(0) for name in contenders}
+            for _ in range(turns := max(1, round(seconds / _TURN_S))):
+                for name in contenders:
+                    found[name] = np.append(found[name], await turn(name, load_eps, seconds / turns))
+            loads.append(_latency(load_eps, found))
+            say(f"at {load_eps} events/s: {loads[-1]}")
+    return {
+        "slates_per_s": round(slates_ps),
+        "events_per_s": round(events_ps),
+        "slates_per_cpu_s": round(cpu_ps),
+        "floor_per_s": round(floor_ps),
+        "items": world.items,
+        "candidates": settings.slates.candidates,
+        "slate_size": settings.slates.size,
+        **{key: loads[0][key] for key in ("p50_ms", "p99_ms", "load_eps")},
+        "loads": loads,
+        "broker": site.broker_name,
+    }
+
+
+@contextmanager
+def _awake(child: Child) -> Iterator[None]:
+    """Let a suspended yardstick run."""
+    process = psutil.Process(child.pid)
+    process.resume()
+    try:
+        yield
+    finally:
+        process.suspend()
+
+
+def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    p50_ms, p99_ms = (
+        {name: round(float(np.percentile(taken_s, q)) * 1000, 2) for name, taken_s in found.items()} for q in (50, 99)
+    )
+    return {
+        "load_eps": load_eps,
+        "p50_ms": p50_ms[WORKER],
+        "p99_ms": p99_ms[WORKER],
+        **{f"{name}_p50_ms": taken_ms for name, taken_ms in p50_ms.items() if name != WORKER},
+        "echo_p99_ms": p99_ms["echo"],
+        "ratio_p50": round(p50_ms[WORKER] / p50_ms["echo"], 2),
+        "answered": len(found[WORKER]),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Contender:
+    """A process that answers every event of one topic in another."""
+
+    child: Child
+    topic: str
+    answers: str
+
+
+class _Traffic:
+    """Sends events, and watches the topic where their answers appear; an answer names its event in a header."""
+
+    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer) -> None:
+        self._producer, self._consumer = producer, consumer
+
+    async def work_off(
+        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], done: Callable[[int], int] = int
+    ) -> tuple[float, float, float]:
+        """Publish a backlog and follow a contender to its end.
+
+        Args:
+            contender: who answers.
+            rows: keys and values of events.
+            done: how many of them it is done with, of the number of answers; that many, unless told otherwise.
+
+        Returns:
+            Answers and events per second of the wall clock and answers per second of CPU time, see `pace`.
+
+        Raises:
+            StartFailed: the contender ended.
+        """
+        partitions = await self._partitions(contender.answers)
+        looks = Looks(contender.child)
+        looks.add(await self._written(partitions))
+        sending = [await self._producer.send(contender.topic, value, key=key) for key, value in rows]
+        published = asyncio.gather(*sending)
+        while done(looks.units) < len(sending):
+            await asyncio.sleep(0.02)
+            contender.child.expect_running()
+            if published.done():
+                published.result()  # what failed is never done
+            looks.add(await self._written(partitions))
+        await published
+        looks.add(await self._written(partitions))
+        answers_ps, answers_per_cpu_s = looks.pace()
+        return answers_ps, answers_ps * len(sending) / looks.units, answers_per_cpu_s
+
+    async def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for partition in sorted(await self._producer.partitions_for(topic))]
+
+    async def _written(self, partitions: list[TopicPartition]) -> int:
+        return sum((await self._consumer.end_offsets(partitions)).values())
+
+    async def latencies(
+        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
+    ) -> NDArray[np.float64]:
+        """Seconds from sending an event to receiving its answer, for all that were answered.
+
+        Raises:
+            StartFailed: the contender ended.
+        """
+        self._consumer.assign(await self._partitions(contender.answers))
+        await self._consumer.seek_to_end()
+        for partition in self._consumer.assignment():
+            await self._consumer.position(partition)
+        sent_s: dict[bytes, float] = {}
+        sending = asyncio.create_task(self._send(contender.topic, rows, load_eps, seconds, sent_s))
+        arrived_s: dict[bytes, float] = {}
+        quiet = 0
+        while not sending.done() or quiet < 5:
+            fetched = await self._consumer.getmany(timeout_ms=100)
+            now_s = time.monotonic()
+            quiet = 0 if fetched else quiet + 1
+            arrived_s |= {header(r.headers, INPUT) or b"": now_s for part in fetched.values() for r in part}
+        await sending
+        contender.child.expect_running()
+        return np.array([arrived_s[place] - at_s for place, at_s in sent_s.items() if place in arrived_s])
+
+    async def _send(
+        self, topic: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float, sent_s: dict[bytes, float]
+    ) -> None:
+        began, acks = time.monotonic(), []
+        for n in range(int(load_eps * seconds)):
+            await asyncio.sleep(max(0.0, began + n / load_eps - time.monotonic()))
+            key, value = next(rows)
+            acks.append((time.monotonic(), await self._producer.send(topic, value, key=key)))
+        for at_s, ack in acks:
+            place = await ack
+            sent_s[place_of(place.topic, place.partition, place.offset)] = at_s

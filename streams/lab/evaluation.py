@@ -1,0 +1,163 @@
+"""`marquee evaluate`: a log through the service's own code, in process: every event is ranked, then learned.
+
+The log goes through `Recommender.respond`, its observations through `Learner.learn`, snapshots through
+`Serving.swap`, as in production; only Kafka, Redis and the clock are replaced: time is the log's. Within a batch user
+states are fresh at every event, item counts and weights are those of before the batch, vectors and neighbour lists
+those of the last snapshot.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embeddings.events import CONSENT_ALL, Source
+from embeddings.index import build_index
+from embeddings.items import Items
+from embeddings.memory import MemoryUserStore
+from streams.contract import observations
+from streams.contract.consent import Judge
+from streams.contract.messages import Part
+from streams.contract.parsing import Rules
+from streams.lab.baselines import MISS, NOT_SCORED, Quality
+from streams.lab.datasets import Log
+from streams.lab.replay import event_records
+from streams.learning.learner import Learner
+from streams.serving.live_model import LiveModel, Serving
+from streams.serving.pipeline import Answer, Recommender
+from streams.serving.scoring import Scorer
+from streams.settings import Settings
+
+_PLACES = 20
+_SOURCE = Source("evaluate", 0)
+_REPORT_EVERY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """A record of a log that never saw a broker."""
+
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a run measured: the rank of every event (0-based), and how many snapshots were swapped in on the way."""
+
+    rank_R: NDArray[np.float64]
+    snapshots: int
+
+    @property
+    def quality(self) -> Quality:
+        """Recall and NDCG over all scored events."""
+        return Quality.of(self.rank_R)
+
+
+@dataclass(slots=True)
+class Bench:
+    """The service around a log: one store, one item table, one learner, a clock that the log moves."""
+
+    settings: Settings
+    log: Log
+    now_ms: int = 0
+    snapshots: int = 0
+    learned: int = 0
+    recommender: Recommender = field(init=False)
+    serving: Serving = field(init=False)
+    learner: Learner = field(init=False)
+
+    def __post_init__(self) -> None:
+        items, width = Items(), self.settings.learner.dimensions
+        self.serving = Serving(
+            items, build_index, LiveModel.empty(items, build_index, width), now_s=lambda: self.now_ms // 1000
+        )
+        users = MemoryUserStore(width=width)
+        users.claim([_SOURCE])
+        self.learner = Learner(self.settings)
+        self.recommender = Recommender(
+            users=users,
+            scorer=Scorer(self.serving, self.settings),
+            rules=Rules(judge=Judge(CONSENT_ALL), dislike_at_most=-np.inf),
+            settings=self.settings,
+            now_ms=lambda: self.now_ms,
+            foresee=True,
+        )
+
+    def step(self, records: list[LogRecord]) -> Answer:
+        """Rank a batch, then store and learn it."""
+        self.now_ms = max(self.now_ms, records[-1].timestamp)
+        answer = self.recommender.respond([Part(_SOURCE, records, records[-1].offset, -1)])
+        self.recommender.tell(answer)
+        self.recommender.store(self.recommender.keep(answer))
+        for _, value in answer.told:
+            self.learned += self.learner.learn(observations.decode(value))
+        self.serving.count(self.learner.counters.changed())
+        if self.learned >= self.settings.learner.refresh_events * (self.snapshots + 1):
+            snapshot, self.learner.factors = self.learner.freeze().build(self.now_ms)
+            self.serving.swap(snapshot)
+            self.snapshots += 1
+        return answer
+
+
+def run_evaluation(
+    log: Log, settings: Settings, *, batch: int = 64, say: Callable[[str], None] = lambda text: None
+) -> Evaluation:
+    """Rank every event of a log before it is learned. Deterministic for the same log, settings and batch size."""
+    torch.set_num_threads(1)
+    bench = Bench(evaluation_settings(settings), log)
+    rank_R = np.full(len(log), MISS)
+    known: set[str] = set()
+    started: set[str] = set()
+    taken: set[tuple[str, str]] = set()
+    at = 0
+    for records in _batches(log, batch):
+        answer = bench.step(records)
+        item_B = answer.decoded.batch.item_B
+        for slate in answer.slates:
+            r = at + slate.trigger.offset - records[0].offset
+            places = np.flatnonzero(slate.item_N == item_B[slate.trigger.offset - records[0].offset])
+            if len(places) and log.user_R[r] in started:
+                rank_R[r] = places[0]
+            started.add(log.user_R[r])
+        for r in range(at, at + len(records)):
+            event = log.user_R[r], log.item_R[r]
+            if event in taken:
+                rank_R[r] = NOT_SCORED
+            taken.add(event)
+        _admit(bench, log, log.item_R[at : at + len(records)], known)
+        at += len(records)
+        if at // _REPORT_EVERY > (at - len(records)) // _REPORT_EVERY:
+            so_far = Quality.of(rank_R[:at])
+            say(f"{at:,} of {len(log):,}: recall@10 {so_far.recall_10:.4f}, {bench.snapshots} snapshots")
+    return Evaluation(rank_R, bench.snapshots)
+
+
+def evaluation_settings(settings: Settings) -> Settings:
+    """The settings of a run: a slate for every event, however old it is, and every take told."""
+    slates = settings.slates.model_copy(update={"per_event": "all", "size": _PLACES, "max_age_s": float("inf")})
+    observe = settings.observe.model_copy(update={"rate": 1.0, "examples_per_s": 1 << 30, "shown": 0.0})
+    return settings.model_copy(update={"slates": slates, "observe": observe})
+
+
+def _batches(log: Log, size: int) -> Iterator[list[LogRecord]]:
+    records = (
+        LogRecord(r, int(log.time_s_R[r]) * 1000, key, value, tuple(headers))
+        for r, (key, value, headers) in enumerate(event_records(log))
+    )
+    while batch := list(islice(records, size)):
+        yield batch
+
+
+def _admit(bench: Bench, log: Log, names: list[str], known: set[str]) -> None:
+    """Tell the catalogue of the items that the batch brought in: an item exists from its first event on."""
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    known.update(new)
+    if facts := [log.items[name] for name in new if name in log.items]:
+        bench.serving.catalogue(facts, [])

@@ -1,0 +1,1 @@
+"""What is learned of what was served."""

@@ -1,0 +1,188 @@
+"""READ SECOND: what the service learns, from observations alone: pair counts, factors, item counts, ranker weights.
+
+`Learner.learn` takes one observation and drops what it knows already; `Learner.freeze` copies what a snapshot needs, so
+that `build` can run beside further learning; `state` and `restore` are the checkpoint: counts, weights and offsets
+together, so that a learner killed at any point goes on from the same counts.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.cooccurrence import CountSettings, PairCounts
+from embeddings.counters import ItemCounters
+from embeddings.events import CONSENT_PROFILE, Source
+from embeddings.idtable import IdTable
+from embeddings.snapshots import Snapshot
+from embeddings.svd import Factors
+from ranking.trainer import Trainer, TrainerSettings
+from streams.contract.observations import Observation
+from streams.learning.attribution import Attribution
+from streams.settings import Settings
+
+_STEP_EXAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """A copy of everything a snapshot is made of, taken between two observations."""
+
+    pairs: PairCounts
+    ids_N: NDArray[np.uint64]
+    names: list[str]
+    factors: Factors | None
+    ranker: dict[str, NDArray[np.generic]]
+    version: int
+    width: int
+    neighbours: int
+    seed: int
+
+    def build(self, created_ms: int) -> tuple[Snapshot, Factors]:
+        """Factor the counts (the slow part, safe beside further learning) into a snapshot."""
+        factors = self.pairs.factors(self.width, self.factors, seed=self.seed)
+        rows_NK, weights_NK = self.pairs.neighbours(self.neighbours)
+        known = len(self.pairs)
+        snapshot = Snapshot(
+            version=self.version,
+            ids_N=self.ids_N[:known],
+            names=self.names[:known],
+            source_ND=factors.source_ND,
+            target_ND=factors.target_ND,
+            neighbours_NK=rows_NK,
+            weights_NK=weights_NK,
+            counts_N=self.pairs.counts_N,
+            ranker=self.ranker,
+            created_ms=created_ms,
+        )
+        return snapshot, factors
+
+
+@dataclass(slots=True)
+class Learner:
+    """All that is learned, and the offset of each input partition up to which it was."""
+
+    settings: Settings
+    ids: IdTable = field(init=False, default_factory=IdTable)
+    names: dict[int, str] = field(init=False, default_factory=dict)
+    marks: dict[Source, int] = field(init=False, default_factory=dict)
+    pairs: PairCounts = field(init=False)
+    counters: ItemCounters = field(init=False)
+    trainer: Trainer = field(init=False)
+    attribution: Attribution = field(init=False)
+    factors: Factors | None = field(init=False, default=None)
+    version: int = field(init=False, default=0)
+    rows: int = field(init=False, default=0)
+    _examples: list[tuple[NDArray[np.float16], NDArray[np.uint64], NDArray[np.float16]]] = field(
+        init=False, default_factory=list
+    )
+
+    def __post_init__(self) -> None:
+        s = self.settings.learner
+        self.pairs = PairCounts(
+            CountSettings(
+                power=s.distance_power,
+                backward=s.symmetry,
+                half_life=s.half_life_events,
+                source_power=s.source_power,
+                target_power=s.target_power,
+            )
+        )
+        self.counters = ItemCounters(self.ids)
+        self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
+        self.attribution = Attribution(window_s=s.attribution_s)
+
+    def learn(self, observation: Observation) -> int:
+        """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing."""
+        o = observation
+        mark = self.marks.get(o.source, -1)
+        self.marks[o.source] = max(mark, o.last)
+        new_R = (o.offset_R > mark) & ((o.consent_R & CONSENT_PROFILE) != 0)
+        if not new_R.any():
+            return 0
+        self.names.update(o.names)
+        row_R = self._rows(o.item_R)
+        self._count(o, row_R, new_R)
+        self._rank(o, new_R)
+        self.rows += int(new_R.sum())
+        return int(new_R.sum())
+
+    def _rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Rows of items, -1 for new ones once there are `learner.max_items`."""
+        full = len(self.ids) >= self.settings.learner.max_items
+        return self.ids.rows(ids) if full else self.ids.ensure(ids)
+
+    def _count(self, o: Observation, row_R: NDArray[np.int32], new_R: NDArray[np.bool_]) -> None:
+        on_item_R = new_R & (row_R >= 0)
+        self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
+        new_T = new_R[o.take_T]
+        self.pairs.update(row_R[o.take_T[new_T]], self._rows(o.history_TH[new_T]))
+
+    def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
+        new_E = new_R[o.example_E]
+        if new_E.any():
+            self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
+        if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
+            self.step()
+        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
+        labelled = self.attribution.happen(
+            o.user_R[new_R], o.item_R[new_R], o.action_R[new_R], o.slate_R[new_R], o.time_s_R[new_R]
+        )
+        if len(labelled.item_R):
+            item_R = labelled.item_R.astype(np.int64)
+            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.engaged_R, "click")
+            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.completed_R, "complete")
+
+    def step(self) -> None:
+        """Train the ranker on the examples at hand."""
+        if not self._examples:
+            return
+        x_ESF, item_ES, log_q_ES = (np.concatenate(column) for column in zip(*self._examples, strict=True))
+        self._examples.clear()
+        self.trainer.learn_listwise(x_ESF, item_ES.astype(np.int64), item_ES != 0, log_q_ES.astype(np.float32))
+
+    def freeze(self, now_s: int = 0) -> Frozen:
+        """Copy what the next snapshot is made of. Its version is greater than every one before, and no clock's past."""
+        self.step()
+        self.version = max(self.version + 1, now_s)
+        ids_N = self.ids.ids_N.copy()
+        return Frozen(
+            pairs=PairCounts.restore(self.pairs.state()),
+            ids_N=ids_N,
+            names=[self.names.get(identity, "") for identity in ids_N.tolist()],
+            factors=self.factors,
+            ranker=self.trainer.tensors(),
+            version=self.version,
+            width=self.settings.learner.dimensions,
+            neighbours=self.settings.learner.neighbours,
+            seed=self.settings.seed,
+        )
+
+    def state(self) -> tuple[dict[str, NDArray[np.generic]], str]:
+        """Everything needed to go on from here: arrays, and a JSON text with names, marks and version."""
+        self.step()
+        arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
+        arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
+        arrays["ids"] = self.ids.ids_N.copy()
+        if self.factors is not None:
+            arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
+        marks = [[*source, offset] for source, offset in self.marks.items()]
+        return arrays, json.dumps({"names": self.names, "marks": marks, "version": self.version, "rows": self.rows})
+
+    def restore(self, arrays: dict[str, NDArray[np.generic]], text: str) -> None:
+        """Go on from a `state`."""
+        known = json.loads(text)
+        self.names = {int(identity): name for identity, name in known["names"].items()}
+        self.marks = {Source(topic, partition): offset for topic, partition, offset in known["marks"]}
+        self.version, self.rows = known["version"], known["rows"]
+        self.ids.ensure(np.array(arrays["ids"], np.uint64))
+        self.pairs = PairCounts.restore(_part(arrays, "pairs."))
+        self.counters.restore(arrays)
+        self.trainer.restore(_part(arrays, "trainer."))
+        if "factors.source" in arrays:
+            self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]
+
+
+def _part(arrays: dict[str, NDArray[np.generic]], prefix: str) -> dict[str, NDArray[np.generic]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

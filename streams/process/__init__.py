@@ -1,0 +1,1 @@
+"""Being a process: a member of its group, with metrics, logs and health pages."""

@@ -1,0 +1,281 @@
+"""What a process counts and measures, for Prometheus: one registry per process, base units, bounded labels.
+
+No label holds a user, an item or the text of an error. Every label value that can occur is there from the start at 0,
+so that a rate over the first occurrence is not lost; a gauge nobody has set yet is NaN, which fires no alert.
+
+>>> metrics = WorkerMetrics()
+>>> with metrics.stage("fold"):
+...     pass
+>>> metrics.registry.get_sample_value("marquee_stage_seconds_count", {"stage": "fold"})
+1.0
+"""
+
+import importlib.metadata
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.process_collector import ProcessCollector
+
+from embeddings.events import Fate, Source
+from streams.contract.deadletters import Code
+from streams.contract.records import Degraded
+from streams.settings import TopicName
+
+Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
+Trigger = Literal["event", "request"]
+RedisError = Literal["unavailable", "fenced", "unreadable"]
+Objective = Literal["next_item", "engage", "complete"]
+
+STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 15, 60)
+BATCH_RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 4_096, 16_384)
+WORKER_READS: tuple[TopicName, ...] = (
+    "events",
+    "requests",
+    "catalog",
+    "campaigns",
+    "counters",
+    "models",
+    "privacy",
+)
+LEARNER_READS: tuple[TopicName, ...] = ("observations", "catalog")
+
+
+class Metrics:
+    """What workers and learners have in common: records in, batch sizes, lag, dead letters."""
+
+    def __init__(
+        self,
+        *,
+        role: Literal["worker", "learner"],
+        reads: Iterable[TopicName],
+        clock: Callable[[], float] = time.time,
+        process: bool = True,
+    ) -> None:
+        """Create every series.
+
+        Args:
+            role: In `marquee_build_info`.
+            reads: The topics that this process consumes.
+            clock: Epoch seconds, for ages.
+            process: Also measure this process: CPU, memory, open files.
+        """
+        self.registry = CollectorRegistry()
+        self._clock = clock
+        reads = tuple(reads)
+        self.build = Info("marquee_build", "What is running.", registry=self.registry)
+        self.build.info({"version": _version(), "role": role})
+        self.consumed = self._counter("marquee_records_consumed", "Records delivered to an agent.", "topic", reads)
+        self.batch_records = self._histogram(
+            "marquee_batch_records", "Records in a batch.", BATCH_RECORDS, "topic", reads
+        )
+        self.dead_letters = Counter(
+            "marquee_dead_letters",
+            "Records written to a topic for dead letters.",
+            ("topic", "code"),
+            registry=self.registry,
+        )
+        for topic in reads:
+            for code in Code:
+                self.dead_letters.labels(topic, code)
+        partition = ("topic", "partition")
+        self.lag_records = Gauge(
+            "marquee_lag_records", "Records that wait in an owned partition.", partition, registry=self.registry
+        )
+        self.lag_seconds = Gauge(
+            "marquee_lag_seconds",
+            "Age of the last event applied while others wait, else 0.",
+            partition,
+            registry=self.registry,
+        )
+        if process:
+            ProcessCollector(registry=self.registry)
+
+    def batch(self, topic: TopicName, records: int) -> None:
+        """A batch of `records` was delivered."""
+        self.consumed.labels(topic).inc(records)
+        self.batch_records.labels(topic).observe(records)
+
+    def dead_letter(self, topic: TopicName, code: Code) -> None:
+        """A record of `topic` was acknowledged by its topic for dead letters."""
+        self.dead_letters.labels(topic, code).inc()
+
+    def lag(self, source: Source, records: int, seconds: float) -> None:
+        """How far behind an owned partition is; the event time behind is `seconds`, 0 when nothing waits."""
+        self.lag_records.labels(source.topic, str(source.partition)).set(records)
+        self.lag_seconds.labels(source.topic, str(source.partition)).set(seconds)
+
+    def released(self, source: Source) -> None:
+        """A partition went to another worker, which reports its lag from now on."""
+        for gauge in (self.lag_records, self.lag_seconds):
+            gauge.remove(source.topic, str(source.partition))
+
+    def _counter(self, name: str, text: str, label: str, values: Iterable[str]) -> Counter:
+        counter = Counter(name, text, (label,), registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
+
+    def _gauge(self, name: str, text: str, label: str, values: Iterable[str]) -> Gauge:
+        gauge = Gauge(name, text, (label,), registry=self.registry)
+        for value in values:
+            gauge.labels(value).set(math.nan)
+        return gauge
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], label: str, values: Iterable[str]
+    ) -> Histogram:
+        histogram = Histogram(name, text, (label,), buckets=buckets, registry=self.registry)
+        for value in values:
+            histogram.labels(value)
+        return histogram
+
+    def _age(self, name: str, text: str, since: Callable[[], float]) -> None:
+        """A gauge of the seconds since an epoch second, taken when it is read."""
+        Gauge(name, text, registry=self.registry).set_function(lambda: self._clock() - since())
+
+
+class WorkerMetrics(Metrics):
+    """What a worker does: stages, fates, slates, Redis, its index and snapshot."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
+        """See `Metrics`."""
+        super().__init__(role="worker", reads=WORKER_READS, clock=clock, process=process)
+        stages: tuple[Stage, ...] = get_args(Stage)
+        self.stage_seconds = self._histogram(
+            "marquee_stage_seconds", "Time of a stage for a whole batch.", STAGE_SECONDS, "stage", stages
+        )
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in stages}
+        self.fates = self._counter(
+            "marquee_events", "Events by what became of them; every one has one fate.", "fate", [f.name for f in Fate]
+        )
+        self.slates = self._counter("marquee_slates", "Slates published.", "trigger", get_args(Trigger))
+        self.degraded = self._counter(
+            "marquee_slates_degraded", "Slates published on less than everything.", "mode", get_args(Degraded)
+        )
+        self.event_to_slate_seconds = Histogram(
+            "marquee_event_to_slate_seconds",
+            "From the publish time of an event or request to the acknowledgement of its slate.",
+            buckets=LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.redis_errors = self._counter(
+            "marquee_redis_errors", "Round trips to Redis that failed.", "kind", get_args(RedisError)
+        )
+        self.index_items = Gauge("marquee_index_items", "Items that can be found.", registry=self.registry)
+        self.index = Info("marquee_index", "The index that serves.", registry=self.registry)
+        self.snapshot = Info("marquee_snapshot", "The snapshot that serves.", registry=self.registry)
+        self.swaps = self._counter("marquee_snapshot_swaps", "Announced snapshots.", "result", ("swapped", "refused"))
+        self._built_at = self._created_at = math.nan
+        self._age("marquee_index_age_seconds", "Since the index was built.", lambda: self._built_at)
+        self._age("marquee_snapshot_age_seconds", "Since the snapshot was made.", lambda: self._created_at)
+
+    def stage(self, name: Stage) -> AbstractContextManager[object]:
+        """Time a stage; also when it raises."""
+        timer: AbstractContextManager[object] = self._stages[name].time()
+        return timer
+
+    def events(self, fate_B: NDArray[np.uint8]) -> None:
+        """B events have met their fates (codes of `Fate`)."""
+        for fate, count in enumerate(np.bincount(fate_B, minlength=len(Fate)).tolist()):
+            if count:
+                self.fates.labels(Fate(fate).name).inc(count)
+
+    def published(self, trigger: Trigger, latencies_s: Iterable[float], degraded: Degraded | None = None) -> None:
+        """Slates were acknowledged by the broker, each so many seconds after what triggered it was published."""
+        count = 0
+        for seconds in latencies_s:
+            self.event_to_slate_seconds.observe(max(seconds, 0.0))
+            count += 1
+        self.slates.labels(trigger).inc(count)
+        if degraded is not None:
+            self.degraded.labels(degraded).inc(count)
+
+    def redis_error(self, kind: RedisError) -> None:
+        """A round trip to Redis failed."""
+        self.redis_errors.labels(kind).inc()
+
+    def indexed(self, *, items: int, kind: str, device: str, version: str, built_at_s: float) -> None:
+        """An index serves now; `built_at_s` is epoch seconds."""
+        self.index_items.set(items)
+        self.index.info({"kind": kind, "device": device, "version": version})
+        self._built_at = built_at_s
+
+    def swapped(self, *, version: str, created_at_s: float) -> None:
+        """A snapshot serves now; `created_at_s` is epoch seconds."""
+        self.swaps.labels("swapped").inc()
+        self.snapshot.info({"version": version})
+        self._created_at = created_at_s
+
+    def refused(self) -> None:
+        """An announced snapshot was refused; the one before it serves on."""
+        self.swaps.labels("refused").inc()
+
+
+class LearnerMetrics(Metrics):
+    """What a learner does: rows learned, refreshes, losses and calibration, snapshots and checkpoints."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
+        """See `Metrics`."""
+        super().__init__(role="learner", reads=LEARNER_READS, clock=clock, process=process)
+        objectives: tuple[Objective, ...] = get_args(Objective)
+        self.rows = Counter("marquee_learner_rows", "Rows of observations learned.", registry=self.registry)
+        self.skipped = Counter(
+            "marquee_learner_rows_skipped", "Rows that had been learned before.", registry=self.registry
+        )
+        self.loss = self._gauge("marquee_learner_loss", "Loss before learning, decayed mean.", "objective", objectives)
+        self.calibration_error = self._gauge(
+            "marquee_learner_calibration_error", "Expected calibration error.", "objective", objectives
+        )
+        self.calibration_ratio = self._gauge(
+            "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", objectives
+        )
+        self.updates_refused = Counter(
+            "marquee_learner_updates_refused", "Updates that were not finite.", registry=self.registry
+        )
+        self.refresh_seconds = Histogram(
+            "marquee_learner_refresh_seconds",
+            "Time to build a snapshot.",
+            buckets=LATENCY_SECONDS,
+            registry=self.registry,
+        )
+        self.snapshots = Counter("marquee_learner_snapshots", "Snapshots announced.", registry=self.registry)
+        self.items = Gauge("marquee_learner_items", "Items with counts of their own.", registry=self.registry)
+        self._snapshot_at = self._checkpoint_at = math.nan
+        self._age("marquee_snapshot_age_seconds", "Since a snapshot was announced.", lambda: self._snapshot_at)
+        self._age("marquee_checkpoint_age_seconds", "Since a checkpoint was written.", lambda: self._checkpoint_at)
+
+    def learned(self, rows: int, skipped: int = 0) -> None:
+        """A batch of observations was learned; rows at or below the mark were skipped."""
+        self.rows.inc(rows)
+        self.skipped.inc(skipped)
+
+    def scored(self, objective: Objective, *, loss: float, error: float, ratio: float) -> None:
+        """How well an objective was predicted before it was learned."""
+        self.loss.labels(objective).set(loss)
+        self.calibration_error.labels(objective).set(error)
+        self.calibration_ratio.labels(objective).set(ratio)
+
+    def announced(self, *, seconds: float, items: int) -> None:
+        """A snapshot of `items` items was built in `seconds` and announced."""
+        self.refresh_seconds.observe(seconds)
+        self.snapshots.inc()
+        self.items.set(items)
+        self._snapshot_at = self._clock()
+
+    def checkpointed(self) -> None:
+        """Counts, weights and offsets are on disk."""
+        self._checkpoint_at = self._clock()
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("marquee")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return "unknown"

@@ -1,0 +1,1 @@
+"""Event to slate, over arrays. Knows no Kafka."""

@@ -1,0 +1,172 @@
+"""Requests become slates: the profile is read, never written, so any worker may answer any request.
+
+A decision is always possible. Without the store the answer is made of what is popular, without the right to use the
+profile of what is popular in this context; the slate says so in `degraded`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import StoreUnavailable
+from embeddings.events import CONSENT_CONTENT
+from embeddings.ids import item_ids
+from embeddings.seen import SeenSets
+from embeddings.state_columns import Histories, Tastes, no_states
+from embeddings.store import Profiles, UserStore
+from streams.contract.cloudevents import header
+from streams.contract.consent import strictest
+from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.messages import Part, RawRecord
+from streams.contract.parsing import Rules, Unreadable, read, user_of
+from streams.contract.records import Degraded, Request, decode_request
+from streams.serving.pipeline import StageTimer, epoch_ms, untimed
+from streams.serving.scoring import Asked, Scorer
+from streams.serving.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+REPLY_TO = "reply_to"
+
+
+@dataclass(slots=True, kw_only=True)
+class Answerer:
+    """Answers batches of requests. One per lane; called from one thread at a time."""
+
+    users: UserStore
+    scorer: Scorer
+    rules: Rules
+    settings: Settings
+    stage: StageTimer = untimed
+    now_ms: Callable[[], int] = epoch_ms
+
+    def respond(self, parts: Sequence[Part]) -> tuple[list[PublishedSlate], list[DeadLetter]]:
+        """A slate for every readable request, in order, and the unreadable ones. Raises nothing that is transient."""
+        stamps = Stamps(received_ms=self.now_ms())
+        wanted: list[tuple[Trigger, Request]] = []
+        dead: list[DeadLetter] = []
+        for part in parts:
+            good, bad = read(part.source, part.records, decode_request, self.rules)
+            dead += bad
+            for record, request in good:
+                assert request is not None
+                try:
+                    wanted.append((self._trigger(part, record, request), request))
+                except Unreadable as error:
+                    dead.append(DeadLetter(part.source, record.offset, record, error.code, error.detail))
+        stamps.decoded_ms = self.now_ms()
+        return (self._answer(wanted, stamps) if wanted else []), dead
+
+    def _trigger(self, part: Part, record: RawRecord, request: Request) -> Trigger:
+        slates, reply_to = self.settings.slates, header(record.headers, REPLY_TO)
+        topic = reply_to.decode("utf-8", "replace") if reply_to else None
+        if topic is not None and topic not in slates.reply_topics:
+            raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
+        surface = request.surface or (request.context and request.context.surface) or slates.surface
+        return Trigger(
+            slate_id=slate_id_of(part.source, record.offset, surface),
+            user_id=user_of(record, request.user_id),
+            source=part.source,
+            offset=record.offset,
+            event_ms=request.event_time or record.timestamp,
+            published_ms=record.timestamp,
+            surface=surface,
+            size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
+            headers=record.headers,
+            request_id=request.request_id,
+            reply_to=topic,
+        )
+
+    def _answer(self, wanted: list[tuple[Trigger, Request]], stamps: Stamps) -> list[PublishedSlate]:
+        triggers = [trigger for trigger, _ in wanted]
+        requests = [request for _, request in wanted]
+        profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
+        stamps.folded_ms = self.now_ms()
+        late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
+        triggers = [
+            _degraded(trigger, degraded or ("popular" if late else None if allowed else "contextual"))
+            for trigger, allowed, late in zip(triggers, allowed_P.tolist(), late_P.tolist(), strict=True)
+        ]
+        asked = self._asked(triggers, requests, profiles, allowed_P, late_P)
+        scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
+        places = np.arange(len(triggers))
+        with self.stage("compose"):
+            return write_slates(triggers, scored, places, self.scorer.items, self.settings, stamps, self.now_ms())
+
+    def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
+        try:
+            return self.users.read(user_ids), None
+        except StoreUnavailable as error:
+            log.warning("requests are answered without profiles: %s", error)
+            nobody = no_states(len(user_ids))
+            width = self.settings.learner.dimensions
+            blank = Tastes(
+                np.zeros((len(user_ids), width), np.int8),
+                np.zeros(len(user_ids), np.float32),
+                np.zeros(len(user_ids), np.uint32),
+            )
+            return Profiles(nobody, blank, SeenSets.decode([None] * len(user_ids))), "popular"
+
+    def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
+        """Requests whose deadline has passed: they are answered at once, with what is popular."""
+        now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
+        deadline_ms = [t.published_ms + (default_ms if r.deadline_ms is None else r.deadline_ms) for t, r in wanted]
+        return np.array(deadline_ms, np.int64) < now_ms
+
+    def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
+        """May the profile be used? The stricter of the stored consent and the request's decides."""
+        stored = profiles.states.consent_U.tolist()
+        known = (profiles.states.events_U > 0).tolist()
+        bits = [
+            strictest(self.rules.judge.bits(request.consent), kept) if here else self.rules.judge.bits(request.consent)
+            for request, kept, here in zip(requests, stored, known, strict=True)
+        ]
+        asked_P = np.array([request.personalised for request in requests], np.bool_)
+        allowed_P: NDArray[np.bool_] = asked_P & ((np.array(bits, np.uint8) & CONSENT_CONTENT) != 0)
+        return allowed_P
+
+    def _asked(
+        self,
+        triggers: Sequence[Trigger],
+        requests: Sequence[Request],
+        profiles: Profiles,
+        allowed_P: NDArray[np.bool_],
+        late_P: NDArray[np.bool_],
+    ) -> Asked:
+        states, count = profiles.states, len(requests)
+        histories = Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U)
+        excluded = [item_ids(request.exclude) for request in requests]
+        repeats = self.settings.slates.repeat_surfaces
+        fresh_eyes = np.array([trigger.surface in repeats for trigger in triggers], np.bool_)
+        everybody_P = np.arange(count, dtype=np.int32)
+        asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
+        now_s_P = np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P)
+
+        def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
+            hit_PK = profiles.seen.hits(everybody_P[at], states.item_UH[at], item_PK)
+            hit_PK[fresh_eyes[at] | ~allowed_P[at]] = False
+            for row, p in enumerate(at.tolist()):
+                if len(excluded[p]):
+                    hit_PK[row] |= np.isin(item_PK[row], excluded[p])
+            return hit_PK
+
+        return Asked(
+            histories=histories,
+            now_s_P=now_s_P,
+            context_P=np.array([context_code(request.context) for request in requests], np.int16),
+            personal_P=allowed_P & ~late_P,
+            serve_P=np.ones(count, np.bool_),
+            trace_P=np.zeros(count, np.bool_),
+            taken_P=np.zeros(count, np.uint64),
+            seen=seen,
+            seen_P=allowed_P * (profiles.seen.sizes(everybody_P) + states.count_U) + np.array(list(map(len, excluded))),
+            places_P=np.array([trigger.size for trigger in triggers], np.int32),
+            seed=self.settings.seed,
+        )
+
+
+def _degraded(trigger: Trigger, mode: Degraded | None) -> Trigger:
+    return replace(trigger, degraded=mode) if mode else trigger

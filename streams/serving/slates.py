@@ -1,0 +1,151 @@
+"""Slates as records: chosen items with reasons, versions and times, ready for the topic and for Redis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from embeddings.events import Source
+from embeddings.ids import ids_of
+from embeddings.items import Items
+from ranking.slate import Reason
+from streams.contract import records
+from streams.contract.cloudevents import Headers
+from streams.contract.records import Degraded
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from streams.serving.scoring import Scored
+
+POLICY = "marquee"
+CONTEXTS = 64
+_BITS = {1: "vector", 2: "neighbours", 4: "trending", 8: "fresh"}
+_SOURCES = tuple("+".join(n for bit, n in _BITS.items() if mask & bit) or records.UNKNOWN for mask in range(16))
+_REASONS = tuple((reason.name,) if reason else () for reason in Reason)
+
+
+@dataclass(slots=True)
+class Stamps:
+    """When a batch passed each stage, epoch milliseconds."""
+
+    received_ms: int = 0
+    decoded_ms: int = 0
+    folded_ms: int = 0
+    retrieved_ms: int = 0
+    ranked_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """What a slate answers: the input record, whose it is, where it is shown; `published_ms` is when it was written."""
+
+    slate_id: str
+    user_id: str
+    source: Source
+    offset: int
+    event_ms: int
+    published_ms: int
+    surface: str
+    size: int
+    headers: Headers = ()
+    request_id: str | None = None
+    degraded: Degraded | None = None
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSlate:
+    """A slate as it goes out; `at` is its place among the scored slates, `item_N` the ids of its places, 0-padded."""
+
+    trigger: Trigger
+    slate_id: str
+    value: bytes
+    item_N: NDArray[np.uint64]
+    at: int
+    sampled: bool
+
+
+def write_slates(
+    triggers: Sequence[Trigger],
+    scored: "Scored",
+    at_Q: NDArray[np.intp],
+    items: Items,
+    settings: Settings,
+    stamps: Stamps,
+    now_ms: int,
+) -> list[PublishedSlate]:
+    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
+
+    Propensities are null: nothing is drawn by chance.
+    """
+    s, model, names = scored.slates, scored.model, items.names
+    version, expires_at = str(model.version), now_ms + settings.slates.ttl_s * 1000
+    id_QN = ids_of(s.row_QN, items.ids.ids_N)
+    rows, scores, bits = s.row_QN.tolist(), s.score_QN.tolist(), s.source_QN.tolist()
+    reasons, because = s.reason_QN.tolist(), s.because_QN.tolist()
+    out = []
+    for trigger, q in zip(triggers, at_Q.tolist(), strict=True):
+        places = tuple(
+            records.SlateItem(
+                item_id=names[row],
+                position=n,
+                score=score,
+                source=_SOURCES[mask & 15],
+                reasons=_REASONS[reason] if held < 0 else (f"similar_to_recent:{names[held]}",),
+            )
+            for n, row, score, mask, reason, held in zip(
+                range(trigger.size), rows[q], scores[q], bits[q], reasons[q], because[q], strict=False
+            )
+            if row >= 0
+        )
+        slate = records.Slate(
+            slate_id=trigger.slate_id,
+            user_id=trigger.user_id,
+            trigger="request" if trigger.request_id else "event",
+            surface=trigger.surface,
+            request_id=trigger.request_id,
+            items=places,
+            model_version=version,
+            index_version=version,
+            policy=POLICY,
+            degraded=trigger.degraded,
+            ranked=model.ranker.learned,
+            expires_at=expires_at,
+            event_ms=trigger.event_ms,
+            received_ms=stamps.received_ms,
+            decoded_ms=stamps.decoded_ms,
+            folded_ms=stamps.folded_ms,
+            retrieved_ms=stamps.retrieved_ms,
+            ranked_ms=stamps.ranked_ms,
+            published_ms=now_ms,
+            topic=trigger.source.topic,
+            partition=trigger.source.partition,
+            offset=trigger.offset,
+        )
+        sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
+        out.append(PublishedSlate(trigger, trigger.slate_id, records.encode(slate), id_QN[q], q, sampled))
+    return out
+
+
+def slate_id_of(source: Source, offset: int, surface: str) -> str:
+    """What a slate is called: the same for the same input, surface and policy, however often it is answered."""
+    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{POLICY}".encode())
+
+
+def source_name(bits: int) -> str:
+    """The sources of a candidate in words."""
+    return _SOURCES[bits & 15]
+
+
+def context_code(context: records.Context | None) -> int:
+    """Surface and device as one of 64 codes; 0 where neither is said."""
+    return _code(context.surface, context.device) if context is not None else 0
+
+
+@lru_cache(maxsize=4096)
+def _code(surface: str | None, device: str | None) -> int:
+    return 1 + xxhash.xxh32_intdigest(f"{surface}\0{device}".encode()) % (CONTEXTS - 1) if surface or device else 0

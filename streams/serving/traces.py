@@ -1,0 +1,66 @@
+"""How a slate came about, for the `traces` topic: what was proposed, what was dropped and why, and every score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.items import Items
+from ranking.features import Feature
+from streams.contract import records
+from streams.serving.slates import PublishedSlate, source_name
+
+if TYPE_CHECKING:
+    from streams.serving.scoring import Scored
+
+_NAMES = tuple(feature.name for feature in Feature)
+_PLACES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What is kept of one traced position: K candidates with source bits, scores and features, and what was dropped."""
+
+    proposed: int
+    seen: int
+    blocked: int
+    row_K: NDArray[np.int32]
+    source_K: NDArray[np.uint8]
+    score_K: NDArray[np.float32]
+    x_KF: NDArray[np.float32]
+
+
+def is_traced(slate_id: str, rate: float) -> bool:
+    """Is this slate in the sample? The same answer wherever and however often it is asked."""
+    return int(slate_id[6:12], 16) < rate * (1 << 24)
+
+
+def traces_of(
+    slates: Sequence[PublishedSlate], scored: "Scored", at_Q: NDArray[np.intp], items: Items
+) -> list[records.Trace]:
+    """The traces of the slates whose positions (`at_Q`) were traced."""
+    return [
+        trace_of(slate, scored.traces[at], scored.model.version, items)
+        for slate, at in zip(slates, at_Q.tolist(), strict=True)
+        if at in scored.traces
+    ]
+
+
+def trace_of(slate: PublishedSlate, traced: Traced, model_version: int, items: Items) -> records.Trace:
+    """The record of a traced slate; candidates stand best first."""
+    held = np.flatnonzero(traced.row_K >= 0)
+    best = held[np.argsort(-traced.score_K[held], kind="stable")]
+    return records.Trace(
+        slate_id=slate.slate_id,
+        user_id=slate.trigger.user_id,
+        model_version=str(model_version),
+        counts={"proposed": traced.proposed, "ranked": len(held), "shown": int(np.count_nonzero(slate.item_N))},
+        filtered={"seen": traced.seen, "blocked": traced.blocked},
+        feature_names=_NAMES,
+        candidates=tuple(items.names[row] for row in traced.row_K[best].tolist()),
+        sources=tuple(source_name(bits) for bits in traced.source_K[best].tolist()),
+        scores=tuple(traced.score_K[best].tolist()),
+        features=tuple(map(tuple, np.round(traced.x_KF[best].astype(np.float64), _PLACES).tolist())),
+    )

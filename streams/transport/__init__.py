@@ -1,0 +1,1 @@
+"""Batches through Faust and aiokafka: fetched, handed out, acknowledged, published."""

@@ -1,0 +1,167 @@
+"""What an error means for the messages being processed: skip, retry, dead-letter or crash. The only place that says.
+
+retry        transient: Redis or the broker is away. The same batch again, with growing pauses, for as long as it takes
+             while the partition waits; never skipped
+skip         somebody else does it: the partition was lost, its new owner applies the batch. Not acknowledged here
+dead_letter  nobody knows why it fails. After a few tries the batch is taken apart, and what still fails is kept aside
+crash        going on would lose or spoil something. The process ends non-zero and is started again
+
+>>> judge(StoreUnavailable("timeout")), judge(Fenced("events/3")), judge(ZeroDivisionError())
+(<Verdict.retry: 'retry'>, <Verdict.skip: 'skip'>, <Verdict.dead_letter: 'dead_letter'>)
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from aiokafka.errors import (
+    IllegalGenerationError,
+    KafkaError,
+    KafkaTimeoutError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from embeddings.errors import Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
+from streams.configuration import SettingsError
+from streams.contract.observations import UnreadableObservation
+from streams.transport.publishing import PublishFailed
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Verdict(Enum):
+    """What becomes of the messages."""
+
+    skip = "skip"
+    retry = "retry"
+    dead_letter = "dead_letter"
+    crash = "crash"
+
+
+class TooManyDeadLetters(Exception):
+    """Most of the last records could not be read: a bad deploy, not bad records. The worker stops before it drains."""
+
+
+_VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
+    (StoreUnavailable, Verdict.retry),
+    (KafkaTimeoutError, Verdict.retry),
+    (IllegalGenerationError, Verdict.skip),
+    (RebalanceInProgressError, Verdict.skip),
+    (UnknownMemberIdError, Verdict.skip),
+    (Fenced, Verdict.skip),
+    (SnapshotRefused, Verdict.skip),
+    (IdCollision, Verdict.dead_letter),
+    (UnreadableState, Verdict.crash),
+    (UnreadableObservation, Verdict.crash),
+    (SettingsError, Verdict.crash),
+    (TooManyDeadLetters, Verdict.crash),
+    (MemoryError, Verdict.crash),
+    (ConnectionError, Verdict.retry),
+    (TimeoutError, Verdict.retry),
+    (OSError, Verdict.crash),
+)
+
+
+def judge(error: BaseException) -> Verdict:
+    """What an error means. Unknown ones are the message's fault until shown otherwise."""
+    if isinstance(error, PublishFailed):
+        return Verdict.crash if error.permanent else Verdict.retry
+    for kind, verdict in _VERDICTS:
+        if isinstance(error, kind):
+            return verdict
+    if isinstance(error, KafkaError):
+        return Verdict.retry if error.retriable else Verdict.crash
+    return Verdict.dead_letter if isinstance(error, Exception) else Verdict.crash
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A batch that was not done, what is to become of its messages, and why."""
+
+    verdict: Verdict
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(Generic[T]):
+    """A batch that was done, with its result."""
+
+    result: T
+
+
+@dataclass(slots=True, kw_only=True)
+class Guard:
+    """Runs a batch until its fate is known. `retrying` is called before each pause, so that the watchdog knows.
+
+    Pauses grow from 50 ms to `longest_pause_s`, each with jitter, so that workers do not return all at once.
+    """
+
+    attempts: int = 3
+    longest_pause_s: float = 5.0
+    retrying: Callable[[Exception], None] = lambda _error: None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+
+    async def run(self, work: Callable[[], Awaitable[T]]) -> Succeeded[T] | Failed:
+        """The result of `work`, or the verdict on its error; raises nothing but cancellation."""
+        unknown = pause = 0
+        while True:
+            try:
+                return Succeeded(await work())
+            except Exception as error:
+                verdict = judge(error)
+                unknown += verdict is Verdict.dead_letter
+                if verdict in (Verdict.skip, Verdict.crash) or unknown >= self.attempts:
+                    log.log(_LEVELS[verdict], "batch failed: %s: %s", verdict.value, _said(error))
+                    return Failed(verdict, error)
+                if pause == 0:
+                    log.warning("batch is tried again until it is done: %s", _said(error))
+                self.retrying(error)
+            await self.sleep(min(self.longest_pause_s, 0.05 * 2 ** min(pause, 10)) * (0.5 + self.jitter() / 2))
+            pause += 1
+
+
+_LEVELS = {Verdict.skip: logging.INFO, Verdict.crash: logging.CRITICAL, Verdict.dead_letter: logging.ERROR}
+
+
+def _said(error: Exception) -> str:
+    """An error as a log line may have it: texts of unknown errors may quote a payload, so only their kind is said."""
+    known = isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
+    return f"{type(error).__name__}: {error}" if known else type(error).__name__
+
+
+@dataclass(slots=True)
+class DeadLetterShare:
+    """The share of dead letters among the last records; ends the worker when it is more than `limit`."""
+
+    limit: float
+    window: int = 1_000
+    _batches: deque[tuple[int, int]] = field(default_factory=deque)
+    _records: int = 0
+    _dead: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, records: int, dead: int) -> None:
+        """Take a batch into account, before its dead letters are published. From any thread.
+
+        Raises:
+            TooManyDeadLetters: Stop the worker. The batch stays unacknowledged.
+        """
+        with self._lock:
+            self._batches.append((records, dead))
+            self._records += records
+            self._dead += dead
+            while self._records - self._batches[0][0] >= self.window:
+                old_records, old_dead = self._batches.popleft()
+                self._records -= old_records
+                self._dead -= old_dead
+        if self._records >= self.window and self._dead > self.limit * self._records:
+            raise TooManyDeadLetters(f"{self._dead} of the last {self._records} records were dead-lettered")

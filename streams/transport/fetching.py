@@ -1,0 +1,272 @@
+"""The thread with aiokafka's consumer: how it is configured, how it fetches ahead, and what else it is asked.
+
+aiokafka leaves a partition out of its requests as long as it holds records of it, and has one request per broker under
+way: what arrives meanwhile waits for that request to end. So its records are taken over just before it decides what to
+ask for, and what arrives while a batch is processed is here when the batch ends.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any
+
+import aiokafka
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from embeddings.events import Source
+from streams.transport.ledger import Lane, shard_of
+
+Positions = Callable[[Mapping[Source, int]], Awaitable[Mapping[Source, int]]]
+"""Called with the group's committed offset of each assigned partition (-1: none) before anything is delivered from it,
+once or more per assignment; answers with the offsets to start from instead, for the partitions where that differs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """What the transport is told.
+
+    `client_options` are aiokafka's (address, name, encryption, authentication). `drain_s` bounds the wait for
+    un-acknowledged units when partitions are taken away or the process stops; it must be below the rebalance timeout.
+    By default partition n of every topic goes to the same worker: a user's events and requests meet.
+    """
+
+    client_options: Mapping[str, Any]
+    lanes: Mapping[str, Lane]
+    positions: Positions | None = None
+    fetch_wait_ms: int = 50
+    fetch_min_bytes: int = 1
+    fetch_pause_ms: float = 10.0
+    """While batches are in the works, fetches are so far apart: each costs a broker and this process the time of an
+    event, and what the next batch will hold may come in one."""
+    drain_s: float = 10.0
+    stalled_after_s: float = 120.0
+    assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
+
+    def shard(self, topic: str, partition: int) -> int:
+        """The shard of its lane that a partition is in; 0 where there is no lane."""
+        lane = self.lanes.get(topic)
+        return shard_of(partition, lane.shards) if lane is not None else 0
+
+    def room(self, topic: str) -> int:
+        """How many records of a shard are fetched ahead, or of a topic without a lane."""
+        lane = self.lanes.get(topic)
+        return lane.max_batch if lane is not None else 1
+
+
+class Ahead:
+    """Records that were fetched and not delivered yet. One thread adds, another takes."""
+
+    def __init__(self) -> None:
+        self._records: dict[Source, list[Any]] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, source: Source) -> bool:
+        return source in self._records
+
+    def counts(self) -> dict[Source, int]:
+        """Records of each partition that has any."""
+        with self._lock:
+            return {source: len(records) for source, records in self._records.items()}
+
+    def add(self, fetched: Mapping[Any, list[Any]]) -> None:
+        """Append to each partition what came of it."""
+        with self._lock:
+            for tp, records in fetched.items():
+                source = Source(*tp)
+                held = self._records.get(source)
+                self._records[source] = held + records if held else records
+
+    def take(self, sources: Collection[Any], most: int) -> dict[Source, list[Any]]:
+        """Remove at most so many records of some partitions; one that has more goes to the end of the queue."""
+        taken: dict[Source, list[Any]] = {}
+        with self._lock:
+            for source in [source for source in self._records if source in sources]:
+                records = self._records.pop(source)
+                taken[source], more = records[:most], records[most:]
+                most -= len(taken[source])
+                if more:
+                    self._records[source] = more
+                if not most:
+                    break
+        return taken
+
+    def drop(self, sources: Collection[Source] | None = None) -> None:
+        """Forget what was fetched of some partitions, or of all."""
+        with self._lock:
+            for source in list(self._records) if sources is None else sources:
+                self._records.pop(source, None)
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """The thread with aiokafka's consumer: heartbeats and fetches go on while agents work.
+
+    Attributes:
+        ahead: what was fetched and not delivered.
+        heard: partitions whose records somebody waits for; told by a call of `news` in the parent's loop.
+        failed: what ended the fetching.
+    """
+
+    app: Any
+
+    def __init__(self, consumer: Any, news: Callable[[], object], **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.ahead = Ahead()
+        self.heard: frozenset[TP] = frozenset()
+        self.failed: Exception | None = None
+        self._news = news
+        self._ask_at_s = 0.0  # monotonic time of the next fetch; 0 = none is put off
+        self._still = 0  # blocks in which positions change
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf, batching = self.app.conf, self.app.batching
+        return aiokafka.AIOKafkaConsumer(
+            **batching.client_options,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            partition_assignment_strategy=[batching.assignor],
+            enable_auto_commit=False,
+            auto_offset_reset=conf.consumer_auto_offset_reset,
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=batching.fetch_wait_ms,
+            fetch_min_bytes=batching.fetch_min_bytes,
+            isolation_level="read_committed",
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+        )
+
+    async def on_start(self) -> None:
+        """Start the consumer; buffered records of a full lane must not keep aiokafka from fetching the others."""
+        await super().on_start()
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._prefetch_backoff = 0.0
+        ask = fetcher._get_actions_per_node
+
+        def take_over_and_ask(assignment: Any) -> Any:
+            self._take_over(fetcher)
+            pause_s = self._ask_at_s - monotonic()
+            return ask(assignment) if pause_s <= 0 else ((), {}, pause_s, False, ())  # nothing to do, and until when
+
+        fetcher._get_actions_per_node = take_over_and_ask
+
+    def _take_over(self, fetcher: Any) -> None:
+        """Take what aiokafka holds of shards that have room."""
+        if self._still or not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
+            return
+        self.touch()
+        if not fetcher._records or not (wanted := self._wanted()):
+            return
+        try:
+            fetched = _now(fetcher.fetched_records(wanted, 0, self._ensure_consumer()._max_poll_records))
+        except Exception as error:
+            self.failed, fetched = error, {}
+        for tp in fetched:
+            if tp in fetcher._records:  # it has more than fitted: the other partitions come first next time
+                fetcher._records.move_to_end(tp)
+        self.ahead.add(fetched)
+        if self.failed is not None or not self.heard.isdisjoint(fetched):
+            self.parent_loop.call_soon_threadsafe(self._news)
+        elif fetched:
+            self._ask_at_s = monotonic() + self.app.batching.fetch_pause_ms / 1000
+
+    def _wanted(self) -> set[TP]:
+        """Partitions of shards that have room, and of topics without a lane of which nothing is held."""
+        batching: Batching = self.app.batching
+        held: Counter[tuple[str, int]] = Counter()
+        for (topic, partition), count in self.ahead.counts().items():
+            held[topic, batching.shard(topic, partition)] += count
+        active = list(self.consumer._active_partitions or ())
+        return {tp for tp in active if held[tp.topic, batching.shard(*tp)] < batching.room(tp.topic)}
+
+    def wake(self) -> None:
+        """There is room again, or a reason to look."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def hurry(self) -> None:
+        """Somebody waits: end the pause."""
+        if self._ask_at_s:
+            self.wake()
+
+    def _wake(self) -> None:
+        self._ask_at_s = 0.0
+        fetcher = self._ensure_consumer()._fetcher
+        fetcher._notify(fetcher._wait_consume_future)
+
+    @asynccontextmanager
+    async def still(self, sources: Collection[Source] | None = None) -> AsyncIterator[None]:
+        """Nothing is fetched inside the block; what was fetched before of the partitions, or of all, is dropped."""
+        await self.call_thread(self._hold)
+        try:
+            self.ahead.drop(sources)
+            yield
+        finally:
+            self.thread_loop.call_soon_threadsafe(self._go_on)
+
+    async def _hold(self) -> None:
+        self._still += 1
+
+    def _go_on(self) -> None:
+        self._still -= 1
+        self._wake()
+
+    def assignment(self) -> set[TP]:
+        """What is assigned now: nothing before the consumer has started."""
+        return super().assignment() if self._consumer is not None else set()
+
+    def touch(self) -> None:
+        """Count as polling: aiokafka leaves the group of a consumer that does not poll, and never comes back."""
+        self._ensure_consumer()._subscription._last_fetch_ended = monotonic()
+
+    async def reposition(self, positions: Mapping[Source, int]) -> None:
+        """Continue each partition at its offset, or at the earliest there is where that is below 1."""
+        await self.call_thread(self._reposition, positions)
+
+    async def _reposition(self, positions: Mapping[Source, int]) -> None:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        wanted = {aiokafka.TopicPartition(*s): offset for s, offset in positions.items() if s in assigned}
+        for tp, offset in wanted.items():
+            if offset > 0:
+                consumer.seek(tp, offset)
+        if earliest := [tp for tp, offset in wanted.items() if offset <= 0]:
+            await consumer.seek_to_beginning(*earliest)
+
+    def waiting(self, source: Source) -> bool:
+        """Whether records of the partition are known to be there, and the broker still answers."""
+        if source in self.ahead or source in self._ensure_consumer()._fetcher._records:
+            return True
+        state = self._state(source)
+        end, position = self.end(source), state.position if state is not None and state.has_valid_position else None
+        if state is None or end is None or position is None or not state.timestamp:
+            return False
+        return bool(position < end and time() - state.timestamp / 1000 < 10.0)
+
+    def end(self, source: Source) -> int | None:
+        """Offset after the last record that may be read, as of the last fetch; None before it."""
+        state = self._state(source)
+        known = [n for n in (state.highwater, state.lso) if n is not None and n >= 0] if state is not None else []
+        return min(known, default=None)
+
+    def _state(self, source: Source) -> Any:
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        return assignment.state_value(aiokafka.TopicPartition(*source)) if assignment is not None else None
+
+
+def _now(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise RuntimeError("aiokafka waits where it did not")

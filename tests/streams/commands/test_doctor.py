@@ -1,0 +1,89 @@
+import pytest
+
+from deploy.embedded import Broker, Valkey
+from deploy.processes import free_port
+from streams.commands.doctor import Finding, examine, judge_consent, judge_gpu, judge_redis, judge_topics
+from streams.settings import Consent, Kafka, Redis, Settings, Topics
+from streams.transport import topics
+
+VALKEY_9 = {"valkey_version": "9.1.2", "redis_version": "7.2.4", "aof_enabled": 1}
+REDIS_7 = {"redis_version": "7.0.15", "aof_enabled": 0}
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
+
+
+def test_valkey_is_called_by_its_own_name_and_needs_no_advice() -> None:
+    finding = judge_redis(VALKEY_9, msetex=True, policy="noeviction")
+    assert finding.ok
+    assert finding.detail.startswith("Valkey 9.1.2, saves with MSETEX")
+    assert finding.advice == ""
+
+
+def test_redis_7_is_good_enough_and_told_what_would_be_better() -> None:
+    finding = judge_redis(REDIS_7, msetex=False, policy="noeviction")
+    assert finding.ok
+    assert "script" in finding.detail
+    assert "appendonly" in finding.advice
+    assert "8.4" in finding.advice
+
+
+def test_redis_that_evicts_is_not_ok() -> None:
+    finding = judge_redis(VALKEY_9, msetex=True, policy="allkeys-lru")
+    assert not finding.ok
+    assert "noeviction" in finding.advice
+
+
+def test_old_redis_is_not_ok() -> None:
+    assert not judge_redis({"redis_version": "6.2.1"}, msetex=False, policy="noeviction").ok
+
+
+def test_undecided_consent_is_not_ok() -> None:
+    assert not judge_consent(Settings()).ok
+    assert judge_consent(Settings(consent=Consent(default="deny"))).ok
+
+
+def test_no_gpu_is_no_fault() -> None:
+    assert judge_gpu([], 0).ok
+    assert "marquee[gpu]" in judge_gpu(["NVIDIA H100"], 0).advice
+    assert judge_gpu(["NVIDIA H100"], 1).advice == ""
+
+
+def test_differences_are_told_and_no_obstacle() -> None:
+    drift = topics.Drift(topic="marquee.events.v1", what="retention.ms", wanted="1", found="2")
+    finding = judge_topics(topics.Plan(create=(), drift=(drift,), unchanged=("marquee.ads.v1",)), [])
+    assert finding.ok
+    assert finding.advice == "marquee.events.v1: retention.ms is 2, settings say 1"
+
+
+async def test_everything_embedded_is_well(embedded_broker: Broker, valkey: Valkey, topic_prefix: str) -> None:
+    settings = Settings(
+        kafka=Kafka(bootstrap=embedded_broker.bootstrap),
+        redis=Redis(url=valkey.url),
+        topics=Topics(prefix=topic_prefix),
+        consent=Consent(default="grant"),
+    )
+    missing = by_name(await examine(settings))["topics"]
+    assert not missing.ok
+    assert missing.advice == "run `marquee topics apply`"
+    await topics.apply(settings)
+    findings = await examine(settings)
+    assert all(finding.ok for finding in findings), findings
+    assert "saves with MSETEX" in by_name(findings)["redis"].detail
+
+
+@pytest.mark.timeout(20)
+async def test_servers_that_are_away_are_findings_not_errors() -> None:
+    settings = Settings(
+        kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), redis=Redis(url=f"redis://127.0.0.1:{free_port()}/0")
+    )
+    findings = by_name(await examine(settings))
+    assert [name for name, finding in findings.items() if not finding.ok] == ["consent", "broker", "topics", "redis"]
+    assert "redis.url" in findings["redis"].advice
+    assert "kafka.bootstrap" in findings["broker"].advice
+
+
+async def test_redis_without_msetex_is_recognised(redis7: Valkey) -> None:
+    settings = Settings(kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), redis=Redis(url=redis7.url))
+    assert "script" in by_name(await examine(settings))["redis"].detail

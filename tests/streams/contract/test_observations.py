@@ -1,0 +1,176 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embeddings.events import Source
+from streams.contract.observations import Observation, UnreadableObservation, decode, encode
+from tests.streams.builders import Service, a_log, told
+
+ID = (1 << 40) - 1
+
+
+def an_observation(
+    rows: int = 4, takes: int = 3, held: int = 50, examples: int = 2, shown: int = 1, seed: int = 0
+) -> Observation:
+    """Of any size, full of noise; histories are filled to different lengths."""
+    draw = np.random.default_rng(seed)
+
+    def ids(*shape: int) -> Any:
+        return draw.integers(1, ID, shape).astype(np.uint64)
+
+    history_TH = ids(takes, held)
+    history_TH[np.arange(held) >= draw.integers(0, held + 1, takes)[:, None]] = 0
+    return Observation(
+        source=Source("marquee.events.v1", 3),
+        first=17,
+        last=17 + 2 * rows,
+        model_version=5,
+        names={int(item): f"ö{item}" for item in ids(rows)},
+        offset_R=17 + 2 * np.arange(rows, dtype=np.int64),
+        user_R=draw.integers(0, 2**63, rows).astype(np.uint64),
+        item_R=ids(rows),
+        action_R=draw.integers(0, 23, rows).astype(np.uint8),
+        value_R=draw.normal(size=rows).astype(np.float32),
+        time_s_R=draw.integers(0, 2**32, rows),
+        consent_R=draw.integers(0, 16, rows).astype(np.uint8),
+        slate_R=draw.integers(0, 2**63, rows).astype(np.uint64),
+        take_T=draw.integers(0, max(rows, 1), takes).astype(np.int32),
+        history_TH=history_TH,
+        example_E=draw.integers(0, max(rows, 1), examples).astype(np.int32),
+        example_item_ES=ids(examples, 5),
+        example_x_ESF=draw.normal(size=(examples, 5, 28)).astype(np.float16),
+        log_q_ES=draw.normal(size=(examples, 5)).astype(np.float16),
+        shown_L=ids(shown),
+        shown_item_LN=ids(shown, 6),
+        shown_x_LNF=draw.normal(size=(shown, 6, 28)).astype(np.float16),
+    )
+
+
+def assert_equal(one: Observation, other: Observation) -> None:
+    for field in dataclasses.fields(Observation):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, np.ndarray):
+            assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape), field.name
+            assert mine.tobytes() == theirs.tobytes(), field.name
+        else:
+            assert mine == theirs, field.name
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
+@settings(deadline=None, max_examples=50)
+def test_what_is_packed_comes_back_to_the_bit(rows: int, takes: int, held: int, examples: int, shown: int) -> None:
+    observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes)
+    assert_equal(observation, decode(encode(observation)))
+
+
+def test_a_history_costs_five_bytes_an_item() -> None:
+    full, empty = an_observation(takes=100), an_observation(takes=100)
+    full.history_TH[:], empty.history_TH[:] = ID, 0
+    assert len(encode(full)) - len(encode(empty)) == pytest.approx(100 * 50 * 5, abs=8)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_what_is_cut_short_or_not_ours_is_refused(data: st.DataObject) -> None:
+    value = encode(an_observation())
+    broken = data.draw(
+        st.one_of(
+            st.integers(0, len(value) - 1).map(lambda end: value[:end]),
+            st.binary(max_size=40),
+            st.just(b"\x9a" + value[1:]),
+            st.just(value[:1] + b"\x63" + value[2:]),
+        )
+    )
+    with pytest.raises(UnreadableObservation):
+        decode(broken)
+
+
+def test_a_later_release_is_named() -> None:
+    value = encode(an_observation())
+    with pytest.raises(UnreadableObservation, match="version 2; this release reads 1"):
+        decode(value[:1] + b"\x02" + value[2:])
+
+
+LOG = a_log(200, items=40)
+
+
+@pytest.fixture(scope="module")
+def observation() -> Observation:
+    """What a worker tells of 100 events after a snapshot."""
+    service = Service()
+    service.catalogue(*(f"i{n:03d}" for n in range(40)))
+    service.live_through(LOG[:100])
+    return told(service.deliver(LOG[100:]))[0]
+
+
+def test_the_item_taken_stands_first_and_only_there(observation: Observation) -> None:
+    taken_E = observation.item_R[observation.example_E]
+    assert (observation.example_item_ES[:, 0] == taken_E).all()
+    assert (observation.example_item_ES[:, 1:] != taken_E[:, None]).all()
+
+
+def test_sampled_candidates_are_distinct_and_not_held(observation: Observation) -> None:
+    held = dict(zip(observation.take_T.tolist(), observation.history_TH.tolist(), strict=True))
+    for row, item_S in zip(observation.example_E.tolist(), observation.example_item_ES.tolist(), strict=True):
+        others = [item for item in item_S[1:] if item]
+        assert len(others) == len(set(others)) == 4
+        assert not set(others) & (set(held[row]) - {0})
+
+
+def test_every_new_take_is_told_and_nothing_else(observation: Observation) -> None:
+    taken = {(int(u), int(i)) for u, i in zip(observation.user_R, observation.item_R, strict=True)}
+    assert len(observation) == 100
+    assert (observation.action_R[observation.take_T] != 5).all(), "a skip takes nothing"
+    assert len(taken) < 100
+    already = (observation.history_TH == observation.item_R[observation.take_T][:, None]).any()
+    assert not already
+    assert (observation.example_E == observation.take_T).all()
+
+
+def test_a_sampled_candidate_stands_for_its_share_of_the_candidates(observation: Observation) -> None:
+    assert (observation.log_q_ES[:, 0] == 0).all()
+    share_E = np.exp(observation.log_q_ES[:, 1].astype(float))
+    assert ((share_E > 4 / 21) & (share_E < 1)).all()
+
+
+def test_slates_are_told_with_the_features_of_their_items(observation: Observation) -> None:
+    assert len(observation.shown_L) == 100
+    assert observation.shown_item_LN.shape == (100, 5)
+    assert np.isfinite(observation.shown_x_LNF).all()
+    assert np.abs(observation.shown_x_LNF).sum(axis=2).all()
+    assert observation.model_version == 1
+
+
+def test_names_of_all_items_travel_along(observation: Observation) -> None:
+    assert set(observation.names) == set(observation.item_R.tolist())
+
+
+def test_only_the_asked_share_of_takes_carries_features() -> None:
+    from tests.streams.builders import small
+
+    service = Service(small(observe={"rate": 0.3, "shown": 0.0}))
+    (observation,) = told(service.deliver(LOG))
+    assert 0.15 < len(observation.example_E) / len(observation.take_T) < 0.45
+    assert set(observation.example_E.tolist()) < set(observation.take_T.tolist())
+    assert len(observation.shown_L) == 0
+
+
+def test_a_busy_worker_tells_a_sample() -> None:
+    from tests.streams.builders import small
+
+    service = Service(small(observe={"examples_per_s": 50}))
+    (first,), (second,) = told(service.deliver(LOG[:100])), told(service.deliver(LOG[100:]))
+    assert len(first.take_T) > 50 > len(first.example_E) / 1.5 > 20
+    assert len(second.example_E) < 20  # hardly any time has passed
+
+
+def test_nothing_is_told_where_nobody_listens() -> None:
+    from tests.streams.builders import small
+
+    answer = Service(small(observe={"enabled": False})).deliver(LOG)
+    assert answer.told == []
+    assert len(answer.slates) == 200

@@ -1,0 +1,85 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from embeddings.events import Fate
+from streams.lab.baselines import MISS, NOT_SCORED, measure
+from streams.lab.evaluation import Bench, Evaluation, LogRecord, evaluation_settings, run_evaluation
+from streams.lab.replay import event_records
+from tests.streams.builders import NOW_MS, a_table, small, told
+
+LOG = a_table(1_200, users=30, items=80)
+
+
+@pytest.fixture(scope="module")
+def run() -> Evaluation:
+    return run_evaluation(LOG, small())
+
+
+def test_the_same_log_gives_the_same_ranks(run: Evaluation) -> None:
+    again = run_evaluation(LOG, small())
+    np.testing.assert_array_equal(run.rank_R, again.rank_R)
+    assert run.snapshots == again.snapshots > 5
+
+
+def test_it_finds_what_people_take_better_than_popularity(run: Evaluation) -> None:
+    assert run.quality.second_half > measure("popularity", LOG).second_half + 0.05
+
+
+def test_it_scores_the_events_that_the_yardsticks_score(run: Evaluation) -> None:
+    assert run.quality.events == measure("popularity", LOG).events
+    first = {user: LOG.user_R.index(user) for user in set(LOG.user_R)}
+    assert all(run.rank_R[r] == MISS for r in first.values())
+    repeats = [
+        r
+        for r in range(len(LOG))
+        if (LOG.user_R[r], LOG.item_R[r]) in set(zip(LOG.user_R[:r], LOG.item_R[:r], strict=True))
+    ]
+    assert np.flatnonzero(run.rank_R == NOT_SCORED).tolist() == repeats
+
+
+def test_an_item_nobody_took_before_is_never_a_hit(run: Evaluation) -> None:
+    first = [LOG.item_R.index(item) for item in sorted(set(LOG.item_R))]
+    late = [r for r in first if r > 64]
+    assert late
+    assert (run.rank_R[late] >= 20).all()
+
+
+def test_ranks_do_not_change_with_what_comes_after(run: Evaluation) -> None:
+    """Every event is ranked before it, and all after it, is learned."""
+    head = run_evaluation(LOG.head(640), small())
+    np.testing.assert_array_equal(head.rank_R, run.rank_R[:640])
+
+
+def test_a_rank_does_not_depend_on_what_was_then_taken() -> None:
+    """The last event is replaced by another: all ranks before it are the same, so nothing looked ahead."""
+    other = dataclasses.replace(LOG, item_R=[*LOG.item_R[:639], LOG.item_R[0], *LOG.item_R[640:]])
+    one, two = (run_evaluation(log.head(640), small()) for log in (LOG, other))
+    np.testing.assert_array_equal(one.rank_R[:639], two.rank_R[:639])
+
+
+def test_ratings_and_context_do_not_matter_to_what_counts_as_taken() -> None:
+    log = a_table(200)
+    log.rating_R[:] = 1
+    bench = Bench(evaluation_settings(small()), log)
+    records = [LogRecord(r, NOW_MS, k, v, tuple(h)) for r, (k, v, h) in enumerate(event_records(log))]
+    answer = bench.step(records)
+    assert set(answer.fate_R.tolist()) == {Fate.applied}
+    assert len(told(answer)[0].take_T) == len({*zip(log.user_R, log.item_R, strict=True)})
+
+
+def test_progress_is_said() -> None:
+    said: list[str] = []
+    log = a_table(100, items=5)
+    long = dataclasses.replace(
+        log,
+        user_R=log.user_R * 101,
+        item_R=log.item_R * 101,
+        rating_R=np.tile(log.rating_R, 101),
+        time_s_R=np.sort(np.tile(log.time_s_R, 101)),
+    )
+    settings = small(learner={"refresh_events": 5_000}, retrieval={"trending": 5})
+    run_evaluation(long, settings, batch=512, say=said.append)
+    assert len(said) == 1
+    assert "of 10,100: recall@10" in said[0]

@@ -1,0 +1,223 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embeddings.events import CONSENT_ALL, CONSENT_STORE, Action, Source
+from embeddings.ids import item_id
+from streams.contract.observations import Observation
+from streams.learning.checkpoints import Checkpoint, CheckpointFolder, UnreadableCheckpoint
+from streams.learning.learner import Learner
+from tests.streams.builders import NOW_MS, Service, a_log, an_event, shown, slates_of, small, told
+
+ITEMS = [f"i{n:03d}" for n in range(40)]
+LOG = a_log(300, items=40)
+
+
+@pytest.fixture(scope="module")
+def observations() -> list[Observation]:
+    """What a worker tells of 300 events in batches of 20, with snapshots on the way."""
+    service = Service()
+    service.catalogue(*ITEMS)
+    out = []
+    for at in range(0, 300, 20):
+        answer = service.deliver(LOG[at : at + 20])
+        out += told(answer)
+        service.learn(answer)
+        if at % 100 == 80:
+            service.swap()
+    return out
+
+
+def taught(observations: list[Observation]) -> Learner:
+    learner = Learner(small())
+    for observation in observations:
+        learner.learn(observation)
+    return learner
+
+
+def counts(learner: Learner) -> dict[str, Any]:
+    """What a learner has counted and up to where, comparable bit by bit."""
+    rows = learner.ids.rows(np.sort(learner.ids.ids_N))
+    items, near = learner.counters.of(rows), learner.pairs.neighbours(40)
+    columns = {name: getattr(items, name) for name in items.__slots__ if name != "events"}
+    columns |= {"pairs": learner.pairs.counts_N, "rows": near[0], "weights": near[1]}
+    text = json.loads(learner.state()[1])
+    return {name: column.tobytes() for name, column in columns.items()} | text | {"events": items.events}
+
+
+def everything(learner: Learner) -> dict[str, Any]:
+    """The same with the ranker's weights and its optimiser's."""
+    weights = learner.trainer.state()
+    return counts(learner) | {name: array.tobytes() for name, array in weights.items()}
+
+
+def test_what_was_told_twice_is_learned_once(observations: list[Observation]) -> None:
+    once, twice = taught(observations), Learner(small())
+    for n, observation in enumerate(observations):
+        assert twice.learn(observation) == len(observation)
+        assert twice.learn(observations[max(n - 1, 0)]) == 0
+        assert twice.learn(observation) == 0
+    assert everything(once) == everything(twice)
+    assert once.rows == 300
+
+
+def test_of_an_overlap_only_the_new_rows_are_learned() -> None:
+    """A worker died before it stored: its successor cuts the log elsewhere and tells some of it again."""
+    first, second, whole = Service(), Service(), Service()
+    early, late = told(first.deliver(LOG[:120]))[0], told(second.deliver(LOG[:70]))[0]
+    rest = told(second.deliver(LOG[70:200]))[0]
+    learner = Learner(small())
+    assert [learner.learn(o) for o in (early, late, rest)] == [120, 0, 80]
+    assert counts(learner) == counts(taught(told(whole.deliver(LOG[:200]))))
+
+
+@given(st.lists(st.integers(1, 199), max_size=6))
+@settings(deadline=None, max_examples=15)
+def test_counts_do_not_depend_on_how_the_log_was_cut(cuts: list[int]) -> None:
+    ends = [0, *sorted(set(cuts)), 200]
+    service = Service()
+    parts = taught([o for a, b in pairwise(ends) for o in told(service.deliver(LOG[a:b]))])
+    whole = taught(told(Service().deliver(LOG[:200])))
+    assert counts(parts) == counts(whole)
+
+
+def test_a_restored_learner_goes_on_to_the_bit(observations: list[Observation]) -> None:
+    learner, restored = taught(observations[:9]), Learner(small())
+    restored.restore(*learner.state())
+    for observation in observations[9:]:
+        assert learner.learn(observation) == restored.learn(observation)
+    assert everything(learner) == everything(restored)
+    one, other = (each.freeze().build(5)[0] for each in (learner, restored))
+    np.testing.assert_array_equal(one.target_ND, other.target_ND)
+    np.testing.assert_array_equal(one.neighbours_NK, other.neighbours_NK)
+    assert (one.names, one.version) == (other.names, other.version)
+
+
+def test_a_checkpoint_comes_back_from_disk_as_it_was(observations: list[Observation], tmp_path: Path) -> None:
+    learner, folder = taught(observations), CheckpointFolder(tmp_path / "new", keep=2)
+    offsets = {Source("marquee.observations.v1", 3): 41}
+    assert folder.latest() is None
+    for serial in (5, 30, 100):
+        folder.write(Checkpoint(*learner.state(), offsets), serial)
+    assert [path.name for path in sorted(folder.folder.iterdir())] == [
+        f"checkpoint-{serial:020d}.safetensors" for serial in (30, 100)
+    ]
+    found = folder.latest()
+    assert found is not None
+    assert found.offsets == offsets
+    restored = Learner(small())
+    restored.restore(found.arrays, found.text)
+    assert everything(restored) == everything(learner)
+    assert folder.latest(beyond=99) is not None
+    assert folder.latest(beyond=100) is None
+
+
+def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    good = folder.write(Checkpoint(*Learner(small()).state(), {}), 1)
+    damaged = folder.write(Checkpoint(*Learner(small()).state(), {}), 2)
+    damaged.write_bytes(damaged.read_bytes()[: good.stat().st_size // 2])
+    with pytest.raises(UnreadableCheckpoint, match=damaged.name):
+        folder.latest()
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    path = folder.write(Checkpoint(*Learner(small()).state(), {}), 1)
+    path.rename(path.with_suffix(".part"))
+    assert folder.latest() is None
+
+
+def test_rows_of_people_who_allowed_no_profile_teach_nothing(observations: list[Observation]) -> None:
+    learner, observation = Learner(small()), observations[0]
+    unwilling = CONSENT_ALL & CONSENT_STORE
+    refused = {**columns(observation), "consent_R": np.full(len(observation), unwilling, np.uint8)}
+    assert learner.learn(Observation(**refused)) == 0
+    assert len(learner.pairs) == 0
+    assert learner.marks == {observation.source: observation.last}
+
+
+def columns(observation: Observation) -> dict[str, Any]:
+    return {name: getattr(observation, name) for name in Observation.__slots__}
+
+
+def test_features_that_are_no_numbers_are_refused_and_the_rest_is_learned(observations: list[Observation]) -> None:
+    learner = Learner(small())
+    for observation in observations:
+        spoiled = observation.example_x_ESF.copy()
+        spoiled[::2] = np.nan
+        learner.learn(Observation(**{**columns(observation), "example_x_ESF": spoiled}))
+    learner.step()
+    assert learner.trainer.refused >= sum(len(o.example_E) for o in observations) // 2
+    assert all(np.isfinite(array).all() for array in learner.trainer.tensors().values())
+    assert learner.rows == 300
+
+
+def test_impressions_of_shown_slates_teach_the_pointwise_heads(observations: list[Observation]) -> None:
+    learner, service = Learner(small()), Service()
+    service.catalogue(*ITEMS)
+    start, window_ms = NOW_MS - 8_000_000, 1000 * service.settings.learner.attribution_s
+    first = service.deliver([an_event(0, "ann", "i000", event_time=start)])
+    for observation in told(first):
+        learner.learn(observation)
+    (slate,) = slates_of(first)
+    item = shown(slate)[0]
+    events = [
+        an_event(1, "ann", item, "impression", slate_id=slate.slate_id, event_time=start + 5_000),
+        an_event(2, "ann", item, "click", event_time=start + 9_000),
+        an_event(3, "bob", "i009", "play", event_time=start + 6_000 + window_ms),
+    ]
+    for observation in told(service.deliver(events)):
+        learner.learn(observation)
+    assert learner.trainer.outcome("click").rows == 1
+    assert learner.trainer.outcome("click").observed == 1
+    assert learner.trainer.outcome("complete").observed == 0
+
+
+def test_versions_only_rise(observations: list[Observation]) -> None:
+    learner = taught(observations[:3])
+    assert [learner.freeze(now_s).version for now_s in (0, 100, 50, 0)] == [1, 100, 101, 102]
+
+
+def test_learning_goes_on_beside_a_build(observations: list[Observation]) -> None:
+    learner, control = taught(observations[:5]), taught(observations[:5])
+    frozen = learner.freeze()
+    for observation in observations[5:]:
+        learner.learn(observation)
+    late, early = frozen.build(0)[0], control.freeze().build(0)[0]
+    np.testing.assert_array_equal(late.target_ND, early.target_ND)
+    assert late.names == early.names
+
+
+def test_a_snapshot_names_every_item_it_has_counts_of(observations: list[Observation]) -> None:
+    snapshot, _ = taught(observations).freeze().build(0)
+    assert all(snapshot.names)
+    assert [item_id(name) for name in snapshot.names] == snapshot.ids_N.tolist()
+    assert snapshot.source_ND.shape == (len(snapshot), 8)
+
+
+def test_no_more_items_are_learned_than_allowed(observations: list[Observation]) -> None:
+    learner = Learner(small(learner={"max_items": 100}))
+    many = a_log(600, users=4, items=400, seed=3)
+    service = Service()
+    for at in range(0, 600, 25):
+        for observation in told(service.deliver(many[at : at + 25])):
+            learner.learn(observation)
+    assert 100 <= len(learner.ids) < 125
+    learner.freeze().build(0)
+
+
+def test_a_skip_counts_against_an_item_and_pairs_with_nothing(observations: list[Observation]) -> None:
+    service, learner = Service(), Learner(small())
+    for observation in told(service.deliver([an_event(0, item="a"), an_event(1, item="b", kind="skip")])):
+        assert observation.action_R.tolist() == [Action.play, Action.skip]
+        learner.learn(observation)
+    counts_now = learner.counters.of(learner.ids.rows(np.array([item_id("b")], np.uint64)))
+    assert counts_now.dislikes_N.tolist() == pytest.approx([1.0])
+    assert learner.pairs.counts_N.tolist() == pytest.approx([1.0], rel=1e-4)

@@ -1,0 +1,237 @@
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+
+from embeddings import snapshots
+from embeddings.events import Source
+from streams.contract.messages import Outgoing, Part
+from streams.contract.observations import UnreadableObservation
+from streams.contract.records import decode_counter, decode_model
+from streams.learning.learner_process import Teacher
+from streams.transport.ledger import Unit
+from streams.transport.publishing import PublishFailed
+from tests.streams.builders import Service, a_log, small
+
+INPUT = Source("marquee.observations.v1", 0)
+
+
+class Told(NamedTuple):
+    """A record of `observations`."""
+
+    offset: int
+    value: bytes
+
+
+class Broker:
+    """Keeps what is published; fails with each error in turn first."""
+
+    def __init__(self) -> None:
+        self.published: list[Outgoing] = []
+        self.errors: list[Exception] = []
+
+    async def send_all(self, records: Iterable[Outgoing]) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.published += records
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def of(self, topic: str) -> list[bytes]:
+        return [record.value or b"" for record in self.published if record.topic == f"marquee.{topic}.v1"]
+
+
+def a_teacher(folder: Path, **learner: Any) -> Teacher:
+    """Snapshots every 100 rows, counters and checkpoints as fast as they may come."""
+    base = {"snapshot_dir": folder / "s", "checkpoint_dir": folder / "c", "refresh_min_s": 0, "counters_every_s": 0.1}
+    teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}, http={"port": 0}))
+    teacher.publisher = Broker()  # type: ignore[assignment]
+    return teacher
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Told]:
+    """300 events as a worker tells them, 30 a record."""
+    service = Service()
+    service.catalogue(*(f"i{n:03d}" for n in range(40)))
+    log = a_log(300, items=40)
+    answers = [service.deliver(log[at : at + 30]) for at in range(0, 300, 30)]
+    return [Told(offset, value) for offset, answer in enumerate(answers) for _, value in answer.told]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+
+
+async def teach(teacher: Teacher, records: list[Told]) -> None:
+    """What the transport does with a unit, and the build that may follow."""
+    await teacher(Unit([Part(INPUT, records, records[-1].offset, -1)], len(records), INPUT.topic))
+    await until(lambda: not teacher._building)
+
+
+def broker_of(teacher: Teacher) -> Broker:
+    broker = teacher.publisher
+    assert isinstance(broker, Broker)
+    return broker
+
+
+async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:3])
+    assert broker_of(teacher).of("models") == []
+    await teach(teacher, records[3:4])
+    manifest = decode_model(broker_of(teacher).of("models")[0])
+    written = snapshots.manifests(tmp_path / "s")[0]
+    assert (manifest.version, manifest.uri, manifest.sha256) == (str(written.version), written.uri, written.sha256)
+    assert (manifest.events, manifest.dimensions, manifest.kind) == (120, 8, "snapshot")
+    assert len(snapshots.load(written)) == manifest.items > 10
+    assert teacher.metrics.registry.get_sample_value("marquee_learner_snapshots_total") == 1
+
+
+async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
+    await teach(teacher, records[:4])
+    assert broker_of(teacher).of("models") == []
+    teacher._build_took_s = 0
+    await teach(teacher, records[4:])
+    assert len(broker_of(teacher).of("models")) == 1
+
+
+async def test_builds_take_at_most_a_tenth_of_the_time(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:4])
+    teacher._build_took_s = 60
+    await teach(teacher, records[4:])
+    assert len(broker_of(teacher).of("models")) == 1
+
+
+async def clock(teacher: Teacher, seconds: float) -> None:
+    """Let the clock run for a while, then end it as the process would."""
+    task = asyncio.create_task(teacher.run_clock())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_counters_and_checkpoints_come_on_time_and_at_the_end(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:2])
+    await clock(teacher, 0.35)
+    counters = [decode_counter(value) for value in broker_of(teacher).of("counters")]
+    assert {counter.events for counter in counters} == {60}
+    assert len({counter.item_id for counter in counters}) == len(counters) > 10
+    assert len(list((tmp_path / "c").iterdir())) == 1, "one, as nothing was learned since"
+    await teach(teacher, records[2:3])
+    await clock(teacher, 0.0)
+    assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+async def test_counters_that_were_not_published_come_with_the_next(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:2])
+    broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
+    await clock(teacher, 0.35)
+    told = {decode_counter(value).item_id for value in broker_of(teacher).of("counters")}
+    assert told == set(teacher.learner.names.values())
+
+
+async def test_who_stands_by_says_nothing(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    teacher.leads = lambda: False
+    await clock(teacher, 0.25)
+    assert broker_of(teacher).published == []
+    assert not (tmp_path / "c").exists()
+
+
+async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, records: list[Told]) -> None:
+    first, control = a_teacher(tmp_path / "a"), a_teacher(tmp_path / "b")
+    for teacher in (first, control):
+        assert await teacher.positions({INPUT: 99}) == {INPUT: 0}, "committed offsets say nothing about counts"
+    await teach(first, records[:4])
+    await first.checkpoint()
+    await teach(first, records[4:6])
+    second = a_teacher(tmp_path / "a")
+    assert await second.positions({INPUT: 6}) == {INPUT: 4}
+    assert second.learner.rows == 120
+    await teach(second, records[4:])
+    await teach(control, records)
+    for each in ("rows", "marks", "names"):
+        assert getattr(second.learner, each) == getattr(control.learner, each)
+    assert second.learner.pairs.counts_N.tolist() == control.learner.pairs.counts_N.tolist()
+
+
+async def test_a_rebalance_does_not_throw_away_what_is_in_memory(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:2])
+    await teacher.checkpoint()
+    await teach(teacher, records[2:3])
+    assert await teacher.positions({INPUT: 0}) == {INPUT: 3}
+    assert teacher.learner.rows == 90
+
+
+async def test_who_stood_by_takes_over_what_the_leader_wrote(tmp_path: Path, records: list[Told]) -> None:
+    leader, standby = a_teacher(tmp_path), a_teacher(tmp_path)
+    await leader.positions({INPUT: -1})
+    await standby.positions({})
+    await teach(leader, records[:5])
+    await leader.checkpoint()
+    assert await standby.positions({INPUT: 0}) == {INPUT: 5}
+    assert standby.learner.rows == 150
+
+
+async def test_a_log_that_is_not_ours_ends_the_learner(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    for value in (b"garbage", None):
+        with pytest.raises(UnreadableObservation):
+            await teach(teacher, [Told(0, value)])  # type: ignore[arg-type]
+    with pytest.raises(UnreadableObservation):
+        await teach(teacher, [records[0]._replace(value=records[0].value[:-3])])
+
+
+async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    await teach(teacher, records[:2])
+    await teach(teacher, records[:3])
+    value = teacher.metrics.registry.get_sample_value
+    assert value("marquee_learner_rows_total") == 90
+    assert value("marquee_learner_rows_skipped_total") == 60
+
+
+async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path, serve=True)
+    pages = asyncio.create_task(teacher.run_pages())
+    try:
+        await teacher.positions({INPUT: -1})
+        await until(lambda: teacher._port > 0)
+        await teach(teacher, records[:4])
+        manifest = decode_model(broker_of(teacher).of("models")[0])
+        assert manifest.uri.startswith(f"http://127.0.0.1:{teacher._port}/")
+        written = snapshots.manifests(tmp_path / "s")[0]
+        snapshot = await asyncio.to_thread(snapshots.load, written)
+        assert str(snapshot.version) == manifest.version
+        async with aiohttp.ClientSession() as session:
+            for path in ("", "../c", "%2e%2e/c"):
+                async with session.get(f"http://127.0.0.1:{teacher._port}/{path}") as answer:
+                    assert answer.status in (403, 404)
+    finally:
+        pages.cancel()
+        with suppress(asyncio.CancelledError):
+            await pages
+        await teacher._pages.cleanup()

@@ -1,0 +1,149 @@
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from embeddings.errors import StoreUnavailable
+from streams.process.health import HealthServer
+from streams.process.metrics import WorkerMetrics
+from streams.settings import Settings
+
+Get = Callable[[str], Awaitable[tuple[int, Any, dict[str, str]]]]
+SLATE = b'{"slate_id":"s1","items":[]}'
+
+
+class Worker:
+    """What the pages look at, to be changed by a test."""
+
+    redis: str | None = None
+    index: str | None = None
+    loop: str | None = None
+    store_is_away = False
+
+    async def latest_slate(self, user_id: str) -> bytes | None:
+        if self.store_is_away:
+            raise StoreUnavailable("timeout")
+        return SLATE if user_id == "ann/ä" else None
+
+    def broken(self) -> str | None:
+        raise KeyError("user-17")
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def server(worker: Worker) -> AsyncIterator[HealthServer]:
+    async with HealthServer(
+        host=Settings().http.host,
+        port=0,
+        registry=WorkerMetrics().registry,
+        live={"loop": lambda: worker.loop},
+        ready={"redis": lambda: worker.redis},
+        started={"index": lambda: worker.index},
+        latest_slate=worker.latest_slate,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+async def get(server: HealthServer) -> AsyncIterator[Get]:
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session:
+
+        async def get(path: str) -> tuple[int, Any, dict[str, str]]:
+            async with session.get(path) as reply:
+                body = await (reply.json() if reply.content_type == "application/json" else reply.text())
+                return reply.status, body, dict(reply.headers)
+
+        yield get
+
+
+async def test_everything_is_well(get: Get) -> None:
+    assert (await get("/livez"))[:2] == (200, {"ok": True, "checks": {"loop": "ok"}})
+    assert (await get("/startupz"))[:2] == (200, {"ok": True, "checks": {"index": "ok"}})
+    assert (await get("/readyz"))[:2] == (200, {"ok": True, "checks": {"index": "ok", "redis": "ok"}})
+
+
+async def test_not_ready_says_what_and_why(get: Get, worker: Worker) -> None:
+    worker.redis = "no answer for 3 s"
+    status, body, _ = await get("/readyz")
+    assert status == 503
+    assert body == {"ok": False, "checks": {"index": "ok", "redis": "no answer for 3 s"}}
+    assert (await get("/livez"))[0] == 200, "Redis being away is no reason for a restart"
+
+
+async def test_nothing_is_ready_before_it_has_started(get: Get, worker: Worker) -> None:
+    worker.index = "no snapshot yet"
+    assert (await get("/startupz"))[0] == 503
+    assert (await get("/readyz"))[0] == 503
+
+
+async def test_check_that_raises_has_failed_without_telling_more_than_its_kind(worker: Worker) -> None:
+    checks = {"odd": worker.broken}
+    async with (
+        HealthServer(host="127.0.0.1", port=0, registry=WorkerMetrics().registry, live=checks) as server,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{server.port}/livez") as reply,
+    ):
+        assert reply.status == 503
+        assert (await reply.json())["checks"] == {"odd": "the check raised KeyError"}
+
+
+async def test_metrics_can_be_scraped(get: Get) -> None:
+    status, text, headers = await get("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    families = {family.name for family in text_string_to_metric_families(text)}
+    assert {"marquee_stage_seconds", "marquee_events", "process_cpu_seconds"} <= families
+
+
+async def test_latest_slate_of_a_user_is_served(get: Get) -> None:
+    status, body, headers = await get("/v1/users/ann%2F%C3%A4/slate")
+    assert (status, body) == (200, {"slate_id": "s1", "items": []})
+    assert headers["Cache-Control"] == "no-store"
+
+
+async def test_user_without_a_slate_is_not_found(get: Get) -> None:
+    assert (await get("/v1/users/bob/slate"))[0] == 404
+
+
+async def test_store_that_does_not_answer_is_unavailable_for_a_second(get: Get, worker: Worker) -> None:
+    worker.store_is_away = True
+    status, _, headers = await get("/v1/users/bob/slate")
+    assert status == 503
+    assert headers["Retry-After"] == "1"
+
+
+async def test_endless_user_id_is_refused(get: Get) -> None:
+    assert (await get(f"/v1/users/{'x' * 600}/slate"))[0] == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_no_page_changes_anything(server: HealthServer, method: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path in ("/livez", "/metrics", "/v1/users/bob/slate"):
+            async with session.request(method, f"http://127.0.0.1:{server.port}{path}") as reply:
+                assert reply.status == 405
+
+
+async def test_it_listens_on_loopback_unless_told(server: HealthServer) -> None:
+    assert Settings().http.host == server.host == "127.0.0.1"
+
+
+async def test_taken_port_stops_the_start(server: HealthServer) -> None:
+    second = HealthServer(host="127.0.0.1", port=server.port, registry=WorkerMetrics().registry)
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start()
+    await second.stop()
+
+
+async def test_nothing_listens_afterwards(worker: Worker) -> None:
+    async with HealthServer(host="127.0.0.1", port=0, registry=WorkerMetrics().registry) as server:
+        port = server.port
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,0 +1,88 @@
+from itertools import product
+
+from embeddings.events import Source
+from streams.contract.records import Context, decode_event, decode_slate
+from streams.serving.slates import CONTEXTS, context_code, slate_id_of
+from streams.serving.traces import is_traced
+from tests.streams.builders import Service, a_log, an_event, slates_of, small
+
+ITEMS = [f"i{n:03d}" for n in range(40)]
+
+
+def test_a_slate_id_stands_for_input_surface_and_nothing_else() -> None:
+    places = list(product(["events", "requests"], range(3), range(3), ["home", "player"]))
+    ids = [slate_id_of(Source(topic, partition), offset, surface) for topic, partition, offset, surface in places]
+    assert len(set(ids)) == len(places)
+    assert ids[0] == slate_id_of(Source("events", 0), 0, "home") == "50439aa2b67e8f7b7fc36fc497a40274"
+
+
+def test_a_context_is_one_of_64_codes() -> None:
+    assert context_code(None) == context_code(Context(country="DE")) == 0
+    codes = {context_code(Context(surface=f"s{n}", device=device)) for n in range(100) for device in ("tv", None)}
+    assert min(codes) >= 1
+    assert max(codes) < CONTEXTS
+    assert context_code(Context(surface="tv")) != context_code(Context(device="tv"))
+
+
+def test_a_slate_says_why_each_item_is_there() -> None:
+    service = Service()
+    service.catalogue(*ITEMS)
+    log = a_log(200, items=40)
+    service.live_through(log)
+    more = a_log(300, items=40)[200:]
+    held: dict[bytes | None, set[str]] = {}
+    for raw in log:
+        held.setdefault(raw.key, set()).add(decode_event(raw.value or b"").item_id or "")
+    told = 0
+    for raw, slate in zip(more, slates_of(service.deliver(more)), strict=True):
+        held[raw.key].add(decode_event(raw.value or b"").item_id or "")
+        assert all(len(item.reasons) == 1 for item in slate.items)
+        because = {r.partition(":")[2] for item in slate.items for r in item.reasons if r.startswith("similar_to")}
+        assert because <= held[raw.key]
+        told += len(because)
+    assert told > 50
+
+
+def test_scores_fall_and_positions_count_up() -> None:
+    service = Service()
+    service.catalogue(*ITEMS)
+    service.live_through(a_log(200, items=40))
+    for slate in slates_of(service.deliver(a_log(220, items=40)[200:])):
+        scores = [item.score or 0.0 for item in slate.items]
+        assert scores == sorted(scores, reverse=True)
+        assert [item.position for item in slate.items] == list(range(len(scores)))
+        assert all(item.propensity is None for item in slate.items), "no place is drawn by chance"
+
+
+def test_a_trace_explains_its_slate() -> None:
+    service = Service(small(slates={"trace_rate": 1.0}))
+    service.catalogue(*ITEMS)
+    service.live_through(a_log(200, items=40))
+    answer = service.respond([an_event(300, "u1", "i001")])
+    (trace,), (slate,) = answer.traces, slates_of(answer)
+    assert (trace.slate_id, trace.user_id, trace.model_version) == (slate.slate_id, slate.user_id, slate.model_version)
+    best = list(zip(trace.candidates, trace.scores, strict=True))[: len(slate.items)]
+    assert best == [(item.item_id, item.score) for item in slate.items]
+    assert trace.counts["ranked"] == len(trace.candidates) <= trace.counts["proposed"]
+    assert trace.counts["shown"] == len(slate.items)
+    assert trace.counts["proposed"] >= trace.counts["ranked"]
+    assert trace.filtered["seen"] > 0
+    assert all(len(row) == len(trace.feature_names) for row in trace.features)
+
+
+def test_the_same_slates_are_traced_whenever_they_are_made() -> None:
+    ids = [slate_id_of(Source("events", 0), offset, "home") for offset in range(4_000)]
+    traced = [each for each in ids if is_traced(each, 0.1)]
+    assert 300 < len(traced) < 500
+    assert set(traced) < {each for each in ids if is_traced(each, 0.2)}
+    assert not any(is_traced(each, 0.0) for each in ids)
+    assert all(is_traced(each, 1.0) for each in ids)
+
+
+def test_tracing_changes_no_slate() -> None:
+    def slates(rate: float) -> list[object]:
+        service = Service(small(slates={"trace_rate": rate}))
+        service.catalogue(*ITEMS)
+        return [decode_slate(slate.value) for slate in service.respond(a_log(50, items=40)).slates]
+
+    assert slates(0.0) == slates(1.0)
