@@ -34,7 +34,7 @@ from streams.configuration import load_settings
 from streams.contract.records import decode_event
 from streams.lab.bench_rig import Say, Site, pace_of, publish, sources, stored
 from streams.lab.synthetic import Mix, World
-from streams.process.member import spare_what_stays
+from streams.process.host import spare_what_stays
 from streams.settings import Settings
 from streams.worker.worker import user_store
 

@@ -23,10 +23,13 @@ from ranking.ranker import Ranker
 from streams.configuration import load_settings
 from streams.contract import cloudevents
 from streams.contract.messages import Outgoing
-from streams.process.member import make_app, run_apps, serve
+from streams.process.host import run_apps
+from streams.process.member import Membership, make_app, serve
 from streams.process.threads import OwnLoop
 from streams.settings import Settings
-from streams.transport.ledger import Lane, Unit
+from streams.transport.fetching import Batching
+from streams.transport.gates import Lane
+from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 from streams.worker.worker import index_builder
 
@@ -64,7 +67,6 @@ def on_transport(name: str, settings: Settings, answers: Callable[[list[Any]], l
     publisher = Publisher(options, idempotent=settings.kafka.idempotent)
 
     async def answer(unit: Unit) -> None:
-        unit.top_up()
         records = [record for part in unit.parts for record in part.records]
         back_again = [
             Outgoing(back, r.key, value, _place(r)) for r, value in zip(records, answers(records), strict=True)
@@ -75,7 +77,10 @@ def on_transport(name: str, settings: Settings, answers: Callable[[list[Any]], l
         await sending
 
     # An idle one asks the broker twice a second: it shares the core of whoever is measured.
-    app = make_app(f"{settings.kafka.group_prefix}.{name}", options, {topic: Lane(behind=8)}, fetch_wait_ms=500)
+    app = make_app(
+        Membership(group=f"{settings.kafka.group_prefix}.{name}"),
+        Batching(client_options=options, lanes={topic: Lane(behind=8)}, fetch_wait_ms=500),
+    )
     serve(app, topic, lambda unit: loop.run(answer(unit)))
     run_apps([app])
 

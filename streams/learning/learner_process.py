@@ -25,13 +25,15 @@ from streams.contract.records import encode
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from streams.learning.learner import Frozen, Learner
 from streams.process.health import HealthServer
-from streams.process.member import make_member, run_apps, serve
+from streams.process.host import run_apps
+from streams.process.member import make_member, serve
 from streams.process.metrics import LearnerMetrics
 from streams.process.threads import Thread
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
-from streams.transport.ledger import Lane, Unit
+from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from mode import Service
 from mode.utils.futures import notify
 
 from embeddings.events import Source
-from streams.contract.messages import Part
+from streams.transport.deliveries import Deliveries, Lag
 from streams.transport.fetching import Batching, BatchThread
-from streams.transport.ledger import Gate, Lag, Ledger, Unit
-from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK, Verdict, Watchdog
+from streams.transport.ledger import Unit
+from streams.transport.watchdog import LaneJudge, Watchdog
 
 _COMMIT_S = 3.0
 
@@ -42,18 +42,14 @@ class BatchConsumer(driver.Consumer):
         self._news = asyncio.Event()  # records for an open lane, or a lane that opened
         super().__init__(*args, **kwargs)  # makes the thread
         self.batching: Batching = self.app.batching
-        self.ledger = Ledger()
-        now_s = monotonic()
-        self.gates = {
-            topic: [Gate(lane, moved_s=now_s) for _ in range(lane.shards)]
-            for topic, lane in self.batching.lanes.items()
-        }
-        self._written_ms: dict[Source, int] = {}
+        self.deliveries = Deliveries(self.batching.lanes, self._thread.ahead, self._committed)
+        self.ledger = self.deliveries.ledger
         self._drained = asyncio.Event()
         self._drained.set()
-        self._beat_s = now_s
-        self._waiting_since_s: dict[tuple[str, int], float] = {}
-        self._watchdog = Watchdog(self.judge)
+        self._judge = LaneJudge(
+            self.deliveries.gates, stalled_after_s=self.batching.stalled_after_s, waits=self._records_wait
+        )
+        self._watchdog = Watchdog(self._judge)
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, self._news.set, loop=self.loop, beacon=self.beacon)
@@ -76,44 +72,30 @@ class BatchConsumer(driver.Consumer):
             raise self._thread.failed
         return ready
 
-    def _gate(self, tp: tuple[str, int]) -> Gate | None:
-        gates = self.gates.get(tp[0])
-        return gates[self.batching.shard(*tp)] if gates is not None else None
-
-    def _of_shard(self, partitions: set[TP] | None, topic: str, shard: int) -> set[Source]:
-        """Those of some partitions that are in one shard of a lane; from any thread."""
-        return {Source(*tp) for tp in list(partitions or ()) if tp.topic == topic and self.batching.shard(*tp) == shard}
-
     def _is_open(self, tp: TP) -> bool:
-        gate = self._gate(tp)
-        return gate is None or gate.is_open
+        return self.deliveries.is_open(tp.topic)
 
     def _ready(self, active: set[TP]) -> dict[TP, list[Any]]:
-        """A unit for each open shard of which something was fetched, and the other topics' records as they are."""
+        """A unit of each open lane of which something was fetched, under the name of its first partition.
+
+        Of topics without a lane the records as they are.
+        """
         ready: dict[TP, list[Any]] = {}
-        groups: defaultdict[tuple[str, int], set[TP]] = defaultdict(set)
+        groups: defaultdict[str, set[Source]] = defaultdict(set)
         for tp in filter(self._is_open, active):
-            groups[tp.topic, self.batching.shard(*tp)].add(tp)
+            groups[tp.topic].add(Source(*tp))
         was_full = False
-        for (topic, shard), tps in groups.items():
-            lane = self.batching.lanes.get(topic)
-            taken = self._thread.ahead.take(tps, lane.max_batch if lane is not None else sys.maxsize)
-            if lane is None:
+        for topic, sources in groups.items():
+            if (lane := self.batching.lanes.get(topic)) is None:
+                taken = self._thread.ahead.take(sources, sys.maxsize)
                 ready |= {TP(*source): records for source, records in taken.items()}
-            elif taken:
-                ready |= self._unit(taken, shard)
-            was_full = was_full or sum(map(len, taken.values())) >= self.batching.room(topic)
+                was_full |= bool(taken)
+            elif (unit := self.deliveries.cut(topic, sources)) is not None:
+                ready[TP(*unit.parts[0].source)] = [unit]
+                was_full |= unit.size >= lane.max_batch
         if was_full:
             self._thread.wake()
         return ready
-
-    def _unit(self, taken: Mapping[Source, list[Any]], shard: int) -> dict[TP, list[Any]]:
-        """One unit under the name of its first partition."""
-        unit = self.ledger.unit(
-            Part(source, records, records[-1].offset, self._committed(source)) for source, records in taken.items()
-        )
-        unit.shard = shard
-        return {TP(*unit.parts[0].source): [unit]}
 
     def _committed(self, source: Source) -> int:
         offset = self._committed_offset[TP(*source)]
@@ -123,13 +105,9 @@ class BatchConsumer(driver.Consumer):
         """Called once per unit, in order, just before delivery."""
         if not isinstance(record, Unit):
             return super()._to_message(tp, record)
-        generation, now_s = self.app.consumer_generation_id, monotonic()
-        self.ledger.deliver(record, generation=generation)
-        gate = self.gates[record.topic][record.shard]
-        gate.out.add(record)
-        gate.moved_s = record.delivered_s = now_s
-        record.tell_over, record.more = partial(self._tell_over, record), self._top_up
-        self._written_ms.update((part.source, part.records[-1].timestamp) for part in record.parts)
+        generation = self.app.consumer_generation_id
+        self.deliveries.deliver(record, generation=generation)
+        record.tell_over = partial(self._tell_over, record)
         self._read_offset[tp] = None  # the ledger knows what is stale; offsets of a topic made anew start lower
         last = record.parts[0].last if record.parts else 0
         return ConsumerMessage(
@@ -162,12 +140,7 @@ class BatchConsumer(driver.Consumer):
             self._unacked_messages.discard(message)
             if message.tracked and self.ledger.ack(unit):  # untracked: skipped as stale, no agent saw it
                 self._n_acked += unit.size
-        gate = self.gates[unit.topic][unit.shard]
-        was_open = gate.is_open
-        gate.out.discard(unit)
-        unit.over.set()
-        gate.moved_s = monotonic()
-        if not was_open:
+        if self.deliveries.let_back(unit):
             self._news.set()
         notify(self._waiting_for_ack)
         return True
@@ -176,42 +149,23 @@ class BatchConsumer(driver.Consumer):
         self._thread.hurry()
         self.loop.call_soon_threadsafe(self._over, unit)
 
-    def _top_up(self, unit: Unit) -> None:
-        """Add to a unit what was fetched since its delivery; from any thread.
-
-        What is taken and not added was sent back: it comes again. Of a deeper lane the next unit may be out already.
-        """
-        lane, gate = self.batching.lanes[unit.topic], self.gates[unit.topic][unit.shard]
-        here = self._of_shard(self._active_partitions, unit.topic, unit.shard)
-        epochs = self.ledger.epochs(here)  # first: a gate is closed before they change
-        room = lane.max_batch - unit.size
-        if room <= 0 or lane.depth > 1 or gate.closed or not self.flow_active or self.app.rebalancing:
-            return
-        taken = self._thread.ahead.take(here, room)
-        if taken:
-            parts = [Part(s, some, some[-1].offset, self._committed(s), epochs[s]) for s, some in taken.items()]
-            self.ledger.extend(unit, parts)
-            self._written_ms.update((part.source, part.records[-1].timestamp) for part in parts)
-            if unit.size >= lane.max_batch:
-                self._thread.wake()
-
     def _over(self, unit: Unit) -> None:
-        """Let the next unit of the shard in."""
+        """Let the next unit of the lane in."""
         unit.over.set()
         self._news.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        if tp.topic not in self.gates:  # the stock gap covers the offset that was just delivered
+        if tp.topic not in self.batching.lanes:  # the stock gap covers the offset that was just delivered
             await super()._add_gap(tp, offset_from, offset_to)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        yield from (tp for tp in super()._filter_tps_with_pending_acks(topics) if tp.topic not in self.gates)
+        yield from (tp for tp in super()._filter_tps_with_pending_acks(topics) if tp.topic not in self.batching.lanes)
         for source in self.ledger.committable():
             if topics is None or source in topics or source.topic in topics:
                 yield TP(*source)
 
     def _new_offset(self, tp: TP) -> int | None:
-        if tp.topic not in self.gates:
+        if tp.topic not in self.batching.lanes:
             return super()._new_offset(tp)
         return self.ledger.take(Source(*tp), generation=self.app.consumer_generation_id)
 
@@ -249,14 +203,13 @@ class BatchConsumer(driver.Consumer):
 
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition of a lane whose end is known."""
-        lags = {}
-        for source in (Source(*tp) for tp in self.assignment() if tp.topic in self.gates):
-            end = self._thread.end(source)
-            if end is not None:
-                behind = max(end - max(self._committed(source), 0), 0)
-                written_ms = self._written_ms.get(source, 0)
-                lags[source] = Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)
-        return lags
+        ends = {source: self._thread.end(source) for source in self._in_lanes(self.assignment())}
+        return {source: self.deliveries.lag(source, end) for source, end in ends.items() if end is not None}
+
+    def _in_lanes(self, partitions: set[TP] | None, topic: str | None = None) -> set[Source]:
+        """Those of some partitions whose topic has a lane, or is this one; from any thread."""
+        lanes = self.batching.lanes if topic is None else {topic}
+        return {Source(*tp) for tp in list(partitions or ()) if tp.topic in lanes}
 
     # Positions --------------------------------------------------------------------------------------------------------
 
@@ -265,22 +218,22 @@ class BatchConsumer(driver.Consumer):
         await self._drained.wait()
         async with self._thread.still():
             await super().perform_seek()
-            await self._send_back({Source(*tp) for tp in self.assignment() if tp.topic in self.gates})
+            await self._send_back(self._in_lanes(self.assignment()))
 
     async def rewind(self, unit: Unit) -> None:
-        """Send the partitions of a unit's shard back to their committed offsets, or to where `positions` says.
+        """Send the partitions of a unit's lane back to their committed offsets, or to where `positions` says.
 
-        Nothing where the unit was sent back already, by another of its shard or by a rebalance.
+        Nothing where the unit was sent back already, by another of its lane or by a rebalance.
         """
         if self.ledger.refresh(unit):
-            await self._send_back(self._of_shard(self.assignment(), unit.topic, unit.shard))
+            await self._send_back(self._in_lanes(self.assignment(), unit.topic))
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
         source = Source(*partition)
         async with self._thread.still({source}):
             await super().seek(partition, offset)
-            if partition.topic in self.gates:
+            if partition.topic in self.batching.lanes:
                 self.ledger.forget(source)
 
     async def _send_back(self, sources: set[Source]) -> None:
@@ -288,41 +241,31 @@ class BatchConsumer(driver.Consumer):
 
         Both before `positions` is asked: what was delivered later would be folded without what came before it.
         """
-        gates = [gate for gate in map(self._gate, sources) if gate is not None]
-        for gate in gates:
-            gate.closed += 1
-        self._forget(sources)
         try:
-            committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
-            chosen = await choose(committed) if choose is not None else {}
-            async with self._thread.still(sources):
-                await self._thread.reposition({**committed, **chosen})
-                self._forget(sources)
+            with self.deliveries.void(sources):
+                committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
+                chosen = await choose(committed) if choose is not None else {}
+                async with self._thread.still(sources):
+                    await self._thread.reposition({**committed, **chosen})
+                    self.deliveries.forget(sources)
         finally:
-            for gate in gates:
-                gate.out.clear()
-                gate.closed, gate.moved_s = gate.closed - 1, monotonic()
             self._news.set()
-
-    def _forget(self, sources: set[Source]) -> None:
-        for source in sources:
-            self.ledger.forget(source)
 
     # Not for batches --------------------------------------------------------------------------------------------------
 
     def on_buffer_full(self, tp: TP) -> None:
         """The gate limits lanes; pausing their partitions one by one would make Faust sleep a second."""
-        if tp.topic not in self.gates:
+        if tp.topic not in self.batching.lanes:
             super().on_buffer_full(tp)
 
     def on_buffer_drop(self, tp: TP) -> None:
         """See `on_buffer_full`."""
-        if tp.topic not in self.gates:
+        if tp.topic not in self.batching.lanes:
             super().on_buffer_drop(tp)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust complains about partitions whose messages it does not see one by one; the watchdog judges lanes."""
-        if tp.topic not in self.gates:
+        if tp.topic not in self.batching.lanes:
             super().verify_event_path(now, tp)
 
     # Watching ---------------------------------------------------------------------------------------------------------
@@ -340,29 +283,14 @@ class BatchConsumer(driver.Consumer):
     @Service.task
     async def _beat(self) -> None:
         while not self.should_stop:
-            self._beat_s = monotonic()
+            self._judge.beat()
             await self.sleep(0.5)
 
-    def judge(self, now_s: float) -> Verdict | None:
-        """Whether a lane, the event loop or the delivery stopped moving. Called from the watchdog's thread."""
-        for topic, shard, gate in ((t, n, gate) for t, gates in self.gates.items() for n, gate in enumerate(gates)):
-            if gate.stuck_s(now_s) > gate.lane.stuck_after_s:
-                sizes = sorted(len(unit) for unit in list(gate.out))
-                return Verdict(f"{topic}: un-acknowledged for {gate.stuck_s(now_s):.0f} s, units {sizes}", EXIT_STUCK)
-            if (waiting_s := self._waiting_s(topic, shard, gate, now_s)) > self.batching.stalled_after_s:
-                return Verdict(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
-        blocked_s = now_s - self._beat_s
-        limit_s = min((lane.stuck_after_s for lane in self.batching.lanes.values()), default=float("inf"))
-        return Verdict(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
-
-    def _waiting_s(self, topic: str, shard: int, gate: Gate, now_s: float) -> float:
-        """How long records of an open shard have been there at every look without one being delivered."""
-        ready = self.flow_active and not self.app.rebalancing and not gate.out
-        mine = self._of_shard(self._active_partitions, topic, shard) if ready else ()
-        if not any(map(self._thread.waiting, mine)):
-            self._waiting_since_s.pop((topic, shard), None)
-            return 0.0
-        return now_s - max(gate.moved_s, self._waiting_since_s.setdefault((topic, shard), now_s))
+    def _records_wait(self, topic: str) -> bool:
+        """Whether records of a lane are there and nothing here keeps them from being delivered; from any thread."""
+        if not self.flow_active or self.app.rebalancing:
+            return False
+        return any(map(self._thread.waiting, self._in_lanes(self._active_partitions, topic)))
 
 
 class BatchProducer(driver.Producer):

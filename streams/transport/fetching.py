@@ -5,7 +5,6 @@ way: what arrives meanwhile waits for that request to end. So its records are ta
 ask for, and what arrives while a batch is processed is here when the batch ends.
 """
 
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +19,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from embeddings.events import Source
-from streams.transport.ledger import Lane, shard_of
+from streams.transport.ahead import Ahead
+from streams.transport.gates import Lane
 
 Positions = Callable[[Mapping[Source, int]], Awaitable[Mapping[Source, int]]]
 """Called with the group's committed offset of each assigned partition (-1: none) before anything is delivered from it,
@@ -48,59 +48,10 @@ class Batching:
     stalled_after_s: float = 120.0
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
 
-    def shard(self, topic: str, partition: int) -> int:
-        """The shard of its lane that a partition is in; 0 where there is no lane."""
-        lane = self.lanes.get(topic)
-        return shard_of(partition, lane.shards) if lane is not None else 0
-
     def room(self, topic: str) -> int:
-        """How many records of a shard are fetched ahead, or of a topic without a lane."""
+        """How many records of a topic are fetched ahead; without a lane, until there is one."""
         lane = self.lanes.get(topic)
         return lane.max_batch if lane is not None else 1
-
-
-class Ahead:
-    """Records that were fetched and not delivered yet. One thread adds, another takes."""
-
-    def __init__(self) -> None:
-        self._records: dict[Source, list[Any]] = {}
-        self._lock = threading.Lock()
-
-    def __contains__(self, source: Source) -> bool:
-        return source in self._records
-
-    def counts(self) -> dict[Source, int]:
-        """Records of each partition that has any."""
-        with self._lock:
-            return {source: len(records) for source, records in self._records.items()}
-
-    def add(self, fetched: Mapping[Any, list[Any]]) -> None:
-        """Append to each partition what came of it."""
-        with self._lock:
-            for tp, records in fetched.items():
-                source = Source(*tp)
-                held = self._records.get(source)
-                self._records[source] = held + records if held else records
-
-    def take(self, sources: Collection[Any], most: int) -> dict[Source, list[Any]]:
-        """Remove at most so many records of some partitions; one that has more goes to the end of the queue."""
-        taken: dict[Source, list[Any]] = {}
-        with self._lock:
-            for source in [source for source in self._records if source in sources]:
-                records = self._records.pop(source)
-                taken[source], more = records[:most], records[most:]
-                most -= len(taken[source])
-                if more:
-                    self._records[source] = more
-                if not most:
-                    break
-        return taken
-
-    def drop(self, sources: Collection[Source] | None = None) -> None:
-        """Forget what was fetched of some partitions, or of all."""
-        with self._lock:
-            for source in list(self._records) if sources is None else sources:
-                self._records.pop(source, None)
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):
@@ -159,7 +110,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         fetcher._get_actions_per_node = take_over_and_ask
 
     def _take_over(self, fetcher: Any) -> None:
-        """Take what aiokafka holds of shards that have room."""
+        """Take what aiokafka holds of topics that have room."""
         if self._still or not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
             return
         self.touch()
@@ -179,13 +130,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             self._ask_at_s = monotonic() + self.app.batching.fetch_pause_ms / 1000
 
     def _wanted(self) -> set[TP]:
-        """Partitions of shards that have room, and of topics without a lane of which nothing is held."""
-        batching: Batching = self.app.batching
-        held: Counter[tuple[str, int]] = Counter()
-        for (topic, partition), count in self.ahead.counts().items():
-            held[topic, batching.shard(topic, partition)] += count
+        """Partitions of topics that have room."""
+        held: Counter[str] = Counter()
+        for source, count in self.ahead.counts().items():
+            held[source.topic] += count
         active = list(self.consumer._active_partitions or ())
-        return {tp for tp in active if held[tp.topic, batching.shard(*tp)] < batching.room(tp.topic)}
+        return {tp for tp in active if held[tp.topic] < self.app.batching.room(tp.topic)}
 
     def wake(self) -> None:
         """There is room again, or a reason to look."""

@@ -36,15 +36,13 @@ class Unit:
     parts: list[Part]
     size: int
     topic: str = ""
-    shard: int = 0
-    """Which of its lane's shards it belongs to."""
     acked: bool = False
     generation: int = -1
     delivered_s: float = 0.0
     """Monotonic time of delivery, or of the last `retrying`."""
     retry_reason: str | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, in the loop that delivers, when the next unit of the shard may be worked on."""
+    """Set, in the loop that delivers, when the next unit of the lane may be worked on."""
     tell_over: Callable[[], object] = lambda: None
     more: "Callable[[Unit], object]" = lambda unit: None
 
@@ -65,65 +63,6 @@ class Unit:
     def retrying(self, reason: str, *, now_s: float | None = None) -> None:
         """Declare that the unit is not stuck: an effect is being retried because of `reason` (for the log, no ids)."""
         self.delivered_s, self.retry_reason = monotonic() if now_s is None else now_s, reason
-
-
-def shard_of(partition: int, shards: int) -> int:
-    """Which of so many shards a partition is in."""
-    return partition % shards
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """How one topic is batched. Every topic with a lane has its own gate, so a blocked one holds no other back."""
-
-    max_batch: int = 512
-    """Most records of a unit."""
-    depth: int = 1
-    """Nothing more of a shard is delivered while this many of its units are un-acknowledged and not `answered`."""
-    behind: int = 0
-    """So many more units of a shard may be un-acknowledged that were `answered`."""
-    shards: int = 1
-    """Groups of partitions (`shard_of`) that are handled side by side, the units of one in order."""
-    stuck_after_s: float = 120.0
-    """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
-
-    def __post_init__(self) -> None:
-        if min(self.max_batch, self.depth, self.shards, self.behind + 1) < 1:
-            raise ValueError("max_batch, depth and shards are at least 1, behind is at least 0")
-
-
-@dataclass(slots=True)
-class Gate:
-    """The un-acknowledged units of one shard of a lane."""
-
-    lane: Lane
-    out: set[Unit] = field(default_factory=set)
-    closed: int = 0
-    """So many times the shard is being sent back right now."""
-    moved_s: float = 0.0
-    """Monotonic time of the last delivery or acknowledgement."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether another unit may be delivered."""
-        working = sum(not unit.over.is_set() for unit in self.out)
-        return not self.closed and working < self.lane.depth and len(self.out) < self.lane.depth + self.lane.behind
-
-    def stuck_s(self, now_s: float) -> float:
-        """How long nothing moved although a unit is out; 0 when none is."""
-        units = list(self.out)  # the watchdog asks from its own thread
-        return max(0.0, now_s - max(self.moved_s, *(u.delivered_s for u in units))) if units else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
-
-    `seconds` is 0 where nothing is behind.
-    """
-
-    records: int
-    seconds: float
 
 
 class Ledger:

@@ -12,9 +12,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+
+from streams.transport.gates import Gate
 
 EXIT_STUCK, EXIT_STALLED, EXIT_UNSTOPPABLE = 75, 76, 77
 
@@ -49,6 +51,39 @@ class Watchdog(threading.Thread):
     def stop(self) -> None:
         """End no process any more."""
         self._over.set()
+
+
+class LaneJudge:
+    """Judges whether a lane, the event loop or the delivery stopped moving."""
+
+    def __init__(self, gates: Mapping[str, Gate], *, stalled_after_s: float, waits: Callable[[str], bool]) -> None:
+        """`waits` tells whether records of a topic are there and may be delivered."""
+        self._gates, self._stalled_after_s, self._waits = gates, stalled_after_s, waits
+        self._waiting_since_s: dict[str, float] = {}
+        self._beat_s = monotonic()
+
+    def beat(self) -> None:
+        """Called in the event loop, as long as it turns."""
+        self._beat_s = monotonic()
+
+    def __call__(self, now_s: float) -> Verdict | None:
+        """Why the process must end, if it must; from the watchdog's thread."""
+        for topic, gate in self._gates.items():
+            if gate.stuck_s(now_s) > gate.lane.stuck_after_s:
+                sizes = sorted(len(unit) for unit in list(gate.out))
+                return Verdict(f"{topic}: un-acknowledged for {gate.stuck_s(now_s):.0f} s, units {sizes}", EXIT_STUCK)
+            if (waiting_s := self._waiting_s(topic, gate, now_s)) > self._stalled_after_s:
+                return Verdict(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
+        blocked_s = now_s - self._beat_s
+        limit_s = min((gate.lane.stuck_after_s for gate in self._gates.values()), default=float("inf"))
+        return Verdict(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
+
+    def _waiting_s(self, topic: str, gate: Gate, now_s: float) -> float:
+        """How long records of an open lane have been there at every look without one being delivered."""
+        if gate.out or not self._waits(topic):
+            self._waiting_since_s.pop(topic, None)
+            return 0.0
+        return now_s - max(gate.moved_s, self._waiting_since_s.setdefault(topic, now_s))
 
 
 def end_process(verdict: Verdict) -> None:

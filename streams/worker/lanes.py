@@ -27,7 +27,7 @@ from streams.serving.requests import Answerer
 from streams.serving.slates import PublishedSlate
 from streams.settings import Settings
 from streams.transport.failures import DeadLetterShare, Failed, Guard, Succeeded, Verdict
-from streams.transport.ledger import Unit, shard_of
+from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 
 T = TypeVar("T")
@@ -84,7 +84,6 @@ class EventsLane:
         era = self._era
         try:
             async with self._answering:
-                unit.top_up()
                 self.metrics.batch("events", unit.size)
                 answered = await self._answers(unit, era)
         except BaseException as why:
@@ -323,7 +322,7 @@ class Shards(Generic[L]):
 
     async def __call__(self, unit: Unit) -> None:
         """Let its shard's lane handle a unit."""
-        await self._loops[unit.shard].run(self.lanes[unit.shard](unit))
+        await self._loops[0].run(self.lanes[0](unit))
 
     async def stop(self) -> None:
         """Disconnect the publishers."""
@@ -337,12 +336,9 @@ class EventShards(Shards[EventsLane]):
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
         """See `EventsLane.positions`; every partition is claimed for its shard's store."""
         behind: dict[Source, int] = {}
-        for shard, (lane, loop) in enumerate(zip(self.lanes, self._loops, strict=True)):
-            mine = {
-                source: at for source, at in committed.items() if shard_of(source.partition, len(self.lanes)) == shard
-            }
-            if mine:
-                behind |= await loop.run(lane.positions(mine))
+        for lane, loop in zip(self.lanes, self._loops, strict=True):
+            if committed:
+                behind |= await loop.run(lane.positions(committed))
         return behind
 
 

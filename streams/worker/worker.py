@@ -31,7 +31,8 @@ from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
 from streams.contract.records import ModelManifest, Slate, decode_counter, decode_model, decode_slate, encode
 from streams.process.health import HealthServer
-from streams.process.member import make_member, run_apps, serve
+from streams.process.host import run_apps
+from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import Thread
 from streams.serving.live_model import BuildIndex, LiveModel, Serving
@@ -43,7 +44,7 @@ from streams.transport import topics
 from streams.transport.batching import BatchApp
 from streams.transport.control import ControlReader
 from streams.transport.failures import DeadLetterShare, Failed, Guard
-from streams.transport.ledger import Lane
+from streams.transport.gates import Lane
 from streams.transport.publishing import Publisher
 from streams.worker.lanes import EventShards, EventsLane, RequestsLane, Shards, dead_letters
 
@@ -345,14 +346,13 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker, names = Worker(settings), settings.topics.name
     b = settings.batching
-    lane = Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, shards=b.shards, stuck_after_s=b.stuck_after_s)
+    lane = Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, stuck_after_s=b.stuck_after_s)
     worker.app = make_member(
         settings,
         "serving",
         {names("events"): lane, names("requests"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)},
         positions=worker.events.positions,
         instance_id=settings.kafka.instance_id,
-        fetch_wait_ms=b.fetch_wait_ms,
     )
     serve(worker.app, names("events"), worker.events)
     serve(worker.app, names("requests"), worker.requests)

@@ -21,10 +21,12 @@ from mode.supervisors import OneForOneSupervisor
 
 from embeddings.events import Source
 from streams.contract.messages import Part
-from streams.process.member import Rewind, make_app, run_apps, serve
+from streams.process.host import run_apps
+from streams.process.member import Membership, Rewind, make_app, serve
 from streams.transport.batching import BatchApp, BatchConsumer
-from streams.transport.fetching import BatchThread
-from streams.transport.ledger import Lane, Unit
+from streams.transport.fetching import Batching, BatchThread
+from streams.transport.gates import Lane
+from streams.transport.ledger import Unit
 
 
 class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -132,14 +134,14 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
         for topic, b in group.topics.items()
     }
     app = make_app(
-        group.group,
-        {"bootstrap_servers": bootstrap, "client_id": group.group},
-        lanes,
-        positions=assigned,
-        commit_interval_s=0.3,
-        session_timeout_s=6.0,
-        drain_s=group.drain_s,
-        stalled_after_s=group.stalled_after_s,
+        Membership(group=group.group, commit_interval_s=0.3),
+        Batching(
+            client_options={"bootstrap_servers": bootstrap, "client_id": group.group},
+            lanes=lanes,
+            positions=assigned,
+            drain_s=group.drain_s,
+            stalled_after_s=group.stalled_after_s,
+        ),
     )
     if group.style != "units":
         app.__class__ = ChunkApp if group.style == "chunks" else faust.App

@@ -1,0 +1,89 @@
+"""What goes out of the topics that have lanes, and comes back: units, from the records fetched to the ledger's entry.
+
+No I/O, no Faust.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import time
+
+from embeddings.events import Source
+from streams.contract.messages import Part, RawRecord
+from streams.transport.ahead import Ahead
+from streams.transport.gates import Gate, Lane
+from streams.transport.ledger import Ledger, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
+
+    `seconds` is 0 where nothing is behind.
+    """
+
+    records: int
+    seconds: float
+
+
+class Deliveries:
+    """Units of what was fetched, through the gate of their lane.
+
+    Attributes:
+        ledger: what was delivered and acknowledged.
+        gates: the gate of each topic that has a lane.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], ahead: Ahead, committed: Callable[[Source], int]) -> None:
+        """Units are cut of `ahead`; `committed` tells the group's offset of a partition, -1 where there is none."""
+        self.ledger = Ledger()
+        self.gates = {topic: Gate(lane) for topic, lane in lanes.items()}
+        self._ahead, self._committed = ahead, committed
+        self._written_ms: dict[Source, int] = {}
+
+    def is_open(self, topic: str) -> bool:
+        """Whether another unit of a topic may be delivered; always, where it has no lane."""
+        gate = self.gates.get(topic)
+        return gate is None or gate.is_open
+
+    def cut(self, topic: str, sources: Collection[Source]) -> Unit | None:
+        """A unit of what was fetched of some partitions of a lane; None where nothing was."""
+        taken = self._ahead.take(sources, self.gates[topic].lane.max_batch)
+        return self.ledger.unit(self._parts(taken)) if taken else None
+
+    def _parts(self, taken: Mapping[Source, list[RawRecord]]) -> Iterable[Part]:
+        return (Part(source, some, some[-1].offset, self._committed(source)) for source, some in taken.items())
+
+    def deliver(self, unit: Unit, *, generation: int) -> None:
+        """Enter a unit, just before the agent gets it."""
+        self.ledger.deliver(unit, generation=generation)
+        self.gates[unit.topic].let_out(unit)
+        self._written_ms.update((part.source, part.records[-1].timestamp) for part in unit.parts)
+
+    def let_back(self, unit: Unit) -> bool:
+        """A unit is over; whether that opened its gate."""
+        return self.gates[unit.topic].let_back(unit)
+
+    @contextmanager
+    def void(self, sources: Collection[Source]) -> Iterator[None]:
+        """Inside the block nothing is delivered of the lanes of these partitions; what was so far is void."""
+        gates = [self.gates[topic] for topic in {source.topic for source in sources}]
+        for gate in gates:
+            gate.closed += 1
+        try:
+            self.forget(sources)
+            yield
+        finally:
+            for gate in gates:
+                gate.clear()
+                gate.closed -= 1
+
+    def forget(self, sources: Iterable[Source]) -> None:
+        """The positions of partitions change; see `Ledger.forget`."""
+        for source in sources:
+            self.ledger.forget(source)
+
+    def lag(self, source: Source, end: int) -> Lag:
+        """How far a partition is behind its end."""
+        behind, written_ms = max(end - max(self._committed(source), 0), 0), self._written_ms.get(source, 0)
+        return Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)

@@ -1,0 +1,80 @@
+from collections.abc import Callable
+from time import monotonic, sleep
+
+import pytest
+
+from streams.transport.gates import Gate, Lane
+from streams.transport.ledger import Unit
+from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK, LaneJudge, Verdict, Watchdog
+
+START_S = 1_000.0
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate(Lane(stuck_after_s=60.0), moved_s=START_S)
+
+
+def a_judge(gate: Gate, *, waits: bool = False) -> LaneJudge:
+    judge = LaneJudge({"events": gate}, stalled_after_s=30.0, waits=lambda topic: waits)
+    judge._beat_s = START_S + 600.0
+    return judge
+
+
+def test_a_unit_that_is_out_for_too_long_is_stuck(gate: Gate) -> None:
+    unit = Unit([], 7, "events", delivered_s=START_S)
+    gate.out.add(unit)
+    judge = a_judge(gate)
+    assert judge(START_S + 60.0) is None
+    verdict = judge(START_S + 61.0)
+    assert verdict is not None
+    assert verdict == Verdict("events: un-acknowledged for 61 s, units [7]", EXIT_STUCK)
+    unit.retrying("Redis is away", now_s=START_S + 50.0)
+    assert judge(START_S + 61.0) is None
+
+
+def test_records_that_wait_at_every_look_are_a_stall(gate: Gate) -> None:
+    judge = a_judge(gate, waits=True)
+    assert judge(START_S + 100.0) is None, "the first look"
+    assert judge(START_S + 130.0) is None
+    verdict = judge(START_S + 131.0)
+    assert verdict is not None
+    assert verdict.exit_code == EXIT_STALLED
+    gate.moved_s = START_S + 110.0
+    assert judge(START_S + 131.0) is None, "one was delivered since"
+
+
+def test_records_that_a_unit_keeps_waiting_are_no_stall(gate: Gate) -> None:
+    judge = a_judge(gate, waits=True)
+    assert judge(START_S) is None
+    gate.let_out(Unit([], 1, "events"))
+    gate.moved_s = START_S + 100.0
+    assert judge(START_S + 100.0) is None
+
+
+def test_a_loop_that_does_not_turn_is_stuck(gate: Gate) -> None:
+    judge = a_judge(gate)
+    judge.beat()
+    now_s = monotonic()
+    assert judge(now_s + 59.0) is None
+    verdict = judge(now_s + 62.0)
+    assert verdict is not None
+    assert verdict.exit_code == EXIT_STUCK
+
+
+def test_the_watchdog_asks_until_it_is_stopped() -> None:
+    asked: list[float] = []
+    watchdog = Watchdog(lambda now_s: asked.append(now_s), every_s=0.01)
+    watchdog.start()
+    wait_until(lambda: len(asked) > 2)
+    watchdog.stop()
+    watchdog.join(1.0)
+    assert not watchdog.is_alive()
+    assert asked == sorted(asked)
+    assert Verdict("why", 75).exit_code == 75
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    give_up = monotonic() + 5.0
+    while not true() and monotonic() < give_up:
+        sleep(0.01)
