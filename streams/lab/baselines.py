@@ -150,6 +150,30 @@ def _run_isgd(
 
 
 @kernel
+def _score_by_pairs(
+    score_I: NDArray[np.float32],
+    history_H: NDArray[np.int32],
+    pair_II: NDArray[np.float32],
+    count_I: NDArray[np.float64],
+    unit: float,
+    fade: float,
+    target_power: float,
+) -> None:
+    """Write into `score_I` what a history says of every item."""
+    score_I[:] = 0
+    for k in range(len(history_H)):
+        j = history_H[k]
+        if j < 0:
+            break
+        weight = np.float32(fade**k / (count_I[j] / unit) ** 0.5)
+        for x in range(len(score_I)):
+            score_I[x] += weight * pair_II[j, x]
+    for x in range(len(score_I)):
+        if count_I[x] > 0:
+            score_I[x] *= np.float32((count_I[x] / unit) ** -target_power)
+
+
+@kernel
 def _run_cooccurrence(
     user_R: NDArray[np.int32],
     item_R: NDArray[np.int32],
@@ -176,17 +200,7 @@ def _run_cooccurrence(
             continue
         rank_R[r] = MISS
         if history_UH[u, 0] >= 0 and seen_I[i]:
-            score_I[:] = 0
-            for k in range(held):
-                j = history_UH[u, k]
-                if j < 0:
-                    break
-                weight = np.float32(fade**k / (count_I[j] / unit) ** 0.5)
-                for x in range(items):
-                    score_I[x] += weight * pair_II[j, x]
-            for x in range(items):
-                if count_I[x] > 0:
-                    score_I[x] *= np.float32((count_I[x] / unit) ** -target_power)
+            _score_by_pairs(score_I, history_UH[u], pair_II, count_I, unit, fade, target_power)
             rank_R[r] = _rank(score_I, seen_I & ~taken_UI[u], i)
         for k in range(held):
             j = history_UH[u, k]

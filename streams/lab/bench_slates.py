@@ -7,18 +7,16 @@ receiving its slate is taken, beside all of those yardsticks, on the same core a
 """
 
 import asyncio
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
 from deploy.processes import Child, free_port
@@ -27,10 +25,10 @@ from embeddings.snapshots import Snapshot
 from embeddings.store import UserStore
 from streams.configuration import load_settings
 from streams.contract import records
-from streams.contract.cloudevents import INPUT, header, place_of
 from streams.contract.manifests import announced
 from streams.lab import bench_yardsticks
-from streams.lab.bench_rig import Looks, Say, Site, publish, sources, stored
+from streams.lab.bench_rig import Say, Site, publish, sources, stored
+from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
 from streams.learning.learner_process import SNAPSHOT
@@ -76,26 +74,31 @@ def run_slates(
             asyncio.run(_announce(site, world, settings, snapshot, manifest))
             with closing(user_store(settings)) as store:
                 world.settle(store, sources(settings))
-        contenders: dict[str, _Contender] = {}
-        for name in YARDSTICKS:
-            pair = topics_of(name, installed[WORKER])
-            for topic in pair:
-                site.broker.create_topic(topic, installed[WORKER].topics.partitions)
-            yardstick = bench_yardsticks.__name__, name, str(site.folder)
-            child = exit_.enter_context(site.child(name, yardstick, environments[WORKER]))
-            contenders[name] = _Contender(child, *pair)
-        for name, contender in contenders.items():
-            contender.child.wait_until(ready(site.folder, name).exists, 120.0)
+        contenders = _yardsticks(site, exit_, installed[WORKER], environments[WORKER])
         for name, module in workers.items():
             child = exit_.enter_context(site.child(name, module, environments[name]))
             _wait_until_serving(child, installed[name].http.port, world.items)
             topics = installed[name].topics
-            contenders[name] = _Contender(child, topics.name("events"), topics.name("slates"))
-        echo = psutil.Process(contenders["echo"].child.pid)
-        echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
-        exit_.callback(echo.resume)
+            contenders[name] = Contender(child, topics.name("events"), topics.name("slates"))
         store = exit_.enter_context(closing(user_store(installed[WORKER])))
         return asyncio.run(_measure(site, world, installed[WORKER], store, contenders, events, seconds, say))
+
+
+def _yardsticks(site: Site, exit_: ExitStack, settings: Settings, environment: dict[str, str]) -> dict[str, Contender]:
+    """Start them, each on topics of its own, until `exit_` ends; the echo sleeps, see `_awake`."""
+    contenders = {}
+    for name in YARDSTICKS:
+        pair = topics_of(name, settings)
+        for topic in pair:
+            site.broker.create_topic(topic, settings.topics.partitions)
+        yardstick = bench_yardsticks.__name__, name, str(site.folder)
+        contenders[name] = Contender(exit_.enter_context(site.child(name, yardstick, environment)), *pair)
+    for name, contender in contenders.items():
+        contender.child.wait_until(ready(site.folder, name).exists, 120.0)
+    echo = psutil.Process(contenders["echo"].child.pid)
+    echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
+    exit_.callback(echo.resume)
+    return contenders
 
 
 async def _announce(
@@ -127,7 +130,7 @@ async def _measure(
     world: World,
     settings: Settings,
     store: UserStore,
-    contenders: "Mapping[str, _Contender]",
+    contenders: Mapping[str, Contender],
     events: int,
     seconds: float,
     say: Say,
@@ -139,11 +142,7 @@ async def _measure(
             bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
         ) as consumer,
     ):
-        traffic = _Traffic(producer, consumer)
-
-        async def turn(name: str, load_eps: int, turn_s: float) -> NDArray[np.float64]:
-            with _awake(contenders[name].child) if name == "echo" else nullcontext():
-                return await traffic.latencies(contenders[name], log, load_eps, turn_s)
+        traffic = Traffic(producer, consumer)
 
         def stored_since(before: int) -> Callable[[int], int]:
             return lambda answers: stored(store, here) - before
@@ -157,15 +156,10 @@ async def _measure(
         slates_ps, events_ps, cpu_ps, floor_ps = np.median(found_RS[1:], axis=0).tolist()
         say(f"{slates_ps:,.0f} slates/s, {events_ps:,.0f} events/s; {cpu_ps:,.0f} slates per second of the core's time")
         say(f"the floor: {floor_ps:,.0f} answers/s")
-        for name in contenders:  # what connects or is compiled at the first event is no latency of the rest
-            await turn(name, STEADY_EPS, 1.0)
+        await _in_turns(traffic, contenders, log, STEADY_EPS, 1.0)  # what connects or is compiled at the first event
         loads = []
         for load_eps in (STEADY_EPS, int(slates_ps / 2)):
-            found = {name: np.empty(0) for name in contenders}
-            for _ in range(turns := max(1, round(seconds / _TURN_S))):
-                for name in contenders:
-                    found[name] = np.append(found[name], await turn(name, load_eps, seconds / turns))
-            loads.append(_latency(load_eps, found))
+            loads.append(_latency(load_eps, await _in_turns(traffic, contenders, log, load_eps, seconds)))
             say(f"at {load_eps} events/s: {loads[-1]}")
     return {
         "slates_per_s": round(slates_ps),
@@ -179,6 +173,23 @@ async def _measure(
         "loads": loads,
         "broker": site.broker_name,
     }
+
+
+async def _in_turns(
+    traffic: Traffic,
+    contenders: Mapping[str, Contender],
+    log: Iterator[tuple[bytes, bytes]],
+    load_eps: int,
+    seconds: float,
+) -> dict[str, NDArray[np.float64]]:
+    """Latencies of each contender at a steady rate, seconds; a shared machine's speed drifts, so they take turns."""
+    found = {name: np.empty(0) for name in contenders}
+    for _ in range(turns := max(1, round(seconds / _TURN_S))):
+        for name, contender in contenders.items():
+            with _awake(contender.child) if name == "echo" else nullcontext():
+                taken_s = await traffic.latencies(contender, log, load_eps, seconds / turns)
+            found[name] = np.append(found[name], taken_s)
+    return found
 
 
 @contextmanager
@@ -205,94 +216,3 @@ def _latency(load_eps: int, found: Mapping[str, NDArray[np.float64]]) -> dict[st
         "ratio_p50": round(p50_ms[WORKER] / p50_ms["echo"], 2),
         "answered": len(found[WORKER]),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Contender:
-    """A process that answers every event of one topic in another."""
-
-    child: Child
-    topic: str
-    answers: str
-
-
-class _Traffic:
-    """Sends events, and watches the topic where their answers appear; an answer names its event in a header."""
-
-    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer) -> None:
-        self._producer, self._consumer = producer, consumer
-
-    async def work_off(
-        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], done: Callable[[int], int] = int
-    ) -> tuple[float, float, float]:
-        """Publish a backlog and follow a contender to its end.
-
-        Args:
-            contender: who answers.
-            rows: keys and values of events.
-            done: how many of them it is done with, of the number of answers; that many, unless told otherwise.
-
-        Returns:
-            Answers and events per second of the wall clock and answers per second of CPU time, see `pace`.
-
-        Raises:
-            StartFailed: the contender ended.
-        """
-        partitions = await self._partitions(contender.answers)
-        looks = Looks(contender.child)
-        looks.add(await self._written(partitions))
-        sending = [await self._producer.send(contender.topic, value, key=key) for key, value in rows]
-        published = asyncio.gather(*sending)
-        while done(looks.units) < len(sending):
-            await asyncio.sleep(0.02)
-            contender.child.expect_running()
-            if published.done():
-                published.result()  # what failed is never done
-            looks.add(await self._written(partitions))
-        await published
-        looks.add(await self._written(partitions))
-        answers_ps, answers_per_cpu_s = looks.pace()
-        return answers_ps, answers_ps * len(sending) / looks.units, answers_per_cpu_s
-
-    async def _partitions(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition) for partition in sorted(await self._producer.partitions_for(topic))]
-
-    async def _written(self, partitions: list[TopicPartition]) -> int:
-        return sum((await self._consumer.end_offsets(partitions)).values())
-
-    async def latencies(
-        self, contender: _Contender, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
-    ) -> NDArray[np.float64]:
-        """Seconds from sending an event to receiving its answer, for all that were answered.
-
-        Raises:
-            StartFailed: the contender ended.
-        """
-        self._consumer.assign(await self._partitions(contender.answers))
-        await self._consumer.seek_to_end()
-        for partition in self._consumer.assignment():
-            await self._consumer.position(partition)
-        sent_s: dict[bytes, float] = {}
-        sending = asyncio.create_task(self._send(contender.topic, rows, load_eps, seconds, sent_s))
-        arrived_s: dict[bytes, float] = {}
-        quiet = 0
-        while not sending.done() or quiet < 5:
-            fetched = await self._consumer.getmany(timeout_ms=100)
-            now_s = time.monotonic()
-            quiet = 0 if fetched else quiet + 1
-            arrived_s |= {header(r.headers, INPUT) or b"": now_s for part in fetched.values() for r in part}
-        await sending
-        contender.child.expect_running()
-        return np.array([arrived_s[place] - at_s for place, at_s in sent_s.items() if place in arrived_s])
-
-    async def _send(
-        self, topic: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float, sent_s: dict[bytes, float]
-    ) -> None:
-        began, acks = time.monotonic(), []
-        for n in range(int(load_eps * seconds)):
-            await asyncio.sleep(max(0.0, began + n / load_eps - time.monotonic()))
-            key, value = next(rows)
-            acks.append((time.monotonic(), await self._producer.send(topic, value, key=key)))
-        for at_s, ack in acks:
-            place = await ack
-            sent_s[place_of(place.topic, place.partition, place.offset)] = at_s
