@@ -31,7 +31,7 @@ from streams.lab.bench_rig import Say, Site, publish, sources, stored
 from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
-from streams.learning.learner_process import SNAPSHOT
+from streams.learning.snapshot_builder import SNAPSHOT
 from streams.settings import Settings
 from streams.worker.worker import user_store
 

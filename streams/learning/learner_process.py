@@ -11,19 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from aiohttp import web
 
-from embeddings import snapshots
 from embeddings.events import Source
-from embeddings.snapshots import Manifest
-from embeddings.svd import Factors
 from streams.contract import observations
 from streams.contract.counter_records import counters_of
-from streams.contract.manifests import announced
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder
-from streams.learning.learner import Frozen, Learner
+from streams.learning.learner import Learner
+from streams.learning.snapshot_builder import SnapshotBuilder
+from streams.learning.snapshot_server import SnapshotServer
 from streams.process.health import HealthServer
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
@@ -37,7 +34,6 @@ from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)
-SNAPSHOT = "snapshot"
 
 
 @dataclass(slots=True)
@@ -51,15 +47,10 @@ class Teacher:
     publisher: Publisher = field(init=False)
     folder: CheckpointFolder = field(init=False)
     offsets: dict[Source, int] = field(init=False, default_factory=dict)
+    server: SnapshotServer = field(init=False)
+    builder: SnapshotBuilder = field(init=False)
     _thread: Thread = field(init=False, default_factory=lambda: Thread("learner"))
-    _builder: Thread = field(init=False, default_factory=lambda: Thread("builder"))
     _restored: bool = field(init=False, default=False)
-    _due_rows: int = field(init=False, default=0)
-    _built_s: float = field(init=False, default=0.0)
-    _build_took_s: float = field(init=False, default=0.0)
-    _building: bool = field(init=False, default=False)
-    _pages: web.AppRunner | None = field(init=False, default=None)
-    _port: int = field(init=False, default=0)
     _checkpointed_rows: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -67,6 +58,14 @@ class Teacher:
         self.learner = Learner(s)
         self.publisher = Publisher(s.kafka.client_options(), idempotent=s.kafka.idempotent)
         self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
+        self.server = SnapshotServer(s.learner)
+        self.builder = SnapshotBuilder(
+            settings=s,
+            metrics=self.metrics,
+            publisher=self.publisher,
+            learner=lambda: self.learner,
+            base_url=self.server.url,
+        )
 
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
         """Go on where the counts end: from memory, or from the last checkpoint where that is further.
@@ -84,7 +83,7 @@ class Teacher:
             self.learner = Learner(self.settings)
             self.learner.restore(checkpoint.arrays, checkpoint.text)
             self.offsets = dict(checkpoint.offsets)
-            self._due_rows = self.learner.rows
+            self.builder.due_rows = self.learner.rows
             log.info("goes on from a checkpoint of %d rows", self.learner.rows)
 
     async def __call__(self, unit: Unit) -> None:
@@ -96,10 +95,9 @@ class Teacher:
         self.metrics.batch("observations", unit.size)
         rows, told = await self._thread.run(self._learn, unit.parts)
         self.metrics.learned(rows, told - rows)
-        if self._refresh_is_due():
-            self._building, self._due_rows = True, self.learner.rows
+        if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
-            asyncio.create_task(self._refresh(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
+            asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
 
     def _learn(self, parts: Sequence[Part]) -> tuple[int, int]:
         rows = told = 0
@@ -110,62 +108,6 @@ class Teacher:
                 rows += self.learner.learn(observation)
             self.offsets[part.source] = part.last + 1
         return rows, told
-
-    def _refresh_is_due(self) -> bool:
-        s = self.settings.learner
-        if self._building or self.learner.rows - self._due_rows < s.refresh_events:
-            return False
-        return time.monotonic() - self._built_s >= max(s.refresh_min_s, 10 * self._build_took_s)
-
-    async def _refresh(self, frozen: Frozen) -> None:
-        began = time.monotonic()
-        try:
-            manifest, factors = await self._builder.run(self._build, frozen)
-            self.learner.factors = factors
-            await self._announce(manifest)
-        except (OSError, PublishFailed) as error:
-            log.error("snapshot %d was not announced: %s", frozen.version, error)
-        else:
-            self.metrics.announced(seconds=time.monotonic() - began, items=len(frozen.names))
-        finally:
-            self._built_s, self._building = time.monotonic(), False
-
-    def _build(self, frozen: Frozen) -> tuple[Manifest, Factors]:
-        s, began_s = self.settings.learner, time.thread_time()
-        snapshot, factors = frozen.build(time.time_ns() // 1_000_000)
-        manifest = snapshots.write(snapshot, s.snapshot_dir, keep=s.keep, base_url=self._base_url())
-        self._build_took_s = time.thread_time() - began_s  # what it costs, not how long others kept it waiting
-        return manifest, factors
-
-    def _base_url(self) -> str:
-        s = self.settings.learner
-        return (s.public_url or f"http://{s.host}:{self._port}") if s.serve else ""
-
-    async def _serve_snapshots(self) -> None:
-        """Serve the folder of snapshots, read only, for workers that do not share the disk."""
-        s = self.settings.learner
-        s.snapshot_dir.mkdir(parents=True, exist_ok=True)
-        app = web.Application()
-        app.router.add_static("/", s.snapshot_dir)
-        self._pages = web.AppRunner(app, access_log=None, handle_signals=False)
-        await self._pages.setup()
-        await web.TCPSite(self._pages, s.host, s.port).start()
-        self._port = self._pages.addresses[0][1]
-        log.info("snapshots are served at %s", self._base_url())
-
-    async def _announce(self, manifest: Manifest) -> None:
-        progress = self.learner.trainer.listwise()
-        record = announced(
-            manifest,
-            kind=SNAPSHOT,
-            events=self.learner.rows,
-            items=manifest.shapes["ids_N"][0],
-            dimensions=self.settings.learner.dimensions,
-            metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
-        )
-        topic = self.settings.topics.name("models")
-        await self.publisher.send_all([Outgoing(topic, SNAPSHOT.encode(), encode(record))])
-        self.metrics.scored("next_item", loss=progress.loss, error=float("nan"), ratio=float("nan"))
 
     async def run_clock(self) -> None:
         """Publish changed counters and write checkpoints on time, for as long as the learner lives; one at its end."""
@@ -203,7 +145,7 @@ class Teacher:
         """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
         checkpoint = await self._thread.run(self._state)
         if checkpoint is not None:
-            await self._builder.run(self.folder.write, checkpoint, self._checkpointed_rows)
+            await self.builder.thread.run(self.folder.write, checkpoint, self._checkpointed_rows)
             self.metrics.checkpointed()
 
     def _state(self) -> Checkpoint | None:
@@ -214,8 +156,7 @@ class Teacher:
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
-        if self.settings.learner.serve:
-            await self._serve_snapshots()
+        await self.server.start()
         http = self.settings.http
         ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):

@@ -230,14 +230,8 @@ class LearnerMetrics(Metrics):
             "marquee_learner_rows_skipped", "Rows that had been learned before.", registry=self.registry
         )
         self.loss = self._gauge("marquee_learner_loss", "Loss before learning, decayed mean.", "objective", objectives)
-        self.calibration_error = self._gauge(
-            "marquee_learner_calibration_error", "Expected calibration error.", "objective", objectives
-        )
         self.calibration_ratio = self._gauge(
-            "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", objectives
-        )
-        self.updates_refused = Counter(
-            "marquee_learner_updates_refused", "Updates that were not finite.", registry=self.registry
+            "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", ("engage", "complete")
         )
         self.refresh_seconds = Histogram(
             "marquee_learner_refresh_seconds",
@@ -256,10 +250,12 @@ class LearnerMetrics(Metrics):
         self.rows.inc(rows)
         self.skipped.inc(skipped)
 
-    def scored(self, objective: Objective, *, loss: float, error: float, ratio: float) -> None:
+    def scored(self, objective: Objective, *, loss: float) -> None:
         """How well an objective was predicted before it was learned."""
         self.loss.labels(objective).set(loss)
-        self.calibration_error.labels(objective).set(error)
+
+    def calibrated(self, objective: Objective, *, ratio: float) -> None:
+        """The mean of what was predicted of an objective, over the mean of what came."""
         self.calibration_ratio.labels(objective).set(ratio)
 
     def announced(self, *, seconds: float, items: int) -> None:

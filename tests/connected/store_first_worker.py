@@ -7,12 +7,13 @@ from streams.commands.cli import main
 from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Part
 from streams.transport.ledger import Unit
-from streams.worker.lanes import EventsLane, _Kept
+from streams.worker.events_lane import EventsLane
+from streams.worker.unstored import Answered
 
 
 async def store_first(
-    self: EventsLane, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter], era: int
-) -> _Kept:
+    self: EventsLane, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]
+) -> Answered:
     answer = self.recommender.respond(parts, aside)
     number = self.recommender.keep(answer)
     self.recommender.store(number)
@@ -20,7 +21,7 @@ async def store_first(
     self.recommender.tell(answer)
     outgoing = self._outgoing(answer, parts)
     await self.publisher.send_all([*outgoing, *self._observations(answer)])
-    return _Kept(unit, answer, outgoing, asyncio.get_running_loop().create_future(), number=number, stored=True)
+    return Answered(unit, answer, outgoing, asyncio.get_running_loop().create_future(), number=number, stored=True)
 
 
 if __name__ == "__main__":

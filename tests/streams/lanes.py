@@ -15,7 +15,8 @@ from streams.process.metrics import WorkerMetrics
 from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from streams.worker.lanes import EventsLane, RequestsLane
+from streams.worker.events_lane import EventsLane
+from streams.worker.requests_lane import RequestsLane
 from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]

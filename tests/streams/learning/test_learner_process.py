@@ -1,15 +1,18 @@
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
+import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from embeddings import snapshots
 from embeddings.events import Source
+from ranking.features import COLUMNS
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import UnreadableObservation
 from streams.contract.records import decode_counter, decode_model
@@ -51,7 +54,7 @@ def a_teacher(folder: Path, **learner: Any) -> Teacher:
     """Snapshots every 100 rows, counters and checkpoints as fast as they may come."""
     base = {"snapshot_dir": folder / "s", "checkpoint_dir": folder / "c", "refresh_min_s": 0, "counters_every_s": 0.1}
     teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}, http={"port": 0}))
-    teacher.publisher = Broker()  # type: ignore[assignment]
+    teacher.publisher = teacher.builder.publisher = Broker()  # type: ignore[assignment]
     return teacher
 
 
@@ -73,7 +76,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def teach(teacher: Teacher, records: list[Told]) -> None:
     """What the transport does with a unit, and the build that may follow."""
     await teacher(Unit([Part(INPUT, records, records[-1].offset, -1)], len(records), INPUT.topic))
-    await until(lambda: not teacher._building)
+    await until(lambda: not teacher.builder.building)
 
 
 def broker_of(teacher: Teacher) -> Broker:
@@ -102,7 +105,7 @@ async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_p
     broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
     await teach(teacher, records[:4])
     assert broker_of(teacher).of("models") == []
-    teacher._build_took_s = 0
+    teacher.builder.took_s = 0
     await teach(teacher, records[4:])
     assert len(broker_of(teacher).of("models")) == 1
 
@@ -111,7 +114,7 @@ async def test_builds_take_at_most_a_tenth_of_the_time(tmp_path: Path, records: 
     teacher = a_teacher(tmp_path)
     await teacher.positions({INPUT: -1})
     await teach(teacher, records[:4])
-    teacher._build_took_s = 60
+    teacher.builder.took_s = 60
     await teach(teacher, records[4:])
     assert len(broker_of(teacher).of("models")) == 1
 
@@ -214,24 +217,36 @@ async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, r
     assert value("marquee_learner_rows_skipped_total") == 60
 
 
+async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_path: Path, records: list[Told]) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    rng = np.random.default_rng(0)
+    x_RF, item_R = rng.random((64, COLUMNS), np.float32), rng.integers(1, 1 << 40, 64)
+    shown = teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
+    await teach(teacher, records[:4])
+    value = teacher.metrics.registry.get_sample_value
+    assert value("marquee_learner_calibration_ratio", {"objective": "engage"}) == shown.predicted / shown.observed
+    assert math.isnan(value("marquee_learner_calibration_ratio", {"objective": "complete"}) or 0)
+
+
 async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path, serve=True)
     pages = asyncio.create_task(teacher.run_pages())
     try:
         await teacher.positions({INPUT: -1})
-        await until(lambda: teacher._port > 0)
+        await until(lambda: teacher.server.port > 0)
         await teach(teacher, records[:4])
         manifest = decode_model(broker_of(teacher).of("models")[0])
-        assert manifest.uri.startswith(f"http://127.0.0.1:{teacher._port}/")
+        assert manifest.uri.startswith(f"http://127.0.0.1:{teacher.server.port}/")
         written = snapshots.manifests(tmp_path / "s")[0]
         snapshot = await asyncio.to_thread(snapshots.load, written)
         assert str(snapshot.version) == manifest.version
         async with aiohttp.ClientSession() as session:
             for path in ("", "../c", "%2e%2e/c"):
-                async with session.get(f"http://127.0.0.1:{teacher._port}/{path}") as answer:
+                async with session.get(f"http://127.0.0.1:{teacher.server.port}/{path}") as answer:
                     assert answer.status in (403, 404)
     finally:
         pages.cancel()
         with suppress(asyncio.CancelledError):
             await pages
-        await teacher._pages.cleanup()
+        await teacher.server.stop()

@@ -134,7 +134,8 @@ def test_the_learner_reports_loss_calibration_and_its_age() -> None:
     now = [50.0]
     metrics = LearnerMetrics(clock=lambda: now[0])
     metrics.learned(rows=40, skipped=2)
-    metrics.scored("engage", loss=0.5, error=0.01, ratio=1.1)
+    metrics.scored("engage", loss=0.5)
+    metrics.calibrated("engage", ratio=1.1)
     metrics.announced(seconds=0.4, items=9)
     metrics.checkpointed()
     now[0] += 3

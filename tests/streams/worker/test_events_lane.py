@@ -1,202 +1,203 @@
-"""Units of one lane under way together: answered in turn, stored together, dropped together."""
-
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.errors import Fenced, StoreUnavailable, UnreadableState
 from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
+from streams.contract.messages import Part
 from streams.process.member import Rewind
+from streams.transport.failures import TooManyDeadLetters
+from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import Raw
+from tests.streams.builders import Raw, an_event
 from tests.streams.lanes import AWAY, LOG, TOO_LARGE, Worker, a_worker, shaky_store
-
-FIRST, SECOND, THIRD = LOG[:10], LOG[10:20], LOG[20:]
-FETCHED = Source("marquee.events.v1", 0)
 
 
 @pytest.fixture
-async def worker() -> AsyncIterator[Worker]:
-    """A worker whose broker acknowledges nothing until it is told."""
-    worker = a_worker()
-    worker.service.users.claim([FETCHED])
-    worker.topics.acknowledges.clear()
-    yield worker
-    worker.topics.acknowledges.set()
+def worker() -> Worker:
+    return a_worker()
 
 
-def begin(worker: Worker, *logs: Sequence[Raw]) -> list["asyncio.Task[None]"]:
-    return [asyncio.ensure_future(worker.take(log, FETCHED)) for log in logs]
-
-
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1_000):
-        if true():
-            return
-        await asyncio.sleep(0.001)
-    pytest.fail("not in time")
-
-
-def slates(worker: Worker) -> list[str]:
-    """The inputs of the slates published, in order."""
-    headers = [dict(slate.headers) for slate in worker.topics.of("marquee.slates.v1")]
-    return [header["marquee-input"].decode().rpartition("/")[2] for header in headers]
-
-
-def offsets(*logs: Sequence[Raw]) -> list[str]:
-    return [str(record.offset) for log in logs for record in log]
-
-
-def marked(worker: Worker) -> PartitionMark:
-    return worker.service.users.marks([FETCHED])[FETCHED]
-
-
-async def outcomes(tasks: list["asyncio.Task[None]"]) -> list[type[BaseException] | None]:
-    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
-    return [None if error is None else type(error) for error in done]
-
-
-async def test_a_unit_is_answered_while_the_one_before_is_on_its_way(worker: Worker) -> None:
+async def test_what_a_batch_leads_to_is_published_then_stored(worker: Worker) -> None:
     store = shaky_store(worker)
-    tasks = begin(worker, FIRST, SECOND, THIRD)
-    await until(lambda: len(slates(worker)) == 30)
-    await asyncio.sleep(0.01)
-    assert slates(worker) == offsets(FIRST, SECOND, THIRD)
-    assert (marked(worker), "flush" in store.calls, any(task.done() for task in tasks)) == (
-        PartitionMark(),
-        False,
-        False,
-    )
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [None] * 3
-    assert store.calls.count("flush") == 2  # the first, then those that were answered meanwhile
-    assert marked(worker).totals[Fate.applied] == 30
-
-
-@pytest.mark.parametrize("held", ["slates", "observations"])
-async def test_nothing_is_stored_before_the_broker_has_all_it_led_to(worker: Worker, held: str) -> None:
-    store, worker.topics.held = shaky_store(worker), held
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20 and "observations.v1" in worker.topics.count())
-    await asyncio.sleep(0.05)
-    assert ("flush" in store.calls, marked(worker)) == (False, PartitionMark())
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [None, None]
+    await worker.take(LOG)
+    assert worker.topics.count() == {"slates.v1": 30, "observations.v1": 1}
+    assert store.calls == ["load", "keep", "flush"]
+    assert worker.mark.totals[Fate.applied] == 30
+    assert worker.metric("events_total", fate="applied") == 30
+    assert worker.metric("slates_total", trigger="event") == 30
+    assert worker.metric("records_consumed_total", topic="events") == 30
     assert worker.waited == []
 
 
-async def test_a_unit_that_is_sent_back_while_its_slates_are_written_is_void(worker: Worker) -> None:
-    async def written() -> None:
-        await worker.events.positions({FETCHED: 0})
-
-    worker.topics.written = written  # type: ignore[method-assign]
-    worker.topics.acknowledges.set()
-    assert await outcomes(begin(worker, FIRST)) == [Rewind]
-    assert marked(worker) == PartitionMark()
-
-
-async def test_units_under_way_together_leave_what_they_leave_one_by_one(worker: Worker) -> None:
-    tasks = begin(worker, FIRST, SECOND, THIRD)
-    await until(lambda: len(slates(worker)) == 30)
-    worker.topics.acknowledges.set()
-    await outcomes(tasks)
-    alone = a_worker()
-    alone.service.users.claim([FETCHED])
-    for log in (FIRST, SECOND, THIRD):
-        await alone.take(log, FETCHED)
-    users = sorted({(record.key or b"").decode() for record in LOG})
-    assert worker.service.states(*users) == alone.service.states(*users)
-    assert marked(worker) == marked(alone)
-    assert [r.value for r in worker.topics.of("marquee.slates.v1")] == [
-        r.value for r in alone.topics.of("marquee.slates.v1")
-    ]
+async def test_a_slate_goes_to_its_user_and_says_where_it_came_from(worker: Worker) -> None:
+    traced = an_event(0)._replace(headers=[("traceparent", b"00-1-2-3")])
+    await worker.take([traced])
+    (record,) = worker.topics.of("marquee.slates.v1")
+    headers = dict(record.headers)
+    assert (record.key, record.partition) == (b"ann", None)
+    assert headers["marquee-input"] == b"events/0/0"
+    assert headers["traceparent"] == b"00-1-2-3"
+    assert headers["ce_id"] in (record.value or b"")
 
 
+async def test_observations_stay_in_the_partition_they_speak_of(worker: Worker) -> None:
+    third = Source("events", 3)
+    worker.service.users.claim([third])
+    await worker.events(Unit([Part(third, LOG, LOG[-1].offset, -1)], len(LOG), "events"))
+    (record,) = worker.topics.of("marquee.observations.v1")
+    assert (record.key, record.partition) == (b"3", 3)
+
+
+async def test_while_the_broker_is_away_nothing_is_stored(worker: Worker) -> None:
+    store = shaky_store(worker)
+    worker.topics.errors = [AWAY] * 2
+    await worker.take(LOG)
+    assert store.calls == ["load", "load", "load", "keep", "flush"]
+    assert worker.waited == ["PublishFailed"] * 2
+    assert worker.mark.totals[Fate.applied] == 30
+
+
+async def test_what_can_never_be_published_ends_the_worker_with_nothing_stored(worker: Worker) -> None:
+    worker.topics.errors = [TOO_LARGE]
+    with pytest.raises(PublishFailed, match="MessageSizeTooLarge"):
+        await worker.take(LOG)
+    assert worker.mark == PartitionMark()
+
+
+@pytest.mark.parametrize("call", ["load", "keep", "flush"])
+async def test_while_the_store_is_away_the_batch_is_tried_again(worker: Worker, call: str) -> None:
+    shaky_store(worker, **{call: [StoreUnavailable("timeout")] * 2})
+    await worker.take(LOG)
+    assert worker.mark.totals == (30, *[0] * 9)
+    assert worker.waited == ["StoreUnavailable"] * 2
+    assert worker.metric("redis_errors_total", kind="unavailable") == 2
+    slates = worker.topics.of("marquee.slates.v1")
+    assert len({dict(slate.headers)["ce_id"] for slate in slates}) == 30
+
+
+async def test_a_store_that_answered_too_late_leaves_one_effect(worker: Worker) -> None:
+    """The flush went through and its answer was lost: it is flushed again, and nothing is published again."""
+    users = worker.service.users
+    store = shaky_store(worker)
+
+    def flush(number: int) -> None:
+        users.flush(number)
+        store.flush = users.flush
+        raise StoreUnavailable("timeout")
+
+    store.flush = flush
+    await worker.take(LOG)
+    assert worker.mark.totals == (30, *[0] * 9)
+    assert worker.topics.count() == {"slates.v1": 30, "observations.v1": 1}
+
+
+@pytest.mark.parametrize("call", ["load", "flush"])
 @pytest.mark.parametrize("error", [Fenced("claimed"), StoreRewound("gone")])
-async def test_a_refused_flush_drops_all_that_is_under_way_until_the_lane_was_sent_back(
-    worker: Worker, error: Exception
-) -> None:
-    shaky_store(worker, flush=[error])
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20)
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [Rewind, Rewind]
-    assert await outcomes(begin(worker, THIRD)) == [Rewind]
-    assert (marked(worker), slates(worker)) == (PartitionMark(), offsets(FIRST, SECOND))
-    assert await worker.events.positions({FETCHED: 20}) == {FETCHED: 0}
-    assert await outcomes(begin(worker, LOG)) == [None]
-    assert marked(worker).totals == (30, *[0] * 9)
+async def test_a_lost_partition_sends_the_lane_back(worker: Worker, call: str, error: Exception) -> None:
+    shaky_store(worker, **{call: [error]})
+    with pytest.raises(Rewind, match=str(error)):
+        await worker.take(LOG)
+    assert worker.mark == PartitionMark()
 
 
-async def test_a_unit_that_is_lost_takes_with_it_what_would_be_folded_without_it(worker: Worker) -> None:
-    shaky_store(worker, load=[Fenced("claimed")])
-    tasks = begin(worker, FIRST, SECOND)
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [Rewind, Rewind]
-    assert marked(worker) == PartitionMark()
+async def test_a_state_of_a_later_release_ends_the_worker(worker: Worker) -> None:
+    shaky_store(worker, load=[UnreadableState("version 9")])
+    with pytest.raises(UnreadableState):
+        await worker.take(LOG)
 
 
-async def test_a_cancelled_unit_takes_with_it_what_would_be_folded_without_it(worker: Worker) -> None:
-    tasks = begin(worker, FIRST, SECOND, THIRD)
-    await asyncio.sleep(0)  # the first is being answered, the others wait
-    tasks[1].cancel()
-    worker.topics.acknowledges.set()
-    assert (await outcomes(tasks))[1:] == [asyncio.CancelledError, Rewind]
-    assert marked(worker).offset in (-1, FIRST[-1].offset)
+async def test_an_unknown_error_that_goes_away_costs_nothing(worker: Worker) -> None:
+    shaky_store(worker, keep=[ZeroDivisionError(), ZeroDivisionError()])
+    await worker.take(LOG)
+    assert worker.mark.totals == (30, *[0] * 9)
+    assert "events.v1.dlq" not in worker.topics.count()
 
 
-async def test_what_was_begun_before_the_lane_was_sent_back_is_void(worker: Worker) -> None:
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20)
-    assert await worker.events.positions({FETCHED: 0}) == {}
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [Rewind, Rewind]
-    assert marked(worker) == PartitionMark()
-    assert await outcomes(begin(worker, LOG)) == [None]
-    assert marked(worker).totals == (30, *[0] * 9)
+async def test_a_batch_that_keeps_failing_is_taken_apart_and_its_bad_record_put_aside(worker: Worker) -> None:
+    respond = worker.service.recommender.respond
+    poison = LOG[11]
+
+    class Brittle:
+        users = worker.service.users
+        tell = staticmethod(worker.service.recommender.tell)
+        keep = staticmethod(worker.service.recommender.keep)
+        store = staticmethod(worker.service.recommender.store)
+        now_ms = staticmethod(worker.service.recommender.now_ms)
+
+        @staticmethod
+        def respond(parts: Sequence[Part], aside: Sequence[Any] = ()) -> Any:
+            if any(record is poison for part in parts for record in part.records):
+                raise KeyError("user-canary")
+            return respond(parts, aside)
+
+    worker.events.recommender = Brittle()  # type: ignore[assignment]
+    await worker.take(LOG)
+    (letter,) = worker.topics.of("marquee.events.v1.dlq")
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value) == (poison.key, poison.value)
+    assert headers["marquee.code"] == b"handler_error"
+    assert headers["__connect.errors.offset"] == b"11"
+    assert headers["__connect.errors.exception.message"] == b"KeyError"
+    assert worker.mark == PartitionMark(29, (29, *[0] * 8, 1))
+    assert worker.metric("dead_letters_total", topic="events", code="handler_error") == 1
+    assert worker.metric("events_total", fate="dead_lettered") == 1
 
 
-async def test_what_the_broker_did_not_take_is_published_again_with_all_that_came_after(worker: Worker) -> None:
-    sending, failures = worker.topics.send_all, [AWAY]
-
-    async def send_all(records: Any, **named: Any) -> None:
-        await sending(records, **named)
-        if failures and any(record.topic.endswith("slates.v1") for record in records):
-            raise failures.pop()
-
-    worker.topics.send_all = send_all  # type: ignore[method-assign]
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20)
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [None, None]
-    assert slates(worker) == offsets(FIRST, SECOND, FIRST, SECOND)
-    assert worker.waited == ["PublishFailed"]
-    assert marked(worker).totals[Fate.applied] == 20
+async def test_a_broker_that_goes_away_while_a_batch_is_taken_apart_is_waited_for(worker: Worker) -> None:
+    shaky_store(worker, keep=[ZeroDivisionError()] * 6)
+    worker.topics.errors = [AWAY] * 2
+    await worker.take(LOG[:2])
+    assert sum(worker.mark.totals) == 2
+    assert worker.mark.totals[Fate.dead_lettered] == 1
 
 
-async def test_a_unit_that_can_never_be_published_leaves_nothing_of_those_after_it(worker: Worker) -> None:
-    sending = worker.topics.send_all
-
-    async def send_all(records: Any, **named: Any) -> None:
-        await sending(records, **named)
-        raise TOO_LARGE
-
-    worker.topics.send_all = send_all  # type: ignore[method-assign]
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20)
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [PublishFailed, Rewind]
-    assert marked(worker) == PartitionMark()
+async def test_garbage_is_published_before_its_offset_may_move(worker: Worker) -> None:
+    store = shaky_store(worker)
+    worker.topics.errors = [AWAY]
+    await worker.take([Raw(0, b"{", b"k"), an_event(1), Raw(2, None, b"k")])
+    assert store.calls == ["load", "load", "keep", "flush"]
+    letters = worker.topics.of("marquee.events.v1.dlq")
+    assert [(letter.key, letter.value) for letter in letters] == [(b"k", b"{"), (b"k", None)]
+    assert worker.mark.totals[Fate.dead_lettered] == 2
+    assert worker.metric("dead_letters_total", topic="events", code="malformed") == 1
 
 
-async def test_a_store_that_is_away_is_asked_again_and_nothing_is_published_again(worker: Worker) -> None:
-    shaky_store(worker, flush=[StoreUnavailable("timeout")] * 2)
-    tasks = begin(worker, FIRST, SECOND)
-    await until(lambda: len(slates(worker)) == 20)
-    worker.topics.acknowledges.set()
-    assert await outcomes(tasks) == [None, None]
-    assert worker.topics.count() == {"slates.v1": 20, "observations.v1": 2}
-    assert set(worker.waited) == {"StoreUnavailable"}
+async def test_a_topic_of_garbage_ends_the_worker_before_it_is_drained(worker: Worker) -> None:
+    with pytest.raises(TooManyDeadLetters):
+        await worker.take([Raw(n, b"{", b"k") for n in range(1_000)])
+    assert worker.topics.published == []
+    assert worker.mark == PartitionMark()
+
+
+async def test_a_misrouted_record_is_sent_to_its_partition(worker: Worker) -> None:
+    worker.service.recommender.rules.partitions["events"] = 8
+    from embeddings.ids import murmur2
+
+    users = [f"u{n}" for n in range(40)]
+    home_U = murmur2([user.encode() for user in users]) % 8
+    here, elsewhere = users[int(np.flatnonzero(home_U == 0)[0])], users[int(np.flatnonzero(home_U == 5)[0])]
+    await worker.take([an_event(0, here), an_event(1, elsewhere)])
+    (record,) = worker.topics.of("events")
+    assert (record.key, record.partition) == (elsewhere.encode(), None)
+    assert [slate.key for slate in worker.topics.of("marquee.slates.v1")] == [here.encode()]
+    assert worker.mark.totals[Fate.misrouted] == 1
+
+
+async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Worker) -> None:
+    lane, (known, new) = worker.events, (Source("marquee.events.v1", n) for n in range(2))
+    users = worker.service.users
+    users.claim([known])
+    await lane(Unit([Part(known, LOG, LOG[-1].offset, -1)], len(LOG), known.topic))
+    requests = Source("marquee.requests.v1", 0)
+    assert await lane.positions({known: 30, new: -1, requests: 7}) == {}
+    assert await lane.positions({known: 41, new: 5}) == {known: 30, new: 0}
+
+
+async def test_partitions_are_claimed_as_soon_as_the_store_is_back(worker: Worker) -> None:
+    store = shaky_store(worker, claim=[StoreUnavailable("timeout")])
+    assert await worker.events.positions({Source("marquee.events.v1", 0): 3}) == {Source("marquee.events.v1", 0): 0}
+    assert store.calls == ["discard", "claim", "claim"]

@@ -1,0 +1,137 @@
+"""Behaviour in, slates and observations out, states stored, then acknowledged; retried, never skipped or swallowed.
+
+A lane computes and waits for Redis in the event loop that it is called in, so each is called in one of its own
+(`OwnLoop`): heartbeats and health pages live meanwhile, a lane that waits for Redis holds up no other, and a batch
+changes threads twice, not at every stage.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.events import Source
+from streams.contract.deadletters import DeadLetter
+from streams.contract.messages import Outgoing, Part
+from streams.contract.records import encode
+from streams.process.metrics import WorkerMetrics
+from streams.serving.pipeline import Answer, Recommender
+from streams.settings import Settings
+from streams.transport.failures import DeadLetterShare
+from streams.transport.ledger import Unit
+from streams.transport.publishing import Publisher
+from streams.worker.attempts import whole_or_apart
+from streams.worker.outgoing import dead_letters, slate_record
+from streams.worker.unstored import Answered, Unstored
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class EventsLane:
+    """Units are answered one after the other, each on top of what the one before it changed (`Unstored`)."""
+
+    recommender: Recommender
+    publisher: Publisher
+    teller: Publisher
+    """For observations: aiokafka has one request per broker under way, and slates do not wait behind them."""
+    settings: Settings
+    metrics: WorkerMetrics
+    dead_share: DeadLetterShare
+    unstored: Unstored = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unstored = Unstored(
+            recommender=self.recommender,
+            publisher=self.publisher,
+            teller=self.teller,
+            metrics=self.metrics,
+            attempts=self.settings.limits.attempts,
+        )
+
+    async def __call__(self, unit: Unit) -> None:
+        """Handle one unit whole; returns when everything it led to is durable.
+
+        Raises:
+            Rewind: the store lost data or the partition; the lane is fetched again from what the store has.
+            PublishFailed: a record can never be published; the worker ends.
+            TooManyDeadLetters: a bad deploy; the worker ends with the unit unacknowledged.
+        """
+        queue, era = self.unstored, self.unstored.era
+        try:
+            async with queue.answering:
+                self.metrics.batch("events", unit.size)
+                answered = await whole_or_apart(queue.guard(unit), unit.parts, partial(self._answer, unit, era))
+        except BaseException as why:
+            if era == queue.era:  # whatever comes after this unit would be folded without it
+                queue.drop(why)
+            raise
+        await queue.settle(answered[-1])
+        for one in answered:
+            self.metrics.events(one.answer.fate_R)
+            for letter in one.answer.decoded.dead:
+                self.metrics.dead_letter("events", letter.code)
+
+    async def _answer(self, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answered:
+        """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""
+        self.unstored.check(era)
+        with self.unstored.rewound_is_fenced():
+            answer = self.recommender.respond(parts, aside)
+        if unit.retry_reason is None:  # the first try: a batch counts once
+            self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
+        one = self.unstored.send(unit, answer, self._outgoing(answer, parts))
+        try:
+            await self.publisher.written()
+            unit.answered()
+            self.recommender.tell(answer)
+            one.told = self._observations(answer)
+            if one.travelling.done():
+                one.travelling.result()
+            one.number = self.recommender.keep(answer)
+        except BaseException:
+            await asyncio.wait({one.travelling})
+            raise
+        self.unstored.add(one)
+        return one
+
+    def _observations(self, answer: Answer) -> list[Outgoing]:
+        topic = self.settings.topics.name("observations")
+        return [Outgoing(topic, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told]
+
+    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> list[Outgoing]:
+        """What is put aside leaves once: not again where the batch was stored or committed before."""
+        topics, marks = self.settings.topics, answer.loaded.marks
+        done = {part.source: max(part.committed - 1, marks[part.source].offset) for part in parts}
+        dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
+        return [
+            *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
+            *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
+            *dead_letters(dead, topics.dead_letters("events")),
+            *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
+        ]
+
+    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
+        mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
+        if not mine:
+            return {}
+        self.unstored.drop(Fenced("the lane was sent back"))
+        while True:
+            try:
+                marks = self.recommender.users.claim(mine)
+                break
+            except StoreUnavailable as error:
+                log.warning("partitions cannot be claimed yet: %s", error)
+                await asyncio.sleep(0.5)
+        self.unstored.reopen()
+        behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
+        if behind:
+            log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
+        return behind
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self.publisher.stop()
+        await self.teller.stop()

@@ -1,0 +1,105 @@
+"""What a worker says over HTTP: its health, its lag, and the stored slate of a user as it may still be shown."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from msgspec import structs
+
+from embeddings.errors import StoreUnavailable
+from embeddings.events import Source
+from embeddings.ids import item_ids
+from embeddings.store import UserStore
+from streams.contract.records import Slate, decode_slate, encode
+from streams.process.health import HealthServer
+from streams.process.metrics import WorkerMetrics
+from streams.serving.live_model import Serving
+from streams.serving.pipeline import epoch_ms
+from streams.settings import Settings
+from streams.transport.deliveries import Lag
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Pages:
+    """Health pages, metrics and stored slates.
+
+    Attributes:
+        reads: a store of its own, which is asked once a second whether it answers.
+        has_read_control: whether the control topics were read to their end.
+        has_partitions: whether any is assigned.
+        lags: the lag of each owned partition.
+    """
+
+    settings: Settings
+    metrics: WorkerMetrics
+    serving: Serving
+    reads: UserStore
+    has_read_control: Callable[[], bool]
+    has_partitions: Callable[[], bool]
+    lags: Callable[[], Mapping[Source, Lag]]
+    _lagging: set[Source] = field(init=False, default_factory=set)
+    _pinged: str | None = field(init=False, default="the store was not asked yet")
+
+    async def run(self) -> None:
+        """Serve for as long as the worker lives."""
+        http = self.settings.http
+        server = HealthServer(
+            host=http.host,
+            port=http.port,
+            registry=self.metrics.registry,
+            started={"control": self._control},
+            ready={"store": lambda: self._pinged, "partitions": self._partitions},
+            latest_slate=self.latest_slate,
+        )
+        async with server:
+            log.info("http://%s:%d answers", http.host, server.port)
+            while True:
+                self._pinged = await asyncio.to_thread(self._ping)
+                self._report_lag()
+                await asyncio.sleep(1)
+
+    def _report_lag(self) -> None:
+        """Records between what was delivered and the end of each owned partition, and how old the next one is."""
+        lags = self.lags()
+        for source in self._lagging - lags.keys():
+            self.metrics.released(source)
+        for source, lag in lags.items():
+            self.metrics.lag(source, lag.records, lag.seconds)
+        self._lagging = set(lags)
+
+    def _control(self) -> str | None:
+        return None if self.has_read_control() else "control topics are still being read"
+
+    def _partitions(self) -> str | None:
+        return None if self.has_partitions() else "no partition is assigned yet"
+
+    def _ping(self) -> str | None:
+        try:
+            self.reads.latest_slate("")
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
+    async def latest_slate(self, user_id: str) -> bytes | None:
+        """The stored slate, without what was removed or seen since; None when it expired."""
+        value = await asyncio.to_thread(self.reads.latest_slate, user_id)
+        if value is None:
+            return None
+        return await asyncio.to_thread(self._still_good, user_id, decode_slate(value))
+
+    def _still_good(self, user_id: str, slate: Slate) -> bytes | None:
+        if slate.expires_at <= epoch_ms():
+            return None
+        profile = self.reads.read([user_id])
+        ids_1K = item_ids([item.item_id for item in slate.items])[None]
+        seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
+        with self.serving.items.lock:
+            row_K = self.serving.items.ids.rows(ids_1K[0])
+            gone_K = (row_K < 0) | self.serving.items.blocked(int(time.time()))[row_K]
+        good = [item for item, out in zip(slate.items, (seen_K | gone_K).tolist(), strict=True) if not out]
+        return encode(structs.replace(slate, items=tuple(good)))

@@ -1,0 +1,55 @@
+"""Requests in, slates out; retried while brokers are away, never skipped or swallowed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from streams.contract.deadletters import DeadLetter
+from streams.contract.messages import Part
+from streams.process.metrics import WorkerMetrics
+from streams.serving.requests import Answerer
+from streams.settings import Settings
+from streams.transport.failures import Guard
+from streams.transport.ledger import Unit
+from streams.transport.publishing import Publisher
+from streams.worker.attempts import whole_or_apart
+from streams.worker.outgoing import dead_letters, slate_record
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestsLane:
+    """Reads user state, never writes it, so any worker may answer."""
+
+    answerer: Answerer
+    publisher: Publisher
+    settings: Settings
+    metrics: WorkerMetrics
+
+    async def __call__(self, unit: Unit) -> None:
+        """Answer every readable request of a unit, degraded where it must be.
+
+        Raises:
+            PublishFailed: a record can never be published; the worker ends.
+        """
+        self.metrics.batch("requests", unit.size)
+        guard = Guard(
+            attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
+        )
+        await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
+
+    async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> None:
+        slates, unreadable = self.answerer.respond(parts)
+        topics, dead = self.settings.topics, [*unreadable, *aside]
+        out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
+        out += dead_letters(dead, topics.dead_letters("requests"))
+        await self.publisher.send_all(out, still_waiting=unit.retrying)
+        now_ms = self.answerer.now_ms()
+        for slate in slates:
+            waited_s = (now_ms - slate.trigger.published_ms) / 1000
+            self.metrics.published("request", [waited_s], slate.trigger.degraded)
+        for letter in dead:
+            self.metrics.dead_letter("requests", letter.code)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self.publisher.stop()

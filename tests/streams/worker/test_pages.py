@@ -1,0 +1,72 @@
+import pytest
+
+from embeddings.errors import StoreUnavailable
+from embeddings.memory import MemoryUserStore
+from embeddings.store import UserStore
+from streams.contract.records import Slate, SlateItem, decode_slate, encode
+from streams.serving.pipeline import epoch_ms
+from streams.worker.pages import Pages
+from streams.worker.worker import Worker
+from tests.embeddings.saving import save_slates
+from tests.streams.builders import EVENTS, Service, an_event
+from tests.streams.controlled import a_controlled_worker, catalogue
+
+
+@pytest.fixture
+async def worker() -> Worker:
+    return a_controlled_worker()
+
+
+def pages_of(worker: Worker, reads: UserStore, *, assigned: bool = False) -> Pages:
+    return Pages(
+        settings=worker.settings,
+        metrics=worker.metrics,
+        serving=worker.serving,
+        reads=reads,
+        has_read_control=worker.control.caught_up.is_set,
+        has_partitions=lambda: assigned,
+        lags=dict,
+    )
+
+
+def a_slate(*items: str, expires_ms: int) -> bytes:
+    places = tuple(SlateItem(item_id=item, position=n) for n, item in enumerate(items))
+    return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms))
+
+
+def keep_slate(service: Service, value: bytes) -> None:
+    loaded, width = service.users.load(["ann"], [EVENTS]), service.settings.learner.dimensions
+    save_slates(service.users, loaded, {"ann": value}, 60, width=width)
+
+
+async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since(worker: Worker) -> None:
+    service = Service()
+    pages = pages_of(worker, service.users)
+    worker.serving.catalogue([], [])
+    await catalogue(worker, a=b"{}", b=b"{}", c=b"{}")
+    service.deliver([an_event(0, "ann", "b")])
+    keep_slate(service, a_slate("a", "b", "c", "nameless", expires_ms=epoch_ms() + 60_000))
+    await catalogue(worker, c=None)
+    served = await pages.latest_slate("ann")
+    assert served is not None
+    assert [item.item_id for item in decode_slate(served).items] == ["a"]
+    assert await pages.latest_slate("bob") is None
+    keep_slate(service, a_slate("a", expires_ms=epoch_ms() - 1))
+    assert await pages.latest_slate("ann") is None
+
+
+async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
+    pages = pages_of(worker, MemoryUserStore())
+    assert pages._control() == "control topics are still being read"
+    worker.control.caught_up.set()
+    assert pages._control() is None
+    assert pages._partitions() == "no partition is assigned yet"
+    assert pages_of(worker, MemoryUserStore(), assigned=True)._partitions() is None
+    assert pages._pinged == "the store was not asked yet"
+    assert pages._ping() is None
+
+    class Away(MemoryUserStore):
+        def latest_slate(self, user_id: str) -> bytes | None:
+            raise StoreUnavailable("timeout")
+
+    assert pages_of(worker, Away())._ping() == "timeout"

@@ -1,0 +1,57 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from streams.contract.messages import Part
+from streams.transport.publishing import PublishFailed
+from tests.streams.builders import NOW_MS, REQUESTS, Raw, a_request, small
+from tests.streams.lanes import AWAY, TOO_LARGE, Worker, a_worker
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return a_worker()
+
+
+async def test_requests_are_answered_where_they_ask_for_it(worker: Worker) -> None:
+    worker.service.answerer.settings = small(slates={"reply_topics": ("mine",)})
+    elsewhere = a_request(1)._replace(headers=[("reply_to", b"mine")])
+    await worker.take([a_request(0), elsewhere, Raw(2, b"{")], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1, "mine": 1, "requests.v1.dlq": 1}
+    assert worker.metric("slates_total", trigger="request") == 2
+    assert worker.metric("dead_letters_total", topic="requests", code="malformed") == 1
+
+
+async def test_degraded_answers_are_counted(worker: Worker) -> None:
+    await worker.take([a_request(0), a_request(1, personalised=False)], REQUESTS)
+    assert worker.metric("slates_degraded_total", mode="contextual") == 1
+    assert worker.metric("slates_degraded_total", mode="popular") == 0
+
+
+async def test_requests_wait_for_the_broker(worker: Worker) -> None:
+    worker.topics.errors = [AWAY]
+    await worker.take([a_request(0)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1}
+    assert worker.waited == ["PublishFailed"]
+    worker.topics.errors = [TOO_LARGE]
+    with pytest.raises(PublishFailed):
+        await worker.take([a_request(0)], REQUESTS)
+
+
+async def test_a_request_nobody_can_answer_is_put_aside(worker: Worker) -> None:
+    respond = worker.service.answerer.respond
+
+    class Brittle:
+        now_ms = staticmethod(lambda: NOW_MS)
+
+        @staticmethod
+        def respond(parts: Sequence[Part]) -> Any:
+            if any(record.offset == 1 for part in parts for record in part.records):
+                raise IndexError
+            return respond(parts)
+
+    worker.requests.answerer = Brittle()  # type: ignore[assignment]
+    await worker.take([a_request(0), a_request(1), a_request(2)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 2, "requests.v1.dlq": 1}
+    assert worker.metric("dead_letters_total", topic="requests", code="handler_error") == 1
