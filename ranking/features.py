@@ -44,7 +44,7 @@ class Feature(IntEnum):
     year_distance = 16  # |release year - mean release year of the latest ten|, decades, at most 5
     since_taken = 17  # log(1 + seconds since anybody took it)
     age = 18  # log(1 + seconds since it was first seen)
-    from_vector = 19  # which source proposed it, 0 or 1
+    from_vector = 19  # which source proposed it, 0 or 1: the bits of `source_PK`, lowest first
     from_neighbours = 20
     from_trending = 21
     from_fresh = 22
@@ -56,15 +56,6 @@ class Feature(IntEnum):
 
 
 CONTEXTS = 64
-#: Source bits of `source_PK`.
-VECTOR, NEIGHBOURS, TRENDING, FRESH = 1, 2, 4, 8
-
-#: What an action code says of its item: 1 liked (complete, like, add, share, purchase), -1 disliked (skip, dislike,
-#: hide), 0 neither. Codes are those of the event contract.
-APPEAL = np.zeros(32, np.int8)
-APPEAL[[4, 6, 9, 11, 12]] = 1
-APPEAL[[5, 7, 13]] = -1
-
 FADE = 0.9
 SESSION_S = 1800
 EPS = np.float32(1e-3)
@@ -73,17 +64,20 @@ CATEGORY_SLOTS = 1024  # category codes are folded into these
 
 
 class Histories(NamedTuple):
-    """P positions: what each user held, latest first. `row_PH` is -1 past the end and for unknown items."""
+    """P positions: what each user held, latest first. `row_PH` is -1 past the end and for unknown items.
+
+    `appeal_PH` is 1 where what the user did praises the item, -1 where it is blame, else 0.
+    """
 
     row_PH: NDArray[np.int32]
-    action_PH: NDArray[np.uint8]
+    appeal_PH: NDArray[np.int8]
     time_PH: NDArray[np.int64]
     now_s_P: NDArray[np.int64]
     context_P: NDArray[np.int16]
 
 
 class Candidates(NamedTuple):
-    """K candidates per position. `row_PK` is -1 where there is none; `source_PK` holds source bits."""
+    """K candidates per position. `row_PK` is -1 where there is none; `source_PK` has a bit for each source."""
 
     row_PK: NDArray[np.int32]
     source_PK: NDArray[np.uint8]
@@ -243,7 +237,7 @@ def _add_lists(
         fade_V[1] = h < 3
         fade_V[2] = faded
         fade_V[3] = 1.0
-        fade_V[4] = liked if APPEAL[histories.action_PH[p, h] & 31] > 0 else 0.0
+        fade_V[4] = liked if histories.appeal_PH[p, h] > 0 else 0.0
         fade_V[5] = histories.now_s_P[p] - histories.time_PH[p, h] <= SESSION_S
         faded *= np.float32(FADE)
         if fade_V[4] > 0:
@@ -281,9 +275,8 @@ def _shares(
         if row < 0:
             continue
         length += 1
-        appeal = APPEAL[histories.action_PH[p, h] & 31]
-        liked += appeal > 0
-        disliked += appeal < 0
+        liked += histories.appeal_PH[p, h] > 0
+        disliked += histories.appeal_PH[p, h] < 0
         for c in range(_CATEGORIES, items.code_NX.shape[1]):
             if items.code_NX[row, c] < 0:
                 break

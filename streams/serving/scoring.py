@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings import candidates as sources
-from embeddings.events import TAKES
+from embeddings.events import APPEAL, TAKES
 from embeddings.ids import ids_of
 from embeddings.items import Items
 from embeddings.state_columns import Histories, UserStates
@@ -28,7 +28,10 @@ from streams.settings import Settings
 StageTimer = Callable[[Any], AbstractContextManager[object]]
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
 CHUNK = 32
-_WEIGHT = np.tile(TAKES, 8).astype(np.float32)
+_GIVEN = np.zeros(1 << len(sources.Proposed), np.uint8)
+_GIVEN[[sources.Proposed.trending, sources.Proposed.fresh]] = Reason.trending, Reason.fresh
+"""By source bits: the reason of what nobody else proposed."""
+_WEIGHT = TAKES.astype(np.float32)
 """How much an item says of its holder's taste, by the action that put it into the history."""
 
 
@@ -206,13 +209,15 @@ class Scorer:
         weights = self._objectives()
         outcomes = bool(weights["click"] or weights["complete"])
         total_PK = objective(model.ranker.score(x.x_PKX, item_PK, mask_PK, outcomes=outcomes), weights)
-        chosen = compose(total_PK, x, found.source_PK, item_PK, mask_PK, int(asked.places_P.max()))
+        chosen = compose(total_PK, x, _GIVEN[found.source_PK], item_PK, mask_PK, int(asked.places_P.max()))
         return _slates(at, found, x.x_PKX, chosen), _traces(asked, at, found, total_PK, x.x_PKX)
 
     def _features(self, asked: Asked, at: NDArray[np.intp], found: "_Found", model: LiveModel) -> ranking.Features:
         h = asked.histories
         return ranking.features(
-            ranking.Histories(found.row_PH, h.action_PH[at], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]),
+            ranking.Histories(
+                found.row_PH, APPEAL[h.action_PH[at]], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]
+            ),
             ranking.Candidates(
                 found.row_PK, found.source_PK, ranking.dots(found.taste_PD, model.target_ND, found.row_PK)
             ),

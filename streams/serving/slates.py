@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from embeddings.candidates import Proposed
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 POLICY = "marquee"
 CONTEXTS = 64
-_BITS = {1: "vector", 2: "neighbours", 4: "trending", 8: "fresh"}
-_SOURCES = tuple("+".join(n for bit, n in _BITS.items() if mask & bit) or records.UNKNOWN for mask in range(16))
+_SOURCES = tuple(
+    "+".join(str(bit.name) for bit in Proposed if mask & bit) or records.UNKNOWN for mask in range(1 << len(Proposed))
+)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
 
