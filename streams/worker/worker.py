@@ -35,9 +35,10 @@ from streams.process.member import make_member, run_apps, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import Thread
 from streams.serving.live_model import BuildIndex, LiveModel, Serving
-from streams.serving.pipeline import Recommender, epoch_ms
+from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings, TopicName
 from streams.transport import topics
 from streams.transport.batching import BatchApp

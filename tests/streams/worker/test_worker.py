@@ -15,7 +15,7 @@ from embeddings.memory import MemoryUserStore
 from embeddings.snapshots import Manifest, Snapshot
 from streams.contract.messages import Outgoing
 from streams.contract.records import Counter, ModelManifest, Slate, SlateItem, decode_slate, encode
-from streams.serving.pipeline import epoch_ms
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings
 from streams.worker.worker import Worker, user_store
 from tests.embeddings.saving import save_slates
