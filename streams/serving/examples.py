@@ -1,5 +1,7 @@
 """What a take teaches the ranker: the item taken beside a sample of the candidates that it was taken from."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ def examples_of(asked: Asked, found: Found, stock: Stock, settings: Settings) ->
     return Examples(
         position_E=at,
         item_ES=ids_of(sample.row_PK, stock.items.ids.ids_N),
-        x_ESF=features_of(asked, found.instead(sample), stock, settings).x_PKX.astype(np.float16),
+        x_ESF=features_of(asked, replace(found, candidates=sample), stock, settings).x_PKX.astype(np.float16),
         log_q_ES=log_q_ES,
     )
 

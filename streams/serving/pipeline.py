@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import Source
+from embeddings.events import EventBatch, Source
 from embeddings.fold import Folded, fold
 from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance
 from streams.contract import observations
@@ -106,13 +106,7 @@ class Recommender:
         batch = decoded.batch
         with self.stage("fold"):
             loaded = self.users.load(batch.user_ids, batch.sources)
-            folded = fold(
-                loaded.states,
-                batch,
-                lateness_s=self.settings.events.lateness_s,
-                source_code_S=loaded.source_code_S,
-                floor_offset_S=loaded.floor_offset_S,
-            )
+            folded = self._fold(batch, loaded)
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
         triggers = triggers_of(decoded, plan, self.settings.slates)
@@ -170,6 +164,15 @@ class Recommender:
         """
         with self.stage("store"):
             self.users.flush(number)
+
+    def _fold(self, batch: EventBatch, loaded: Loaded) -> Folded:
+        return fold(
+            loaded.states,
+            batch,
+            lateness_s=self.settings.events.lateness_s,
+            source_code_S=loaded.source_code_S,
+            floor_offset_S=loaded.floor_offset_S,
+        )
 
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""

@@ -1,6 +1,7 @@
 """Retrieve: what the sources propose for each position, best first, more of it than is wanted.
 
-A source is given the query and the stock; how what they propose becomes one list is `embeddings.candidates.gather`.
+A source is given the query and the stock, which says too what may be shown to nobody. How what they propose becomes one
+list is `embeddings.candidates.gather`.
 """
 
 import numpy as np

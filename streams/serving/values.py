@@ -5,7 +5,7 @@ for whoever wants to know how a slate came about. P positions, H items of histor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -123,10 +123,6 @@ class Found:
         if some_P.all():
             return self
         return Found(self.query.at(some_P), Candidates._make(column[some_P] for column in self.candidates))
-
-    def instead(self, candidates: Candidates) -> "Found":
-        """The same positions with other candidates."""
-        return replace(self, candidates=candidates)
 
 
 class Ranked(NamedTuple):
