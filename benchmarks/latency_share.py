@@ -10,43 +10,37 @@ it takes above the echo is what would be left if retrieval and ranking cost noth
 import argparse
 import sys
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from streams.commands import cli
 from streams.lab.bench_slates import run_slates
 from streams.lab.bench_yardsticks import YARDSTICKS
 from streams.lab.synthetic import World
-from streams.serving.live_model import LiveModel
-from streams.serving.scoring import Asked, Scorer, Slates
-from streams.serving.traces import Traced
+from streams.serving.live_model import Stock
+from streams.serving.scoring import Scorer
+from streams.serving.values import Asked, Found, Query, Slates, Traced
 
 SPARED = "spared"
 
 
 def spare_scoring() -> None:
     """Let every scorer of this process find and rank once for each number of positions and model."""
-    retrieve, rank = Scorer._retrieve, Scorer._rank
-    found: dict[tuple[int, int], Any] = {}
-    ranked: dict[tuple[int, int], Slates] = {}
+    find, choose = Scorer.find, Scorer.choose
+    found: dict[tuple[int, int], Found] = {}
+    chosen: dict[tuple[int, int], Slates] = {}
 
-    def find_once(self: Scorer, asked: Asked, held: Any, at: NDArray[np.intp], model: LiveModel) -> Any:
-        key = len(at), model.version
+    def find_once(self: Scorer, asked: Asked, query: Query, stock: Stock) -> Found:
+        key = len(query.position_P), stock.model.version
         if key not in found:
-            found[key] = retrieve(self, asked, held, at, model)
-        return found[key]
+            found[key] = find(self, asked, query, stock)
+        return replace(found[key], query=query)
 
-    def rank_once(
-        self: Scorer, asked: Asked, at: NDArray[np.intp], found: Any, model: LiveModel
-    ) -> tuple[Slates, dict[int, Traced]]:
-        key = len(at), model.version
-        if key not in ranked:
-            ranked[key], _ = rank(self, asked, at, found, model)
-        return replace(ranked[key], position_Q=at), {}
+    def choose_once(self: Scorer, asked: Asked, found: Found, stock: Stock) -> tuple[Slates, dict[int, Traced]]:
+        key = len(found.query.position_P), stock.model.version
+        if key not in chosen:
+            chosen[key], _ = choose(self, asked, found, stock)
+        return replace(chosen[key], position_Q=found.query.position_P), {}
 
-    Scorer._retrieve, Scorer._rank = find_once, rank_once  # type: ignore[method-assign]
+    Scorer.find, Scorer.choose = find_once, choose_once  # type: ignore[method-assign]
 
 
 def main() -> None:

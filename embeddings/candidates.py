@@ -59,13 +59,6 @@ def taste(history_PH: Rows, weight_PH: Floats, source_ND: Floats, decay: float) 
     return out_PD
 
 
-def products(taste_PD: Floats, target_ND: Floats, row_PM: Rows) -> Floats:
-    """The product of each position's taste and each of its rows' target vector; 0 where there is none. Shape (P, M)."""
-    out_PM = np.zeros(row_PM.shape, np.float32)
-    _products(taste_PD, target_ND, row_PM, out_PM)
-    return out_PM
-
-
 def gather(
     history_PH: Rows,
     weight_PH: Floats,
@@ -143,14 +136,6 @@ def _taste(history_PH: Rows, weight_PH: Floats, source_ND: Floats, decay: float,
                 for d in range(out_PD.shape[1]):
                     out_PD[p, d] += share * source_ND[row, d]
                 fade *= decay
-
-
-@kernel
-def _products(taste_PD: Floats, target_ND: Floats, row_PM: Rows, out_PM: Floats) -> None:
-    for p in range(len(row_PM)):
-        for m in range(row_PM.shape[1]):
-            if 0 <= row_PM[p, m] < len(target_ND):
-                out_PM[p, m] = np.dot(taste_PD[p], target_ND[row_PM[p, m]])
 
 
 class _Table(NamedTuple):

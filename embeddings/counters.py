@@ -9,17 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TAKES, Action
+from embeddings.events import TAKES, Says, actions_that
 from embeddings.idtable import IdTable
 from embeddings.items import POPULARITY_HALF_LIVES, ItemCounts
 
 _RATE_HALF_LIFE = 100_000.0
 _HALF_LIVES_4 = np.array([*POPULARITY_HALF_LIVES, _RATE_HALF_LIFE])
 _LARGEST_EXPONENT = 200.0
-_LIKED = [Action.like, Action.add, Action.purchase, Action.share]
-_DISLIKED = [Action.dislike, Action.hide, Action.skip]
-_SHOWN = [Action.impression]
-_CLICKED = [Action.click]
+_REACTIONS = [actions_that(say) for say in (Says.like, Says.dislike, Says.shown, Says.clicked)]
 
 
 @dataclass(slots=True)
@@ -41,8 +38,8 @@ class ItemCounters:
         weight_R4 = np.exp2((self.events + np.arange(1, len(row_R) + 1))[:, None] / _HALF_LIVES_4 - self.origin_4)
         takes_R = TAKES[action_R]
         np.add.at(self.popularity_N3, row_R[takes_R], weight_R4[takes_R, :3])
-        for column, actions in enumerate((_LIKED, _DISLIKED, _SHOWN, _CLICKED)):
-            chosen_R = np.isin(action_R, actions)
+        for column, counts in enumerate(_REACTIONS):
+            chosen_R = counts[action_R]
             np.add.at(self.reactions_N4[:, column], row_R[chosen_R], weight_R4[chosen_R, 3])
         np.maximum.at(self.last_taken_s_N, row_R[takes_R], time_s_R[takes_R])
         row_N, first_N = np.unique(row_R, return_index=True)

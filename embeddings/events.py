@@ -1,41 +1,92 @@
 """A batch of behaviour as columns: what a stage takes instead of records.
 
-Actions are codes (`Action`), items are 40-bit ids (`embeddings.ids`), users are indices into the batch's own list of
-distinct users, so that nothing on the hot path touches a Python object per event.
+Actions are codes of the table `Action`, items are 40-bit ids (`embeddings.ids`), users are indices into the batch's own
+list of distinct users, so that nothing on the hot path touches a Python object per event.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import NamedTuple
+from enum import IntEnum, IntFlag
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+class Says(IntFlag):
+    """What an action can say of its item: the columns of the table that `Action` is."""
+
+    nothing = 0
+    touched = 1
+    """The item goes into the history."""
+    wanted = 2
+    """The person took the item: it is counted as popular, is told to the learner, and says something of their taste."""
+    praise = 4
+    """To the ranker the item is one that the person liked."""
+    blame = 8
+    """To the ranker the item is one that the person disliked."""
+    like = 16
+    """Counted among the item's likes."""
+    dislike = 32
+    """Counted among its dislikes."""
+    shown = 64
+    """Counted among its impressions."""
+    clicked = 128
+    """Counted among its clicks."""
+    engaged = 256
+    """Answers an impression: the person went for what was shown."""
+    completed = 512
+    """Answers an impression: and went through to the end."""
+
+    taken = touched | wanted
+    loved = taken | praise | like
+    hated = touched | blame | dislike
+
+
 class Action(IntEnum):
-    """What a person did. Codes 1-13 act on an item and fit 4 bits; codes from 16 act on a slate or an ad slot."""
+    """What a person did, and what it says. Codes 1-15 act on an item and fit 4 bits, from 16 on a slate or ad slot."""
+
+    says: Says
+
+    def __new__(cls, code: int, says: Says = Says.nothing) -> Self:
+        """A row of the table."""
+        action = int.__new__(cls, code)
+        action._value_, action.says = code, says
+        return action
 
     unknown = 0
-    view = 1
-    play = 2
-    progress = 3
-    complete = 4
-    skip = 5
-    like = 6
-    dislike = 7
+    view = 1, Says.taken
+    play = 2, Says.taken | Says.engaged
+    progress = 3, Says.taken
+    complete = 4, Says.taken | Says.praise | Says.engaged | Says.completed
+    skip = 5, Says.hated
+    like = 6, Says.loved | Says.engaged
+    dislike = 7, Says.hated
     unlike = 8
-    add = 9
+    add = 9, Says.loved | Says.engaged
     remove = 10
-    share = 11
-    purchase = 12
-    hide = 13
-    impression = 16
+    share = 11, Says.loved
+    purchase = 12, Says.loved | Says.engaged
+    hide = 13, Says.hated
+    impression = 16, Says.shown
     viewable = 17
-    click = 18
+    click = 18, Says.clicked | Says.engaged
     conversion = 19
     first_quartile = 20
     midpoint = 21
     third_quartile = 22
+
+
+def actions_that(say: Says) -> NDArray[np.bool_]:
+    """One flag per byte, set where it is the code of an action that says one of these."""
+    flag_A = np.zeros(256, np.bool_)
+    flag_A[[action for action in Action if action.says & say]] = True
+    return flag_A
+
+
+#: By action code: does its item go into the history? Did the person want it?
+TOUCHES, TAKES = actions_that(Says.touched), actions_that(Says.wanted)
+#: By action code: 1 praise, -1 blame, 0 neither.
+APPEAL = actions_that(Says.praise).astype(np.int8) - actions_that(Says.blame).astype(np.int8)
 
 
 class Fate(IntEnum):
@@ -58,14 +109,6 @@ class Source(NamedTuple):
 
     topic: str
     partition: int
-
-
-#: One flag per action code: does the action put its item into the history (all but unlike, remove and slot events)?
-TOUCHES = np.zeros(32, np.bool_)
-TOUCHES[[1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13]] = True
-#: One flag per action code: does it say that the person wanted the item?
-TAKES = np.zeros(32, np.bool_)
-TAKES[[1, 2, 3, 4, 6, 9, 11, 12]] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 Shapes: U users, B events, H = 50 entries of history, S input partitions, P positions.
 
 A *position* is a moment in a user's life inside one batch. User u with m events in the batch has m + 1 of them: before
-the first event, and after each. They are numbered user by user, so that all of a user's positions are neighbours:
-`after_B[r]` is `before_B[r] + 1`, and `before_B` of that user's next event.
+the first event, and after each. They are numbered user by user, so that all of a user's positions are neighbours: the
+one after an event is `before_B[r] + 1`, and `before_B` of that user's next event.
 """
 
 from dataclasses import dataclass
@@ -55,11 +55,6 @@ class Folded:
     evicted: Evictions
     _origin: UserStates
     _rows: "_Rows"
-
-    @property
-    def after_B(self) -> NDArray[np.int32]:
-        """Position just after each event."""
-        return self.before_B + np.int32(1)
 
     def users_of(self, position_P: NDArray[np.int32]) -> NDArray[np.int32]:
         """Which user each position belongs to."""

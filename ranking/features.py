@@ -44,7 +44,7 @@ class Feature(IntEnum):
     year_distance = 16  # |release year - mean release year of the latest ten|, decades, at most 5
     since_taken = 17  # log(1 + seconds since anybody took it)
     age = 18  # log(1 + seconds since it was first seen)
-    from_vector = 19  # which source proposed it, 0 or 1
+    from_vector = 19  # which source proposed it, 0 or 1: the bits of `source_PK`, lowest first
     from_neighbours = 20
     from_trending = 21
     from_fresh = 22
@@ -56,15 +56,6 @@ class Feature(IntEnum):
 
 
 CONTEXTS = 64
-#: Source bits of `source_PK`.
-VECTOR, NEIGHBOURS, TRENDING, FRESH = 1, 2, 4, 8
-
-#: What an action code says of its item: 1 liked (complete, like, add, share, purchase), -1 disliked (skip, dislike,
-#: hide), 0 neither. Codes are those of the event contract.
-APPEAL = np.zeros(32, np.int8)
-APPEAL[[4, 6, 9, 11, 12]] = 1
-APPEAL[[5, 7, 13]] = -1
-
 FADE = 0.9
 SESSION_S = 1800
 EPS = np.float32(1e-3)
@@ -73,17 +64,20 @@ CATEGORY_SLOTS = 1024  # category codes are folded into these
 
 
 class Histories(NamedTuple):
-    """P positions: what each user held, latest first. `row_PH` is -1 past the end and for unknown items."""
+    """P positions: what each user held, latest first. `row_PH` is -1 past the end and for unknown items.
+
+    `appeal_PH` is 1 where what the user did praises the item, -1 where it is blame, else 0.
+    """
 
     row_PH: NDArray[np.int32]
-    action_PH: NDArray[np.uint8]
+    appeal_PH: NDArray[np.int8]
     time_PH: NDArray[np.int64]
     now_s_P: NDArray[np.int64]
     context_P: NDArray[np.int16]
 
 
 class Candidates(NamedTuple):
-    """K candidates per position. `row_PK` is -1 where there is none; `source_PK` holds source bits."""
+    """K candidates per position. `row_PK` is -1 where there is none; `source_PK` has a bit for each source."""
 
     row_PK: NDArray[np.int32]
     source_PK: NDArray[np.uint8]
@@ -243,7 +237,7 @@ def _add_lists(
         fade_V[1] = h < 3
         fade_V[2] = faded
         fade_V[3] = 1.0
-        fade_V[4] = liked if APPEAL[histories.action_PH[p, h] & 31] > 0 else 0.0
+        fade_V[4] = liked if histories.appeal_PH[p, h] > 0 else 0.0
         fade_V[5] = histories.now_s_P[p] - histories.time_PH[p, h] <= SESSION_S
         faded *= np.float32(FADE)
         if fade_V[4] > 0:
@@ -268,11 +262,34 @@ def _add_lists(
             most_K[k] = max(most_K[k], weight * fade_V[2])
 
 
+class _Person(NamedTuple):
+    """What is the same for all candidates of a position.
+
+    `held` and `recent` are what one item of the history, or of its latest three, counts in a share; `year` is the mean
+    year, 0 where unknown; the others are columns.
+    """
+
+    now_s: np.int64
+    held: np.float32
+    recent: np.float32
+    year: float
+    history_length: np.float32
+    since_last: np.float32
+    liked_share: np.float32
+    disliked_share: np.float32
+    context: np.float32
+
+
 @kernel
-def _shares(
+def _log1p(value: float) -> np.float32:
+    return np.float32(np.log(np.float32(1.0) + np.float32(max(value, 0))))
+
+
+@kernel
+def _person(
     histories: Histories, p: int, items: ItemRows, all_share: NDArray[np.float32], recent_share: NDArray[np.float32]
-) -> tuple[int, int, int, float]:
-    """Fill the history's share per category; returns its length, the likes, the dislikes and the mean year."""
+) -> _Person:
+    """Fill the history's count per category; returns what else is to be known of it."""
     all_share[:] = 0
     recent_share[:] = 0
     length, liked, disliked, dated, years = 0, 0, 0, 0, 0.0
@@ -281,9 +298,8 @@ def _shares(
         if row < 0:
             continue
         length += 1
-        appeal = APPEAL[histories.action_PH[p, h] & 31]
-        liked += appeal > 0
-        disliked += appeal < 0
+        liked += histories.appeal_PH[p, h] > 0
+        disliked += histories.appeal_PH[p, h] < 0
         for c in range(_CATEGORIES, items.code_NX.shape[1]):
             if items.code_NX[row, c] < 0:
                 break
@@ -293,12 +309,15 @@ def _shares(
         if length <= 10 and items.code_NX[row, _YEAR] > 0:
             dated += 1
             years += items.code_NX[row, _YEAR]
-    return length, liked, disliked, years / dated if dated else 0.0
-
-
-@kernel
-def _log1p(value: float) -> np.float32:
-    return np.float32(np.log(np.float32(1.0) + np.float32(max(value, 0))))
+    now_s = histories.now_s_P[p]
+    held = np.float32(1.0 / max(length, 1))
+    recent = np.float32(1.0 / min(max(length, 1), 3))
+    last_s = histories.time_PH[p, 0] if histories.row_PH[p, 0] >= 0 else now_s
+    year = years / dated if dated else 0.0
+    shares = liked * held, disliked * held
+    return _Person(
+        now_s, held, recent, year, _log1p(length), _log1p(now_s - last_s), *shares, np.float32(histories.context_P[p])
+    )
 
 
 @kernel
@@ -314,10 +333,8 @@ def _features(
     P, K = candidates.row_PK.shape
     x_PKX, log_PKL = np.zeros((P, K, COLUMNS), np.float32), np.ones((P, K, _LOGS), np.float32)
     because_PK = np.full((P, K), -1, np.int16)
-    most_K = np.empty(K, np.float32)
-    sum_KV = np.empty((K, 8), np.float32)
-    all_share = np.empty(CATEGORY_SLOTS, np.float32)
-    recent_share = np.empty(CATEGORY_SLOTS, np.float32)
+    most_K, sum_KV = np.empty(K, np.float32), np.empty((K, 8), np.float32)
+    all_share, recent_share = np.empty(CATEGORY_SLOTS, np.float32), np.empty(CATEGORY_SLOTS, np.float32)
     for p in range(P):
         sum_KV[:] = 0
         most_K[:] = 0
@@ -326,24 +343,18 @@ def _features(
             if row >= 0:
                 place_N[row] = k
         _add_lists(histories, p, neighbours, lists, place_N, sum_KV, most_K, because_PK[p])
-        length, liked, disliked, year = _shares(histories, p, items, all_share, recent_share)
-        now = histories.now_s_P[p]
-        held = np.float32(1.0 / max(length, 1))
-        recent = np.float32(1.0 / min(max(length, 1), 3))
-        last_s = histories.time_PH[p, 0] if histories.row_PH[p, 0] >= 0 else now
-        since_last = _log1p(now - last_s)
+        person = _person(histories, p, items, all_share, recent_share)
         for k in range(K):
             row = candidates.row_PK[p, k]
             if row < 0:
                 continue
             place_N[row] = -1
-            x = x_PKX[p, k]
-            log_L = log_PKL[p, k]
+            x, log_L = x_PKX[p, k], log_PKL[p, k]
             for v in range(6):
-                log_L[v] = (sum_KV[k, v] * held if v == 3 else sum_KV[k, v]) + EPS
+                log_L[v] = (sum_KV[k, v] * person.held if v == 3 else sum_KV[k, v]) + EPS
             log_L[6] = sum_KV[k, 7] + EPS
             log_L[7] = max(candidates.dot_PK[p, k], np.float32(0)) + EPS
-            x[7] = sum_KV[k, 6] * held
+            x[7] = sum_KV[k, 6] * person.held
             number_X, code_X = items.number_NX[row], items.code_NX[row]
             for t in range(3):
                 x[9 + t] = number_X[t]
@@ -358,18 +369,15 @@ def _features(
                 x[14] += all_share[code & (CATEGORY_SLOTS - 1)]
                 x[15] += recent_share[code & (CATEGORY_SLOTS - 1)]
             if tagged:
-                x[14] *= held / np.float32(tagged)
-                x[15] *= recent / np.float32(tagged)
-            if year > 0 and code_X[_YEAR] > 0:
-                x[16] = min(abs(code_X[_YEAR] - year) / 10, 5.0)
-            log_L[8] = 1 + max(now - code_X[_TAKEN], 0)
-            log_L[9] = 1 + max(now - code_X[_SEEN], 0)
-            source = candidates.source_PK[p, k]
+                x[14] *= person.held / np.float32(tagged)
+                x[15] *= person.recent / np.float32(tagged)
+            if person.year > 0 and code_X[_YEAR] > 0:
+                x[16] = min(abs(code_X[_YEAR] - person.year) / 10, 5.0)
+            log_L[8] = 1 + max(person.now_s - code_X[_TAKEN], 0)
+            log_L[9] = 1 + max(person.now_s - code_X[_SEEN], 0)
             for bit in range(4):
-                x[19 + bit] = (source >> bit) & 1
-            x[23] = _log1p(length)
-            x[24] = since_last
-            x[25] = liked * held
-            x[26] = disliked * held
-            x[27] = histories.context_P[p]
+                x[19 + bit] = (candidates.source_PK[p, k] >> bit) & 1
+            x[23], x[24] = person.history_length, person.since_last
+            x[25], x[26] = person.liked_share, person.disliked_share
+            x[27] = person.context
     return x_PKX, because_PK, log_PKL

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking.features import FRESH, TRENDING, Feature, Features
+from ranking.features import Feature, Features
 from ranking.jit import kernel
 from ranking.ranker import Scores
 
@@ -27,7 +27,6 @@ class Reason(IntEnum):
 #: Columns an ordinary item's reason is told from, and the reason each stands for.
 TOLD_COLUMNS = np.array([Feature.cooc_decayed, Feature.dot, Feature.popularity_mid, Feature.category_affinity])
 TOLD_REASONS = np.array([Reason.similar_to_recent, Reason.taste, Reason.popular, Reason.category], np.uint8)
-TRENDING_REASON, FRESH_REASON = int(Reason.trending), int(Reason.fresh)
 
 
 class SlateRows(NamedTuple):
@@ -64,7 +63,7 @@ def objective(scores: Scores, weights: Mapping[str, float]) -> NDArray[np.float3
 def compose(
     score_PK: NDArray[np.float32],
     features: Features,
-    source_PK: NDArray[np.uint8],
+    given_PK: NDArray[np.uint8],
     item_PK: NDArray[np.int64],
     mask_PK: NDArray[np.bool_],
     size: int,
@@ -74,13 +73,13 @@ def compose(
     Args:
         score_PK: what to order by; a score that is not a number stands last.
         features: what the scores were made from; reasons are read off it.
-        source_PK: source bits of `ranking.features`.
+        given_PK: the `Reason` of what is there for one that no feature tells; `Reason.none` for the others.
         item_PK: item ids, for ties.
         mask_PK: where there is a candidate that may be shown.
         size: N.
     """
     index_PN, score_PN = _best(score_PK, item_PK, mask_PK, size)
-    reason_PN, because_PN = _reasons(index_PN, features.x_PKX, features.because_PK, source_PK, mask_PK)
+    reason_PN, because_PN = _reasons(index_PN, features.x_PKX, features.because_PK, given_PK, mask_PK)
     return SlateRows(index_PN, score_PN, reason_PN, because_PN)
 
 
@@ -121,7 +120,7 @@ def _reasons(
     index_PN: NDArray[np.int32],
     x_PKX: NDArray[np.float32],
     because_PK: NDArray[np.int16],
-    source_PK: NDArray[np.uint8],
+    given_PK: NDArray[np.uint8],
     mask_PK: NDArray[np.bool_],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """The column in which an item lies furthest above the mean of its candidates, in their standard deviations."""
@@ -145,11 +144,8 @@ def _reasons(
             k = index_PN[p, n]
             if k < 0:
                 break
-            if source_PK[p, k] == TRENDING:
-                reason_PN[p, n] = TRENDING_REASON
-                continue
-            if source_PK[p, k] == FRESH:
-                reason_PN[p, n] = FRESH_REASON
+            reason_PN[p, n] = given_PK[p, k]
+            if given_PK[p, k]:
                 continue
             furthest = -np.inf
             for t in range(4):

@@ -47,14 +47,13 @@ class Decoded:
     """What a fetch held: B readable events as columns, and what was put aside.
 
     `events` holds the records themselves, one per row, for what is rare: slate_id, slot, context. `names` maps the
-    batch's item ids to item names. `clamped_B` marks rows whose event time was ahead and was set to publish time,
-    which is `published_ms_B`; `records` are the raw records of the rows.
+    batch's item ids to item names. `published_ms_B` is the publish time, to which event times ahead of it were set;
+    `records` are the raw records of the rows.
     """
 
     batch: EventBatch
     events: list[Event]
     names: dict[int, str]
-    clamped_B: NDArray[np.bool_]
     records: list[RawRecord]
     published_ms_B: NDArray[np.int64]
     dead: list[DeadLetter]
@@ -105,7 +104,6 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
         batch=columns.batch,
         events=rows.events,
         names={ident: name for ident, name in names.items() if name},
-        clamped_B=columns.clamped_B,
         records=rows.records,
         published_ms_B=columns.published_ms_B,
         dead=dead,
@@ -230,7 +228,6 @@ def _read_each(
 class _Columns:
     batch: EventBatch
     code_B: NDArray[np.uint8]
-    clamped_B: NDArray[np.bool_]
     published_ms_B: NDArray[np.int64]
 
 
@@ -244,7 +241,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     time_ms_B = np.array([event.event_time for event in events], np.int64)
     published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
     consent_B = _consents(events, rules)
-    code_B, refused_B, clamped_B = _judge(
+    code_B, refused_B = _judge(
         *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
         *(now_ms, rules.max_future_ms, rules.dislike_at_most),
     )
@@ -262,7 +259,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
         consent_B=consent_B,
         refused_B=refused_B,
     )
-    return _Columns(batch, code_B, clamped_B, published_ms_B)
+    return _Columns(batch, code_B, published_ms_B)
 
 
 @kernel
@@ -277,20 +274,18 @@ def _judge(
     now_ms: int,
     max_future_ms: int,
     dislike_at_most: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """What is wrong with each row, why it must not be applied, and whether its time was ahead.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """What is wrong with each row, and why it must not be applied.
 
     In place: event times are clamped to the publish time, publish times that are missing or ahead become now, ratings
     become plays or dislikes, values that are not numbers become 0.
     """
     rows = len(item_B)
     code_B, refused_B = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
-    clamped_B = np.zeros(rows, np.bool_)
     for r in range(rows):
         if not 0 < published_ms_B[r] < now_ms:
             published_ms_B[r] = now_ms
         ahead_ms = time_ms_B[r] - published_ms_B[r]
-        clamped_B[r] = ahead_ms > 0
         time_ms_B[r] = min(time_ms_B[r], published_ms_B[r])
         action, missing = action_B[r], np.isnan(value_B[r])
         if ahead_ms > max_future_ms:
@@ -309,7 +304,7 @@ def _judge(
             refused_B[r] = _UNCONSENTED
         if missing:
             value_B[r] = 0
-    return code_B, refused_B, clamped_B
+    return code_B, refused_B
 
 
 def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:

@@ -12,12 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import Action
+from embeddings.events import Action, Says, actions_that
 
-_ENGAGED = np.zeros(256, np.bool_)
-_ENGAGED[[Action.click, Action.play, Action.complete, Action.like, Action.add, Action.purchase]] = True
-_COMPLETED = np.zeros(256, np.bool_)
-_COMPLETED[[Action.complete]] = True
+_ENGAGED, _COMPLETED = actions_that(Says.engaged), actions_that(Says.completed)
 
 
 class Labelled(NamedTuple):

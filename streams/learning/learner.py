@@ -18,6 +18,7 @@ from embeddings.idtable import IdTable
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
 from ranking.trainer import Trainer, TrainerSettings
+from ranking.weights import part_of
 from streams.contract.observations import Observation
 from streams.learning.attribution import Attribution
 from streams.settings import Settings
@@ -177,12 +178,8 @@ class Learner:
         self.marks = {Source(topic, partition): offset for topic, partition, offset in known["marks"]}
         self.version, self.rows = known["version"], known["rows"]
         self.ids.ensure(np.array(arrays["ids"], np.uint64))
-        self.pairs = PairCounts.restore(_part(arrays, "pairs."))
+        self.pairs = PairCounts.restore(part_of(arrays, "pairs."))
         self.counters.restore(arrays)
-        self.trainer.restore(_part(arrays, "trainer."))
+        self.trainer.restore(part_of(arrays, "trainer."))
         if "factors.source" in arrays:
             self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]
-
-
-def _part(arrays: dict[str, NDArray[np.generic]], prefix: str) -> dict[str, NDArray[np.generic]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -29,7 +29,7 @@ from streams.settings import TopicName
 
 Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
 Trigger = Literal["event", "request"]
-RedisError = Literal["unavailable", "fenced", "unreadable"]
+RedisError = Literal["unavailable", "fenced"]
 Objective = Literal["next_item", "engage", "complete"]
 
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)

@@ -153,6 +153,22 @@ def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empt
     return out
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """What there is to offer at a moment, the same for everybody: the items as one model has them.
+
+    `item_rows` is what the ranker reads of them, `trending_T` and `fresh_F` are rows, best and newest first. A row of
+    `blocked_N` may be shown to nobody: it was removed, or is not available now.
+    """
+
+    model: LiveModel
+    items: Items
+    item_rows: ItemRows
+    trending_T: NDArray[np.int32]
+    fresh_F: NDArray[np.int32]
+    blocked_N: NDArray[np.bool_]
+
+
 @dataclass(slots=True)
 class Serving:
     """What a worker serves with: the item table, the live model, and the lists that all users share."""
@@ -170,8 +186,8 @@ class Serving:
     _seen: tuple[int, int, int] = (-1, -1, -1)
     _packed_at: tuple[int, int] = (-1, -1)
 
-    def current(self) -> LiveModel:
-        """The model to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
+    def current(self) -> Stock:
+        """What to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
         items, now_s = self.items, self.now_s()
         facts = items.changes, len(items.columns.year_N)
         if facts != self._packed_at:
@@ -185,7 +201,14 @@ class Serving:
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
             self.fresh = fresh[~self.blocked_N[fresh] & young]
         self.live = self.live.fitted(items)
-        return self.live
+        return Stock(
+            model=self.live,
+            items=items,
+            item_rows=self.item_rows,
+            trending_T=self.trending,
+            fresh_F=self.fresh,
+            blocked_N=self.blocked_N,
+        )
 
     def _packed(self) -> ItemRows:
         """Counts and attributes of all items, as the ranker reads them."""

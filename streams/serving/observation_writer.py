@@ -11,8 +11,8 @@ from embeddings.fold import Folded
 from streams.contract.decode import Decoded
 from streams.contract.observations import Observation
 from streams.serving.planning import Plan
-from streams.serving.scoring import Examples, Scored
 from streams.serving.slates import PublishedSlate
+from streams.serving.values import Examples, Scored
 
 
 def observe(
@@ -30,18 +30,15 @@ def observe(
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
-    position_E = examples.position_E
     sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
         if not len(row_R):
             continue
         mine_T = np.flatnonzero(batch.source_B[plan.take_T] == s)
-        row_T = np.searchsorted(row_R, plan.take_T[mine_T]).astype(np.int32)
-        at_T = np.searchsorted(position_E, plan.take_at[mine_T])
-        told_T = np.flatnonzero((at_T < len(position_E)) & (np.append(position_E, -1)[at_T] == plan.take_at[mine_T]))
-        example_E = at_T[told_T]
-        shown_L = np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q)
+        take_T = np.searchsorted(row_R, plan.take_T[mine_T]).astype(np.int32)
+        told_T, example_E = _told(plan.take_at[mine_T], examples)
+        shown = [slates[q] for q in np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q).tolist()]
         yield Observation(
             source=source,
             first=int(batch.offset_B[row_R[0]]),
@@ -56,18 +53,28 @@ def observe(
             time_s_R=batch.time_s_B[row_R],
             consent_R=batch.consent_B[row_R],
             slate_R=_slates_named(decoded, row_R),
-            take_T=row_T,
+            take_T=take_T,
             history_TH=plan.histories.item_PH[plan.take_at[mine_T]],
-            example_E=row_T[told_T],
+            example_E=take_T[told_T],
             example_item_ES=examples.item_ES[example_E],
             example_x_ESF=examples.x_ESF[example_E],
             log_q_ES=examples.log_q_ES[example_E],
-            shown_L=np.array([slate_hash(slates[q].slate_id) for q in shown_L.tolist()], np.uint64),
-            shown_item_LN=np.array([slates[q].item_N for q in shown_L.tolist()], np.uint64).reshape(
-                -1, scored.slates.row_QN.shape[1]
-            ),
-            shown_x_LNF=scored.slates.x_QNF[[slates[q].at for q in shown_L.tolist()]].astype(np.float16),
+            shown_L=np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
+            shown_item_LN=_items_shown(shown, scored),
+            shown_x_LNF=scored.slates.x_QNF[[slate.at for slate in shown]].astype(np.float16),
         )
+
+
+def _told(take_at: NDArray[np.intp], examples: Examples) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which takes at these positions have an example, and where it is."""
+    example_T = np.searchsorted(examples.position_E, take_at)
+    told_T = np.flatnonzero(np.append(examples.position_E, -1)[example_T] == take_at)
+    return told_T, example_T[told_T]
+
+
+def _items_shown(shown: Sequence[PublishedSlate], scored: Scored) -> NDArray[np.uint64]:
+    places = scored.slates.row_QN.shape[1]
+    return np.array([slate.item_N for slate in shown], np.uint64).reshape(-1, places)
 
 
 def slate_hash(slate_id: str) -> int:

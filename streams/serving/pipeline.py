@@ -8,16 +8,13 @@ before the event is still known. Killed before the store, the batches come again
 learner drops the rows it has; killed after, nothing is missing. Only then is the input acknowledged.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import CONSENT_CONTENT, EventBatch, Source
+from embeddings.events import EventBatch, Source
 from embeddings.fold import Folded, fold
 from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance
 from streams.contract import observations
@@ -27,23 +24,13 @@ from streams.contract.messages import Part
 from streams.contract.parsing import Rules
 from streams.contract.records import Trace
 from streams.serving.observation_writer import observe
-from streams.serving.planning import Plan, plan_of
-from streams.serving.scoring import Asked, Scored, Scorer
-from streams.serving.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
-from streams.serving.traces import is_traced, traces_of
+from streams.serving.planning import ExampleBudget, Plan, asked_of, plan_of, triggers_of
+from streams.serving.scoring import Scorer
+from streams.serving.slates import PublishedSlate, write_slates
+from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
+from streams.serving.traces import traces_of
+from streams.serving.values import Asked, Scored
 from streams.settings import Settings
-
-StageTimer = Callable[[Any], AbstractContextManager[object]]
-
-
-def epoch_ms() -> int:
-    """The wall clock in epoch milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def untimed(name: object) -> AbstractContextManager[object]:
-    """A stage timer that times nothing."""
-    return nullcontext()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,11 +79,11 @@ class Recommender:
     now_ms: Callable[[], int] = epoch_ms
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
-    share: float = 1.0
-    """This one's part of what the settings allow a worker."""
-    _examples: float = field(init=False, default=0.0)
-    """How many may be told now; fills up with time, to what may be told in a second."""
-    _sampled_ms: int = field(init=False, default=0)
+    _budget: ExampleBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        observed = self.settings.observe
+        self._budget = ExampleBudget(observed.examples_per_s, observed.rate)
 
     def respond(self, parts: Sequence[Part], aside: Sequence[DeadLetter] = ()) -> Answer:
         """Decode, fold, retrieve, rank and compose one batch. Publishes and stores nothing.
@@ -117,26 +104,12 @@ class Recommender:
         batch = decoded.batch
         with self.stage("fold"):
             loaded = self.users.load(batch.user_ids, batch.sources)
-            folded = fold(
-                loaded.states,
-                batch,
-                lateness_s=self.settings.events.lateness_s,
-                source_code_S=loaded.source_code_S,
-                floor_offset_S=loaded.floor_offset_S,
-            )
-            plan = plan_of(
-                batch,
-                folded,
-                published_ms_B=decoded.published_ms_B,
-                committed_S=np.array([part.committed for part in parts], np.int64),
-                now_ms=self.now_ms(),
-                slates=self.settings.slates,
-                observed=self.settings.observe.enabled,
-                foresee=self.foresee,
-            )
+            folded = self._fold(batch, loaded)
+            plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
-        triggers = self._triggers(decoded, plan)
-        asked = self._asked(decoded, folded, loaded, plan, triggers)
+        triggers = triggers_of(decoded, plan, self.settings.slates)
+        told_T = self._budget.spend(batch.offset_B[plan.take_T], self.now_ms())
+        asked = asked_of(decoded, folded, loaded, plan, told_T, triggers, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
@@ -190,74 +163,20 @@ class Recommender:
         with self.stage("store"):
             self.users.flush(number)
 
+    def _fold(self, batch: EventBatch, loaded: Loaded) -> Folded:
+        return fold(
+            loaded.states,
+            batch,
+            lateness_s=self.settings.events.lateness_s,
+            source_code_S=loaded.source_code_S,
+            floor_offset_S=loaded.floor_offset_S,
+        )
+
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""
         user_Q = answer.decoded.batch.user_B[answer.plan.serve_Q].tolist()
         latest = {user: slate.value for user, slate in zip(user_Q, answer.slates, strict=True)}
         return SlateUpdate(list(latest), list(latest.values()), self.settings.slates.ttl_s) if latest else None
-
-    def _asked(
-        self, decoded: Decoded, folded: Folded, loaded: Loaded, plan: Plan, triggers: Sequence[Trigger]
-    ) -> Asked:
-        batch, position_P, user_P, histories = decoded.batch, plan.position_P, plan.user_P, plan.histories
-        personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
-        told = self._sampled(batch, plan)
-        take_at, take_T = plan.take_at[told], plan.take_T[told]
-        serve_P, taken_P = np.zeros(len(position_P), np.bool_), np.zeros(len(position_P), np.uint64)
-        now_s_P, context_P = histories.last_s_P.copy(), np.zeros(len(position_P), np.int16)
-        serve_P[plan.serve_at] = True
-        trace_P = np.zeros(len(position_P), np.bool_)
-        trace_P[plan.serve_at] = [is_traced(trigger.slate_id, self.settings.slates.trace_rate) for trigger in triggers]
-        taken_P[take_at] = batch.item_B[take_T]
-        now_s_P[take_at] = np.maximum(batch.time_s_B[take_T], now_s_P[take_at])
-        if not self.foresee:  # a slate knows nothing of the event after it
-            now_s_P[plan.serve_at] = histories.last_s_P[plan.serve_at]
-        for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
-            context_P[at] = [context_code(decoded.events[r].context) for r in rows.tolist()]
-        return Asked(
-            histories=histories,
-            now_s_P=now_s_P,
-            context_P=context_P,
-            personal_P=personal_P,
-            serve_P=serve_P,
-            trace_P=trace_P,
-            taken_P=taken_P,
-            seen=lambda at, item_PK: (
-                loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
-                & personal_P[at, None]
-            ),
-            seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
-            places_P=np.full(len(position_P), self.settings.slates.size, np.int32),
-            seed=self.settings.seed,
-        )
-
-    def _sampled(self, batch: EventBatch, plan: Plan) -> NDArray[np.bool_]:
-        """Which takes carry candidate features: chosen by offset, as many as the settings allow in a second."""
-        most, now_ms = self.settings.observe.examples_per_s * self.share, self.now_ms()
-        self._examples = min(most, self._examples + (now_ms - self._sampled_ms) * most / 1000)
-        self._sampled_ms = now_ms
-        rate = min(self.settings.observe.rate, self._examples / max(len(plan.take_T), 1))
-        mixed_T = batch.offset_B[plan.take_T].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        sampled_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
-        self._examples -= float(sampled_T.sum())
-        return sampled_T
-
-    def _triggers(self, decoded: Decoded, plan: Plan) -> list[Trigger]:
-        batch, surface = decoded.batch, self.settings.slates.surface
-        return [
-            Trigger(
-                slate_id=slate_id_of(batch.sources[batch.source_B[r]], int(batch.offset_B[r]), surface),
-                user_id=batch.user_ids[batch.user_B[r]],
-                source=batch.sources[batch.source_B[r]],
-                offset=int(batch.offset_B[r]),
-                event_ms=decoded.events[r].event_time,
-                published_ms=int(decoded.published_ms_B[r]),
-                surface=surface,
-                size=self.settings.slates.size,
-                headers=decoded.records[r].headers,
-            )
-            for r in plan.serve_Q.tolist()
-        ]
 
 
 def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, PartitionMark]:

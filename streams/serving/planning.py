@@ -1,16 +1,25 @@
 """Which moments of a batch are looked at: those that get a slate, and those whose next take is told to the learner."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TAKES, EventBatch, Fate
+from embeddings.events import CONSENT_CONTENT, TAKES, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
 from embeddings.state_columns import Histories
-from streams.settings import Slates
+from embeddings.store import Loaded
+from streams.contract.decode import Decoded
+from streams.contract.messages import Part
+from streams.serving.slates import Trigger, context_code
+from streams.serving.traces import is_traced
+from streams.serving.values import Asked
+from streams.settings import Settings, Slates
 
+T = TypeVar("T", bound=np.generic)
 _APPLIED, _REPLAYED = int(Fate.applied), int(Fate.replayed)
 
 
@@ -37,15 +46,7 @@ class Plan:
 
 
 def plan_of(
-    batch: EventBatch,
-    folded: Folded,
-    *,
-    published_ms_B: NDArray[np.int64],
-    committed_S: NDArray[np.int64],
-    now_ms: int,
-    slates: Slates,
-    observed: bool,
-    foresee: bool,
+    decoded: Decoded, folded: Folded, parts: Sequence[Part], settings: Settings, *, now_ms: int, foresee: bool
 ) -> Plan:
     """Which rows are answered and which are told.
 
@@ -53,17 +54,116 @@ def plan_of(
     committed before, and is young enough for anybody to be waiting. With `foresee` it is answered from the position
     before it.
     """
+    batch, slates = decoded.batch, settings.slates
+    committed_S = np.array([part.committed for part in parts], np.int64)
     live_B = (folded.fate_B == _APPLIED) | (folded.fate_B == _REPLAYED)
     live_B &= batch.offset_B >= committed_S[batch.source_B]
-    live_B &= published_ms_B >= now_ms - slates.max_age_s * 1000
+    live_B &= decoded.published_ms_B >= now_ms - slates.max_age_s * 1000
     each, last = slates.per_event == "all", slates.per_event == "coalesced"
     serve_Q, take_T, serve_at, take_at, position_P, user_P = _positions(
         folded.fate_B, live_B, batch.user_B, batch.action_B, batch.item_B, folded.before_B, folded.final_U,
-        each, last, observed, not foresee,
+        each, last, settings.observe.enabled, not foresee,
     )  # fmt: skip
     histories = folded.histories(position_P, user_P)
     new_T = _not_held(histories.item_PH, take_at, batch.item_B, take_T)
     return Plan(serve_Q, take_T[new_T], position_P, serve_at, take_at[new_T], user_P, histories)
+
+
+def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
+    """What the slates of a plan answer."""
+    batch = decoded.batch
+    return [
+        Trigger(
+            user_id=batch.user_ids[batch.user_B[r]],
+            source=batch.sources[batch.source_B[r]],
+            offset=int(batch.offset_B[r]),
+            event_ms=decoded.events[r].event_time,
+            published_ms=int(decoded.published_ms_B[r]),
+            surface=slates.surface,
+            size=slates.size,
+            headers=decoded.records[r].headers,
+        )
+        for r in plan.serve_Q.tolist()
+    ]
+
+
+def asked_of(
+    decoded: Decoded,
+    folded: Folded,
+    loaded: Loaded,
+    plan: Plan,
+    told_T: NDArray[np.bool_],
+    triggers: Sequence[Trigger],
+    settings: Settings,
+    *,
+    foresee: bool,
+) -> Asked:
+    """What is asked at the positions of a plan; of its takes only `told_T` are told with candidates."""
+    user_P, position_P, histories = plan.user_P, plan.position_P, plan.histories
+    personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
+    take_at, take_T = plan.take_at[told_T], plan.take_T[told_T]
+    now_s_P, context_P = _moments(decoded, plan, take_at, take_T, foresee)
+    traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
+
+    def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        hit_PK = loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
+        hit_PK &= personal_P[at, None]
+        return hit_PK
+
+    return Asked(
+        histories=histories,
+        now_s_P=now_s_P,
+        context_P=context_P,
+        personal_P=personal_P,
+        serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
+        trace_P=_put(len(position_P), plan.serve_at, traced_Q),
+        taken_P=_put(len(position_P), take_at, decoded.batch.item_B[take_T]),
+        seen=seen,
+        seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
+        places_P=np.full(len(position_P), settings.slates.size, np.int32),
+        seed=settings.seed,
+    )
+
+
+def _moments(
+    decoded: Decoded, plan: Plan, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+    """The second and the context of each position: a take's own, but a slate knows nothing of the event after it."""
+    now_s_P, context_P = plan.histories.last_s_P.copy(), np.zeros(len(plan.position_P), np.int16)
+    now_s_P[take_at] = np.maximum(decoded.batch.time_s_B[take_T], now_s_P[take_at])
+    if not foresee:
+        now_s_P[plan.serve_at] = plan.histories.last_s_P[plan.serve_at]
+    for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
+        context_P[at] = [context_code(decoded.events[r].context) for r in rows.tolist()]
+    return now_s_P, context_P
+
+
+def _put(positions: int, at: NDArray[np.intp], values: NDArray[T]) -> NDArray[T]:
+    """Values in their places, zeros elsewhere. Shape (P,)."""
+    out_P = np.zeros(positions, values.dtype)
+    out_P[at] = values
+    return out_P
+
+
+@dataclass(slots=True)
+class ExampleBudget:
+    """How many takes may be told with candidates: fills up with time, to what may be told in a second."""
+
+    per_s: float
+    rate: float
+    """The largest share of takes."""
+    _left: float = field(init=False, default=0.0)
+    _filled_ms: int = field(init=False, default=0)
+
+    def spend(self, offset_T: NDArray[np.int64], now_ms: int) -> NDArray[np.bool_]:
+        """Which of T takes are told: chosen by offset, as many as there may be now."""
+        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
+        self._filled_ms = now_ms
+        rate = min(self.rate, self._left / max(len(offset_T), 1))
+        mixed_T = offset_T.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        told_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
+        self._left -= float(told_T.sum())
+        return told_T
 
 
 @kernel

@@ -23,9 +23,10 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
-from streams.serving.pipeline import StageTimer, epoch_ms, untimed
-from streams.serving.scoring import Asked, Scorer
-from streams.serving.slates import PublishedSlate, Stamps, Trigger, context_code, slate_id_of, write_slates
+from streams.serving.scoring import Scorer
+from streams.serving.slates import PublishedSlate, Trigger, context_code, write_slates
+from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
+from streams.serving.values import Asked, Seen
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,6 @@ class Answerer:
             raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
         surface = request.surface or (request.context and request.context.surface) or slates.surface
         return Trigger(
-            slate_id=slate_id_of(part.source, record.offset, surface),
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
@@ -137,35 +137,38 @@ class Answerer:
         late_P: NDArray[np.bool_],
     ) -> Asked:
         states, count = profiles.states, len(requests)
-        histories = Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U)
         excluded = [item_ids(request.exclude) for request in requests]
-        repeats = self.settings.slates.repeat_surfaces
-        fresh_eyes = np.array([trigger.surface in repeats for trigger in triggers], np.bool_)
-        everybody_P = np.arange(count, dtype=np.int32)
+        repeats_P = np.array([t.surface in self.settings.slates.repeat_surfaces for t in triggers], np.bool_)
+        held_P = profiles.seen.sizes(np.arange(count, dtype=np.int32)) + states.count_U
         asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
-        now_s_P = np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P)
-
-        def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
-            hit_PK = profiles.seen.hits(everybody_P[at], states.item_UH[at], item_PK)
-            hit_PK[fresh_eyes[at] | ~allowed_P[at]] = False
-            for row, p in enumerate(at.tolist()):
-                if len(excluded[p]):
-                    hit_PK[row] |= np.isin(item_PK[row], excluded[p])
-            return hit_PK
-
         return Asked(
-            histories=histories,
-            now_s_P=now_s_P,
+            histories=Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U),
+            now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
             context_P=np.array([context_code(request.context) for request in requests], np.int16),
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
             taken_P=np.zeros(count, np.uint64),
-            seen=seen,
-            seen_P=allowed_P * (profiles.seen.sizes(everybody_P) + states.count_U) + np.array(list(map(len, excluded))),
+            seen=_seen(profiles, allowed_P & ~repeats_P, excluded),
+            seen_P=allowed_P * held_P + np.array(list(map(len, excluded))),
             places_P=np.array([trigger.size for trigger in triggers], np.int32),
             seed=self.settings.seed,
         )
+
+
+def _seen(profiles: Profiles, known_P: NDArray[np.bool_], excluded: Sequence[NDArray[np.uint64]]) -> Seen:
+    """What must not be offered again: what is known to have been seen, where that matters, and what is excluded."""
+    everybody_P = np.arange(len(known_P), dtype=np.int32)
+
+    def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        hit_PK = profiles.seen.hits(everybody_P[at], profiles.states.item_UH[at], item_PK)
+        hit_PK[~known_P[at]] = False
+        for row, p in enumerate(at.tolist()):
+            if len(excluded[p]):
+                hit_PK[row] |= np.isin(item_PK[row], excluded[p])
+        return hit_PK
+
+    return seen
 
 
 def _degraded(trigger: Trigger, mode: Degraded | None) -> Trigger:

@@ -1,49 +1,38 @@
 """Slates as records: chosen items with reasons, versions and times, ready for the topic and for Redis."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from embeddings.candidates import Proposed
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
+from ranking.features import CONTEXTS
 from ranking.slate import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers
 from streams.contract.records import Degraded
+from streams.serving.stages import Stamps
+from streams.serving.values import Scored
 from streams.settings import Settings
 
-if TYPE_CHECKING:
-    from streams.serving.scoring import Scored
-
 POLICY = "marquee"
-CONTEXTS = 64
-_BITS = {1: "vector", 2: "neighbours", 4: "trending", 8: "fresh"}
-_SOURCES = tuple("+".join(n for bit, n in _BITS.items() if mask & bit) or records.UNKNOWN for mask in range(16))
+_SOURCES = tuple(
+    "+".join(str(bit.name) for bit in Proposed if mask & bit) or records.UNKNOWN for mask in range(1 << len(Proposed))
+)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
-
-
-@dataclass(slots=True)
-class Stamps:
-    """When a batch passed each stage, epoch milliseconds."""
-
-    received_ms: int = 0
-    decoded_ms: int = 0
-    folded_ms: int = 0
-    retrieved_ms: int = 0
-    ranked_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
     """What a slate answers: the input record, whose it is, where it is shown; `published_ms` is when it was written."""
 
-    slate_id: str
+    slate_id: str = field(init=False)
     user_id: str
     source: Source
     offset: int
@@ -56,79 +45,91 @@ class Trigger:
     degraded: Degraded | None = None
     reply_to: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface))
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedSlate:
     """A slate as it goes out; `at` is its place among the scored slates, `item_N` the ids of its places, 0-padded."""
 
     trigger: Trigger
-    slate_id: str
     value: bytes
     item_N: NDArray[np.uint64]
     at: int
     sampled: bool
 
+    @property
+    def slate_id(self) -> str:
+        """What the slate is called."""
+        return self.trigger.slate_id
+
 
 def write_slates(
     triggers: Sequence[Trigger],
-    scored: "Scored",
+    scored: Scored,
     at_Q: NDArray[np.intp],
     items: Items,
     settings: Settings,
     stamps: Stamps,
     now_ms: int,
 ) -> list[PublishedSlate]:
-    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
-
-    Propensities are null: nothing is drawn by chance.
-    """
-    s, model, names = scored.slates, scored.model, items.names
-    version, expires_at = str(model.version), now_ms + settings.slates.ttl_s * 1000
+    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
+    s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
-    rows, scores, bits = s.row_QN.tolist(), s.score_QN.tolist(), s.source_QN.tolist()
-    reasons, because = s.reason_QN.tolist(), s.because_QN.tolist()
+    columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, s.reason_QN, s.because_QN)]
     out = []
     for trigger, q in zip(triggers, at_Q.tolist(), strict=True):
-        places = tuple(
-            records.SlateItem(
-                item_id=names[row],
-                position=n,
-                score=score,
-                source=_SOURCES[mask & 15],
-                reasons=_REASONS[reason] if held < 0 else (f"similar_to_recent:{names[held]}",),
-            )
-            for n, row, score, mask, reason, held in zip(
-                range(trigger.size), rows[q], scores[q], bits[q], reasons[q], because[q], strict=False
-            )
-            if row >= 0
-        )
-        slate = records.Slate(
-            slate_id=trigger.slate_id,
-            user_id=trigger.user_id,
-            trigger="request" if trigger.request_id else "event",
-            surface=trigger.surface,
-            request_id=trigger.request_id,
-            items=places,
-            model_version=version,
-            index_version=version,
-            policy=POLICY,
-            degraded=trigger.degraded,
-            ranked=model.ranker.learned,
-            expires_at=expires_at,
-            event_ms=trigger.event_ms,
-            received_ms=stamps.received_ms,
-            decoded_ms=stamps.decoded_ms,
-            folded_ms=stamps.folded_ms,
-            retrieved_ms=stamps.retrieved_ms,
-            ranked_ms=stamps.ranked_ms,
-            published_ms=now_ms,
-            topic=trigger.source.topic,
-            partition=trigger.source.partition,
-            offset=trigger.offset,
-        )
+        places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
+        slate = _slate(trigger, _places(places, items.names), scored, stamps, settings.slates.ttl_s, now_ms)
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        out.append(PublishedSlate(trigger, trigger.slate_id, records.encode(slate), id_QN[q], q, sampled))
+        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], q, sampled))
     return out
+
+
+def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[str]) -> tuple[records.SlateItem, ...]:
+    """The places that are filled. Propensities are null: nothing is drawn by chance."""
+    return tuple(
+        records.SlateItem(
+            item_id=names[row],
+            position=n,
+            score=score,
+            source=_SOURCES[mask],
+            reasons=_REASONS[reason] if held < 0 else (f"similar_to_recent:{names[held]}",),
+        )
+        for n, (row, score, mask, reason, held) in enumerate(places)
+        if row >= 0
+    )
+
+
+def _slate(
+    trigger: Trigger, places: tuple[records.SlateItem, ...], scored: Scored, stamps: Stamps, ttl_s: int, now_ms: int
+) -> records.Slate:
+    version = str(scored.model.version)
+    return records.Slate(
+        slate_id=trigger.slate_id,
+        user_id=trigger.user_id,
+        trigger="request" if trigger.request_id else "event",
+        surface=trigger.surface,
+        request_id=trigger.request_id,
+        items=places,
+        model_version=version,
+        index_version=version,
+        policy=POLICY,
+        degraded=trigger.degraded,
+        ranked=scored.model.ranker.learned,
+        expires_at=now_ms + ttl_s * 1000,
+        event_ms=trigger.event_ms,
+        received_ms=stamps.received_ms,
+        decoded_ms=stamps.decoded_ms,
+        folded_ms=stamps.folded_ms,
+        retrieved_ms=stamps.retrieved_ms,
+        ranked_ms=stamps.ranked_ms,
+        published_ms=now_ms,
+        topic=trigger.source.topic,
+        partition=trigger.source.partition,
+        offset=trigger.offset,
+    )
 
 
 def slate_id_of(source: Source, offset: int, surface: str) -> str:
@@ -138,7 +139,7 @@ def slate_id_of(source: Source, offset: int, surface: str) -> str:
 
 def source_name(bits: int) -> str:
     """The sources of a candidate in words."""
-    return _SOURCES[bits & 15]
+    return _SOURCES[bits]
 
 
 def context_code(context: records.Context | None) -> int:

@@ -1,8 +1,6 @@
 """How a slate came about, for the `traces` topic: what was proposed, what was dropped and why, and every score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +9,10 @@ from embeddings.items import Items
 from ranking.features import Feature
 from streams.contract import records
 from streams.serving.slates import PublishedSlate, source_name
-
-if TYPE_CHECKING:
-    from streams.serving.scoring import Scored
+from streams.serving.values import Asked, Found, Ranked, Scored, Traced
 
 _NAMES = tuple(feature.name for feature in Feature)
 _PLACES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """What is kept of one traced position: K candidates with source bits, scores and features, and what was dropped."""
-
-    proposed: int
-    seen: int
-    blocked: int
-    row_K: NDArray[np.int32]
-    source_K: NDArray[np.uint8]
-    score_K: NDArray[np.float32]
-    x_KF: NDArray[np.float32]
 
 
 def is_traced(slate_id: str, rate: float) -> bool:
@@ -37,8 +20,27 @@ def is_traced(slate_id: str, rate: float) -> bool:
     return int(slate_id[6:12], 16) < rate * (1 << 24)
 
 
+def traced(asked: Asked, found: Found, ranked: Ranked) -> dict[int, Traced]:
+    """What to keep of those of these positions that are traced."""
+    if (dropped := found.dropped) is None:
+        return {}
+    query, candidates = found.query, found.candidates
+    return {
+        int(query.position_P[p]): Traced(
+            proposed=int(dropped.proposed_P[p]),
+            seen=int(dropped.seen_P[p]),
+            blocked=int(dropped.blocked_P[p]),
+            row_K=candidates.row_PK[p],
+            source_K=candidates.source_PK[p],
+            score_K=ranked.score_PK[p],
+            x_KF=ranked.features.x_PKX[p],
+        )
+        for p in np.flatnonzero(asked.trace_P[query.position_P]).tolist()
+    }
+
+
 def traces_of(
-    slates: Sequence[PublishedSlate], scored: "Scored", at_Q: NDArray[np.intp], items: Items
+    slates: Sequence[PublishedSlate], scored: Scored, at_Q: NDArray[np.intp], items: Items
 ) -> list[records.Trace]:
     """The traces of the slates whose positions (`at_Q`) were traced."""
     return [

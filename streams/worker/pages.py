@@ -17,7 +17,7 @@ from streams.contract.records import Slate, decode_slate, encode
 from streams.process.health import HealthServer
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
-from streams.serving.pipeline import epoch_ms
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings
 from streams.transport.deliveries import Lag
 

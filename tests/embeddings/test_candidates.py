@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from embeddings.candidates import Proposed, Retrieved, gather, keep, products, taste
+from embeddings.candidates import Proposed, Retrieved, gather, keep, taste
 
 Rows = NDArray[np.int32]
 ITEMS, HELD = 60, 8
@@ -172,11 +172,3 @@ def test_taste_fades_over_wanted_items_only() -> None:
 def test_rows_that_came_after_the_snapshot_say_nothing() -> None:
     assert (gathered(rows(ITEMS, ITEMS + 5)[None]).row_PM == -1).all()
     assert not taste(rows(4)[None], np.ones((1, 1), np.float32), np.eye(4, dtype=np.float32), 0.9).any()
-
-
-def test_products_are_those_of_taste_and_target() -> None:
-    random = np.random.default_rng(0)
-    taste_PD, target_ND = (random.standard_normal((n, 8)).astype(np.float32) for n in (3, 20))
-    row_PM = random.integers(-1, 20, (3, 5)).astype(np.int32)
-    expected = np.where(row_PM >= 0, np.einsum("pd,pmd->pm", taste_PD, target_ND[row_PM]), 0)
-    np.testing.assert_allclose(products(taste_PD, target_ND, row_PM), expected, rtol=1e-5, atol=1e-5)

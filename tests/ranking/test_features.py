@@ -3,13 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embeddings.events import Action
 from ranking import features as ranking
-from ranking.features import APPEAL, COLUMNS, Candidates, Feature, Histories, ItemColumns, Neighbours, dots
+from ranking.features import COLUMNS, Candidates, Feature, Histories, ItemColumns, Neighbours, dots
 
 NOW = 1_700_000_000
-LIKED = [Action.complete, Action.like, Action.add, Action.share, Action.purchase]
-DISLIKED = [Action.skip, Action.dislike, Action.hide]
 
 
 def features(histories, candidates, neighbours, items, **rates):
@@ -23,7 +20,7 @@ def a_world(seed=0, *, positions=3, held=6, candidates=8, items=40, near=5):
     ages = np.sort(rng.integers(0, 5000, (positions, held)), 1)
     histories = Histories(
         row_PH,
-        rng.integers(1, 14, (positions, held)).astype(np.uint8),
+        rng.choice([-1, 0, 1], (positions, held), p=[0.2, 0.4, 0.4]).astype(np.int8),
         NOW - ages.astype(np.int64),
         np.full(positions, NOW, np.int64),
         rng.integers(0, 64, positions).astype(np.int16),
@@ -48,23 +45,23 @@ def some_items(rng, items):
 
 
 def co_occurrence(histories, neighbours, p, row, fade):
-    """The sum of one candidate, written the slow way: `fade(place, liked so far, action, age)` per history item."""
+    """The sum of one candidate, written the slow way: `fade(place, liked so far, appeal, age)` per history item."""
     total, liked = 0.0, 0
     for h, held in enumerate(histories.row_PH[p]):
-        action = histories.action_PH[p, h]
-        weight = fade(h, liked, action, NOW - histories.time_PH[p, h])
-        liked += action in LIKED
+        appeal = histories.appeal_PH[p, h]
+        weight = fade(h, liked, appeal, NOW - histories.time_PH[p, h])
+        liked += appeal > 0
         if held >= 0:
             total += weight * neighbours.weight_NM[held][neighbours.row_NM[held] == row].sum()
     return total
 
 
 VIEWS = {
-    Feature.cooc_last: lambda place, liked, action, age: place == 0,
-    Feature.cooc_last3: lambda place, liked, action, age: place < 3,
-    Feature.cooc_decayed: lambda place, liked, action, age: 0.9**place,
-    Feature.cooc_liked: lambda place, liked, action, age: 0.9**liked * (action in LIKED),
-    Feature.cooc_session: lambda place, liked, action, age: age <= 1800,
+    Feature.cooc_last: lambda place, liked, appeal, age: place == 0,
+    Feature.cooc_last3: lambda place, liked, appeal, age: place < 3,
+    Feature.cooc_decayed: lambda place, liked, appeal, age: 0.9**place,
+    Feature.cooc_liked: lambda place, liked, appeal, age: 0.9**liked * (appeal > 0),
+    Feature.cooc_session: lambda place, liked, appeal, age: age <= 1800,
 }
 
 
@@ -151,7 +148,14 @@ def test_dots_are_inner_products_and_zero_where_nothing_is():
     np.testing.assert_allclose(dots(taste, target, rows), expected, atol=1e-5)
 
 
-def test_codes_agree_with_the_event_contract():
+def test_shares_of_praise_and_blame_are_those_of_the_history():
+    histories, shown, *_ = world = a_world()
+    x_PKX = features(*world).x_PKX
+    for p, k in zip(*np.nonzero(shown.row_PK >= 0), strict=True):
+        appeal_H = histories.appeal_PH[p][histories.row_PH[p] >= 0]
+        assert x_PKX[p, k, Feature.liked_share] == pytest.approx((appeal_H > 0).mean())
+        assert x_PKX[p, k, Feature.disliked_share] == pytest.approx((appeal_H < 0).mean())
+
+
+def test_the_kernel_knows_how_many_columns_there_are():
     assert len(Feature) == COLUMNS
-    assert {action for action in Action if APPEAL[action] > 0} == set(LIKED)
-    assert {action for action in Action if APPEAL[action] < 0} == set(DISLIKED)

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking.features import COLUMNS, FRESH, NEIGHBOURS, TRENDING, VECTOR, Feature, Features
+from ranking.features import COLUMNS, Feature, Features
 from ranking.ranker import Scores
 from ranking.slate import Reason, compose, objective
 
 
-def a_choice(score_PK, *, item_PK=None, mask_PK=None, x_PKX=None, because_PK=None, source=VECTOR | NEIGHBOURS, size=3):
+def a_choice(score_PK, *, item_PK=None, mask_PK=None, x_PKX=None, because_PK=None, given=Reason.none, size=3):
     score_PK = np.asarray(score_PK, np.float32)
     shape = score_PK.shape
     features = Features(
@@ -17,7 +17,7 @@ def a_choice(score_PK, *, item_PK=None, mask_PK=None, x_PKX=None, because_PK=Non
     )
     items = np.tile(np.arange(shape[1]), (shape[0], 1)) if item_PK is None else item_PK
     mask = np.ones(shape, bool) if mask_PK is None else mask_PK
-    return compose(score_PK, features, np.full(shape, source, np.uint8), items, mask, size)
+    return compose(score_PK, features, np.full(shape, given, np.uint8), items, mask, size)
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,9 +61,9 @@ def test_the_reason_is_what_sets_the_item_apart(column, reason):
     assert slate.because_PN[0, 0] == (4 if reason is Reason.similar_to_recent else -1)
 
 
-@pytest.mark.parametrize(("source", "reason"), [(TRENDING, Reason.trending), (FRESH, Reason.fresh)])
-def test_an_item_only_one_source_proposed_is_there_for_it(source, reason):
-    assert (a_choice([[1.0, 2.0, 3.0]], source=source).reason_PN == reason).all()
+@pytest.mark.parametrize("reason", [Reason.trending, Reason.fresh])
+def test_a_reason_that_no_feature_tells_is_taken_as_it_is_given(reason):
+    assert (a_choice([[1.0, 2.0, 3.0]], given=reason).reason_PN == reason).all()
 
 
 def test_the_objective_is_the_weighted_sum_of_the_heads():

@@ -65,7 +65,6 @@ def test_records_become_columns() -> None:
     assert batch.consent_B.tolist() == [CONSENT_ALL] * 3
     assert decoded.names == {item_id("x"): "x", item_id("y"): "y"}
     assert [e.slot for e in decoded.events] == [None, None, 2]
-    assert not decoded.clamped_B.any()
     assert not decoded.aside
 
 
@@ -76,7 +75,7 @@ def test_column_types_never_change() -> None:
         assert [array.dtype.str for array in [*kinds, b.refused_B]] == [
             "<i4", "<u8", "|u1", "<f4", "<i8", "<i4", "<i8", "<u4", "|u1", "|u1",
         ]  # fmt: skip
-        assert {len(array) for array in [*kinds, decoded.clamped_B]} == {len(decoded.events)}
+        assert {len(array) for array in kinds} == {len(decoded.events)}
 
 
 def test_partitions_keep_their_order_beside_each_other() -> None:
@@ -174,10 +173,9 @@ def test_a_rating_is_a_dislike_or_a_play() -> None:
     assert set(decode_values(*ratings, rules=every_play).batch.action_B.tolist()) == {Action.play}
 
 
-def test_event_time_ahead_of_publish_time_is_clamped_and_flagged() -> None:
+def test_event_time_ahead_of_publish_time_is_clamped() -> None:
     decoded = decode_values(event(event_time=NOW + 5_000), event(event_time=NOW - 5_000))
     assert decoded.batch.time_s_B.tolist() == [NOW // 1000, NOW // 1000 - 5]
-    assert decoded.clamped_B.tolist() == [True, False]
 
 
 def test_a_replay_years_later_reads_as_the_first_pass_did() -> None:

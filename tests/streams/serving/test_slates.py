@@ -1,8 +1,9 @@
 from itertools import product
 
 from embeddings.events import Source
+from ranking.features import CONTEXTS
 from streams.contract.records import Context, decode_event, decode_slate
-from streams.serving.slates import CONTEXTS, context_code, slate_id_of
+from streams.serving.slates import context_code, slate_id_of
 from streams.serving.traces import is_traced
 from tests.streams.builders import Service, a_log, an_event, slates_of, small
 

@@ -4,7 +4,7 @@ from embeddings.errors import StoreUnavailable
 from embeddings.memory import MemoryUserStore
 from embeddings.store import UserStore
 from streams.contract.records import Slate, SlateItem, decode_slate, encode
-from streams.serving.pipeline import epoch_ms
+from streams.serving.stages import epoch_ms
 from streams.worker.pages import Pages
 from streams.worker.worker import Worker
 from tests.embeddings.saving import save_slates

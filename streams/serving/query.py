@@ -1,0 +1,39 @@
+"""From what is known of somebody to what is looked for: today by taste, the faded sum of what they wanted."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.candidates import taste
+from embeddings.events import TAKES
+from embeddings.items import Items
+from embeddings.state_columns import UserStates
+from streams.serving.live_model import LiveModel, Stock
+from streams.serving.values import Asked, Query
+from streams.settings import Settings
+
+_WEIGHT = TAKES.astype(np.float32)
+"""How much an item says of its holder's taste, by the action that put it into the history."""
+
+
+def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
+    """What to look for at all positions, from their histories.
+
+    Looked for are as many as are wanted and half of what was seen: on ML-100K twice that finds nothing better.
+    """
+    size = settings.slates.candidates
+    row_PH, weight_PH = stock.items.ids.rows(asked.histories.item_PH), _WEIGHT[asked.histories.action_PH]
+    row_PH[~asked.personal_P] = -1
+    return Query(
+        position_P=np.arange(len(row_PH)),
+        row_PH=row_PH,
+        weight_PH=weight_PH,
+        taste_PD=taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay),
+        personal_P=asked.personal_P,
+        reach_P=(size + np.minimum(asked.seen_P // 2, size)).astype(np.int32),
+        trending_P=np.maximum(settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),
+    )
+
+
+def tastes(states: UserStates, items: Items, model: LiveModel, decay: float) -> NDArray[np.float32]:
+    """Taste vectors of U users from their histories, in the space of one model. Shape (U, D)."""
+    return taste(items.ids.rows(states.item_UH), _WEIGHT[states.action_UH], model.source_ND, decay)
