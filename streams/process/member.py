@@ -55,8 +55,6 @@ class Membership:
 def make_app(membership: Membership, batching: Batching) -> BatchApp:
     """A consumer group member that reads the topics with lanes in batches. Nothing connects before `run_apps`.
 
-    Further Faust agents on other topics may be added to the app.
-
     Raises:
         ValueError: the time to drain is not below the rebalance timeout.
     """

@@ -2,14 +2,12 @@
 
 Stock Faust hands out record by record (7,000–15,000 a second on one core) and its commit can pass over what nobody
 processed. Here a record costs a list slot, and what is committed is what the agent acknowledged, in delivery order
-(`streams.transport.ledger`). Topics without a lane take Faust's own path, beside it in the same app.
+(`streams.transport.ledger`). Every topic of an app has a lane.
 
 Leans on private names of faust-streaming 0.15.3 and aiokafka 0.14.0, both pinned; docs/transport.md lists them.
 """
 
 import asyncio
-import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -33,7 +31,7 @@ _COMMIT_S = 3.0
 
 
 class BatchConsumer(driver.Consumer):
-    """Delivery, acknowledgement and commit of units; Faust's own for topics without a lane."""
+    """Delivery, acknowledgement and commit of units."""
 
     app: "BatchApp"
     _thread: BatchThread
@@ -57,7 +55,7 @@ class BatchConsumer(driver.Consumer):
     # Delivery ---------------------------------------------------------------------------------------------------------
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> dict[TP, list[Any]]:
-        """What was fetched for lanes that are open, and for topics without one; waits for the first of it."""
+        """What was fetched for lanes that are open; waits for the first of it."""
         active, ready = active_partitions or set(), dict[TP, list[Any]]()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -76,35 +74,23 @@ class BatchConsumer(driver.Consumer):
         return self.deliveries.is_open(tp.topic)
 
     def _ready(self, active: set[TP]) -> dict[TP, list[Any]]:
-        """A unit of each open lane of which something was fetched, under the name of its first partition.
-
-        Of topics without a lane the records as they are.
-        """
-        ready: dict[TP, list[Any]] = {}
-        groups: defaultdict[str, set[Source]] = defaultdict(set)
-        for tp in filter(self._is_open, active):
-            groups[tp.topic].add(Source(*tp))
-        was_full = False
-        for topic, sources in groups.items():
-            if (lane := self.batching.lanes.get(topic)) is None:
-                taken = self._thread.ahead.take(sources, sys.maxsize)
-                ready |= {TP(*source): records for source, records in taken.items()}
-                was_full |= bool(taken)
-            elif (unit := self.deliveries.cut(topic, sources)) is not None:
-                ready[TP(*unit.parts[0].source)] = [unit]
-                was_full |= unit.size >= lane.max_batch
-        if was_full:
+        """A unit of each open lane of which something was fetched, under the name of its first partition."""
+        units = [self.deliveries.cut(topic, self._of(topic, active)) for topic in self.batching.lanes]
+        ready = {TP(*unit.parts[0].source): [unit] for unit in units if unit is not None}
+        if any(unit.size >= self.batching.room(unit.topic) for (unit,) in ready.values()):
             self._thread.wake()
         return ready
+
+    def _of(self, topic: str, partitions: set[TP] | None) -> set[Source]:
+        """Those of some partitions that are a topic's; from any thread."""
+        return {Source(*tp) for tp in list(partitions or ()) if tp.topic == topic}
 
     def _committed(self, source: Source) -> int:
         offset = self._committed_offset[TP(*source)]
         return -1 if offset is None else offset
 
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+    def _to_message(self, tp: TP, record: Unit) -> ConsumerMessage:
         """Called once per unit, in order, just before delivery."""
-        if not isinstance(record, Unit):
-            return super()._to_message(tp, record)
         generation = self.app.consumer_generation_id
         self.deliveries.deliver(record, generation=generation)
         record.tell_over = partial(self._tell_over, record)
@@ -130,9 +116,7 @@ class BatchConsumer(driver.Consumer):
 
     def ack(self, message: Any) -> bool:
         """Mark a unit as processed and let the next one in."""
-        unit = message.value
-        if not isinstance(unit, Unit):
-            return bool(super().ack(message))
+        unit: Unit = message.value
         with ack_lock:
             if message.acked:
                 return False
@@ -155,18 +139,14 @@ class BatchConsumer(driver.Consumer):
         self._news.set()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        if tp.topic not in self.batching.lanes:  # the stock gap covers the offset that was just delivered
-            await super()._add_gap(tp, offset_from, offset_to)
+        """Nothing: the ledger copies offsets, and the stock gap covers the offset that was just delivered."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
-        yield from (tp for tp in super()._filter_tps_with_pending_acks(topics) if tp.topic not in self.batching.lanes)
         for source in self.ledger.committable():
             if topics is None or source in topics or source.topic in topics:
                 yield TP(*source)
 
     def _new_offset(self, tp: TP) -> int | None:
-        if tp.topic not in self.batching.lanes:
-            return super()._new_offset(tp)
         return self.ledger.take(Source(*tp), generation=self.app.consumer_generation_id)
 
     async def wait_empty(self) -> None:
@@ -202,14 +182,12 @@ class BatchConsumer(driver.Consumer):
         return sum(not m.acked and getattr(m.value, "retry_reason", None) is None for m in self._unacked_messages)
 
     def lags(self) -> dict[Source, Lag]:
-        """The lag of each assigned partition of a lane whose end is known."""
-        ends = {source: self._thread.end(source) for source in self._in_lanes(self.assignment())}
+        """The lag of each assigned partition whose end is known."""
+        ends = {source: self._thread.end(source) for source in self._assigned()}
         return {source: self.deliveries.lag(source, end) for source, end in ends.items() if end is not None}
 
-    def _in_lanes(self, partitions: set[TP] | None, topic: str | None = None) -> set[Source]:
-        """Those of some partitions whose topic has a lane, or is this one; from any thread."""
-        lanes = self.batching.lanes if topic is None else {topic}
-        return {Source(*tp) for tp in list(partitions or ()) if tp.topic in lanes}
+    def _assigned(self) -> set[Source]:
+        return {Source(*tp) for tp in self.assignment()}
 
     # Positions --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +196,7 @@ class BatchConsumer(driver.Consumer):
         await self._drained.wait()
         async with self._thread.still():
             await super().perform_seek()
-            await self._send_back(self._in_lanes(self.assignment()))
+            await self._send_back(self._assigned())
 
     async def rewind(self, unit: Unit) -> None:
         """Send the partitions of a unit's lane back to their committed offsets, or to where `positions` says.
@@ -226,15 +204,14 @@ class BatchConsumer(driver.Consumer):
         Nothing where the unit was sent back already, by another of its lane or by a rebalance.
         """
         if self.ledger.refresh(unit):
-            await self._send_back(self._in_lanes(self.assignment(), unit.topic))
+            await self._send_back(self._of(unit.topic, self.assignment()))
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
         source = Source(*partition)
         async with self._thread.still({source}):
             await super().seek(partition, offset)
-            if partition.topic in self.batching.lanes:
-                self.ledger.forget(source)
+            self.ledger.forget(source)
 
     async def _send_back(self, sources: set[Source]) -> None:
         """What was fetched or delivered so far is void from here on, and nothing is delivered until it comes again.
@@ -254,19 +231,13 @@ class BatchConsumer(driver.Consumer):
     # Not for batches --------------------------------------------------------------------------------------------------
 
     def on_buffer_full(self, tp: TP) -> None:
-        """The gate limits lanes; pausing their partitions one by one would make Faust sleep a second."""
-        if tp.topic not in self.batching.lanes:
-            super().on_buffer_full(tp)
+        """Nothing: the gate limits lanes; pausing their partitions one by one would make Faust sleep a second."""
 
     def on_buffer_drop(self, tp: TP) -> None:
         """See `on_buffer_full`."""
-        if tp.topic not in self.batching.lanes:
-            super().on_buffer_drop(tp)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Faust complains about partitions whose messages it does not see one by one; the watchdog judges lanes."""
-        if tp.topic not in self.batching.lanes:
-            super().verify_event_path(now, tp)
+        """Nothing: Faust complains about partitions whose messages it does not see one by one; the watchdog judges."""
 
     # Watching ---------------------------------------------------------------------------------------------------------
 
@@ -290,11 +261,11 @@ class BatchConsumer(driver.Consumer):
         """Whether records of a lane are there and nothing here keeps them from being delivered; from any thread."""
         if not self.flow_active or self.app.rebalancing:
             return False
-        return any(map(self._thread.waiting, self._in_lanes(self._active_partitions, topic)))
+        return any(map(self._thread.waiting, self._of(topic, self._active_partitions)))
 
 
 class BatchProducer(driver.Producer):
-    """Faust's own producer, which plain agents may use, connects as the consumer does."""
+    """Faust's own producer connects as the consumer does."""
 
     app: "BatchApp"
 

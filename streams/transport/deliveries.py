@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import time
 
 from embeddings.events import Source
-from streams.contract.messages import Part, RawRecord
+from streams.contract.messages import Part
 from streams.transport.ahead import Ahead
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Ledger, Unit
@@ -42,17 +42,15 @@ class Deliveries:
         self._written_ms: dict[Source, int] = {}
 
     def is_open(self, topic: str) -> bool:
-        """Whether another unit of a topic may be delivered; always, where it has no lane."""
-        gate = self.gates.get(topic)
-        return gate is None or gate.is_open
+        """Whether another unit of a topic may be delivered."""
+        return self.gates[topic].is_open
 
     def cut(self, topic: str, sources: Collection[Source]) -> Unit | None:
-        """A unit of what was fetched of some partitions of a lane; None where nothing was."""
-        taken = self._ahead.take(sources, self.gates[topic].lane.max_batch)
-        return self.ledger.unit(self._parts(taken)) if taken else None
-
-    def _parts(self, taken: Mapping[Source, list[RawRecord]]) -> Iterable[Part]:
-        return (Part(source, some, some[-1].offset, self._committed(source)) for source, some in taken.items())
+        """A unit of what was fetched of some partitions of a lane; None where nothing was, or its gate is shut."""
+        gate = self.gates[topic]
+        taken = self._ahead.take(sources, gate.lane.max_batch) if gate.is_open else {}
+        parts = [Part(source, some, some[-1].offset, self._committed(source)) for source, some in taken.items()]
+        return self.ledger.unit(parts) if parts else None
 
     def deliver(self, unit: Unit, *, generation: int) -> None:
         """Enter a unit, just before the agent gets it."""

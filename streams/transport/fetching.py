@@ -49,9 +49,8 @@ class Batching:
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
 
     def room(self, topic: str) -> int:
-        """How many records of a topic are fetched ahead; without a lane, until there is one."""
-        lane = self.lanes.get(topic)
-        return lane.max_batch if lane is not None else 1
+        """How many records of a topic are fetched ahead: a unit's."""
+        return self.lanes[topic].max_batch
 
 
 class BatchThread(driver.AIOKafkaConsumerThread):

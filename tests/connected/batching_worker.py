@@ -51,7 +51,6 @@ class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     group: str
     topics: dict[str, Behaviour]
-    plain_topic: str | None = None
     style: str = "units"
     restarting_supervisor: bool = False
     wait_empty: bool = True
@@ -152,8 +151,6 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
     app.conf.stream_wait_empty = group.wait_empty
     for topic, behaviour in group.topics.items():
         _add_agent(app, group, topic, behaviour, log, rewinding)
-    if group.plain_topic is not None:
-        _add_plain_agent(app, group, log)
     return app
 
 
@@ -216,17 +213,6 @@ async def _sleep(behaviour: Behaviour, unit: Unit | None) -> None:
         if behaviour.retrying and unit is not None:
             unit.retrying("the scenario says so")
         await asyncio.sleep(min(0.2, behaviour.sleep_s))
-
-
-def _add_plain_agent(app: Any, group: Group, log: Log) -> None:
-    source = app.topic(group.plain_topic, key_serializer="raw", value_serializer="raw")
-
-    async def plain(stream: Any) -> None:
-        async for event in stream.events():
-            offsets = [[event.message.partition, event.message.offset]]
-            log.write("end", group.group, topic=group.plain_topic, number=-1, offsets=offsets)
-
-    app.agent(source, name="plain")(plain)
 
 
 async def _hear_nothing(self: Any, active_partitions: Any, timeout: float) -> Any:
