@@ -8,10 +8,9 @@ receiving its slate is taken, beside all of those yardsticks, on the same core a
 
 import asyncio
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,12 +47,10 @@ def run_slates(
     events: int = 20_000,
     seconds: float = 10.0,
     say: Say = lambda text: None,
-    beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Measure throughput on `events` events of the Zipf mix, then latency for `seconds` at each of two rates.
 
     Throughput is the median of a few backlogs, which share the events.
-    `beside` are further workers to take the latency of: the module of each, with its arguments, by name.
 
     Raises:
         StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
@@ -62,26 +59,19 @@ def run_slates(
         say("learning a snapshot")
         snapshot = world.snapshot()
         manifest = announced(snapshots.write(snapshot, site.folder))
-        workers = {WORKER: ("streams", "worker"), **beside}
-        environments = {
-            name: site.environment(f"bench-{name}", MARQUEE_HTTP__PORT=str(free_port())) for name in workers
-        }
-        for name in beside:  # an idle one asks the broker twice a second: it shares the core of whoever is measured
-            environments[name]["MARQUEE_BATCHING__FETCH_WAIT_MS"] = "500"
-        installed = {name: load_settings(environ=environment) for name, environment in environments.items()}
-        for settings in installed.values():
-            site.create_topics(settings)
-            asyncio.run(_announce(site, world, settings, snapshot, manifest))
-            with closing(user_store(settings)) as store:
-                world.settle(store, sources(settings))
-        contenders = _yardsticks(site, exit_, installed[WORKER], environments[WORKER])
-        for name, module in workers.items():
-            child = exit_.enter_context(site.child(name, module, environments[name]))
-            _wait_until_serving(child, installed[name].http.port, world.items)
-            topics = installed[name].topics
-            contenders[name] = Contender(child, topics.name("events"), topics.name("slates"))
-        store = exit_.enter_context(closing(user_store(installed[WORKER])))
-        return asyncio.run(_measure(site, world, installed[WORKER], store, contenders, events, seconds, say))
+        environment = site.environment("bench-worker", MARQUEE_HTTP__PORT=str(free_port()))
+        settings = load_settings(environ=environment)
+        site.create_topics(settings)
+        asyncio.run(_announce(site, world, settings, snapshot, manifest))
+        with closing(user_store(settings)) as store:
+            world.settle(store, sources(settings))
+        contenders = _yardsticks(site, exit_, settings, environment)
+        worker = exit_.enter_context(site.child(WORKER, ("streams", "worker"), environment))
+        _wait_until_serving(worker, settings.http.port, world.items)
+        name = settings.topics.name
+        contenders[WORKER] = Contender(worker, name("events"), name("slates"))
+        store = exit_.enter_context(closing(user_store(settings)))
+        return asyncio.run(_measure(site, world, settings, store, contenders, events, seconds, say))
 
 
 def _yardsticks(site: Site, exit_: ExitStack, settings: Settings, environment: dict[str, str]) -> dict[str, Contender]:
