@@ -93,6 +93,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from aiokafka.errors import KafkaError
     from redis.exceptions import RedisError
 
+    from deploy.admin import TopicsRefused
     from deploy.processes import StartFailed
     from embeddings.errors import EmbeddingsError
     from ranking.errors import RankingError
@@ -100,7 +101,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from streams.lab.datasets import UnreadableLog
     from streams.learning.checkpoints import UnreadableCheckpoint
     from streams.transport.publishing import PublishFailed
-    from streams.transport.topics import TopicsRefused, TopicsUnfit
+    from streams.transport.topics import TopicsUnfit
 
     ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
     theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)

@@ -13,9 +13,9 @@ from typing import Any
 import faiss
 import redis
 import torch
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from deploy.admin import admin_client
 from streams.settings import Settings
 from streams.transport import topics
 
@@ -103,12 +103,8 @@ _ADVICE = {
 
 
 async def _broker(settings: Settings) -> Finding:
-    admin = AIOKafkaAdminClient(**settings.kafka.client_options())
-    try:
-        await admin.start()
+    async with admin_client(**settings.kafka.client_options()) as admin:
         cluster = await admin.describe_cluster()
-    finally:
-        await admin.close()
     nodes = len(cluster["brokers"])
     short = settings.topics.replication > nodes
     advice = f"topics.replication is {settings.topics.replication}, but there are {nodes} brokers" if short else ""
