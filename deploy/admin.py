@@ -72,23 +72,20 @@ def _led(topic: Mapping[str, Any]) -> bool:
 def brokers(bootstrap: str) -> int:
     """How many brokers the one at `bootstrap` (host:port) knows; 0 when it does not answer."""
     host, _, port = bootstrap.rpartition(":")
-    try:
-        socket.create_connection(
-            (host, int(port)), _PATIENCE_MS / 1000
-        ).close()  # aiokafka would log that nobody listens
+    try:  # to connect first: where nobody listens aiokafka logs an error each time
+        socket.create_connection((host, int(port)), _PATIENCE_MS / 1000).close()
         return _ask(_brokers(bootstrap))
     except (OSError, KafkaError):
         return 0
 
 
-def create_topic(bootstrap: str, name: str, partitions: int, replication: int, config: Mapping[str, object]) -> None:
+def create_topic(bootstrap: str, topic: NewTopic) -> None:
     """Create one topic as `create_topics` does.
 
     Raises:
         TopicsRefused: see there.
     """
-    values = {key: str(value) for key, value in config.items()}
-    _ask(_create(bootstrap, NewTopic(name, partitions, replication, topic_configs=values)))
+    _ask(_create(bootstrap, topic))
 
 
 def _ask(question: Coroutine[Any, Any, T]) -> T:

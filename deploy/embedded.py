@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aiokafka.admin import NewTopic
+
 from deploy import admin
 from deploy.processes import Child, exchange, free_port
 
@@ -161,8 +163,9 @@ class KafkaNode(Server):
         Raises:
             deploy.admin.TopicsRefused: the broker said no.
         """
-        keys = {key.replace("_", "."): value for key, value in config.items()}
-        admin.create_topic(self.bootstrap, name, partitions, replication or min(self.nodes, 3), keys)
+        values = {key.replace("_", "."): str(value) for key, value in config.items()}
+        copies = replication or min(self.nodes, 3)
+        admin.create_topic(self.bootstrap, NewTopic(name, partitions, copies, topic_configs=values))
 
 
 class Broker(KafkaNode):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from streams.commands.cli_bench import bench_app
-from streams.commands.cli_demo import demo, up
-from streams.commands.cli_dlq import dlq_app
+from streams.commands.bench import bench_app
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
+from streams.commands.demo import demo, up
+from streams.commands.dlq import dlq_app
 
 if TYPE_CHECKING:
     from streams.lab.baselines import Quality
