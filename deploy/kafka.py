@@ -16,19 +16,17 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from xml.etree import ElementTree
 
-from deploy import wire
-from deploy.embedded import Server
+from deploy.embedded import KafkaNode, Started
 from deploy.processes import Child, StartFailed, free_port
 
 _FILES = Path(__file__).parent / "kafka"
 _JVM = ["-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
 
 
-class KafkaServer(Server):
+class KafkaServer(KafkaNode):
     """One KRaft node, broker and controller in one JVM of 256 MB heap, on loopback ports and a folder of its own."""
 
     name = "kafka"
@@ -45,14 +43,14 @@ class KafkaServer(Server):
         self._formatting: Child | None = None
 
     @property
-    def bootstrap(self) -> str:
-        """Where clients connect."""
-        return f"127.0.0.1:{self.port}"
+    def nodes(self) -> int:
+        """How many voters there are."""
+        return len(self.quorum)
 
     @property
     def properties(self) -> dict[str, object]:
         """What differs from node to node. Internal topics are on up to three nodes and accept one being away."""
-        replicas = min(len(self.quorum), 3)
+        replicas = min(self.nodes, 3)
         internal = {"offsets.topic": "replication.factor", "share.coordinator.state.topic": "replication.factor"}
         in_sync = max(replicas - 1, 1)
         return {
@@ -93,25 +91,12 @@ class KafkaServer(Server):
             raise StartFailed(f"formatting {self.folder} failed\n{self._formatting.tail()}")
         super().launch()
 
-    def answers(self) -> bool:
-        """Whether it answers and sees every node of its cluster."""
-        return wire.brokers(self.port) == len(self.quorum)
-
-    def create_topic(self, name: str, partitions: int, *, replication: int | None = None, **config: object) -> None:
-        """Create a topic on as many nodes as there are, at most three; `config` takes Kafka's keys with `_` for `.`.
-
-        Raises:
-            deploy.wire.TopicRefused: the broker said no.
-        """
-        copies = replication or min(len(self.quorum), 3)
-        wire.create_topic(self.port, name, partitions, copies, {k.replace("_", "."): v for k, v in config.items()})
-
     @property
     def _settings(self) -> Path:
         return self.folder / "server.properties"
 
 
-class KafkaCluster:
+class KafkaCluster(Started):
     """Several nodes as one cluster: replication 3, two in-sync replicas wanted, so that one node may die."""
 
     def __init__(self, nodes: int = 3) -> None:
@@ -148,16 +133,6 @@ class KafkaCluster:
         """End all nodes and remove their data."""
         for server in self.servers:
             server.close()
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
 
 
 def new_cluster_id() -> str:

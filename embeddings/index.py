@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 import numpy as np
@@ -220,6 +221,8 @@ def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, 
 def _torch_sees_gpu(device: Device) -> bool:
     """With `auto` torch, which takes seconds to import, is asked only where a driver of a GPU is loaded."""
     if device == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS)):
+        return False
+    if find_spec("torch") is None:
         return False
     import torch
 

@@ -1,4 +1,4 @@
-"""The Kafka edge and the composition root: the only package that imports faust and aiokafka.
+"""The Kafka edge and the composition root: the only package that imports faust.
 
 Reading order: `pipeline` (READ FIRST: event to slate) and `learning` (READ SECOND: what is learned from it); then
 `records` and `decode` (the contract, and how it becomes columns), `planning` (what is looked at), `scoring` (sources,

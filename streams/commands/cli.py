@@ -1,7 +1,8 @@
 """The command `marquee`: every verb is a thin shell around a function that can be called without it.
 
 Progress and logs go to standard error; with `--json` the last line of standard output is one object. Exit codes: 0
-done, 1 failed, 2 wrong use or settings, 130 stopped by Ctrl-C. Heavy modules are imported where they are used.
+done, 1 failed, 2 wrong use or settings or an extra that is not installed, 130 stopped by Ctrl-C. Heavy modules are
+imported where they are used.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from streams.commands.cli_bench import bench_app
-from streams.commands.cli_demo import demo, up
-from streams.commands.cli_dlq import dlq_app
+from streams.commands.bench import bench_app
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
+from streams.commands.demo import demo, up
+from streams.commands.dlq import dlq_app
+from streams.commands.extras import NotInstalled, require
 
 if TYPE_CHECKING:
     from streams.lab.baselines import Quality
@@ -80,8 +82,8 @@ def _exit_code(error: Exception) -> int:
     """Say what went wrong; what nobody expected keeps its traceback."""
     from streams.configuration import SettingsError
 
-    if isinstance(error, SettingsError):
-        complain("settings", error)
+    if isinstance(error, SettingsError | NotInstalled):
+        complain("settings" if isinstance(error, SettingsError) else "not installed", error)
         return 2
     if not isinstance(error, _expected()):
         raise error
@@ -93,6 +95,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from aiokafka.errors import KafkaError
     from redis.exceptions import RedisError
 
+    from deploy.admin import TopicsRefused
     from deploy.processes import StartFailed
     from embeddings.errors import EmbeddingsError
     from ranking.errors import RankingError
@@ -100,7 +103,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from streams.lab.datasets import UnreadableLog
     from streams.learning.checkpoints import UnreadableCheckpoint
     from streams.transport.publishing import PublishFailed
-    from streams.transport.topics import TopicsRefused, TopicsUnfit
+    from streams.transport.topics import TopicsUnfit
 
     ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
     theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)
@@ -127,7 +130,9 @@ def _options(
 @app.command()
 def worker(config: Config = None) -> None:
     """Consume events and requests, keep user state, publish slates; until SIGTERM."""
-    settings = _ready_to_listen(load(config))
+    settings = load(config)
+    require("a worker", "cpu", *(["learner"] if settings.index.kind == "torch" else []))
+    _refuse_taken_port(settings)
     from streams.worker.worker import run_worker
 
     raise typer.Exit(run_worker(settings))
@@ -136,16 +141,17 @@ def worker(config: Config = None) -> None:
 @app.command()
 def learner(config: Config = None) -> None:
     """Learn embeddings and ranker from observations, publish snapshots; until SIGTERM."""
-    settings = _ready_to_listen(load(config))
+    settings = load(config)
+    require("the learner", "learner")
+    _refuse_taken_port(settings)
     from streams.learning.learner_process import run_learner
 
     raise typer.Exit(run_learner(settings))
 
 
-def _ready_to_listen(settings: "Settings") -> "Settings":
+def _refuse_taken_port(settings: "Settings") -> None:
     advice = "every process needs one of its own: set http.port (MARQUEE_HTTP__PORT), 0 takes a free one"
     refuse_taken(settings.http.host, settings.http.port, advice)
-    return settings
 
 
 @app.command()
@@ -164,6 +170,7 @@ def evaluate(
         raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
     if form is not None and not Path(dataset).is_file():
         raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
+    require("an evaluation", "cpu", "learner")
     from streams.lab.baselines import BASELINES, measure
     from streams.lab.datasets import ml_100k, read_log
     from streams.lab.evaluation import run_evaluation

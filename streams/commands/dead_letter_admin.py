@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
+from deploy.admin import admin_client
 from streams.contract.deadletters import NotReplayable, Reason, replay_record
 from streams.contract.messages import Outgoing, RawRecord
 from streams.transport.publishing import Publisher
@@ -258,13 +258,9 @@ class DeadLetterBox:
             await consumer.stop()
 
     async def _partitions(self) -> list[int]:
-        admin = AIOKafkaAdminClient(**self.client_options)
-        await admin.start()
-        try:
+        async with admin_client(**self.client_options) as admin:
             (described,) = await admin.describe_topics([self.topic])
-            return sorted(each["partition"] for each in described["partitions"])
-        finally:
-            await admin.close()
+        return sorted(each["partition"] for each in described["partitions"])
 
     async def _read(self, consumer: AIOKafkaConsumer, done: dict[int, Done]) -> AsyncIterator[Letter]:
         """Every letter from the start of the topic, partition by partition in order, up to those written since.

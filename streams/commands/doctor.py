@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import redis
-import torch
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from deploy.admin import admin_client
+from streams.commands.extras import missing
 from streams.settings import Settings
 from streams.transport import topics
 
@@ -40,7 +39,7 @@ async def examine(settings: Settings) -> list[Finding]:
         "redis": lambda s: asyncio.to_thread(_redis, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
-    return [judge_consent(settings), *found, _python(), _faiss(), _torch(), judge_gpu(_gpus(), _faiss_gpus())]
+    return [judge_consent(settings), *found, _python(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
 
 
 def judge_consent(settings: Settings) -> Finding:
@@ -78,9 +77,9 @@ def judge_topics(plan: topics.Plan, reasons: list[str]) -> Finding:
 
 def judge_gpu(torch_sees: list[str], faiss_sees: int) -> Finding:
     """GPUs by what torch and FAISS see; none is no fault."""
-    if not torch_sees:
+    if not torch_sees and not faiss_sees:
         return Finding(name="gpu", ok=True, detail="none: search and ranking run on the CPU")
-    detail = f"{', '.join(torch_sees)}; FAISS sees {faiss_sees}"
+    detail = f"{', '.join(torch_sees) or 'torch sees none'}; FAISS sees {faiss_sees}"
     advice = "" if faiss_sees else "pip install 'marquee[gpu]' for FAISS on the GPU; until then torch searches there"
     return Finding(name="gpu", ok=True, detail=detail, advice=advice)
 
@@ -103,12 +102,8 @@ _ADVICE = {
 
 
 async def _broker(settings: Settings) -> Finding:
-    admin = AIOKafkaAdminClient(**settings.kafka.client_options())
-    try:
-        await admin.start()
+    async with admin_client(**settings.kafka.client_options()) as admin:
         cluster = await admin.describe_cluster()
-    finally:
-        await admin.close()
     nodes = len(cluster["brokers"])
     short = settings.topics.replication > nodes
     advice = f"topics.replication is {settings.topics.replication}, but there are {nodes} brokers" if short else ""
@@ -143,18 +138,41 @@ def _python() -> Finding:
 
 
 def _faiss() -> Finding:
+    if missing("cpu"):
+        advice = "pip install 'marquee[cpu]', or 'marquee[gpu]' for CUDA"
+        return Finding(name="faiss", ok=False, detail="not installed: a worker searches with it", advice=advice)
+    import faiss
+
     detail = f"{faiss.__version__} ({faiss.get_compile_options().strip()}), {faiss.omp_get_max_threads()} threads"
     return Finding(name="faiss", ok=True, detail=detail)
 
 
 def _torch() -> Finding:
+    if missing("learner"):
+        return Finding(name="torch", ok=True, detail="not installed: the learner needs it (marquee[learner])")
+    import torch
+
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPU"
     return Finding(name="torch", ok=True, detail=f"{torch.__version__}, {built}, {torch.get_num_threads()} threads")
 
 
+def _demo() -> Finding:
+    absent = missing("demo")
+    detail = f"{', '.join(absent)} not installed: `marquee demo` and `up` need them (marquee[demo])"
+    return Finding(name="demo", ok=True, detail=detail if absent else "servers and plots are installed")
+
+
 def _gpus() -> list[str]:
+    if missing("learner"):
+        return []
+    import torch
+
     return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
 
 
 def _faiss_gpus() -> int:
+    if missing("cpu"):
+        return 0
+    import faiss
+
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0

@@ -4,31 +4,22 @@ A second `apply` changes nothing. What differs is reported, never altered: fewer
 data, and more partitions move users to other workers; a person decides.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from deploy.admin import admin_client, create_topics
 from streams.contract.records import TopicSpec, topic_specs
 from streams.settings import Settings, TopicName
 
 BY_USER: tuple[TopicName, ...] = ("events", "requests", "slates", "ads", "traces", "observations")
 """Topics with equal partition counts, so that `range` assignment gives one worker the same number of each."""
 
-_ALREADY_EXISTS = 36
-_SETTLE_S = 15
-
 
 class TopicsUnfit(Exception):
     """A topic is missing, or topics keyed by user differ in partitions. The process ends before it consumes."""
-
-
-class TopicsRefused(Exception):
-    """The broker would not create a topic; what it said is in the message. `apply` may be run again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +85,7 @@ async def plan(settings: Settings) -> Plan:
 
 async def review(settings: Settings) -> tuple[Plan, list[str]]:
     """The plan, and why a worker may not start with the topics as they are; changes nothing."""
-    async with _admin(settings) as admin:
+    async with admin_client(**settings.kafka.client_options()) as admin:
         found = await _found(admin)
     return compare(topic_specs(settings), found), unfit(settings, found)
 
@@ -105,10 +96,11 @@ async def apply(settings: Settings) -> Plan:
     Raises:
         TopicsRefused: the broker would not create one of them.
     """
-    async with _admin(settings) as admin:
+    async with admin_client(**settings.kafka.client_options()) as admin:
         todo = compare(topic_specs(settings), await _found(admin))
         if todo.create:
-            await _create(admin, todo.create)
+            new = [NewTopic(t.topic, t.partitions, t.replication, topic_configs=dict(t.config)) for t in todo.create]
+            await create_topics(admin, new)
         return todo
 
 
@@ -121,7 +113,7 @@ async def check(settings: Settings) -> None:
     """
     if settings.topics.create:
         await apply(settings)
-    async with _admin(settings) as admin:
+    async with admin_client(**settings.kafka.client_options()) as admin:
         reasons = unfit(settings, await _found(admin, configured=False))
     if reasons:
         raise TopicsUnfit("\n".join(reasons))
@@ -135,16 +127,6 @@ def _drifts(spec: TopicSpec, found: Found) -> list[Drift]:
         for what, value in want.items()
         if what in have and have[what] != value
     ]
-
-
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**settings.kafka.client_options())
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def _found(admin: AIOKafkaAdminClient, *, configured: bool = True) -> dict[str, Found]:
@@ -170,26 +152,3 @@ async def _config(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dic
     replies = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
     resources = [resource for reply in replies for resource in reply.resources]
     return {name: {entry[0]: entry[1] for entry in entries} for _code, _message, _type, name, entries in resources}
-
-
-async def _create(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> None:
-    request = [NewTopic(t.topic, t.partitions, t.replication, topic_configs=dict(t.config)) for t in specs]
-    reply = await admin.create_topics(request)
-    refused = [
-        f"{name}: {text} (code {code})" for name, code, text in reply.topic_errors if code not in (0, _ALREADY_EXISTS)
-    ]
-    if refused:
-        raise TopicsRefused("\n".join(refused))
-    await _settle(admin, {spec.topic for spec in specs}, asyncio.get_running_loop().time() + _SETTLE_S)
-
-
-async def _settle(admin: AIOKafkaAdminClient, names: set[str], deadline: float) -> None:
-    """Wait until the broker shows what the controller created: it answers before its brokers have heard of it."""
-    while missing := names - {topic["topic"] for topic in await admin.describe_topics() if _led(topic)}:
-        if asyncio.get_running_loop().time() > deadline:
-            raise TopicsRefused(f"created, but without leaders after {_SETTLE_S} s: {', '.join(sorted(missing))}")
-        await asyncio.sleep(0.05)
-
-
-def _led(topic: Mapping[str, Any]) -> bool:
-    return bool(topic["partitions"]) and all(p["leader"] >= 0 for p in topic["partitions"])

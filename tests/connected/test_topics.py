@@ -1,5 +1,6 @@
 import pytest
 
+from deploy.admin import TopicsRefused
 from deploy.embedded import Broker
 from deploy.kafka import KafkaServer
 from streams.contract.records import topic_specs
@@ -71,7 +72,7 @@ async def test_unequal_partition_counts_are_refused(settings: Settings, request:
 
 async def test_refusal_by_the_broker_says_which_topic(kafka: KafkaServer, topic_prefix: str) -> None:
     settings = Settings(kafka=Kafka(bootstrap=kafka.bootstrap), topics=Topics(prefix=topic_prefix, replication=3))
-    with pytest.raises(topics.TopicsRefused, match=rf"{topic_prefix}\.events\.v1: .*\(code 38\)"):
+    with pytest.raises(TopicsRefused, match=rf"{topic_prefix}\.events\.v1: .*\(code 38\)"):
         await topics.apply(settings)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy import wire
+from deploy.admin import admin_client
 from deploy.embedded import Broker, Valkey
 from deploy.processes import Child, StartFailed, exchange, free_port
 
@@ -43,10 +43,12 @@ def test_servers_listen_on_loopback_only(valkey: Valkey, embedded_broker: Broker
     assert embedded_broker.bootstrap.startswith("127.0.0.1:")
 
 
-def test_broker_creates_a_topic_once_and_accepts_it_again(embedded_broker: Broker, topic_prefix: str) -> None:
+async def test_broker_creates_a_topic_once_and_accepts_it_again(embedded_broker: Broker, topic_prefix: str) -> None:
     embedded_broker.create_topic(topic_prefix, 8, cleanup_policy="compact")
     embedded_broker.create_topic(topic_prefix, 8, cleanup_policy="compact")
-    assert len(wire._leaders(embedded_broker.port, topic_prefix)) == 8
+    async with admin_client(bootstrap_servers=embedded_broker.bootstrap) as admin:
+        (topic,) = await admin.describe_topics([topic_prefix])
+    assert len([p for p in topic["partitions"] if p["leader"] >= 0]) == 8
 
 
 @pytest.mark.embedded

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streams.commands.cli import app, main
-from streams.commands.cli_dlq import chosen, place
+from streams.commands.dlq import chosen, place
 from streams.process.logs import JsonLines
 
 NOBODY = {"MARQUEE_KAFKA__BOOTSTRAP": "127.0.0.1:1", "MARQUEE_REDIS__URL": "redis://127.0.0.1:1/0"}

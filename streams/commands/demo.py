@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from streams.commands.console import Json, err, finish, out, refuse_taken
+from streams.commands.extras import require
 
 if TYPE_CHECKING:
     from streams.lab.demo import DemoRun
@@ -22,6 +23,7 @@ _OVERRIDES = {
     "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5",
     "MARQUEE_OBSERVE__EXAMPLES_PER_S": "1000",
 }
+_EXTRAS = ("cpu", "learner", "demo")
 _STARTING = "starting a broker, Valkey, a learner and a worker"
 _SPEAK_EVERY_S = 10.0
 _SHOWN_HISTORY, _SHOWN_SLATE = 5, 8
@@ -35,6 +37,7 @@ def demo(
 ) -> None:
     """Run the main job on MovieLens 100K: embedded servers, a worker, a learner, every event answered with a slate."""
     began = time.monotonic()
+    require("the demo", *_EXTRAS)
     _end_on_sigterm()
     from streams.lab.datasets import ml_100k
     from streams.lab.demo import run_demo
@@ -144,6 +147,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start embedded servers, a worker and a learner, say where they are, and stay up until Ctrl-C."""
+    require("an installation on this machine", *_EXTRAS)
     _end_on_sigterm()
     for option, port in (("--http-port", http_port), ("--kafka-port", kafka_port), ("--redis-port", redis_port)):
         refuse_taken("127.0.0.1", port, f"{option} 0 takes a free one")

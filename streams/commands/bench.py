@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from streams.commands.console import Json, err, finish, out
+from streams.commands.extras import require
 
 bench_app = typer.Typer(no_args_is_help=True, help="Speed, beside its yardsticks, in one run.")
 
@@ -17,6 +18,7 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Decode, fold and state in Redis through the agent, beside a stock Faust agent and the ceiling."""
+    require("the benchmark", "cpu", "learner", "demo")
     from streams.lab.bench_ingest import run_ingest
     from streams.lab.synthetic import World
 
@@ -44,6 +46,7 @@ def slates(
     as_json: Json = False,
 ) -> None:
     """Slates per second of one worker on one core, and event → slate latency beside a bare echo loop and a floor."""
+    require("the benchmark", "cpu", "learner", "demo")
     from streams.lab.bench_slates import run_slates
     from streams.lab.synthetic import World
 
