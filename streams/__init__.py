@@ -1,8 +1,17 @@
-"""The Kafka edge and the composition root: the only package that imports faust.
+"""The Kafka edge and the composition root: the only package that imports faust. A room sees only those above it here.
 
-Reading order: `pipeline` (READ FIRST: event to slate) and `learning` (READ SECOND: what is learned from it); then
-`records` and `decode` (the contract, and how it becomes columns), `planning` (what is looked at), `scoring` (sources,
-features and ranker behind one call), `model` (what serves), `observing` and `observations` (what the learner is told),
-`agents` and `teaching` (the shells that publish, store and acknowledge), `batching` and `ledger` (how batches arrive
-and when they are committed), `app` (what is wired to what), `cli`.
+    contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns
+    transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures` says what an error means
+    process/    being a process: `member` of a group in its `host`, `metrics`, `health`
+    serving/    event to slate over arrays; knows no Kafka      learning/  what is learned of it; knows no serving
+    worker/     the composition root of a worker
+    lab/        measuring and showing: `evaluation`, `demo`, `bench_*`
+    commands/   the command line
+
+Reading order: `serving.pipeline` (READ FIRST: event to slate), then what it calls: `serving.planning` (what is looked
+at), `serving.values` (what passes between stages), `serving.scoring` with `query`, `retrieve`, `filter`, `rank` and
+`compose`, `serving.slates`. `learning.learner` (READ SECOND: what is learned of it), from what
+`serving.observation_writer` tells. Then how it lives: `worker.events_lane` and `worker.unstored` (publish, store,
+acknowledge), `transport.deliveries` and `transport.ledger` (how batches arrive and when they are committed),
+`worker.worker` (what is wired to what), `commands.cli`.
 """

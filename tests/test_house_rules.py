@@ -114,6 +114,15 @@ def test_the_contract_lists_every_topic_as_it_is_created() -> None:
         assert spec.config["cleanup.policy"] == cleanup, name
 
 
+def test_pages_and_the_reading_order_name_no_file_that_is_not_there() -> None:
+    places = re.compile(rf"\b(?:{'|'.join(PACKAGES)}|tests|docs|benchmarks|examples)/[\w/]+\.(?:py|md)")
+    named = {(page, place) for page in files(".md") for place in places.findall(text(page))}
+    order = re.findall(r"`(\w+\.\w+)`", text("streams/__init__.py"))
+    named |= {("streams/__init__.py", f"streams/{place.replace('.', '/')}.py") for place in order}
+    assert len(order) > 10
+    assert not {(page, place) for page, place in named if not (ROOT / place).is_file()}
+
+
 def test_pages_name_no_metric_that_is_not_there() -> None:
     known: set[str] = set()
     for metrics in (WorkerMetrics(process=False), LearnerMetrics(process=False)):
