@@ -63,7 +63,6 @@ def index_builder(settings: Settings) -> BuildIndex:
         kind=s.kind,
         device=s.device,
         nprobe=s.nprobe,
-        ef_search=s.ef_search,
         threads=s.threads,
         memory_mb=s.memory_mb,
     )
@@ -125,7 +124,7 @@ class Worker:
         self.publisher = self._publisher()
         self.reads = user_store(settings)
         dead_share = DeadLetterShare(settings.limits.dead_letter_share)
-        self.events = EventShards("events", [self._events_lane(dead_share) for _ in range(settings.batching.shards)])
+        self.events = EventShards("events", [self._events_lane(dead_share)])
         self.requests = Shards("requests", [self._requests_lane()])
         names = settings.topics.name
         self.control = ControlReader(
@@ -151,7 +150,6 @@ class Worker:
                 rules=self._rules,
                 settings=self.settings,
                 stage=self.metrics.stage,
-                share=1 / self.settings.batching.shards,
             ),
             publisher=self._publisher(),
             teller=self._publisher(),
