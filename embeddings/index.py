@@ -172,22 +172,23 @@ def build_index(
     vectors_ND = np.ascontiguousarray(vectors_ND, np.float32)
     count, width = vectors_ND.shape
     chosen, reason = _choose(count, width, kind, device, memory_mb, index_faiss.gpus())
-    built: Engine
-    if chosen == "torch":
-        from embeddings.index_torch import TorchEngine
-
-        built = TorchEngine(vectors_ND, None if device == "auto" else device, memory_mb, threads)
-        note = built.device
-    else:
-        makers: dict[str, Callable[[], tuple[Engine, str]]] = {
-            "exact": lambda: index_faiss.exact(vectors_ND, threads),
-            "ivf": lambda: index_faiss.ivf(vectors_ND, nprobe, threads, recall),
-            "gpu-exact": lambda: index_faiss.gpu_exact(vectors_ND, memory_mb),
-            "gpu-ivf": lambda: index_faiss.gpu_ivf(vectors_ND, nprobe, recall, memory_mb),
-        }
-        built, note = makers[chosen]()
+    makers: dict[str, Callable[[], tuple[Engine, str]]] = {
+        "exact": lambda: index_faiss.exact(vectors_ND, threads),
+        "ivf": lambda: index_faiss.ivf(vectors_ND, nprobe, threads, recall),
+        "gpu-exact": lambda: index_faiss.gpu_exact(vectors_ND, memory_mb),
+        "gpu-ivf": lambda: index_faiss.gpu_ivf(vectors_ND, nprobe, recall, memory_mb),
+        "torch": lambda: _by_torch(vectors_ND, None if device == "auto" else device, memory_mb, threads),
+    }
+    built, note = makers[chosen]()
     why = f"{chosen}, {note}: {reason}; {count:,} vectors of {width}"
     return LiveIndex(built, rows_N, width, chosen, why)
+
+
+def _by_torch(vectors_ND: Vectors, device: str | None, memory_mb: int, threads: int) -> tuple[Engine, str]:
+    from embeddings.index_torch import TorchEngine
+
+    engine = TorchEngine(vectors_ND, device, memory_mb, threads)
+    return engine, engine.device
 
 
 def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, faiss_gpus: int) -> tuple[str, str]:
