@@ -112,7 +112,7 @@ def compare(name: str, vectors_ND: Floats, query_QD: Floats) -> None:
     true_Qk: NDArray[np.int32] | None = None
     on_gpu = [("exact", "gpu"), ("ivf", "gpu")] if index_faiss.gpus() else []
     on_gpu += [("torch", "gpu")] if torch.cuda.is_available() else []
-    for kind, device in [("exact", "cpu"), ("ivf", "cpu"), ("hnsw", "cpu"), ("torch", "cpu"), *on_gpu, ("faiss", "")]:
+    for kind, device in [("exact", "cpu"), ("ivf", "cpu"), ("torch", "cpu"), *on_gpu, ("faiss", "")]:
         began = time.perf_counter()
         if kind == "faiss":
             search, label, why = suggested(vectors_ND), kind, "IVF512,SQ8 nprobe 16"

@@ -129,11 +129,10 @@ def fold(
         raise ValueError(f"lateness_s is {lateness_s}, allowed 0 … {MAX_LATENESS_S}")
     if len(states.count_U) != len(batch.user_ids):
         raise ValueError(f"{len(states.count_U)} states for {len(batch.user_ids)} users")
-    if floor_offset_S is None:
-        floor_offset_S = np.full(len(batch.sources), NO_OFFSET, np.int64)
+    floor_S = np.full(len(batch.sources), NO_OFFSET, np.int64) if floor_offset_S is None else floor_offset_S
     rows = _Rows(
         *(batch.user_B, batch.item_B, batch.action_B, batch.time_s_B, batch.source_B, batch.offset_B, batch.dedupe_B),
-        *(batch.consent_B, batch.refused_B, source_code_S, floor_offset_S, lateness_s),
+        *(batch.consent_B, batch.refused_B, source_code_S, floor_S, lateness_s),
     )
     before_B, start_U, final_U = _positions(batch.user_B, len(batch.user_ids))
     after = states.copy()
@@ -205,6 +204,46 @@ def _remember(ring_UR: NDArray[np.uint32], u: int, dedupe: int) -> None:
     for k in range(RING - 1, 0, -1):
         ring_UR[u, k] = ring_UR[u, k - 1]
     ring_UR[u, 0] = dedupe
+
+
+@kernel
+def _judge(
+    source_U2: NDArray[np.int32],
+    offset_U2: NDArray[np.int64],
+    ring_UR: NDArray[np.uint32],
+    u: int,
+    code: int,
+    offset: int,
+    dedupe: int,
+    late: bool,
+) -> np.uint8:
+    """The fate of an event that nothing refused before; whatever is not replayed advances the user's mark."""
+    if not _newer(source_U2, offset_U2, u, code, offset):
+        return _REPLAYED
+    _mark(source_U2, offset_U2, u, code, offset)
+    if _remembers(ring_UR, u, dedupe):
+        return _DUPLICATE
+    return _LATE if late else _APPLIED
+
+
+@kernel
+def _advance(
+    events_U: NDArray[np.int64],
+    last_s_U: NDArray[np.int64],
+    consent_U: NDArray[np.uint8],
+    ring_UR: NDArray[np.uint32],
+    u: int,
+    time_s: int,
+    consent: int,
+    dedupe: int,
+) -> None:
+    """Count an applied event and remember its id; the clock and the consent are those of the latest."""
+    events_U[u] += 1
+    if time_s >= last_s_U[u]:
+        last_s_U[u] = time_s
+        consent_U[u] = consent
+    if dedupe != 0:
+        _remember(ring_UR, u, dedupe)
 
 
 @kernel
@@ -286,33 +325,19 @@ def _fold(
             _copy_window(now, u, windows, slot_P[start_U[u]])
     for r in range(rows_B):
         u, code, offset, dedupe = user_B[r], code_S[source_B[r]], offset_B[r], dedupe_B[r]
-        if offset <= floor_S[source_B[r]]:
-            fate_B[r] = _REPLAYED
-        elif refused_B[r] != _APPLIED:
-            fate_B[r] = refused_B[r]
-        elif not _newer(source_U2, offset_U2, u, code, offset):
-            fate_B[r] = _REPLAYED
-        else:
-            changed_U[u] = True
-            _mark(source_U2, offset_U2, u, code, offset)
+        fate_B[r] = _REPLAYED if offset <= floor_S[source_B[r]] else refused_B[r]
+        if fate_B[r] == _APPLIED:
             time_s = min(max(time_s_B[r], 0), _LAST_SECOND)
-            if _remembers(ring_UR, u, dedupe):
-                fate_B[r] = _DUPLICATE
-            elif time_s < last_s_U[u] - lateness_s:
-                fate_B[r] = _LATE
-            else:
-                fate_B[r] = _APPLIED
-                events_U[u] += 1
-                if time_s >= last_s_U[u]:
-                    last_s_U[u] = time_s
-                    consent_U[u] = consent_B[r]
-                if dedupe != 0:
-                    _remember(ring_UR, u, dedupe)
-                if item_B[r] != 0 and TOUCHES[action_B[r] & 31]:
-                    out = _place(item_UH, action_UH, time_UH, count_U, u, item_B[r], action_B[r], time_s)
-                    if out != 0:
-                        user_E[evictions], item_E[evictions], position_E[evictions] = u, out, before_B[r] + 1
-                        evictions += 1
+            late = time_s < last_s_U[u] - lateness_s
+            fate_B[r] = _judge(source_U2, offset_U2, ring_UR, u, code, offset, dedupe, late)
+            changed_U[u] |= fate_B[r] != _REPLAYED
+        if fate_B[r] == _APPLIED:
+            _advance(events_U, last_s_U, consent_U, ring_UR, u, time_s, consent_B[r], dedupe)
+            if item_B[r] != 0 and TOUCHES[action_B[r] & 31]:
+                out = _place(item_UH, action_UH, time_UH, count_U, u, item_B[r], action_B[r], time_s)
+                if out != 0:
+                    user_E[evictions], item_E[evictions], position_E[evictions] = u, out, before_B[r] + 1
+                    evictions += 1
         if wanted and slot_P[before_B[r] + 1] >= 0:
             _copy_window(now, u, windows, slot_P[before_B[r] + 1])
     for u in range(len(start_U)):

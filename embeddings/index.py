@@ -21,7 +21,7 @@ from embeddings.jit import kernel
 
 Rows = NDArray[np.int32]
 Vectors = NDArray[np.float32]
-Kind = Literal["auto", "exact", "ivf", "hnsw", "torch"]
+Kind = Literal["auto", "exact", "ivf", "torch"]
 Device = Literal["auto", "cpu", "gpu"]
 
 EXACT_BELOW = 10_000
@@ -40,7 +40,7 @@ class ItemIndex(Protocol):
 
     @property
     def kind(self) -> str:
-        """What searches, for metrics and slates: `exact`, `ivf`, `hnsw`, `gpu-exact`, `gpu-ivf`, `torch`."""
+        """What searches, for metrics and slates: `exact`, `ivf`, `gpu-exact`, `gpu-ivf`, `torch`."""
 
     @property
     def why(self) -> str:
@@ -148,7 +148,6 @@ def build_index(
     kind: Kind = "auto",
     device: Device = "auto",
     nprobe: int = 16,
-    ef_search: int = 128,
     threads: int = 1,
     memory_mb: int = 1024,
     recall: float = 0.97,
@@ -162,7 +161,6 @@ def build_index(
             exact search without FAISS.
         device: `auto` takes a GPU if there is one.
         nprobe: lists an IVF search visits at least; doubled until `recall` is reached on a sample of the vectors.
-        ef_search: breadth of an HNSW search, at least k.
         threads: CPU threads of one search.
         memory_mb: of a GPU's memory, what this process may take.
         recall: share of the 200 best that IVF shall find.
@@ -175,23 +173,23 @@ def build_index(
     vectors_ND = np.ascontiguousarray(vectors_ND, np.float32)
     count, width = vectors_ND.shape
     chosen, reason = _choose(count, width, kind, device, memory_mb, index_faiss.gpus())
-    built: Engine
-    if chosen == "torch":
-        from embeddings.index_torch import TorchEngine
-
-        built = TorchEngine(vectors_ND, None if device == "auto" else device, memory_mb, threads)
-        note = built.device
-    else:
-        makers: dict[str, Callable[[], tuple[Engine, str]]] = {
-            "exact": lambda: index_faiss.exact(vectors_ND, threads),
-            "ivf": lambda: index_faiss.ivf(vectors_ND, nprobe, threads, recall),
-            "hnsw": lambda: index_faiss.hnsw(vectors_ND, ef_search, threads),
-            "gpu-exact": lambda: index_faiss.gpu_exact(vectors_ND, memory_mb),
-            "gpu-ivf": lambda: index_faiss.gpu_ivf(vectors_ND, nprobe, recall, memory_mb),
-        }
-        built, note = makers[chosen]()
+    makers: dict[str, Callable[[], tuple[Engine, str]]] = {
+        "exact": lambda: index_faiss.exact(vectors_ND, threads),
+        "ivf": lambda: index_faiss.ivf(vectors_ND, nprobe, threads, recall),
+        "gpu-exact": lambda: index_faiss.gpu_exact(vectors_ND, memory_mb),
+        "gpu-ivf": lambda: index_faiss.gpu_ivf(vectors_ND, nprobe, recall, memory_mb),
+        "torch": lambda: _by_torch(vectors_ND, None if device == "auto" else device, memory_mb, threads),
+    }
+    built, note = makers[chosen]()
     why = f"{chosen}, {note}: {reason}; {count:,} vectors of {width}"
     return LiveIndex(built, rows_N, width, chosen, why)
+
+
+def _by_torch(vectors_ND: Vectors, device: str | None, memory_mb: int, threads: int) -> tuple[Engine, str]:
+    from embeddings.index_torch import TorchEngine
+
+    engine = TorchEngine(vectors_ND, device, memory_mb, threads)
+    return engine, engine.device
 
 
 def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, faiss_gpus: int) -> tuple[str, str]:
@@ -208,8 +206,6 @@ def _choose(count: int, width: int, kind: Kind, device: Device, memory_mb: int, 
             return kind, "asked for"
         small = count <= EXACT_BELOW
         return ("exact" if small else "ivf"), f"{'at most' if small else 'more than'} {EXACT_BELOW:,} items on a CPU"
-    if kind == "hnsw":
-        return "hnsw", "asked for; HNSW runs on the CPU"
     if not faiss_gpus:
         return "torch", "torch sees a GPU and FAISS does not"
     room = count * width * 2 <= memory_mb << 19

@@ -1,4 +1,4 @@
-"""FAISS engines: exact, inverted lists and HNSW on the CPU; exact and inverted lists on a GPU.
+"""FAISS engines: exact and inverted lists, on the CPU and on a GPU.
 
 Co-occurrence factors have norms that span two orders of magnitude, and the nearest items by inner product are mostly
 long vectors. FAISS's own clustering for inner products looks at directions alone and finds a third of them; here the
@@ -73,18 +73,6 @@ def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[
     index, nprobe, note = _lists(vectors_ND, nprobe, threads, recall)
     parameters = faiss.SearchParametersIVF(nprobe=nprobe)
     return FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters), note
-
-
-def hnsw(vectors_ND: Vectors, ef_search: int, threads: int) -> tuple[FaissEngine, str]:
-    """A navigable small-world graph: fast for vectors of one length, poor for co-occurrence factors."""
-    faiss.omp_set_num_threads(threads)
-    index = faiss.IndexHNSWFlat(vectors_ND.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = 80
-    index.add(vectors_ND)
-    ef = max(ef_search, RECALL_AT)
-    engine = FaissEngine(index, len(vectors_ND), threads=threads, parameters=faiss.SearchParametersHNSW(efSearch=ef))
-    found = _recall(engine, vectors_ND, *_sample(vectors_ND))
-    return engine, f"efSearch {ef}, recall@{RECALL_AT} {found:.3f} on a sample"
 
 
 def gpu_exact(vectors_ND: Vectors, memory_mb: int) -> tuple[FaissEngine, str]:

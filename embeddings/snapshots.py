@@ -5,19 +5,19 @@ Files appear whole or not at all, and a reader refuses what is not exactly what 
 """
 
 import hashlib
-import http.client
 import json
 import math
 import os
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import numpy as np
+from aiohttp import ClientTimeout
+from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
@@ -29,6 +29,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 MAX_BYTES = 4 << 30
 _CHUNK = 1 << 20
+_PAUSE_S = 0.5
 _RANKER = "ranker."
 _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "ids_N": ("N", np.uint64),
@@ -115,12 +116,12 @@ def manifests(folder: Path) -> list[Manifest]:
 
 
 def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 60.0) -> Snapshot:
-    """Fetch a snapshot from a `file:`, `http:` or `https:` address and check it.
+    """Fetch a snapshot from a path, an `http:` address or any other that fsspec has a file system for, and check it.
 
     Args:
         manifest: what was announced; empty `shapes` and `bytes` of 0 are not checked.
         max_bytes: more than this is not read.
-        timeout_s: for the whole transfer.
+        timeout_s: for the whole transfer, which is tried three times where trying again may help.
 
     Raises:
         SnapshotRefused: not reachable, too large, too slow, another hash or other shapes than announced, inconsistent,
@@ -128,7 +129,7 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 6
     """
     if manifest.bytes > max_bytes:
         raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
-    data = _fetch(manifest.uri, manifest.bytes or max_bytes, timeout_s)
+    data = _fetch(manifest.uri, manifest.bytes or max_bytes, time.monotonic() + timeout_s)
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise SnapshotRefused(f"snapshot {manifest.version}: the file's sha256 is not the announced one")
     try:
@@ -191,22 +192,36 @@ def _names(data: bytes, ends: list[int]) -> list[str]:
     return [data[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
 
 
-def _fetch(uri: str, most: int, timeout_s: float) -> bytes:
-    """The bytes behind an address, at most `most` of them, within `timeout_s` seconds."""
-    if urlsplit(uri).scheme not in ("file", "http", "https"):
-        raise SnapshotRefused(f"{uri}: only file, http and https addresses are read")
-    deadline = time.monotonic() + timeout_s
-    data = bytearray()
+def _fetch(uri: str, most: int, deadline: float, tries: int = 3) -> bytes:
+    """The bytes behind an address, at most `most` of them."""
     try:
-        with urllib.request.urlopen(uri, timeout=timeout_s) as answer:
-            while chunk := answer.read(_CHUNK):
-                data += chunk
-                if len(data) > most:
-                    raise SnapshotRefused(f"{uri}: more than {most} bytes")
-                if time.monotonic() > deadline:
-                    raise SnapshotRefused(f"{uri}: not read within {timeout_s:g} s")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise SnapshotRefused(f"{uri}: {error}") from error
+        return _read(uri, most, deadline)
+    except SnapshotRefused:
+        raise
+    except Exception as error:  # what file systems of other packages raise has no common base
+        hopeless = isinstance(error, FileNotFoundError | ImportError | ValueError)
+        if hopeless or tries == 1 or time.monotonic() + _PAUSE_S > deadline:
+            raise SnapshotRefused(f"{uri}: {error!r}") from error
+    time.sleep(_PAUSE_S)
+    return _fetch(uri, most, deadline, tries - 1)
+
+
+def _read(uri: str, most: int, deadline: float) -> bytes:
+    options: dict[str, Any] = {}
+    reading: dict[str, Any] = {}
+    if uri.startswith(("http:", "https:")):
+        timeout = ClientTimeout(total=max(deadline - time.monotonic(), 0.001))
+        options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+        reading = {"block_size": 0, "size": most}  # one answer, read as it comes, and no question before it
+    files, path = url_to_fs(unquote(uri) if uri.startswith("file:") else uri, skip_instance_cache=True, **options)
+    data = bytearray()
+    with files.open(path, "rb", **reading) as file:
+        while chunk := file.read(_CHUNK):
+            data += chunk
+            if len(data) > most:
+                raise SnapshotRefused(f"{uri}: more than {most} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError("not read in time")
     return bytes(data)
 
 

@@ -5,10 +5,12 @@ a small change of the matrix hardly turns; then orthogonal Procrustes (Schönema
 that an item's vector stays comparable from one refresh to the next.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from embeddings.jit import kernel
 
@@ -51,11 +53,10 @@ def decompose(
     count = len(end_N) - 1
     rank = min(width, count)
     basis_NL = _orthonormal(_start(count, min(rank + OVERSAMPLE, count), previous, seed))
-    dense_NN = _dense(end_N, column, value) if count <= DENSE_BELOW else None
+    times = _product(end_N, column, value)
     for _ in range(passes if previous is not None else passes + 2):
-        image_NL = _orthonormal(_times(end_N, column, value, basis_NL) if dense_NN is None else dense_NN @ basis_NL)
-        basis_NL = _orthonormal(_back(end_N, column, value, image_NL) if dense_NN is None else dense_NN.T @ image_NL)
-    image_NL = _times(end_N, column, value, basis_NL) if dense_NN is None else dense_NN @ basis_NL
+        basis_NL = _orthonormal(times(_orthonormal(times(basis_NL, False)), True))
+    image_NL = times(basis_NL, False)
     factors = _factors(image_NL, basis_NL, rank, width)
     return factors if previous is None else aligned(factors, previous)
 
@@ -109,32 +110,25 @@ def _factors(image_NL: Float32, basis_NL: Float32, rank: int, width: int) -> Fac
     return Factors(source_ND, target_ND)
 
 
-def _dense(end_N: NDArray[np.int64], column: NDArray[np.int32], value: Float32) -> Float32:
-    dense_NN = np.zeros((len(end_N) - 1, len(end_N) - 1), np.float32)
-    dense_NN[np.repeat(np.arange(len(dense_NN)), np.diff(end_N)), column] = value
-    return dense_NN
+def _product(end_N: NDArray[np.int64], column: NDArray[np.int32], value: Float32) -> Callable[[Float32, bool], Float32]:
+    """How the matrix is multiplied with a tall one, or its transpose is."""
+    count = len(end_N) - 1
+    if count > DENSE_BELOW:
+        return lambda right_NL, back: _times(end_N, column, value, right_NL, back)
+    dense_NN = csr_array((value, column, end_N), shape=(count, count)).toarray()
+    return lambda right_NL, back: (dense_NN.T if back else dense_NN) @ right_NL
 
 
 @kernel
-def _times(end_N: NDArray[np.int64], column: NDArray[np.int32], value: Float32, right_NL: Float32) -> Float32:
+def _times(
+    end_N: NDArray[np.int64], column: NDArray[np.int32], value: Float32, right_NL: Float32, back: bool
+) -> Float32:
+    """The matrix times a tall one; with `back` its transpose. Half the time of SciPy's product, which adds alike."""
     out_NL = np.zeros(right_NL.shape, np.float32)
     for row in range(len(end_N) - 1):
-        out_L = out_NL[row]
         for at in range(end_N[row], end_N[row + 1]):
-            right_L, weight = right_NL[column[at]], value[at]
-            for i in range(len(out_L)):
-                out_L[i] += weight * right_L[i]
-    return out_NL
-
-
-@kernel
-def _back(end_N: NDArray[np.int64], column: NDArray[np.int32], value: Float32, right_NL: Float32) -> Float32:
-    """The transposed matrix times a tall one."""
-    out_NL = np.zeros(right_NL.shape, np.float32)
-    for row in range(len(end_N) - 1):
-        right_L = right_NL[row]
-        for at in range(end_N[row], end_N[row + 1]):
-            out_L, weight = out_NL[column[at]], value[at]
+            to, of = (column[at], row) if back else (row, column[at])
+            out_L, right_L, weight = out_NL[to], right_NL[of], value[at]
             for i in range(len(out_L)):
                 out_L[i] += weight * right_L[i]
     return out_NL

@@ -1,4 +1,4 @@
-"""From a model's log-odds to probabilities that come true, online, and the figures that say whether they do.
+"""From a model's log-odds to probabilities that come true, online.
 
 >>> platt = Platt()
 >>> shown = platt.learn(np.full(2000, 2.0, np.float32), np.arange(2000) % 4 == 0)
@@ -36,32 +36,6 @@ class Platt:
     def learn(self, logit_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Predict each row, then learn from it, in order; mutates. Returns the predictions, shape (R,)."""
         return _platt(self.state, logit_R.astype(np.float64), label_R.astype(np.float64), self.rate)
-
-
-def calibration_error(p_R: NDArray[np.float32], label_R: NDArray[np.bool_], bins: int = 15) -> float:
-    """Expected calibration error over bins of equal mass: mean over rows of |mean p - mean label| of their bin."""
-    order = np.argsort(p_R, kind="stable")
-    parts = np.array_split(order, min(bins, max(len(order), 1)))
-    gaps = [abs(float(p_R[part].mean()) - float(label_R[part].mean())) * len(part) for part in parts if len(part)]
-    return sum(gaps) / max(len(order), 1)
-
-
-def normalised_entropy(p_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> float:
-    """Log loss over that of the constant base rate (He et al. 2014); below 1 is better than knowing only the rate."""
-    base = np.full(len(label_R), label_R.mean(), np.float64)
-    return log_loss(p_R, label_R) / log_loss(base, label_R)
-
-
-def log_loss(p_R: NDArray[np.floating], label_R: NDArray[np.bool_]) -> float:
-    """Mean of -log p(label), natural log; p is kept 1e-7 away from 0 and 1."""
-    p = np.clip(p_R.astype(np.float64), 1e-7, 1 - 1e-7)
-    return float(-np.where(label_R, np.log(p), np.log1p(-p)).mean())
-
-
-def predicted_over_observed(p_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> float:
-    """Sum of p over the number of positives: 1 is unbiased, above 1 over-predicts; infinite without positives."""
-    positives = float(label_R.sum())
-    return float(p_R.sum()) / positives if positives else float("inf")
 
 
 def _sigmoid(logit_R: NDArray[np.float64]) -> NDArray[np.float64]:

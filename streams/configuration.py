@@ -11,7 +11,7 @@ streams.configuration.SettingsError: MARQUEE_SLATES__SISE: unknown setting slate
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,6 +25,12 @@ PREFIX = "MARQUEE_"
 CONFIG = "MARQUEE_CONFIG"
 #: Variables that name places on this machine and are no settings.
 PLACES = (CONFIG, "MARQUEE_CACHE")
+#: Keys, and values of keys, that an earlier release had, and what to do instead.
+REMOVED = {
+    "batching.shards": "run several worker processes to use more cores",
+    "index.ef_search": "index.nprobe is the breadth of an approximate search",
+    "index.kind = hnsw": "ivf finds more of the nearest items; auto takes it where exact search is slow",
+}
 HIDDEN = "**********"
 _SECRET_WORDS = ("password", "secret", "hmac", "token", "url")
 
@@ -47,10 +53,10 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
     """
     environ = os.environ if environ is None else environ
     file = config or (Path(environ[CONFIG]) if environ.get(CONFIG) else None)
-    names = {name: _key(name) for name in environ if name.upper().startswith(PREFIX) and name.upper() not in PLACES}
-    _refuse_unknown({key: name for name, key in names.items()})
+    names = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in PLACES]
+    _refuse_strangers((_key(name), environ[name], name) for name in names)
     from_file = _read_toml(file) if file else {}
-    _refuse_unknown({key: f"{file}: {key}" for key in _leaves(from_file)})
+    _refuse_strangers((key, value, f"{file}: {key}") for key, value in _leaves(from_file))
     from_env = _Environment(environ)()
     try:
         return Settings(**_joined(from_file, from_env))
@@ -130,12 +136,12 @@ def _joined(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
-def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[str]:
+def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{before}{name}.")
         else:
-            yield f"{before}{name}"
+            yield f"{before}{name}", value
 
 
 def _known() -> dict[str, dict[str, Any]]:
@@ -155,10 +161,13 @@ def _known() -> dict[str, dict[str, Any]]:
     return out
 
 
-def _refuse_unknown(keys: Mapping[str, str]) -> None:
-    """Keys with the place where each was found."""
+def _refuse_strangers(found: Iterable[tuple[str, object, str]]) -> None:
+    """Refuse what is no setting, or none any more: keys with their values and the place where each was found."""
     known = list(_known())
-    for key, place in keys.items():
+    for key, value, place in found:
+        for gone in (key, f"{key} = {value}"):
+            if gone in REMOVED:
+                raise SettingsError(f"{place}: {gone} was removed: {REMOVED[gone]}")
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.4)
             groups = sorted({name.partition(".")[0] for name in known})

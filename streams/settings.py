@@ -219,10 +219,7 @@ class Batching(Group):
     max_batch: int = Field(default=512, ge=1, le=16_384)
     """Most records in one batch."""
     depth: int = Field(default=1, ge=1, le=8)
-    """Batches of one shard that may be un-acknowledged at a time."""
-    shards: int = Field(default=1, ge=1, le=64)
-    """Groups of the events topic's partitions that are handled side by side: one works while another waits for Redis or
-    Kafka. More events per second where nothing is ranked; with slates they only wait for each other's turn."""
+    """Batches that may be un-acknowledged at a time."""
     fetch_wait_ms: int = Field(default=50, ge=1, le=5_000)
     """How long the broker may hold an empty fetch back."""
     stuck_after_s: float = Field(default=120, ge=1, le=3_600)
@@ -294,14 +291,12 @@ class Slates(Group):
 class Index(Group):
     """How candidate items are searched."""
 
-    kind: Literal["auto", "exact", "ivf", "hnsw", "torch"] = "auto"
+    kind: Literal["auto", "exact", "ivf", "torch"] = "auto"
     """`auto` chooses by item count and device, and says what it chose."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the search runs."""
     nprobe: int = Field(default=16, ge=1, le=4_096)
     """Lists that an IVF search visits."""
-    ef_search: int = Field(default=128, ge=8, le=4_096)
-    """Breadth of an HNSW search."""
     threads: int = Field(default=1, ge=1, le=256)
     """CPU threads of one search."""
     memory_mb: int = Field(default=1_024, ge=16, le=1_048_576)

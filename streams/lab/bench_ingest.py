@@ -5,8 +5,8 @@ adds the event to it and saves it. *Ceiling* is what the same traffic costs with
 `getmany`, msgspec, and per batch one MGET and one fenced MSETEX of the same keys, written back as they came.
 
 Marquee runs as `marquee worker`, set up as one that ranks nothing: slates on request only, observations off, the same
-large batches as the ceiling, two shards. Each contender has a core to itself, servers share another, and all start on
-the same backlog.
+large batches as the ceiling. Each contender has a core to itself, servers share another, and all start on the same
+backlog.
 """
 
 import asyncio
@@ -76,7 +76,6 @@ def _measure(site: Site, world: World, mix: Mix, events: int, rounds: int, say: 
         "MARQUEE_SLATES__PER_EVENT": "requests",
         "MARQUEE_OBSERVE__ENABLED": "false",
         "MARQUEE_BATCHING__MAX_BATCH": str(BATCH),
-        "MARQUEE_BATCHING__SHARDS": "2",
     }
     settings = load_settings(environ=site.environment(f"bench-{mix}", **path))
     site.create_topics(settings)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.content import category_vectors, content_vectors
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
 from embeddings.items import ItemCounts, ItemFacts, Items
@@ -24,7 +25,6 @@ BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _HEADROOM = 1024
 _SHARED = 200
-_UNLEARNED_SCALE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,14 @@ class LiveModel:
             catalogued = np.flatnonzero(items.columns.catalogued_N[: len(items)]).astype(np.int32)
             removed_N = items.columns.removed_N[: len(items)].copy()
             categories_NC = items.columns.categories_NC[: len(items)].copy()
-        width = snapshot.source_ND.shape[1]
         source_ND = _scattered(snapshot.source_ND, rows_S, capacity, 0)
         target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
         live_NM = np.where(snapshot.neighbours_NK >= 0, rows_S[snapshot.neighbours_NK], -1).astype(np.int32)
-        category_CD = _category_vectors(categories_NC, target_ND, len(items.categories))
+        category_CD = category_vectors(categories_NC, target_ND, len(items.categories))
         learned_N = np.zeros(capacity, np.bool_)
         learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
         unlearned = catalogued[~learned_N[catalogued]]
-        target_ND[unlearned] = content_vectors(categories_NC[unlearned], category_CD, width)
+        target_ND[unlearned] = content_vectors(categories_NC[unlearned], category_CD)
         served_N = learned_N.copy()
         served_N[catalogued] = True
         served_N[: len(removed_N)] &= ~removed_N
@@ -112,39 +111,8 @@ class LiveModel:
         new_R = rows_R[(rows_R < len(self.target_ND))]
         new_R = new_R[~np.any(self.target_ND[new_R], axis=1)]
         if len(new_R):
-            width = self.target_ND.shape[1]
-            self.target_ND[new_R] = content_vectors(items.columns.categories_NC[new_R], self.category_CD, width)
+            self.target_ND[new_R] = content_vectors(items.columns.categories_NC[new_R], self.category_CD)
             self.index.add(new_R, self.target_ND[new_R])
-
-
-def content_vectors(
-    categories_RC: NDArray[np.int16], category_CD: NDArray[np.float32], width: int
-) -> NDArray[np.float32]:
-    """A stand-in vector for items nobody took yet: half the mean of their categories' vectors. Shape (R, D).
-
-    Items without a known category get the mean of all categories; a small multiple, so that what was learned wins.
-    """
-    if not len(category_CD):
-        return np.full((len(categories_RC), width), 1e-6, np.float32)
-    known_RC = (categories_RC >= 0) & (categories_RC < len(category_CD))
-    summed_RD = np.where(known_RC[..., None], category_CD[np.where(known_RC, categories_RC, 0)], 0).sum(1)
-    count_R = known_RC.sum(1)
-    mean_RD = np.where(count_R[:, None] > 0, summed_RD / np.maximum(count_R, 1)[:, None], category_CD.mean(0) * 0.5)
-    vector_RD: NDArray[np.float32] = (mean_RD * _UNLEARNED_SCALE).astype(np.float32)
-    return vector_RD
-
-
-def _category_vectors(
-    categories_NC: NDArray[np.int16], target_ND: NDArray[np.float32], categories: int
-) -> NDArray[np.float32]:
-    sums_CD = np.zeros((categories, target_ND.shape[1]), np.float32)
-    counts_C = np.zeros(categories, np.float32)
-    learned_N = np.any(target_ND[: len(categories_NC)], axis=1)
-    for slot in range(categories_NC.shape[1]):
-        rows = np.flatnonzero(learned_N & (categories_NC[:, slot] >= 0))
-        np.add.at(sums_CD, categories_NC[rows, slot], target_ND[rows])
-        np.add.at(counts_C, categories_NC[rows, slot], 1)
-    return (sums_CD / np.maximum(counts_C, 1)[:, None]).astype(np.float32)
 
 
 def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:

@@ -43,7 +43,6 @@ def index_builder(settings: Settings) -> BuildIndex:
         kind=s.kind,
         device=s.device,
         nprobe=s.nprobe,
-        ef_search=s.ef_search,
         threads=s.threads,
         memory_mb=s.memory_mb,
     )

@@ -125,18 +125,9 @@ class Cluster:
         await topics.apply(self.settings)
 
     def start(self, role: str, count: int = 1, program: Sequence[str] = ("-m", "streams")) -> list[Node]:
-        """Start some more nodes of a role, every other with two shards, and do not wait for them."""
+        """Start some more nodes of a role, and do not wait for them."""
         before = sum(node.role == role for node in self.nodes)
-        new = [
-            Node(
-                f"{role}-{n}",
-                role,
-                self.folder,
-                self.environment | {"MARQUEE_BATCHING__SHARDS": str(1 + n % 2)},
-                program,
-            )
-            for n in range(before, before + count)
-        ]
+        new = [Node(f"{role}-{n}", role, self.folder, self.environment, program) for n in range(before, before + count)]
         for node in new:
             node.start()
         self.nodes += new

@@ -19,7 +19,6 @@ Build = Callable[..., ItemIndex]
 KINDS = {
     "exact": ("cpu", 1.0, ()),
     "ivf": ("cpu", 0.9, ()),
-    "hnsw": ("cpu", 0.8, ()),
     "torch": ("cpu", 1.0, ()),
     "torch-gpu": ("gpu", 0.99, needs_torch_gpu),
     "exact-gpu": ("gpu", 0.99, needs_faiss_gpu),

@@ -2,10 +2,13 @@ import dataclasses
 import hashlib
 import http.server
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from safetensors.numpy import load as read_tensors
@@ -54,13 +57,19 @@ def rewritten(manifest: Manifest, folder: Path, **arrays: np.ndarray[Any, Any]) 
     return dataclasses.replace(manifest, uri=path.as_uri(), sha256=digest, bytes=len(data), shapes=shapes)
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
-    """An HTTP server of the test's folder."""
+@contextmanager
+def serving(folder: Path, before: Callable[[], bool] = lambda: True) -> Iterator[str]:
+    """An HTTP server of a folder; where `before` says no, it answers that something went wrong."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
-            super().__init__(*args, directory=str(tmp_path))
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self) -> None:
+            if before():
+                super().do_GET()
+            else:
+                self.send_error(503)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -71,6 +80,13 @@ def served(tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server of the test's folder."""
+    with serving(tmp_path) as url:
+        yield url
 
 
 @pytest.mark.parametrize("items", [0, 5])
@@ -86,6 +102,50 @@ def test_a_snapshot_comes_back_over_http(tmp_path: Path, served: str) -> None:
     manifest = snapshots.write(snapshot, tmp_path, base_url=served)
     assert manifest.uri.startswith(served)
     same(snapshots.load(manifest), snapshot)
+
+
+@pytest.mark.parametrize("folder", ["", "with space", "Ämnen 100%"])
+def test_a_snapshot_comes_back_from_a_path_whatever_its_letters(tmp_path: Path, folder: str) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path / folder)
+    same(snapshots.load(manifest), a_snapshot())
+    path = tmp_path / folder / manifest.uri.rsplit("/", 1)[1]
+    same(snapshots.load(dataclasses.replace(manifest, uri=str(path))), a_snapshot())
+
+
+def test_a_snapshot_comes_back_from_any_file_system_that_fsspec_knows(tmp_path: Path) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    [path] = tmp_path.glob("*.safetensors")
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/models/snapshot", path.read_bytes())
+    same(snapshots.load(dataclasses.replace(manifest, uri="memory://models/snapshot")), a_snapshot())
+    memory.rm("/models/snapshot")
+
+
+def test_a_server_that_fails_once_is_asked_again(tmp_path: Path) -> None:
+    asked = []
+    with serving(tmp_path, lambda: bool(asked.append(1)) or len(asked) > 1) as url:
+        same(snapshots.load(snapshots.write(a_snapshot(), tmp_path, base_url=url)), a_snapshot())
+    assert len(asked) == 2
+
+
+def test_a_server_that_always_fails_is_asked_three_times(tmp_path: Path) -> None:
+    asked = []
+    with serving(tmp_path, lambda: bool(asked.append(1))) as url:
+        manifest = snapshots.write(a_snapshot(), tmp_path, base_url=url)
+        with pytest.raises(SnapshotRefused, match="503"):
+            snapshots.load(manifest)
+    assert len(asked) == 3
+
+
+def test_a_server_that_does_not_answer_in_time_is_given_up(tmp_path: Path) -> None:
+    over = threading.Event()
+    with serving(tmp_path, lambda: over.wait(30)) as url:
+        manifest = snapshots.write(a_snapshot(), tmp_path, base_url=url)
+        began = time.monotonic()
+        with pytest.raises(SnapshotRefused, match="Timeout"):
+            snapshots.load(manifest, timeout_s=0.3)
+        assert time.monotonic() - began < 5
+        over.set()
 
 
 def test_the_three_newest_versions_stay(tmp_path: Path) -> None:

@@ -3,11 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranking.calibration import Platt, calibration_error, log_loss, normalised_entropy, predicted_over_observed
+from ranking.calibration import Platt
 
 
 def drawn(p_R, seed=0):
     return np.random.default_rng(seed).random(len(p_R)) < p_R
+
+
+def calibration_error(p_R, label_R, bins=15):
+    """Mean over rows of |mean p - mean label| of their bin, bins of equal mass."""
+    parts = np.array_split(np.argsort(p_R, kind="stable"), bins)
+    return sum(abs(p_R[part].mean() - label_R[part].mean()) * len(part) for part in parts) / len(p_R)
 
 
 def test_it_starts_as_the_identity():
@@ -46,25 +52,3 @@ def test_predictions_stay_strictly_inside_the_unit_interval(rows):
     platt = Platt()
     for shown in (platt.learn(logits, np.array([label for _, label in rows])), platt.predict(logits)):
         assert ((shown > 0) & (shown < 1)).all()
-
-
-def test_true_probabilities_have_no_calibration_error_and_false_ones_have_theirs():
-    p = np.full(30_000, 0.3, np.float32)
-    label = drawn(p)
-    assert calibration_error(p, label) < 0.02
-    assert calibration_error(p + 0.2, label) == pytest.approx(0.2, abs=0.01)
-
-
-def test_the_base_rate_has_normalised_entropy_one():
-    label = drawn(np.full(1000, 0.2))
-    assert normalised_entropy(np.full(1000, label.mean(), np.float32), label) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_over_prediction_is_a_ratio_above_one():
-    label = np.array([True, False, False, True])
-    assert predicted_over_observed(np.full(4, 0.75, np.float32), label) == pytest.approx(1.5)
-    assert predicted_over_observed(np.full(4, 0.75, np.float32), np.zeros(4, bool)) == float("inf")
-
-
-def test_log_loss_of_certainty_in_the_wrong_is_large_but_finite():
-    assert 10 < log_loss(np.array([1.0]), np.array([False])) < 20

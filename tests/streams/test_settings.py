@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from streams.configuration import (
+    REMOVED,
     SettingsError,
     describe,
     load_settings,
@@ -54,6 +55,33 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest_key(tmp_path: Pa
     file.write_text("[redis]\nbucket = 4\n")
     with pytest.raises(SettingsError, match=r"m\.toml: redis\.bucket: .* did you mean redis\.buckets\?"):
         load_settings(file, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("batching.shards", 2, "batching.shards was removed: run several worker processes to use more cores"),
+        ("index.ef_search", 64, "index.ef_search was removed: index.nprobe is the breadth"),
+        ("index.kind", "hnsw", "index.kind = hnsw was removed: ivf finds more"),
+    ],
+)
+def test_what_was_removed_is_refused_with_what_replaces_it(tmp_path: Path, key: str, value: object, said: str) -> None:
+    group, _, name = key.partition(".")
+    variable = f"{group}__{name}".upper()
+    assert refusal(**{variable: str(value)}).startswith(f"MARQUEE_{variable}: {said}")
+    file = tmp_path / "m.toml"
+    file.write_text(f"[{group}]\n{name} = {json.dumps(value)}\n")
+    with pytest.raises(SettingsError, match=re.escape(f"m.toml: {key}: {said}")):
+        load_settings(file, {})
+
+
+def test_what_was_removed_is_not_a_setting_any_more() -> None:
+    known = schema()["$defs"]
+    for gone in REMOVED:
+        key, _, value = gone.partition(" = ")
+        group, _, name = key.partition(".")
+        leaf = known[group.capitalize()]["properties"].get(name)
+        assert leaf is None or (value and value not in leaf["enum"])
 
 
 def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:

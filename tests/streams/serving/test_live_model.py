@@ -10,7 +10,7 @@ from embeddings.ids import item_ids
 from embeddings.items import ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.errors import WeightsRefused
-from streams.serving.live_model import LiveModel, Serving, content_vectors
+from streams.serving.live_model import LiveModel, Serving
 from streams.serving.pipeline import Answer
 from tests.streams.builders import NOW_MS, Service, a_log, an_event, shown, slates_of, small
 
@@ -180,14 +180,6 @@ def test_an_item_whose_id_is_taken_is_refused_and_those_before_it_are_in(service
     with pytest.raises(IdCollision):
         service.catalogue("fine", "squatted", "unheard")
     assert "squatted" not in items.names
-
-
-def test_items_of_unknown_categories_get_half_the_mean_of_all() -> None:
-    category_CD = np.array([[2, 0], [0, 4]], np.float32)
-    wanted = np.array([[0, -1], [0, 1], [-1, -1], [9, -1]], np.int16)
-    vectors = content_vectors(wanted, category_CD, 2)
-    assert vectors.tolist() == [[1, 0], [0.5, 1], [0.25, 0.5], [0.25, 0.5]]
-    assert content_vectors(wanted, np.zeros((0, 2), np.float32), 2).any()
 
 
 def test_fresh_items_are_new_ones_for_a_while(service: Service) -> None:
