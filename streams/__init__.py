@@ -1,7 +1,7 @@
 """The Kafka edge and the composition root: the only package that imports faust. A room sees only those above it here.
 
     contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns
-    transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures` says what an error means
+    transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures`, what errors mean
     process/    being a process: `member` of a group in its `host`, `metrics`, `health`
     serving/    event to slate over arrays; knows no Kafka      learning/  what is learned of it; knows no serving
     worker/     the composition root of a worker
