@@ -1,8 +1,6 @@
-"""How people, items and places are named inside: 40-bit item ids, murmur2 partitions, buckets.
+"""How people, items and places are named inside: 40-bit item ids, and the murmur2 of partitions and buckets.
 
 >>> item_id("movie-1") < 2**40
-True
->>> bucket_of("u1", 256) == int(murmur2([b"u1"])[0]) % 256
 True
 """
 
@@ -35,11 +33,6 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.uint32]:
     """
     ends = np.fromiter(map(len, keys), np.int64, len(keys)).cumsum()
     return _murmur2(np.frombuffer(b"".join(keys), np.uint8), ends)
-
-
-def bucket_of(user_id: str, buckets: int) -> int:
-    """The bucket whose Redis hash slot holds a user's keys; `buckets` is a power of two, fixed for life."""
-    return int(murmur2([user_id.encode()])[0]) & (buckets - 1)
 
 
 def ids_of(row_PK: NDArray[np.int32], ids_N: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -2,7 +2,7 @@
 
 >>> platt = Platt()
 >>> shown = platt.learn(np.full(2000, 2.0, np.float32), np.arange(2000) % 4 == 0)
->>> bool(0.2 < platt.predict(np.array([2.0], np.float32))[0] < 0.3)
+>>> bool(0.2 < shown[-1] < 0.3)
 True
 """
 
@@ -29,17 +29,9 @@ class Platt:
     rate: float = 0.05
     state: NDArray[np.float64] = field(default_factory=_identity)
 
-    def predict(self, logit_R: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities. Shape (R,), strictly inside 0..1."""
-        return _sigmoid(self.state[0] * logit_R.astype(np.float64) + self.state[1]).astype(np.float32)
-
     def learn(self, logit_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Predict each row, then learn from it, in order; mutates. Returns the predictions, shape (R,)."""
         return _platt(self.state, logit_R.astype(np.float64), label_R.astype(np.float64), self.rate)
-
-
-def _sigmoid(logit_R: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(np.nan_to_num(logit_R), -15, 15)))
 
 
 @kernel

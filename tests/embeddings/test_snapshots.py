@@ -4,7 +4,7 @@ import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,9 @@ def serving(folder: Path, before: Callable[[], bool] = lambda: True) -> Iterator
             super().__init__(*args, directory=str(folder))
 
         def do_GET(self) -> None:
-            if before():
-                super().do_GET()
-            else:
-                self.send_error(503)
+            fine = before()
+            with suppress(BrokenPipeError):  # whoever asked may be gone
+                super().do_GET() if fine else self.send_error(503)
 
         def log_message(self, *args: object) -> None:
             pass
