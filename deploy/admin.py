@@ -1,7 +1,7 @@
 """Kafka's admin client for everybody who asks a cluster: open while it is used, topics created until they are led.
 
-Servers are started by threads that have no event loop, or must not block theirs; `brokers` and `create_topic` ask in a
-thread of their own and wait for the answer.
+`brokers` and `create_topic` are for plain code, which may run inside somebody's event loop: they ask in a thread of
+their own and wait for the answer.
 """
 
 import asyncio

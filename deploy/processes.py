@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,3 +156,12 @@ def exchange(port: int, request: bytes, timeout_s: float = 1.0) -> bytes:
             return connection.recv(1 << 16)
     except OSError:
         return b""
+
+
+def serves(address: str, timeout_s: float = 1.0) -> bool:
+    """Whether a page answers with 200."""
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -6,8 +6,6 @@ import signal
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from deploy.embedded import Broker, Valkey
-from deploy.processes import Child, StartFailed, free_port
+from deploy.processes import Child, StartFailed, free_port, serves
 from streams.configuration import load_settings
 from streams.contract.records import topic_specs
 from streams.settings import Settings
@@ -106,7 +104,8 @@ class Stack:
             StartFailed: it exited or stayed unready; the end of its log is in the message.
         """
         began = time.monotonic()
-        self.children["worker"].wait_until(self._is_ready, timeout_s)
+        ready = f"http://127.0.0.1:{self.http_port}/readyz"
+        self.children["worker"].wait_until(lambda: serves(ready), timeout_s)
         return time.monotonic() - began
 
     def check(self) -> None:
@@ -118,10 +117,3 @@ class Stack:
         for role, child in self.children.items():
             if child.returncode is not None:
                 raise StartFailed(f"the {role} ended with {child.returncode}\n{child.tail()}")
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False

@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from deploy.embedded import Broker, Valkey
-from deploy.processes import Child, free_port
+from deploy.processes import Child, free_port, serves
 from streams.contract.records import Slate, decode_slate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -118,21 +116,13 @@ async def test_worker_starts_answers_an_event_and_ends(
     worker = Child([str(installed / "marquee"), "worker"], tmp_path / "worker.log", env=environ)
     try:
         ready = f"http://127.0.0.1:{environ['MARQUEE_HTTP__PORT']}/readyz"
-        await asyncio.to_thread(worker.wait_until, lambda: answers(ready), 120)
+        await asyncio.to_thread(worker.wait_until, lambda: serves(ready), 120)
         slate = await answer_to_an_event(environ["MARQUEE_KAFKA__BOOTSTRAP"], topic_prefix)
         assert (slate.user_id, slate.items) == ("u1", ())
         await asyncio.to_thread(worker.stop, 30)
         assert worker.returncode == 0, worker.tail()
     finally:
         worker.kill()
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 async def answer_to_an_event(bootstrap: str, prefix: str, within_s: float = 120) -> Slate:
