@@ -78,9 +78,9 @@ class Query(NamedTuple):
     reach_P: NDArray[np.int32]
     trending_P: NDArray[np.int32]
 
-    def at(self, some_P: NDArray[np.intp] | NDArray[np.bool_]) -> "Query":
+    def at(self, at: NDArray[np.intp]) -> "Query":
         """Some of the positions."""
-        return Query._make(column[some_P] for column in self)
+        return Query._make(column[at] for column in self)
 
 
 class Candidates(NamedTuple):
@@ -122,7 +122,8 @@ class Found:
         """Some of the positions, to be traced no more."""
         if some_P.all():
             return self
-        return Found(self.query.at(some_P), Candidates._make(column[some_P] for column in self.candidates))
+        at = np.flatnonzero(some_P)
+        return Found(self.query.at(at), Candidates._make(column[at] for column in self.candidates))
 
 
 class Ranked(NamedTuple):
