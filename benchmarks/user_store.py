@@ -54,8 +54,8 @@ def a_batch(user_ids: tuple[str, ...], offset: int) -> EventBatch:
     )
 
 
-def measure(url: str, script: bool) -> dict[str, float]:
-    store = RedisUserStore(url, prefix="timing", script=script)
+def measure(url: str) -> dict[str, float]:
+    store = RedisUserStore(url, prefix="timing")
     user_ids = tuple(f"user-{n:012d}" for n in range(USERS))
     sources, taste_UD, every = (SOURCE,), np.ones((USERS, 64), np.float32), np.ones(USERS, np.bool_)
     claimed = store.claim(sources)
@@ -118,13 +118,12 @@ def plain(url: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url")
-    parser.add_argument("--script", action="store_true", help="save by script where MSETEX is known too")
     chosen = parser.parse_args()
     if chosen.url is not None:
-        rows = measure(chosen.url, chosen.script)
+        rows = measure(chosen.url)
     else:
         with Valkey() as server:
-            rows = measure(server.url, chosen.script)
+            rows = measure(server.url)
     for name, us in rows.items():
         print(f"{name:36s} {us:6.2f} µs")
 

@@ -37,17 +37,11 @@ _TRANSIENT_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "READONLY", "OOM", "LOADING
 
 
 class RedisLine:
-    """A dedicated connection, opened at first use and again after a failure. Exchanges of several threads queue up.
-
-    Attributes:
-        generation: connections opened so far; what was watched on an earlier one is not watched any more.
-    """
+    """A dedicated connection, opened at first use and again after a failure. Exchanges of several threads queue up."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Args: url: `redis://`, `rediss://` or `unix://`. timeout_s: for connecting and for each read and write."""
-        self.generation = 0
-        self._lock = threading.RLock()
-        self._has_msetex = False
+        self._lock = threading.Lock()
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -67,7 +61,8 @@ class RedisLine:
         """
         with self._lock:
             try:
-                self._connect()
+                if not self._connection.is_connected:
+                    self._connection.connect()
                 replies = self._exchange(commands)
             except (RedisError, OSError) as error:
                 self._connection.disconnect()
@@ -76,34 +71,10 @@ class RedisLine:
             _refuse(reply)
         return replies
 
-    def has_msetex(self) -> bool:
-        """Does the server know MSETEX (Valkey 9, Redis 8.4)? Asked once per connection, by itself.
-
-        Raises:
-            StoreUnavailable: there is no connection.
-        """
-        if not self.connected:
-            self.exchange(("PING",))
-        return self._has_msetex
-
-    @property
-    def connected(self) -> bool:
-        """Is the connection of this generation open, as far as is known here?"""
-        return bool(self._connection.is_connected)
-
     def close(self) -> None:
         """Close the connection; the next exchange opens another."""
         with self._lock:
             self._connection.disconnect()
-
-    def _connect(self) -> None:
-        if self.connected:
-            return
-        self._connection.connect()
-        self.generation += 1
-        (known,) = self._exchange([("COMMAND", "INFO", "MSETEX")])
-        _refuse(known)
-        self._has_msetex = isinstance(known, list) and known != [None]
 
     def _exchange(self, commands: Sequence[Command]) -> list[object]:
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]

@@ -6,10 +6,9 @@ Keys, every one with a TTL:
     mq:{b<bucket>}:s:<user>   seen set   mq:mark:<topic>:<partition>   how far it is, and its fate totals
     mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
 
-A flush is MULTI, MSETEX, EXEC under a WATCH of the fences that the loads set (Valkey 9, Redis 8.4), elsewhere one
-script that compares the fences itself. Both write states, seen sets, slates and marks together or not at all, and
-refuse a worker that lost its partition. EXEC ends every WATCH: for what is kept beyond it, they are set again in the
-same exchange. Users of one bucket share a hash slot; fences and marks are those of a single node.
+Whatever is written goes through one script, which compares what guards it first: a flush states, seen sets, slates and
+marks under its partitions' fences, together or not at all, so that a worker that lost a partition is refused; a claim
+new fences under those it found. Users of one bucket share a hash slot; fences and marks are those of a single node.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from embeddings.codec import StateCodec
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from embeddings.ids import murmur2
-from embeddings.redis_connection import Command, RedisLine
+from embeddings.redis_connection import RedisLine
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import UserStates, source_code
 from embeddings.store import (
@@ -45,17 +44,28 @@ from embeddings.store import (
 from embeddings.write_behind import Group, Kept, WriteBehind
 
 _CLAIM_TRIES = 8
-#: KEYS: fences, then keys in groups. ARGV: number of fences, number of groups, size and TTL of each, tokens, values.
+#: KEYS: guards, then keys in groups. ARGV: number of guards, number of groups, size and TTL of each, what the guards
+#: must hold (nothing: an empty string), values.
 _SCRIPT = b"""
-local fences, groups = tonumber(ARGV[1]), tonumber(ARGV[2])
-local head, key = 2 + 2 * groups, fences
-for i = 1, fences do
-  if redis.call('GET', KEYS[i]) ~= ARGV[head + i] then return 0 end
+local guards, groups = tonumber(ARGV[1]), tonumber(ARGV[2])
+local head, key = 2 + 2 * groups, guards
+for i = 1, guards do
+  if (redis.call('GET', KEYS[i]) or '') ~= ARGV[head + i] then return 0 end
 end
 for g = 1, groups do
-  for _ = 1, tonumber(ARGV[1 + 2 * g]) do
-    key = key + 1
-    redis.call('SET', KEYS[key], ARGV[head + key], 'EX', ARGV[2 + 2 * g])
+  local last, ttl = key + tonumber(ARGV[1 + 2 * g]), ARGV[2 + 2 * g]
+  while key < last do
+    local set, n = {}, math.min(1000, last - key)  -- unpack has a limit
+    for k = 1, n do
+      set[2 * k - 1], set[2 * k] = KEYS[key + k], ARGV[head + key + k]
+    end
+    set[2 * n + 1], set[2 * n + 2] = 'EX', ttl
+    if redis.pcall('MSETEX', n, unpack(set)) ~= 1 then  -- Valkey 9 and Redis 8.4 know it
+      for k = 1, n do
+        redis.call('SET', set[2 * k - 1], set[2 * k], 'EX', ttl)
+      end
+    end
+    key = key + n
   end
 end
 return 1
@@ -75,7 +85,6 @@ class RedisUserStore(UserStore):
         prefix: str = "mq",
         state_ttl_s: int = STATE_TTL_S,
         timeout_s: float = 2.0,
-        script: bool = False,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -86,37 +95,31 @@ class RedisUserStore(UserStore):
             prefix: first part of every key.
             state_ttl_s: a user unheard of for so long is forgotten; marks live twice as long.
             timeout_s: for each read and write.
-            script: save by script also where MSETEX is known.
         """
         self._keys = _Keys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
-        self._script = script
         self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
         self._behind = WriteBehind()
-        self._watched: set[Source] = set()
-        self._watching = 0  # the connection they are watched on
         self._last = _Last([], [], [])
 
     def claim(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
         """See `UserStore.claim`. A batch that was loaded before has to be loaded again."""
         self.discard()
-        self._watched.clear()
+        guards, marks = [self._keys.topics, *self._keys.fences(sources)], self._keys.marks(sources)
         for _ in range(_CLAIM_TRIES if sources else 0):
-            fences, marks = self._keys.fences(sources), self._keys.marks(sources)
-            watch = ("WATCH", self._keys.topics, *fences)
-            reply = _values(self._fenced.exchange(("UNWATCH",), watch, ("MGET", self._keys.topics, *fences, *marks))[2])
-            topics = known_topics(reply[0], sources)
+            found = _values(self._fenced.exchange(("MGET", *guards, *marks))[0])
+            held, values = found[: len(guards)], found[len(guards) :]
+            topics = known_topics(held[0], sources)
             for source in sources:
                 source_code(topics, source)
-            tokens = [next_token(held) for held in reply[1 : 1 + len(sources)]]
-            pairs = [(self._keys.topics, json.dumps(topics).encode()), *zip(fences, tokens, strict=True)]
-            writes = [("SET", key, value, "EX", self._mark_ttl_s) for key, value in pairs]
-            if self._fenced.exchange(("MULTI",), *writes, ("EXEC",))[-1] is not None:
-                return self._own(sources, tokens, topics, reply[1 + len(sources) :])
+            tokens = [next_token(token) for token in held[1:]]
+            claims = Group(guards, [json.dumps(topics).encode(), *tokens], self._mark_ttl_s)
+            if self._written(guards, held, [claims]):
+                return self._own(sources, tokens, topics, values)
         if sources:
             raise StoreUnavailable("several workers claim the same partitions at once")
         return {}
@@ -128,10 +131,10 @@ class RedisUserStore(UserStore):
             self._saved.pop(source, None)
 
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
-        """See `UserStore.load`. From here to the next `flush` the fences are watched."""
+        """See `UserStore.load`."""
         self._behind.loaded(None)
         state_keys, seen_keys = self._keys.profiles(user_ids)
-        marks, values = self._watch(sources, [*state_keys, *seen_keys])
+        marks, values = self._found(sources, [*state_keys, *seen_keys])
         marks = self._behind.marks_over(marks)
         profiles = self._profiles(self._behind.over([*state_keys, *seen_keys], values), len(user_ids))
         self._last = _Last(user_ids, state_keys, seen_keys)
@@ -216,21 +219,17 @@ class RedisUserStore(UserStore):
         self._topics = topics
         return marks
 
-    def _watch(
-        self, sources: Sequence[Source], keys: Sequence[bytes] = ()
+    def _found(
+        self, sources: Sequence[Source], keys: Sequence[bytes]
     ) -> tuple[dict[Source, PartitionMark], list[bytes | None]]:
-        """Watch the fences of partitions, see that they are ours, and get their marks and some values."""
+        """The marks of partitions whose fences are ours, and some values."""
         fences, held = self._keys.fences(sources), len(sources)
-        get = ("MGET", *fences, *self._keys.marks(sources), *keys)
-        reply = _values(self._fenced.exchange(("WATCH", *fences), get)[1])
-        if self._watching != self._fenced.generation:
-            self._watching, self._watched = self._fenced.generation, set()
+        reply = _values(self._fenced.exchange(("MGET", *fences, *self._keys.marks(sources), *keys))[0])
         marks = {}
         for source, token, value in zip(sources, reply[:held], reply[held : 2 * held], strict=True):
             check_fence(source, self._tokens.get(source), token)
             marks[source] = PartitionMark.from_bytes(value)
             check_mark(source, self._saved[source], marks[source])
-        self._watched.update(sources)
         return marks, reply[2 * held :]
 
     def _profiles(self, reply: list[bytes | None], users: int) -> Profiles:
@@ -245,26 +244,10 @@ class RedisUserStore(UserStore):
             tokens = [self._tokens[source] for source in sources]
         except KeyError:
             raise Fenced("a partition of the batch was released since it was loaded") from None
-        if not (self._fenced.connected and self._watching == self._fenced.generation and kept.sources <= self._watched):
-            self._watch(sources)
         marks = [mark.to_bytes() for mark in kept.marks.values()]
         groups = [Group(fences + mark_keys, tokens + marks, self._mark_ttl_s), *kept.groups]
-        if self._fenced.has_msetex() and not self._script:
-            written = self._run_transaction(groups, list(self._behind.sources_beyond(kept.number)))
-        else:
-            written = self._run_script(self._fenced, fences, tokens, groups) == 1
-        if not written:
+        if not self._written(fences, tokens, groups):
             self._explain_refusal(sources)
-
-    def _run_transaction(self, groups: Sequence[Group], beyond: Sequence[Source]) -> bool:
-        """Write under the watch that there is, then watch the fences of partitions of which more is kept."""
-        fences = self._keys.fences(beyond)
-        again = (("WATCH", *fences), ("MGET", *fences)) if beyond else ()
-        self._watched.clear()
-        reply = self._fenced.exchange(("MULTI",), *map(msetex, groups), ("EXEC",), *again)
-        if beyond and _values(reply[-1]) == [self._tokens.get(source) for source in beyond]:
-            self._watched.update(beyond)
-        return reply[len(groups) + 1] is not None
 
     def _explain_refusal(self, sources: Sequence[Source]) -> None:
         """Raise why a flush was refused: the fences changed, by another claim or because the store lost its data."""
@@ -273,18 +256,19 @@ class RedisUserStore(UserStore):
             check_fence(source, self._tokens.get(source), token)
         raise StoreUnavailable("the fences changed and changed back since the load: write again")
 
-    def _run_script(self, line: RedisLine, fences: list[bytes], tokens: list[bytes], groups: Sequence[Group]) -> object:
+    def _written(self, guards: Sequence[bytes], held: Sequence[bytes | None], groups: Sequence[Group]) -> bool:
+        """Write groups if the guards hold what they held; False, and nothing is written, where they do not."""
         keys = [key for group in groups for key in group.keys]
         values = [value for group in groups for value in group.values]
         sizes = [number for group in groups for number in (len(group.keys), group.ttl_s)]
-        arguments = (len(fences), len(groups), *sizes, *tokens, *values)
-        command = ("EVALSHA", _SHA, len(fences) + len(keys), *fences, *keys, *arguments)
+        arguments = (len(guards), len(groups), *sizes, *(value or b"" for value in held), *values)
+        command = ("EVALSHA", _SHA, len(guards) + len(keys), *guards, *keys, *arguments)
         try:
-            return line.exchange(command)[0]
+            return self._fenced.exchange(command)[0] == 1
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-        return line.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1]
+        return self._fenced.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1] == 1
 
 
 class _Last(NamedTuple):
@@ -331,13 +315,6 @@ class _Keys:
     def _join(self, kind: str, names: list[bytes], buckets: list[int]) -> list[bytes]:
         heads = self._heads[kind]
         return [heads[bucket] + name for bucket, name in zip(buckets, names, strict=True)]
-
-
-def msetex(group: Group) -> Command:
-    """The command that writes a group."""
-    pairs = [b""] * (2 * len(group.keys))
-    pairs[::2], pairs[1::2] = group.keys, group.values
-    return ("MSETEX", len(group.keys), *pairs, "EX", group.ttl_s)
 
 
 def _values(reply: object) -> list[bytes | None]:

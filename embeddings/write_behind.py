@@ -108,10 +108,6 @@ class WriteBehind:
             {source for kept in some for source in kept.sources},
         )
 
-    def sources_beyond(self, number: int) -> set[Source]:
-        """The partitions of what was kept after a number."""
-        return {source for kept in self._kept if kept.number > number for source in kept.sources}
-
     def stored(self, number: int) -> None:
         """Forget the writes up to a number: they are in the store."""
         while self._kept and self._kept[0].number <= number:

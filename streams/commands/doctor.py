@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from aiokafka.errors import KafkaError
 
-from deploy.admin import admin_client
+from deploy.kafka_admin import admin_client
 from streams.commands.extras import missing
 from streams.settings import Settings
 from streams.transport import topics
@@ -49,11 +49,10 @@ def judge_consent(settings: Settings) -> Finding:
     return Finding(name="consent", ok=default is not None, detail=f"consent.default is {default}", advice=advice)
 
 
-def judge_redis(info: Mapping[str, Any], *, msetex: bool, policy: str) -> Finding:
-    """Redis by what INFO says, whether it has MSETEX, and its `maxmemory-policy`."""
+def judge_redis(info: Mapping[str, Any], *, policy: str) -> Finding:
+    """Redis by what INFO says and its `maxmemory-policy`."""
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version"))
-    save = "MSETEX" if msetex else "a script that loops SET EX: 2-3 times the cost"
     advice = []
     if policy != "noeviction":
         advice.append("set maxmemory-policy noeviction: an evicted user state is lost")
@@ -62,9 +61,7 @@ def judge_redis(info: Mapping[str, Any], *, msetex: bool, policy: str) -> Findin
     ok = not advice
     if not info.get("aof_enabled"):
         advice.append("with appendonly yes a restart keeps what is older than the topics' retention")
-    if not msetex:
-        advice.append("Valkey 9 or Redis 8.4 save a batch with one command")
-    detail = f"{product} {version}, saves with {save}, maxmemory-policy {policy}"
+    detail = f"{product} {version}, maxmemory-policy {policy}"
     return Finding(name="redis", ok=ok, detail=detail, advice="; ".join(advice))
 
 
@@ -126,10 +123,8 @@ def _redis(settings: Settings) -> Finding:
         socket_timeout=said.timeout_s,
         socket_connect_timeout=said.timeout_s,
     ) as client:
-        client.set_response_callback("COMMAND", lambda reply, **_: reply)  # its parser fails on an unknown command
-        msetex = client.execute_command("COMMAND", "INFO", "MSETEX")[0] is not None
         info = client.info()
-    return judge_redis(info, msetex=msetex, policy=str(info.get("maxmemory_policy", "unknown")))
+    return judge_redis(info, policy=str(info.get("maxmemory_policy", "unknown")))
 
 
 def _python() -> Finding:

@@ -12,8 +12,9 @@ backlog.
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,10 @@ import redis.asyncio
 from aiokafka import AIOKafkaConsumer
 
 from embeddings.events import Source
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import Command, RedisLine
 from embeddings.redis_store import _Keys as Keys
-from embeddings.redis_store import msetex
 from embeddings.state_columns import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
-from embeddings.write_behind import Group
 from streams.configuration import load_settings
 from streams.contract.records import decode_event
 from streams.lab.bench_rig import Say, Site, pace_of, publish, sources, stored
@@ -177,10 +176,14 @@ async def ceiling(settings: Settings) -> None:
         held = [(key, value) for key, value in zip(states + seen, values, strict=True) if value is not None]
         line.exchange(
             ("MULTI",),
-            msetex(Group(mark_keys, marks, MARK_TTL_S)),
-            msetex(Group([key for key, _ in held], [value for _, value in held], ttl_s)),
+            _msetex(list(zip(mark_keys, marks, strict=True)), MARK_TTL_S),
+            _msetex(held, ttl_s),
             ("EXEC",),
         )
+
+
+def _msetex(pairs: Sequence[tuple[bytes, bytes]], ttl_s: int) -> Command:
+    return ("MSETEX", len(pairs), *chain.from_iterable(pairs), "EX", ttl_s)
 
 
 if __name__ == "__main__":

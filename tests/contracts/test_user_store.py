@@ -1,4 +1,4 @@
-"""What every `UserStore` promises, held against the one in memory, Valkey (MSETEX and script) and Redis 7 (script)."""
+"""What every `UserStore` promises, held against the one in memory, Valkey and Redis 7."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,11 +49,11 @@ def in_memory() -> Backend:
     )
 
 
-def on_server(url: str, prefix: str, script: bool, opened: list[RedisUserStore]) -> Backend:
+def on_server(url: str, prefix: str, opened: list[RedisUserStore]) -> Backend:
     client = redis.Redis.from_url(url)
 
     def another() -> UserStore:
-        opened.append(RedisUserStore(url, width=WIDTH, prefix=prefix, script=script))
+        opened.append(RedisUserStore(url, width=WIDTH, prefix=prefix))
         return opened[-1]
 
     def wipe() -> None:
@@ -69,7 +69,6 @@ def on_server(url: str, prefix: str, script: bool, opened: list[RedisUserStore])
     params=[
         "memory",
         pytest.param("valkey", marks=pytest.mark.embedded),
-        pytest.param("valkey-script", marks=pytest.mark.embedded),
         pytest.param("redis7", marks=pytest.mark.redis),
     ]
 )
@@ -77,9 +76,8 @@ def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backe
     if request.param == "memory":
         yield in_memory()
         return
-    server, _, how = request.param.partition("-")
     opened: list[RedisUserStore] = []
-    yield on_server(request.getfixturevalue(server).url, topic_prefix, how == "script", opened)
+    yield on_server(request.getfixturevalue(request.param).url, topic_prefix, opened)
     for store in opened:
         store.close()
 
