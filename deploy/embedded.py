@@ -18,7 +18,7 @@ from typing import Self
 
 from aiokafka.admin import NewTopic
 
-from deploy import admin
+from deploy import kafka_admin
 from deploy.processes import Child, exchange, free_port
 
 
@@ -155,17 +155,17 @@ class KafkaNode(Server):
 
     def answers(self) -> bool:
         """Whether it answers and sees every node of its cluster."""
-        return admin.brokers(self.bootstrap) == self.nodes
+        return kafka_admin.brokers(self.bootstrap) == self.nodes
 
     def create_topic(self, name: str, partitions: int, *, replication: int | None = None, **config: object) -> None:
         """Create a topic on as many nodes as there are, at most three; `config` takes Kafka's keys with `_` for `.`.
 
         Raises:
-            deploy.admin.TopicsRefused: the broker said no.
+            deploy.kafka_admin.TopicsRefused: the broker said no.
         """
         values = {key.replace("_", "."): str(value) for key, value in config.items()}
         copies = replication or min(self.nodes, 3)
-        admin.create_topic(self.bootstrap, NewTopic(name, partitions, copies, topic_configs=values))
+        kafka_admin.create_topic(self.bootstrap, NewTopic(name, partitions, copies, topic_configs=values))
 
 
 class Broker(KafkaNode):

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from aiohttp import ClientTimeout
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
@@ -213,7 +215,12 @@ def _read(uri: str, most: int, deadline: float) -> bytes:
         timeout = ClientTimeout(total=max(deadline - time.monotonic(), 0.001))
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
         reading = {"block_size": 0, "size": most}  # one answer, read as it comes, and no question before it
-    files, path = url_to_fs(unquote(uri) if uri.startswith("file:") else uri, skip_instance_cache=True, **options)
+    if uri.startswith("file:"):
+        files, path = LocalFileSystem(skip_instance_cache=True), url2pathname(urlsplit(uri).path)
+    elif "::" in uri:  # one file system on top of another, of which some write to disk
+        raise SnapshotRefused(f"{uri}: a chain of file systems")
+    else:
+        files, path = url_to_fs(uri, skip_instance_cache=True, **options)
     data = bytearray()
     with files.open(path, "rb", **reading) as file:
         while chunk := file.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""The Kafka edge and the composition root: the only package that imports faust. A room sees only those above it here.
+"""The Kafka edge and the composition root: the only package that imports faust. No room sees one below it here.
 
     contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns
     transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures`, what errors mean

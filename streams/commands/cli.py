@@ -95,7 +95,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from aiokafka.errors import KafkaError
     from redis.exceptions import RedisError
 
-    from deploy.admin import TopicsRefused
+    from deploy.kafka_admin import TopicsRefused
     from deploy.processes import StartFailed
     from embeddings.errors import EmbeddingsError
     from ranking.errors import RankingError

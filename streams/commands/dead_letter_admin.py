@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from deploy.admin import admin_client
+from deploy.kafka_admin import admin_client
 from streams.contract.deadletters import NotReplayable, Reason, replay_record
 from streams.contract.messages import Outgoing, RawRecord
 from streams.transport.publishing import Publisher

@@ -8,7 +8,7 @@ header holds any part of a payload: the reason names a field and a place, not a 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -98,6 +98,11 @@ def dead_letter_record(letter: DeadLetter, topic: str, stage: str = "decode") ->
     if attempts_of(record.headers) == 0:
         headers.append((ATTEMPTS, b"0"))
     return Outgoing(topic, record.key, value, headers)
+
+
+def dead_letter_records(letters: Sequence[DeadLetter], topic: str) -> list[Outgoing]:
+    """Dead letters as records of their topic."""
+    return [dead_letter_record(letter, topic) for letter in letters]
 
 
 def replay_record(record: RawRecord) -> Outgoing:

@@ -100,4 +100,5 @@ class SnapshotBuilder:
             progress = learner.trainer.outcome(head)
             if progress.rows:
                 self.metrics.scored(objective, loss=progress.loss)
-                self.metrics.calibrated(objective, ratio=progress.predicted / max(progress.observed, 1e-9))
+            if progress.observed:
+                self.metrics.calibrated(objective, ratio=progress.predicted / progress.observed)

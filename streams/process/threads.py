@@ -1,4 +1,4 @@
-"""Threads of the worker's own: one that calls, one that runs an event loop."""
+"""Threads of a process's own: one that calls, one that runs an event loop."""
 
 import asyncio
 import threading

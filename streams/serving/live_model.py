@@ -145,14 +145,26 @@ class Serving:
     build: BuildIndex
     live: LiveModel
     now_s: Callable[[], int] = lambda: int(time.time())
-    trending: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    fresh: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    blocked_N: NDArray[np.bool_] = field(default_factory=lambda: np.ones(1, np.bool_))
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
-    item_rows: ItemRows = field(init=False)
+    _stock: Stock = field(init=False)
     _seen: tuple[int, int, int] = (-1, -1, -1)
     _packed_at: tuple[int, int] = (-1, -1)
+
+    def __post_init__(self) -> None:
+        nothing = np.empty(0, np.int32)
+        self._stock = Stock(
+            model=self.live,
+            items=self.items,
+            item_rows=self._packed(),
+            trending_T=nothing,
+            fresh_F=nothing,
+            blocked_N=np.ones(1, np.bool_),
+        )
+
+    def stock(self) -> Stock:
+        """What there is to offer, as it was when a slate was made last, under the model that is live now."""
+        return replace(self._stock, model=self.live)
 
     def current(self) -> Stock:
         """What to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
@@ -160,23 +172,20 @@ class Serving:
         facts = items.changes, len(items.columns.year_N)
         if facts != self._packed_at:
             self._packed_at = facts
-            self.item_rows = self._packed()
+            self._stock = replace(self._stock, item_rows=self._packed())
         if (*facts, now_s) != self._seen:
             self._seen = (*facts, now_s)
-            self.blocked_N = items.blocked(now_s)
-            self.trending = items.popular(_SHARED, now_s, half_life=0)
+            blocked_N = items.blocked(now_s)
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
-            self.fresh = fresh[~self.blocked_N[fresh] & young]
+            self._stock = replace(
+                self._stock,
+                trending_T=items.popular(_SHARED, now_s, half_life=0),
+                fresh_F=fresh[~blocked_N[fresh] & young],
+                blocked_N=blocked_N,
+            )
         self.live = self.live.fitted(items)
-        return Stock(
-            model=self.live,
-            items=items,
-            item_rows=self.item_rows,
-            trending_T=self.trending,
-            fresh_F=self.fresh,
-            blocked_N=self.blocked_N,
-        )
+        return self.stock()
 
     def _packed(self) -> ItemRows:
         """Counts and attributes of all items, as the ranker reads them."""

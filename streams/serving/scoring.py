@@ -47,7 +47,7 @@ class Scorer:
     def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
         """Retrieve and rank for every position that is served; the item table is held meanwhile."""
         with self.items.lock:
-            stock = self.serving.current()
+            stock = self.serving.current() if asked.serve_P.any() else self.serving.stock()
             with stage("retrieve"):
                 query = query_of(asked, stock, self.settings)
                 found = [self.find(asked, query.at(at), stock) for at in _chunks(asked, asked.serve_P)]

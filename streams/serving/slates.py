@@ -15,7 +15,8 @@ from embeddings.items import Items
 from ranking.features import CONTEXTS
 from ranking.slate import Reason
 from streams.contract import records
-from streams.contract.cloudevents import Headers
+from streams.contract.cloudevents import Headers, echo, event_headers
+from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
 from streams.serving.stages import Stamps
 from streams.serving.values import Scored
@@ -130,6 +131,14 @@ def _slate(
         partition=trigger.source.partition,
         offset=trigger.offset,
     )
+
+
+def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
+    """A slate on its topic, keyed by user, with CloudEvents headers and the place of its trigger."""
+    trigger = slate.trigger
+    passed = echo(*trigger.source, trigger.offset, trigger.headers)
+    headers = event_headers(slate.slate_id, "marquee.slate.v1", "marquee", trigger.event_ms, passed)
+    return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
 
 
 def slate_id_of(source: Source, offset: int, surface: str) -> str:

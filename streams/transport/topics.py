@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from deploy.admin import admin_client, create_topics
+from deploy.kafka_admin import admin_client, create_topics
 from streams.contract.records import TopicSpec, topic_specs
 from streams.settings import Settings, TopicName
 

@@ -16,7 +16,7 @@ from embeddings.events import Source
 from ranking.errors import RankingError
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
 from streams.contract.counter_records import counts_of
-from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.deadletters import Code, DeadLetter, dead_letter_records
 from streams.contract.manifests import manifest_of
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
@@ -28,7 +28,6 @@ from streams.settings import Settings, TopicName
 from streams.transport.control import Handler
 from streams.transport.failures import Failed, Guard
 from streams.transport.publishing import Publisher
-from streams.worker.outgoing import dead_letters
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ class ControlTopics:
         return good
 
     async def _put_aside(self, topic: TopicName, dead: Sequence[DeadLetter]) -> None:
-        out = dead_letters(dead, self.settings.topics.dead_letters(topic))
+        out = dead_letter_records(dead, self.settings.topics.dead_letters(topic))
         done = await Guard().run(lambda: self.publisher.send_all(out)) if out else None
         if isinstance(done, Failed):
             raise done.error

@@ -13,17 +13,17 @@ from functools import partial
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
-from streams.contract.deadletters import DeadLetter
+from streams.contract.deadletters import DeadLetter, dead_letter_records
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.metrics import WorkerMetrics
 from streams.serving.pipeline import Answer, Recommender
+from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
-from streams.worker.outgoing import dead_letters, slate_record
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class EventsLane:
         return [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *dead_letters(dead, topics.dead_letters("events")),
+            *dead_letter_records(dead, topics.dead_letters("events")),
             *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
 

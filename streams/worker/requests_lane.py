@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from streams.contract.deadletters import DeadLetter
+from streams.contract.deadletters import DeadLetter, dead_letter_records
 from streams.contract.messages import Part
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
+from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
-from streams.worker.outgoing import dead_letters, slate_record
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class RequestsLane:
         slates, unreadable = self.answerer.respond(parts)
         topics, dead = self.settings.topics, [*unreadable, *aside]
         out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
-        out += dead_letters(dead, topics.dead_letters("requests"))
+        out += dead_letter_records(dead, topics.dead_letters("requests"))
         await self.publisher.send_all(out, still_waiting=unit.retrying)
         now_ms = self.answerer.now_ms()
         for slate in slates:

@@ -78,7 +78,7 @@ class Worker:
     serving: Serving = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
-    topics: ControlTopics = field(init=False)
+    control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
@@ -90,10 +90,10 @@ class Worker:
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
-        self.topics = ControlTopics(
+        self.control_topics = ControlTopics(
             settings=settings, serving=self.serving, rules=rules, publisher=self._publisher(), metrics=self.metrics
         )
-        self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.topics.handlers())
+        self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
 
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
@@ -161,7 +161,7 @@ class Worker:
         try:
             await self.control.run()
         finally:
-            await self.topics.publisher.stop()  # the lanes have ended by now
+            await self.control_topics.publisher.stop()  # the lanes have ended by now
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
 
@@ -171,7 +171,7 @@ class Worker:
         A worker that took partitions before would offer what was removed long ago, in no learned order.
         """
         await self.control.caught_up.wait()
-        await self.topics.swapped()
+        await self.control_topics.swapped()
 
 
 def run_worker(settings: Settings) -> int:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.embedded import Valkey
 from deploy.kafka import KafkaServer
+from deploy.kafka_admin import admin_client
 from deploy.processes import Child, free_port
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
@@ -190,7 +190,7 @@ class Cluster:
 
     async def committed(self, group: str, topic: str) -> dict[Source, int]:
         """The committed offset of each partition of a topic that has one."""
-        async with admin(self.settings) as client:
+        async with admin_client(bootstrap_servers=self.settings.kafka.bootstrap) as client:
             found = await client.list_consumer_group_offsets(f"{self.settings.kafka.group_prefix}.{group}")
         return {Source(*tp): value.offset for tp, value in found.items() if tp.topic == topic}
 
@@ -199,17 +199,3 @@ class Cluster:
 
     def _partitions(self, topic: str) -> int:
         return next(spec.partitions for spec in topic_specs(self.settings) if spec.topic == topic)
-
-
-class admin:  # noqa: N801 - reads as a function
-    """An admin client as a context manager."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap)
-
-    async def __aenter__(self) -> AIOKafkaAdminClient:
-        await self._client.start()
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()

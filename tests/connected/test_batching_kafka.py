@@ -10,8 +10,8 @@ import random
 import signal
 import sys
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from deploy.kafka import KafkaServer
+from deploy.kafka_admin import admin_client
 from deploy.processes import Child
 from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK
 
@@ -92,14 +93,8 @@ class Lab:
             consumer.assign([tp])
             await consumer.commit({tp: offset})
 
-    @asynccontextmanager
-    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        client = AIOKafkaAdminClient(bootstrap_servers=self.kafka.bootstrap)
-        await client.start()
-        try:
-            yield client
-        finally:
-            await client.close()
+    def admin(self) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+        return admin_client(bootstrap_servers=self.kafka.bootstrap)
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from deploy.embedded import Valkey
 from deploy.kafka import KafkaServer
+from deploy.kafka_admin import admin_client
 from embeddings.errors import Fenced
 from embeddings.events import Fate, Source
 from embeddings.ids import item_id, murmur2
 from streams.contract.deadletters import REROUTED
 from streams.contract.records import Slate, decode_slate
-from tests.connected.cluster import Cluster, Node, admin
+from tests.connected.cluster import Cluster, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -65,7 +66,7 @@ class Installation:
     async def assignments(self) -> dict[str, set[Source]]:
         """What the group coordinator gave to each worker."""
         group = f"{self.cluster.settings.kafka.group_prefix}.serving"
-        async with admin(self.cluster.settings) as client:
+        async with admin_client(bootstrap_servers=self.cluster.settings.kafka.bootstrap) as client:
             (reply,) = await client.describe_consumer_groups([group])
         members = reply.groups[0][5]
         return {

@@ -1,8 +1,8 @@
 import pytest
 
-from deploy.admin import TopicsRefused
 from deploy.embedded import Broker
 from deploy.kafka import KafkaServer
+from deploy.kafka_admin import TopicsRefused
 from streams.contract.records import topic_specs
 from streams.settings import Kafka, Settings, Topics
 from streams.transport import topics

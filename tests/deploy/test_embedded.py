@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.admin import admin_client
 from deploy.embedded import Broker, Valkey
+from deploy.kafka_admin import admin_client
 from deploy.processes import Child, StartFailed, exchange, free_port
 
 

@@ -4,8 +4,8 @@ import time
 import pytest
 from aiokafka.errors import KafkaError
 
-from deploy.admin import TopicsRefused, admin_client, brokers
 from deploy.kafka import KafkaCluster, KafkaServer, kafka_version, new_cluster_id
+from deploy.kafka_admin import TopicsRefused, admin_client, brokers
 
 
 async def led(server: KafkaServer, topic: str, within_s: float = 10) -> int:

@@ -35,7 +35,7 @@ class Broker:
 def a_controlled_worker(**settings: Any) -> Worker:
     """Nothing of it connects by itself."""
     worker = Worker(small(**settings))
-    worker.topics.publisher = Broker()  # type: ignore[assignment]
+    worker.control_topics.publisher = Broker()  # type: ignore[assignment]
     return worker
 
 

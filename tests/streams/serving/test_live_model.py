@@ -187,8 +187,6 @@ def test_fresh_items_are_new_ones_for_a_while(service: Service) -> None:
     service.catalogue("newcomer")
     row = service.serving.items.ids.rows(item_ids(["newcomer"]))[0]
     with service.serving.items.lock:
-        service.serving.current()
-        assert row in service.serving.fresh
+        assert row in service.serving.current().fresh_F
         service.now_ms += 100_000
-        service.serving.current()
-        assert row not in service.serving.fresh
+        assert row not in service.serving.current().fresh_F

@@ -37,7 +37,7 @@ async def announce(worker: Worker, manifest: Manifest, **fields: Any) -> None:
     }  # fmt: skip
     record = ModelManifest(**(whole | fields))
     await handle(worker, "models", Read("marquee.models.v1", b"snapshot", encode(record)))
-    await worker.topics.swapped()
+    await worker.control_topics.swapped()
 
 
 def metric(worker: Worker, name: str, **labels: str) -> float | None:
@@ -46,7 +46,7 @@ def metric(worker: Worker, name: str, **labels: str) -> float | None:
 
 def dead(worker: Worker) -> list[tuple[str, bytes | None, bytes]]:
     """Topic, key and code of what was put aside."""
-    letters: list[Outgoing] = worker.topics.publisher.published  # type: ignore[attr-defined]
+    letters: list[Outgoing] = worker.control_topics.publisher.published  # type: ignore[attr-defined]
     return [(letter.topic, letter.key, dict(letter.headers)["marquee.code"]) for letter in letters]
 
 
@@ -83,8 +83,8 @@ async def test_counters_make_popularity(worker: Worker) -> None:
     gone = Read("marquee.counters.v1", b"x", None)
     await handle(worker, "counters", Read("marquee.counters.v1", b"b", encode(counter)), gone)
     with worker.serving.items.lock:
-        worker.serving.current()
-    assert worker.serving.items.names[worker.serving.trending[0]] == "b"
+        trending_T = worker.serving.current().trending_T
+    assert worker.serving.items.names[trending_T[0]] == "b"
 
 
 async def test_an_announced_snapshot_serves(worker: Worker, snapshot: Snapshot, tmp_path: Path) -> None:
