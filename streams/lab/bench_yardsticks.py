@@ -67,6 +67,7 @@ def on_transport(name: str, settings: Settings, answers: Callable[[list[Any]], l
     publisher = Publisher(options, idempotent=settings.kafka.idempotent)
 
     async def answer(unit: Unit) -> None:
+        unit.top_up()
         records = [record for part in unit.parts for record in part.records]
         back_again = [
             Outgoing(back, r.key, value, _place(r)) for r, value in zip(records, answers(records), strict=True)

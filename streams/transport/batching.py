@@ -93,7 +93,7 @@ class BatchConsumer(driver.Consumer):
         """Called once per unit, in order, just before delivery."""
         generation = self.app.consumer_generation_id
         self.deliveries.deliver(record, generation=generation)
-        record.tell_over = partial(self._tell_over, record)
+        record.tell_over, record.more = partial(self._tell_over, record), self._top_up
         self._read_offset[tp] = None  # the ledger knows what is stale; offsets of a topic made anew start lower
         last = record.parts[0].last if record.parts else 0
         return ConsumerMessage(
@@ -132,6 +132,11 @@ class BatchConsumer(driver.Consumer):
     def _tell_over(self, unit: Unit) -> None:
         self._thread.hurry()
         self.loop.call_soon_threadsafe(self._over, unit)
+
+    def _top_up(self, unit: Unit) -> None:
+        here = self._of(unit.topic, self._active_partitions)
+        if self.deliveries.top_up(unit, here, lambda: self.flow_active and not self.app.rebalancing):
+            self._thread.wake()
 
     def _over(self, unit: Unit) -> None:
         """Let the next unit of the lane in."""

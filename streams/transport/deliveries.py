@@ -48,15 +48,39 @@ class Deliveries:
     def cut(self, topic: str, sources: Collection[Source]) -> Unit | None:
         """A unit of what was fetched of some partitions of a lane; None where nothing was, or its gate is shut."""
         gate = self.gates[topic]
-        taken = self._ahead.take(sources, gate.lane.max_batch) if gate.is_open else {}
-        parts = [Part(source, some, some[-1].offset, self._committed(source)) for source, some in taken.items()]
+        parts = self._parts(sources, gate.lane.max_batch) if gate.is_open else []
         return self.ledger.unit(parts) if parts else None
+
+    def _parts(self, sources: Collection[Source], most: int) -> list[Part]:
+        taken = self._ahead.take(sources, most)
+        return [Part(source, some, some[-1].offset, self._committed(source)) for source, some in taken.items()]
 
     def deliver(self, unit: Unit, *, generation: int) -> None:
         """Enter a unit, just before the agent gets it."""
         self.ledger.deliver(unit, generation=generation)
         self.gates[unit.topic].let_out(unit)
-        self._written_ms.update((part.source, part.records[-1].timestamp) for part in unit.parts)
+        self._note(unit.parts)
+
+    def top_up(self, unit: Unit, sources: Collection[Source], flows: Callable[[], bool]) -> bool:
+        """Add to a unit what was fetched of its lane's partitions since its delivery; whether that filled it.
+
+        From any thread. What is taken and not added was sent back: it comes again. Of a deeper lane the next unit may
+        be out already.
+        """
+        gate = self.gates[unit.topic]
+        epochs = self.ledger.epochs(sources)  # first: a gate is closed before they change
+        room = gate.lane.max_batch - unit.size
+        if room <= 0 or gate.lane.depth > 1 or gate.closed or not flows():
+            return False
+        parts = self._parts(sources, room)
+        for part in parts:
+            part.epoch = epochs[part.source]
+        self.ledger.extend(unit, parts)
+        self._note(parts)
+        return bool(parts) and unit.size >= gate.lane.max_batch
+
+    def _note(self, parts: Iterable[Part]) -> None:
+        self._written_ms.update((part.source, part.records[-1].timestamp) for part in parts)
 
     def let_back(self, unit: Unit) -> bool:
         """A unit is over; whether that opened its gate."""

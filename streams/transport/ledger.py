@@ -15,6 +15,7 @@ left by compaction, transaction markers or retention need no care.
 """
 
 import asyncio
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -43,9 +44,14 @@ class Unit:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, in the loop that delivers, when the next unit of the lane may be worked on."""
     tell_over: Callable[[], object] = lambda: None
+    more: "Callable[[Unit], object]" = lambda unit: None
 
     def __len__(self) -> int:
         return self.size
+
+    def top_up(self) -> None:
+        """Add what was fetched since the delivery, up to `max_batch`; from any thread, before `parts` are read."""
+        self.more(self)
 
     def answered(self) -> None:
         """Say that the next unit may be delivered and worked on, though this one's effects are not durable yet.
@@ -69,6 +75,7 @@ class Ledger:
     def __init__(self) -> None:
         self._delivered: dict[Source, deque[tuple[Unit, int]]] = {}
         self._epochs: Counter[Source] = Counter()
+        self._lock = threading.Lock()
 
     def unit(self, parts: Iterable[Part]) -> Unit:
         """A unit of parts that were fetched now."""
@@ -79,17 +86,41 @@ class Ledger:
 
     def deliver(self, unit: Unit, *, generation: int) -> bool:
         """Enter a unit, just before the agent gets it; False where nothing of it is still to be processed."""
-        unit.generation = generation
-        kept = self.refresh(unit)
-        for part in unit.parts:
-            self._delivered.setdefault(part.source, deque()).append((unit, part.last + 1))
-        return kept
+        with self._lock:
+            self._refresh(unit)
+            unit.generation = generation
+            for part in unit.parts:
+                self._delivered.setdefault(part.source, deque()).append((unit, part.last + 1))
+            return bool(unit.parts)
 
     def refresh(self, unit: Unit) -> bool:
         """Take out of a unit what was sent back since it was fetched; False where nothing of it is left."""
+        with self._lock:
+            self._refresh(unit)
+            return bool(unit.parts)
+
+    def _refresh(self, unit: Unit) -> None:
         unit.parts = [p for p in unit.parts if p.epoch == self._epochs[p.source]]
         unit.size = sum(len(p.records) for p in unit.parts)
-        return bool(unit.parts)
+
+    def epochs(self, sources: Iterable[Source]) -> dict[Source, int]:
+        """Which life of each partition this is; `extend` wants to know what it was before its records were taken."""
+        return {source: self._epochs[source] for source in sources}
+
+    def extend(self, unit: Unit, parts: Iterable[Part]) -> None:
+        """Add records to the unit that was delivered last; what was sent back since they were taken is left out."""
+        with self._lock:
+            self._refresh(unit)
+            mine = {part.source: part for part in unit.parts}
+            for part in (part for part in parts if part.epoch == self._epochs[part.source]):
+                delivered = self._delivered.setdefault(part.source, deque())
+                if (held := mine.get(part.source)) is None:
+                    unit.parts.append(part)
+                else:
+                    held.records, held.last = [*held.records, *part.records], part.last
+                    delivered.pop()
+                delivered.append((unit, part.last + 1))
+            unit.size = sum(len(p.records) for p in unit.parts)
 
     def ack(self, unit: Unit) -> bool:
         """Mark a unit as processed; False if it was already."""
@@ -102,14 +133,16 @@ class Ledger:
 
     def take(self, source: Source, *, generation: int) -> int | None:
         """Remove the acknowledged prefix; the offset to commit, None when nothing of this generation was in it."""
-        units, offset = self._delivered.get(source) or deque(), None
-        while units and units[0][0].acked:
-            unit, after = units.popleft()
-            if unit.generation == generation:
-                offset = after
-        return offset
+        with self._lock:
+            units, offset = self._delivered.get(source) or deque(), None
+            while units and units[0][0].acked:
+                unit, after = units.popleft()
+                if unit.generation == generation:
+                    offset = after
+            return offset
 
     def forget(self, source: Source) -> None:
         """The partition's position changes: nothing delivered or fetched so far is committed or delivered."""
-        self._delivered.pop(source, None)
-        self._epochs[source] += 1
+        with self._lock:
+            self._delivered.pop(source, None)
+            self._epochs[source] += 1

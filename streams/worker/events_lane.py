@@ -62,6 +62,7 @@ class EventsLane:
         queue, era = self.unstored, self.unstored.era
         try:
             async with queue.answering:
+                unit.top_up()
                 self.metrics.batch("events", unit.size)
                 answered = await whole_or_apart(queue.guard(unit), unit.parts, partial(self._answer, unit, era))
         except BaseException as why:

@@ -89,3 +89,21 @@ def test_lag_is_what_is_not_committed_and_how_old_the_last_delivery_is(deliverie
     assert deliveries.lag(HERE, 9).seconds == pytest.approx(time() - 5.0, abs=60.0)
     assert deliveries.lag(HERE, 5) == deliveries.lag(HERE, 4), "nothing is behind"
     assert deliveries.lag(HERE, 5).seconds == 0.0
+
+
+def test_a_unit_is_topped_up_with_what_came_since_and_not_while_its_lane_is_sent_back(
+    deliveries: Deliveries, ahead: Ahead
+) -> None:
+    ahead.add({HERE: some(5)})
+    unit = cut(deliveries)
+    deliveries.deliver(unit, generation=1)
+    ahead.add({HERE: some(6), THERE: some(0, 1)})
+    deliveries.top_up(unit, {HERE, THERE}, lambda: False)
+    assert unit.size == 1
+    deliveries.gates["events"].closed += 1
+    deliveries.top_up(unit, {HERE, THERE}, lambda: True)
+    deliveries.gates["events"].closed -= 1
+    assert unit.size == 1
+    deliveries.top_up(unit, {HERE, THERE}, lambda: True)
+    assert {part.source: part.last for part in unit.parts} == {HERE: 6, THERE: 0}
+    assert ahead.counts() == {THERE: 1}, "no more than a unit holds"

@@ -75,6 +75,30 @@ def test_what_was_fetched_before_a_partition_was_sent_back_is_not_delivered() ->
     assert not ledger.deliver(unit, generation=1)
 
 
+def test_a_unit_that_was_topped_up_moves_all_it_holds() -> None:
+    ledger = Ledger()
+    first, unit = delivered(ledger, (HERE, records(1, 2))), delivered(ledger, (HERE, records(3)))
+    epochs = ledger.epochs([HERE, THERE])
+    more = [Part(s, records(7, 8), 8, -1, epochs[s]) for s in (HERE, THERE)]
+    ledger.extend(unit, more)
+    assert [[record.offset for record in part.records] for part in unit.parts] == [[3, 7, 8], [7, 8]]
+    assert len(unit) == 5
+    ledger.ack(unit)
+    assert (ledger.take(HERE, generation=1), ledger.take(THERE, generation=1)) == (None, 9)
+    ledger.ack(first)
+    assert ledger.take(HERE, generation=1) == 9
+
+
+def test_what_was_sent_back_while_it_was_taken_is_not_added() -> None:
+    ledger = Ledger()
+    unit = delivered(ledger, (HERE, records(3)))
+    epochs = ledger.epochs([HERE, THERE])
+    ledger.forget(HERE)
+    ledger.extend(unit, [Part(s, records(7), 7, -1, epochs[s]) for s in (HERE, THERE)])
+    assert [part.source for part in unit.parts] == [THERE]
+    assert len(unit) == 1
+
+
 def test_acknowledging_twice_counts_once() -> None:
     ledger = Ledger()
     unit = delivered(ledger, (HERE, records(1)))
@@ -85,6 +109,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("fetch"), st.integers(0, 1), st.integers(1, 30)),
         st.tuples(st.just("deliver"), st.integers(0, 5), st.just(0)),
+        st.tuples(st.sampled_from(["top up", "top up too late"]), st.integers(0, 1), st.integers(1, 30)),
         st.tuples(st.just("ack"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("commit"), st.integers(0, 1), st.just(0)),
         st.tuples(st.just("rebalance"), st.just(0), st.just(0)),
@@ -104,6 +129,7 @@ def test_nothing_unprocessed_is_ever_committed_over(steps: list[tuple[str, int, 
     processed: dict[Source, set[int]] = {HERE: set(), THERE: set()}
     fetched: list[Unit] = []
     out: list[Unit] = []
+    last = Unit([], 0)
 
     def read(source: Source, n: int) -> list[int]:
         position[source] += n
@@ -124,9 +150,16 @@ def test_nothing_unprocessed_is_ever_committed_over(steps: list[tuple[str, int, 
         if step == "fetch":
             fetch(source, n)
         elif step == "deliver" and fetched:
-            unit = fetched.pop(0)
+            last = unit = fetched.pop(0)
             ledger.deliver(unit, generation=generation)
             out.append(unit)
+        elif step in ("top up", "top up too late") and last in out and not fetched:
+            epoch = ledger.epochs([source])[source]
+            more = [Part(source, records(*some), some[-1], -1, epoch) for some in [read(source, n)] if some]
+            if step == "top up too late":
+                position[source] = max(committed[source] - n, 0)
+                ledger.forget(source)
+            ledger.extend(last, more)
         elif step == "ack" and out:
             unit = out.pop(which % len(out))
             ledger.ack(unit)
