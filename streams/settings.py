@@ -246,7 +246,7 @@ class Events(Group):
     """An event further ahead of the clock is dead-lettered; less is clamped to the clock."""
     lateness_s: int = Field(default=3_600, ge=0, le=4_095)
     """An event further behind its user's latest is counted late and not applied."""
-    dislike_at_most: float = Field(default=2, ge=-1_000, le=1_000)
+    dislike_at_most: float = Field(default=2.0, ge=-1_000, le=1_000)
     """A `rating` event with a value up to this is a dislike, above it a play."""
 
 

@@ -243,7 +243,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     consent_B = _consents(events, rules)
     code_B, refused_B = _judge(
         *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
-        *(now_ms, rules.max_future_ms, rules.dislike_at_most),
+        *(now_ms, rules.max_future_ms, float(rules.dislike_at_most)),
     )
     batch = EventBatch(
         user_ids=tuple(seen),

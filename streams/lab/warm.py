@@ -1,7 +1,8 @@
 """Compile every loop of the hot path once, into the cache beside the sources: `make install` runs this.
 
 The first call of a compiled loop takes seconds; later processes load it from disk. What is run here is a small log
-through the same code that serves and learns, so that the loops meet the types they will meet there.
+through the same code that serves and learns, so that the loops meet the types they will meet there; what so small a log
+does not reach (a ranker, stored states, tables that grow) is called by itself.
 """
 
 import sys
@@ -9,7 +10,13 @@ import time
 
 import numpy as np
 
+from embeddings.codec import StateCodec
+from embeddings.ids import murmur2
+from embeddings.idtable import IdTable
 from embeddings.items import ItemFacts
+from ranking.features import Feature
+from ranking.frozen import FrozenTower
+from ranking.weights import Shape, shapes
 from streams.lab.baselines import BASELINES, measure
 from streams.lab.datasets import Log
 from streams.lab.evaluation import run_evaluation
@@ -31,6 +38,17 @@ def small_log() -> Log:
     )
 
 
+def meet_the_rest() -> None:
+    """The loops a worker runs beyond those of `evaluate`, once each on next to nothing."""
+    murmur2([b"user-1"])
+    StateCodec(64).decode([None])
+    IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
+    weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
+    x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
+    for tower in ("next", "outcome"):
+        FrozenTower(weights, tower).logits(x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_))
+
+
 def main() -> None:
     """Warm everything and say how long it took."""
     began = time.monotonic()
@@ -38,6 +56,7 @@ def main() -> None:
     run_evaluation(log, Settings(learner=Learner(refresh_events=500)))
     for name in BASELINES:
         measure(name, log.head(300))
+    meet_the_rest()
     sys.stderr.write(f"compiled loops are in the cache, {time.monotonic() - began:.0f} s\n")
 
 
