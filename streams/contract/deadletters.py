@@ -33,6 +33,7 @@ class Code(StrEnum):
     future = "future"
     misrouted = "misrouted"
     id_collision = "id_collision"
+    unknown_topic = "unknown_topic"
     handler_error = "handler_error"
 
 
@@ -47,6 +48,7 @@ MEANING: Mapping[Code, str] = {
     Code.future: "event time further ahead of the record's publish time than `events.max_future_ms`",
     Code.misrouted: "in a partition that is not murmur2's, after it was re-published once",
     Code.id_collision: "an item whose 40-bit id another item has",
+    Code.unknown_topic: "a request whose `reply_to` names a topic that the brokers do not have",
     Code.handler_error: "readable, but failed for an unknown reason in every try",
 }
 

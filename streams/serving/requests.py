@@ -5,7 +5,7 @@ profile of what is popular in this context; the slate says so in `degraded`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +43,8 @@ class Answerer:
     settings: Settings
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
+    missing: Collection[str] = ()
+    """Topics that `reply_to` may name and that the brokers do not have."""
 
     def respond(self, parts: Sequence[Part]) -> tuple[list[PublishedSlate], list[DeadLetter]]:
         """A slate for every readable request, in order, and the unreadable ones. Raises nothing that is transient."""
@@ -66,6 +68,8 @@ class Answerer:
         topic = reply_to.decode("utf-8", "replace") if reply_to else None
         if topic is not None and topic not in slates.reply_topics:
             raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
+        if topic in self.missing:
+            raise Unreadable(Code.unknown_topic, "reply_to names a topic that the brokers do not have")
         surface = request.surface or (request.context and request.context.surface) or slates.surface
         return Trigger(
             user_id=user_of(record, request.user_id),

@@ -80,7 +80,7 @@ class EventsLane:
         self.unstored.check(era)
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
-        if unit.retry_reason is None:  # the first try: a batch counts once
+        if not unit.declared_s:  # the first try: a batch counts once
             self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
         one = self.unstored.send(unit, answer, self._outgoing(answer, parts))
         try:

@@ -12,8 +12,12 @@ from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
-from streams.transport.publishing import Publisher
+from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import whole_or_apart
+
+
+class Unanswerable(Exception):
+    """Brokers will never take an answer where a request wants it: too large for that topic, or not allowed there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,11 +42,17 @@ class RequestsLane:
         await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
 
     async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> None:
+        self.answerer.missing = await self.publisher.missing(self.settings.slates.reply_topics)
         slates, unreadable = self.answerer.respond(parts)
         topics, dead = self.settings.topics, [*unreadable, *aside]
         out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
         out += dead_letter_records(dead, topics.dead_letters("requests"))
-        await self.publisher.send_all(out, still_waiting=unit.retrying)
+        try:
+            await self.publisher.send_all(out, still_waiting=unit.retrying)
+        except PublishFailed as error:
+            if error.permanent and any(slate.trigger.reply_to for slate in slates):
+                raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
+            raise
         now_ms = self.answerer.now_ms()
         for slate in slates:
             waited_s = (now_ms - slate.trigger.published_ms) / 1000
