@@ -224,6 +224,8 @@ class Batching(Group):
     """How long the broker may hold an empty fetch back."""
     stuck_after_s: float = Field(default=120, ge=1, le=3_600)
     """A batch un-acknowledged for this long ends the worker with its stacks."""
+    give_up_after_s: float = Field(default=1_800, ge=1, le=86_400)
+    """So does one that waits for this long for a store or brokers that are seen to be away."""
 
 
 class Consent(Group):

@@ -67,7 +67,9 @@ class Teacher:
             base_url=self.server.url,
         )
 
-    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+    async def positions(
+        self, committed: Mapping[Source, int], _waiting: Callable[[str], object] = lambda reason: None
+    ) -> Mapping[Source, int]:
         """Go on where the counts end: from memory, or from the last checkpoint where that is further.
 
         Raises:

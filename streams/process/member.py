@@ -115,6 +115,7 @@ def make_member(
             fetch_wait_ms=b.fetch_wait_ms,
             drain_s=k.rebalance_timeout_s / 2,
             stalled_after_s=b.stuck_after_s,
+            give_up_after_s=b.give_up_after_s,
             assignor=assignor,
         ),
     )

@@ -24,7 +24,6 @@ from time import monotonic
 from embeddings.events import Source
 from streams.contract.messages import Part
 
-
 _MOMENT_S = 10.0
 """Longer than the pause between two attempts, and than two looks whether brokers answer."""
 

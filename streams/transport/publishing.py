@@ -112,6 +112,8 @@ class Publisher:
             except (KafkaError, OSError, TimeoutError) as error:
                 raise PublishFailed(len(batch), len(batch), error) from error
             async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
+                if producer is not self._producer:
+                    raise PublishFailed(len(batch), len(batch), ProducerClosed())
                 pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
             errors += await _acknowledged(pending)
         if not errors:
@@ -126,7 +128,9 @@ class Publisher:
 
         async def look() -> str | None:
             nonlocal tries
-            if (producer := self._producer) is None or not await _answers(producer.client):
+            if (producer := self._producer) is None:  # being started, which ends with an error of its own
+                return None
+            if not await _answers(producer.client):
                 return "brokers do not answer"
             batches, before = _unacknowledged(producer), tries
             tries = max((batch.retry_count for batch in batches), default=1)
@@ -226,9 +230,7 @@ async def _acknowledged(pending: Sequence[_Packet]) -> list[BaseException]:
 
 
 @contextmanager
-def _telling(
-    still_waiting: Callable[[str], None] | None, look: Callable[[], Awaitable[str | None]]
-) -> Iterator[None]:
+def _telling(still_waiting: Callable[[str], None] | None, look: Callable[[], Awaitable[str | None]]) -> Iterator[None]:
     """Look every few seconds until the end of the block, and tell what is away."""
     if still_waiting is None:
         yield
@@ -300,3 +302,10 @@ async def _close(producer: Any) -> None:
             if stop == producer.stop:
                 break
     producer._message_accumulator.fail_all(ProducerClosed())
+    producer.client.force_metadata_update = _never_again  # nobody would answer
+    if (metadata := producer.client._md_update_fut) is not None and not metadata.done():
+        metadata.set_exception(ProducerClosed())
+
+
+def _never_again() -> Any:
+    raise ProducerClosed

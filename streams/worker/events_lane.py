@@ -7,7 +7,7 @@ changes threads twice, not at every stage.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -113,7 +113,9 @@ class EventsLane:
             *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
 
-    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+    async def positions(
+        self, committed: Mapping[Source, int], waiting: Callable[[str], object] = lambda reason: None
+    ) -> Mapping[Source, int]:
         """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
         mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
         if not mine:
@@ -125,6 +127,7 @@ class EventsLane:
                 break
             except StoreUnavailable as error:
                 log.warning("partitions cannot be claimed yet: %s", error)
+                waiting("the store does not answer")
                 await asyncio.sleep(0.5)
         self.unstored.reopen()
         behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}

@@ -129,15 +129,16 @@ class Worker:
     def member(self) -> BatchApp:
         """The member of the consumer group that hands units to the lanes."""
         b, names = self.settings.batching, self.settings.topics.name
+        lane = partial(Lane, max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
         lanes = {
-            names("events"): Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, stuck_after_s=b.stuck_after_s),
-            names("requests"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s),
+            names("events"): lane(depth=b.depth, behind=_BEHIND),
+            names("requests"): lane(),
         }
         app = make_member(
             self.settings,
             "serving",
             lanes,
-            lambda committed: self._events_loop.run(self.events.positions(committed)),
+            lambda committed, waiting: self._events_loop.run(self.events.positions(committed, waiting)),
             instance_id=self.settings.kafka.instance_id,
         )
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))

@@ -25,7 +25,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from deploy.kafka import KafkaServer
 from deploy.kafka_admin import admin_client
 from deploy.processes import Child
-from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK
+from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("batching_worker.py")
@@ -335,6 +335,34 @@ async def test_the_watchdog_ends_what_stands_still_and_lets_a_declared_retry_be(
     await until(lambda: len(retrying.finished(retried, topic)) == 1000, 40, retrying)
     await eventually(lambda: lab.committed(retried), {topic: 1000})
     assert (await lab.committed(busy)).get(topic, 0) in (0, 100)  # it may have been blocked before it could commit
+
+
+async def test_positions_may_take_longer_than_a_request_and_end_the_process_only_where_nothing_is_away(
+    lab: Lab,
+) -> None:
+    """Faust takes a request's time-out for the end of the service, and would never resume the flow."""
+    topic = await lab.topic("events")
+    patient, silent, given_up = (f"{lab.prefix}.{kind}" for kind in ("patient", "silent", "given_up"))
+    late = {"topics": {topic: {}}, "request_timeout_s": 7.0, "positions_after_s": 10.0, "stalled_after_s": 4.0}
+    waiting = lab.start({"group": patient, **late})
+    undeclared = lab.start({"group": silent, **late, "positions_declared": False})
+    bounded = lab.start({"group": given_up, **late, "positions_after_s": 3600.0, "give_up_after_s": 6.0})
+    assert await undeclared.ended(40) == EXIT_STALLED
+    assert await bounded.ended(40) == EXIT_STALLED
+    await until(lambda: len(waiting.finished(patient, topic)) == 1000, 40, waiting)
+    assert "positions are not known yet" in undeclared.child.log.read_text()
+
+
+async def test_a_worker_whose_name_another_took_ends_and_says_so(lab: Lab) -> None:
+    topic = await lab.topic("events")
+    group = {"group": f"{lab.prefix}.group", "topics": {topic: {}}, "instance_id": "one"}
+    first = lab.start(group)
+    await until(lambda: len(first.finished(group["group"], topic)) == 1000, 40, first)
+    second = lab.start(group)
+    assert await first.ended(40) == EXIT_DISPLACED
+    assert "instance_id" in first.child.tail(3)
+    await lab.produce(topic, range(1000, 1100))
+    await until(lambda: len(second.finished(group["group"], topic)) >= 100, 40, second)
 
 
 async def test_a_handler_can_have_its_lane_fetched_again(lab: Lab) -> None:

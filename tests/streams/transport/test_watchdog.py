@@ -16,7 +16,7 @@ def gate() -> Gate:
 
 
 def a_judge(gate: Gate, *, waits: bool = False) -> LaneJudge:
-    judge = LaneJudge({"events": gate}, stalled_after_s=30.0, waits=lambda topic: waits)
+    judge = LaneJudge(gates={"events": gate}, stalled_after_s=30.0, waits=lambda topic: waits)
     judge._beat_s = START_S + 600.0
     return judge
 
