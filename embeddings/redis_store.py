@@ -5,6 +5,7 @@ Keys, every one with a TTL:
     mq:{b<bucket>}:u:<user>   state      mq:fence:<topic>:<partition>  the owner's token
     mq:{b<bucket>}:s:<user>   seen set   mq:mark:<topic>:<partition>   how far it is, and its fate totals
     mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
+                                         mq:ping                       written to see that it can be
 
 Whatever is written goes through one script, which compares what guards it first: a flush states, seen sets, slates and
 marks under its partitions' fences, together or not at all, so that a worker that lost a partition is refused; a claim
@@ -44,6 +45,7 @@ from embeddings.store import (
 from embeddings.write_behind import Group, Kept, WriteBehind
 
 _CLAIM_TRIES = 8
+_PING_TTL_S = 60
 #: KEYS: guards, then keys in groups. ARGV: number of guards, number of groups, size and TTL of each, what the guards
 #: must hold (nothing: an empty string), values.
 _SCRIPT = b"""
@@ -199,6 +201,10 @@ class RedisUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])
 
+    def ping(self) -> None:
+        """See `UserStore.ping`."""
+        self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S))
+
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""
         keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
@@ -290,7 +296,7 @@ class _Keys:
         self._heads = {
             kind: [f"{prefix}:{{b{bucket}}}:{kind}:".encode() for bucket in range(buckets)] for kind in ("u", "s", "l")
         }
-        self.topics = f"{prefix}:topics".encode()
+        self.topics, self.ping = f"{prefix}:topics".encode(), f"{prefix}:ping".encode()
 
     def of(self, kind: str, user_ids: Sequence[str]) -> list[bytes]:
         """Keys of one kind (u state, s seen, l slate)."""

@@ -202,6 +202,13 @@ class UserStore(Protocol):
             StoreUnavailable: there is no answer now.
         """
 
+    def ping(self) -> None:
+        """Write something that means nothing: a store that can only be read cannot do its work.
+
+        Raises:
+            StoreUnavailable: nothing can be written now.
+        """
+
     def forget(self, user_id: str) -> int:
         """Remove everything held under a user's id; returns how many values that were.
 

@@ -199,8 +199,8 @@ class BatchConsumer(driver.Consumer):
 
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition whose end is known."""
-        ends = {source: self._thread.end(source) for source in self._assigned()}
-        return {source: self.deliveries.lag(source, end) for source, end in ends.items() if end is not None}
+        ends = {source: self._thread.written(source) for source in self._assigned()}
+        return {s: self.deliveries.lag(s, end, self._thread.read(s)) for s, end in ends.items() if end is not None}
 
     def _assigned(self) -> set[Source]:
         return {Source(*tp) for tp in self.assignment()}

@@ -105,7 +105,11 @@ class Deliveries:
         for source in sources:
             self.ledger.forget(source)
 
-    def lag(self, source: Source, end: int) -> Lag:
-        """How far a partition is behind its end."""
-        behind, written_ms = max(end - max(self._committed(source), 0), 0), self._written_ms.get(source, 0)
+    def lag(self, source: Source, end: int, read: int = -1) -> Lag:
+        """How far a partition is behind its end; `read` is the offset up to where all was taken over, -1 for not known.
+
+        Markers of transactions are no backlog, what waits behind an open one is.
+        """
+        done = max(self._committed(source), read if self.ledger.is_settled(source) else -1, 0)
+        behind, written_ms = max(end - done, 0), self._written_ms.get(source, 0)
         return Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)

@@ -242,9 +242,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def end(self, source: Source) -> int | None:
         """Offset after the last record that may be read, as of the last fetch; None before it."""
+        return min(self._ends(source), default=None)
+
+    def written(self, source: Source) -> int | None:
+        """Offset after the last record, also of a transaction that is open, as of the last fetch; None before it."""
+        return max(self._ends(source), default=None)
+
+    def read(self, source: Source) -> int:
+        """Offset up to where all that may be read was taken over, -1 where some was not; markers count as read."""
+        state, end = self._state(source), self.end(source)
+        if end is None or source in self.ahead or source in self._ensure_consumer()._fetcher._records:
+            return -1
+        return end if state.has_valid_position and state.position >= end else -1
+
+    def _ends(self, source: Source) -> list[int]:
         state = self._state(source)
-        known = [n for n in (state.highwater, state.lso) if n is not None and n >= 0] if state is not None else []
-        return min(known, default=None)
+        return [n for n in (state.highwater, state.lso) if n is not None and n >= 0] if state is not None else []
 
     def _state(self, source: Source) -> Any:
         subscription = self._ensure_consumer()._subscription.subscription

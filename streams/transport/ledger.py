@@ -141,6 +141,11 @@ class Ledger:
         """Partitions whose oldest unit is acknowledged."""
         return (source for source, units in list(self._delivered.items()) if units and units[0][0].acked)
 
+    def is_settled(self, source: Source) -> bool:
+        """Whether all that was delivered of a partition is acknowledged."""
+        with self._lock:
+            return all(unit.acked for unit, _ in self._delivered.get(source, ()))
+
     def take(self, source: Source, *, generation: int) -> int | None:
         """Remove the acknowledged prefix; the offset to commit, None when nothing of this generation was in it."""
         with self._lock:

@@ -153,7 +153,8 @@ class Worker:
             serving=self.serving,
             reads=user_store(self.settings),
             has_read_control=self.control.caught_up.is_set,
-            has_partitions=lambda: bool(app.consumer.assignment()),
+            assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
+            holdup=app.holdup,
             lags=app.lags,
         )
 

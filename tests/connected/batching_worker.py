@@ -162,6 +162,12 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
     if group.request_timeout_s is not None:
         app.conf.broker_request_timeout = group.request_timeout_s
     app.conf.stream_wait_empty = group.wait_empty
+    if group.style == "units":
+
+        @app.timer(0.5)
+        async def say_lag() -> None:
+            log.write("lag", group.group, records=sum(lag.records for lag in app.lags().values()))
+
     for topic, behaviour in group.topics.items():
         _add_agent(app, group, topic, behaviour, log, rewinding)
     return app

@@ -353,6 +353,29 @@ async def test_positions_may_take_longer_than_a_request_and_end_the_process_only
     assert "positions are not known yet" in undeclared.child.log.read_text()
 
 
+async def test_markers_are_no_lag_and_what_waits_behind_an_open_transaction_is(lab: Lab) -> None:
+    topic, group = await lab.topic("events", records=0), f"{lab.prefix}.group"
+    worker = lab.start({"group": group, "topics": {topic: {}}})
+
+    async def lag() -> int | None:
+        lines = worker.lines("lag", group)
+        return int(lines[-1]["records"]) if lines else None
+
+    producer = AIOKafkaProducer(bootstrap_servers=lab.kafka.bootstrap, transactional_id=topic)
+    async with producer:
+        async with producer.transaction():
+            await producer.send_and_wait(topic, b"committed", partition=0)
+        await until(lambda: len(worker.finished(group, topic)) == 1, 40, worker)
+        await eventually(lag, 0)
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"open", partition=0)
+        await lab.produce(topic, range(5))
+        await eventually(lag, 6)
+        await producer.commit_transaction()
+        await until(lambda: len(worker.finished(group, topic)) == 7, 10, worker)
+        await eventually(lag, 0)
+
+
 async def test_a_worker_whose_name_another_took_ends_and_says_so(lab: Lab) -> None:
     topic = await lab.topic("events")
     group = {"group": f"{lab.prefix}.group", "topics": {topic: {}}, "instance_id": "one"}

@@ -239,7 +239,11 @@ def test_a_demoted_server_is_a_passing_trouble(server: Valkey) -> None:
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StoreUnavailable):
             save(store, loaded)
+        store.read(["u"])
+        with pytest.raises(StoreUnavailable):
+            store.ping()
         client.execute_command("REPLICAOF", "NO", "ONE")
+        store.ping()
     save(store, store.load(["u"], [EVENTS]))
     store.close()
 
