@@ -64,6 +64,7 @@ class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     positions_after_s: float = 0.0
     positions_declared: bool = True
     instance_id: str | None = None
+    bootstrap: str | None = None
 
 
 class Scenario(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +146,7 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
     app = make_app(
         Membership(group=group.group, commit_interval_s=0.3, instance_id=group.instance_id),
         Batching(
-            client_options={"bootstrap_servers": bootstrap, "client_id": group.group},
+            client_options={"bootstrap_servers": group.bootstrap or bootstrap, "client_id": group.group},
             lanes=lanes,
             positions=assigned,
             drain_s=group.drain_s,

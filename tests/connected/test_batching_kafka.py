@@ -24,7 +24,9 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from deploy.kafka import KafkaServer
 from deploy.kafka_admin import admin_client
-from deploy.processes import Child
+from deploy.processes import Child, free_port
+from streams.contract.messages import Outgoing
+from streams.transport.publishing import Publisher
 from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK
 
 ROOT = Path(__file__).parents[2]
@@ -442,3 +444,67 @@ async def committed_in_all(lab: Lab, group: str, topics: tuple[str, ...]) -> int
     async with lab.admin() as admin:
         found = await admin.list_consumer_group_offsets(group)
     return sum(value.offset for tp, value in found.items() if tp.topic in topics)
+
+
+class Door:
+    """A configured address: a relay to wherever the broker is now."""
+
+    def __init__(self) -> None:
+        self.port, self._server = 0, None
+
+    async def __aenter__(self) -> "Door":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    @property
+    def address(self) -> str:
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.port)
+            await asyncio.gather(self._relay(reader, back), self._relay(there, writer))
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+async def test_brokers_that_moved_are_found_again_at_the_configured_address(tmp_path: Path, topic_prefix: str) -> None:
+    """A client asks the brokers it knows where the others are; when all of them moved it would ask nobody for ever."""
+    async with Door() as door:
+        with KafkaServer() as kafka:
+            door.port, lab = kafka.port, Lab(kafka, topic_prefix, tmp_path)
+            topic, group = await lab.topic("events", records=10), f"{topic_prefix}.group"
+            worker = lab.start({"group": group, "topics": {topic: {}}, "bootstrap": door.address})
+            publisher = Publisher({"bootstrap_servers": door.address, "request_timeout_ms": 10_000})
+            await publisher.send_all([Outgoing(topic, b"k", b"10")])
+            await until(lambda: len(worker.finished(group, topic)) == 11, 40, worker)
+            await asyncio.to_thread(kafka.stop)
+            sending = asyncio.create_task(publisher.send_all([Outgoing(topic, b"k", b"11")], still_waiting=print))
+            door.port = move(kafka)
+            await asyncio.to_thread(kafka.start)
+            await asyncio.wait_for(sending, 60)
+            await until(lambda: len(worker.finished(group, topic)) == 12, 60, worker)
+            worker.child.kill()
+            await publisher.stop()
+
+
+def move(kafka: KafkaServer) -> int:
+    """Give a stopped broker another port."""
+    before, kafka.port = kafka.port, free_port()
+    settings = kafka.folder / "server.properties"
+    settings.write_text(settings.read_text().replace(f"127.0.0.1:{before}", f"127.0.0.1:{kafka.port}"))
+    return kafka.port
