@@ -49,6 +49,7 @@ class Membership:
     instance_id: str | None = None
     session_timeout_s: float = 6.0
     rebalance_timeout_s: float = 20.0
+    request_timeout_s: float = 40.0
     commit_interval_s: float = 0.5
 
 
@@ -70,7 +71,7 @@ def make_app(membership: Membership, batching: Batching) -> BatchApp:
         broker_session_timeout=m.session_timeout_s,
         broker_heartbeat_interval=m.session_timeout_s / 3,
         broker_rebalance_timeout=m.rebalance_timeout_s,
-        broker_request_timeout=max(40.0, m.session_timeout_s + 1),
+        broker_request_timeout=max(m.request_timeout_s, m.session_timeout_s + 1),
         broker_commit_interval=m.commit_interval_s,
         broker_max_poll_records=max((lane.max_batch for lane in lanes), default=512),
         consumer_auto_offset_reset="earliest",
@@ -106,6 +107,7 @@ def make_member(
             instance_id=instance_id,
             session_timeout_s=k.session_timeout_s,
             rebalance_timeout_s=k.rebalance_timeout_s,
+            request_timeout_s=k.request_timeout_s,
             commit_interval_s=k.commit_interval_s,
         ),
         Batching(

@@ -30,8 +30,8 @@ from streams.transport.ledger import Unit
 from streams.transport.watchdog import LaneJudge, Watchdog
 
 _COMMIT_S = 3.0
-UNHEARD_S = 10.0
-"""Brokers that answer nothing for so long are away, or elsewhere: even an idle consumer asks them every second."""
+UNHEARD_S = 6.0
+"""Brokers that answer nothing for so long are away, or elsewhere: even an idle consumer asks them all the time."""
 
 
 class BatchConsumer(driver.Consumer):
