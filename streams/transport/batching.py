@@ -25,11 +25,14 @@ from mode.utils.futures import notify
 
 from embeddings.events import Source
 from streams.transport.deliveries import Deliveries, Lag
+from streams.transport.failures import Contested
 from streams.transport.fetching import Batching, BatchThread
 from streams.transport.ledger import Unit
 from streams.transport.watchdog import LaneJudge, Watchdog
 
 _COMMIT_S = 3.0
+_MOST_REWINDS, _CONTEST_S = 10, 60.0
+"""So often a lane may be sent back in so long before that counts as somebody else's doing."""
 UNHEARD_S = 6.0
 """Brokers that answer nothing for so long are away, or elsewhere: even an idle consumer asks them all the time."""
 
@@ -46,6 +49,7 @@ class BatchConsumer(driver.Consumer):
         self.batching: Batching = self.app.batching
         self.deliveries = Deliveries(self.batching.lanes, self._thread.ahead, self._committed)
         self.ledger = self.deliveries.ledger
+        self._rewinds: list[tuple[int, float]] = []  # generation and time of the latest
         self._drained = asyncio.Event()
         self._drained.set()
         self._judge = LaneJudge(
@@ -218,9 +222,24 @@ class BatchConsumer(driver.Consumer):
         """Send the partitions of a unit's lane back to their committed offsets, or to where `positions` says.
 
         Nothing where the unit was sent back already, by another of its lane or by a rebalance.
+
+        Raises:
+            Contested: it was not the group that took the partitions, and it happens all the time.
         """
         if self.ledger.refresh(unit):
+            self._count_rewind(unit.topic)
             await self._send_back(self._of(unit.topic, self.assignment()))
+
+    def _count_rewind(self, topic: str) -> None:
+        generation, now_s = self.app.consumer_generation_id, monotonic()
+        lately = [(g, s) for g, s in self._rewinds if g == generation and now_s - s < _CONTEST_S]
+        self._rewinds = [*lately, (generation, now_s)]
+        if len(self._rewinds) > _MOST_REWINDS:
+            raise Contested(
+                f"{topic} was sent back {len(self._rewinds)} times in {_CONTEST_S:g} s though the group did not change:"
+                " either another installation claims the same partitions (equal redis.prefix and topics), or the store"
+                " keeps losing what was written"
+            )
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""

@@ -50,6 +50,10 @@ class TooManyDeadLetters(Exception):
     """Most of the last records could not be read: a bad deploy, not bad records. The worker stops before it drains."""
 
 
+class Contested(Exception):
+    """Partitions are lost again and again though the group does not change. The worker ends: nobody would gain."""
+
+
 _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StoreUnavailable, Verdict.retry),
     (KafkaTimeoutError, Verdict.retry),
@@ -63,6 +67,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (UnreadableObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
     (TooManyDeadLetters, Verdict.crash),
+    (Contested, Verdict.crash),
     (MemoryError, Verdict.crash),
     (ConnectionError, Verdict.retry),
     (TimeoutError, Verdict.retry),

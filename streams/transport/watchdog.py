@@ -77,9 +77,9 @@ class LaneJudge:
     _declared_s: float = 0.0
     _beat_s: float = field(default_factory=monotonic)
 
-    def declare(self, _reason: str) -> None:
+    def declare(self, _reason: str, *, now_s: float | None = None) -> None:
         """Positions cannot be had because something was seen to be away just now."""
-        self._declared_s = monotonic()
+        self._declared_s = monotonic() if now_s is None else now_s
 
     def beat(self) -> None:
         """Called in the event loop, as long as it turns."""

@@ -44,6 +44,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     each_s: float = 0.0
     rewind_at: int | None = None
     rewind_to: int = 0
+    rewind_always: bool = False
 
 
 class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +187,8 @@ def _add_agent(app: Any, group: Group, topic: str, behaviour: Behaviour, log: Lo
         below = sum(r.offset < p.committed for p in unit.parts for r in p.records) if unit is not None else 0
         lag = sum(lag.records for lag in app.lags().values()) if group.style == "units" else None
         say("begin", number, records, publish_ms=[r.timestamp for r in records], below_committed=below, lag=lag)
+        if behaviour.rewind_always:
+            raise Rewind("the scenario says so")
         if number == behaviour.rewind_at:
             rewinding.add(topic)
             raise Rewind("the scenario says so")

@@ -401,6 +401,13 @@ async def test_a_handler_can_have_its_lane_fetched_again(lab: Lab) -> None:
     await eventually(lambda: lab.committed(group), {topic: 1000})
 
 
+async def test_a_lane_that_somebody_else_takes_all_the_time_ends_the_process(lab: Lab) -> None:
+    topic = await lab.topic("events")
+    worker = lab.start({"group": f"{lab.prefix}.group", "topics": {topic: {"rewind_always": True}}})
+    assert await worker.ended(40) == 1
+    assert "another installation claims the same partitions" in worker.child.log.read_text()
+
+
 async def test_three_workers_share_partitions_by_number_and_lose_nothing_when_one_dies(lab: Lab) -> None:
     events, requests = [await lab.topic(name, records=0, partitions=8) for name in ("events", "requests")]
     topics, group = {events: {"each_s": 0.02}, requests: {}}, f"{lab.prefix}.group"
