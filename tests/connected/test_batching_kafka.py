@@ -5,121 +5,22 @@ numbered; a worker logs what it began and what it finished, and the group's comm
 """
 
 import asyncio
-import json
 import random
 import signal
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from deploy.kafka import KafkaServer
-from deploy.kafka_admin import admin_client
-from deploy.processes import Child, free_port
-from streams.contract.messages import Outgoing
-from streams.transport.publishing import Publisher
-from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK
+from streams.transport.watchdog import EXIT_STUCK
+from tests.connected.batching_lab import Lab, eventually, until
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("batching_worker.py")
-
-
-@dataclass
-class Worker:
-    """A worker process and what it said."""
-
-    child: Child
-    log: Path
-
-    def lines(self, what: str, group: str, topic: str | None = None) -> list[dict[str, Any]]:
-        said = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
-        return [x for x in said if x["what"] == what and x["group"] == group and topic in (None, x.get("topic"))]
-
-    def finished(self, group: str, topic: str) -> list[tuple[int, int]]:
-        return [(p, o) for line in self.lines("end", group, topic) for p, o in line["offsets"]]
-
-    async def ended(self, timeout_s: float) -> int:
-        await until(lambda: self.child.returncode is not None, timeout_s, self)
-        return self.child.wait(0)
-
-
-@dataclass
-class Lab:
-    """Kafka, and a place for the workers of one test."""
-
-    kafka: KafkaServer
-    prefix: str
-    folder: Path
-    workers: list[Worker] = field(default_factory=list)
-
-    def start(self, *groups: dict[str, Any]) -> Worker:
-        name = f"w{len(self.workers)}"
-        scenario, log = self.folder / f"{name}.json", self.folder / f"{name}.log"
-        log.touch()
-        scenario.write_text(json.dumps({"bootstrap": self.kafka.bootstrap, "log": str(log), "groups": groups}))
-        env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        child = Child([sys.executable, str(WORKER), str(scenario)], self.folder / f"{name}.err", env=env)
-        self.workers.append(Worker(child, log))
-        return self.workers[-1]
-
-    async def topic(self, name: str, records: int = 1000, partitions: int = 1, **config: object) -> str:
-        topic = f"{self.prefix}.{name}"
-        self.kafka.create_topic(topic, partitions, **config)
-        await self.produce(topic, range(records), partitions)
-        return topic
-
-    async def produce(self, topic: str, numbers: range, partitions: int = 1) -> None:
-        async with AIOKafkaProducer(bootstrap_servers=self.kafka.bootstrap) as producer:
-            for n in numbers:
-                await producer.send(topic, b"%d" % n, partition=n % partitions)
-
-    async def committed(self, group: str) -> dict[str, int]:
-        """The committed offset of each one-partition topic of a group."""
-        async with self.admin() as admin:
-            found = await admin.list_consumer_group_offsets(group)
-        return {tp.topic: value.offset for tp, value in found.items()}
-
-    async def commit(self, group: str, topic: str, offset: int) -> None:
-        tp = TopicPartition(topic, 0)
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, group_id=group, enable_auto_commit=False)
-        async with consumer:
-            consumer.assign([tp])
-            await consumer.commit({tp: offset})
-
-    def admin(self) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-        return admin_client(bootstrap_servers=self.kafka.bootstrap)
-
-
-@pytest.fixture
-def lab(kafka: KafkaServer, topic_prefix: str, tmp_path: Path) -> Any:
-    lab = Lab(kafka, topic_prefix, tmp_path)
-    yield lab
-    for worker in lab.workers:
-        worker.child.kill()
-
-
-async def until(true: Callable[[], bool], timeout_s: float, *workers: Worker) -> None:
-    give_up = monotonic() + timeout_s
-    while not true():
-        if monotonic() > give_up:
-            pytest.fail("not in time\n" + "\n".join(w.child.tail(25) for w in workers))
-        await asyncio.sleep(0.1)
-
-
-async def eventually(found: Callable[[], Awaitable[Any]], expected: Any, timeout_s: float = 10.0) -> None:
-    give_up = monotonic() + timeout_s
-    while (now := await found()) != expected and monotonic() < give_up:  # noqa: ASYNC110 - brokers tell nobody
-        await asyncio.sleep(0.2)
-    assert now == expected
 
 
 async def without_every_third(lab: Lab, name: str) -> str:
@@ -325,71 +226,6 @@ async def test_a_blocked_lane_holds_no_other_back(lab: Lab) -> None:
     await eventually(lambda: lab.committed(group), {events: 1000, requests: len(waits)})
 
 
-async def test_the_watchdog_ends_what_stands_still_and_lets_a_declared_retry_be(lab: Lab) -> None:
-    topic = await lab.topic("events")
-    behaviour = {"sleep_at": 1, "sleep_s": 8.0, "stuck_after_s": 3.0}
-    retried, busy = f"{lab.prefix}.retried", f"{lab.prefix}.busy"
-    retrying = lab.start({"group": retried, "topics": {topic: {**behaviour, "retrying": True}}})
-    blocking = lab.start({"group": busy, "topics": {topic: {**behaviour, "block_loop": True}}})
-    deaf = lab.start({"group": f"{lab.prefix}.deaf", "topics": {topic: {}}, "stalled_after_s": 3.0, "deaf": True})
-    assert await blocking.ended(40) == EXIT_STUCK
-    assert await deaf.ended(40) == EXIT_STALLED
-    await until(lambda: len(retrying.finished(retried, topic)) == 1000, 40, retrying)
-    await eventually(lambda: lab.committed(retried), {topic: 1000})
-    assert (await lab.committed(busy)).get(topic, 0) in (0, 100)  # it may have been blocked before it could commit
-
-
-async def test_positions_may_take_longer_than_a_request_and_end_the_process_only_where_nothing_is_away(
-    lab: Lab,
-) -> None:
-    """Faust takes a request's time-out for the end of the service, and would never resume the flow."""
-    topic = await lab.topic("events")
-    patient, silent, given_up = (f"{lab.prefix}.{kind}" for kind in ("patient", "silent", "given_up"))
-    late = {"topics": {topic: {}}, "request_timeout_s": 7.0, "positions_after_s": 10.0, "stalled_after_s": 4.0}
-    waiting = lab.start({"group": patient, **late})
-    undeclared = lab.start({"group": silent, **late, "positions_declared": False})
-    bounded = lab.start({"group": given_up, **late, "positions_after_s": 3600.0, "give_up_after_s": 6.0})
-    assert await undeclared.ended(40) == EXIT_STALLED
-    assert await bounded.ended(40) == EXIT_STALLED
-    await until(lambda: len(waiting.finished(patient, topic)) == 1000, 40, waiting)
-    assert "positions are not known yet" in undeclared.child.log.read_text()
-
-
-async def test_markers_are_no_lag_and_what_waits_behind_an_open_transaction_is(lab: Lab) -> None:
-    topic, group = await lab.topic("events", records=0), f"{lab.prefix}.group"
-    worker = lab.start({"group": group, "topics": {topic: {}}})
-
-    async def lag() -> int | None:
-        lines = worker.lines("lag", group)
-        return int(lines[-1]["records"]) if lines else None
-
-    producer = AIOKafkaProducer(bootstrap_servers=lab.kafka.bootstrap, transactional_id=topic)
-    async with producer:
-        async with producer.transaction():
-            await producer.send_and_wait(topic, b"committed", partition=0)
-        await until(lambda: len(worker.finished(group, topic)) == 1, 40, worker)
-        await eventually(lag, 0)
-        await producer.begin_transaction()
-        await producer.send_and_wait(topic, b"open", partition=0)
-        await lab.produce(topic, range(5))
-        await eventually(lag, 6)
-        await producer.commit_transaction()
-        await until(lambda: len(worker.finished(group, topic)) == 7, 10, worker)
-        await eventually(lag, 0)
-
-
-async def test_a_worker_whose_name_another_took_ends_and_says_so(lab: Lab) -> None:
-    topic = await lab.topic("events")
-    group = {"group": f"{lab.prefix}.group", "topics": {topic: {}}, "instance_id": "one"}
-    first = lab.start(group)
-    await until(lambda: len(first.finished(group["group"], topic)) == 1000, 40, first)
-    second = lab.start(group)
-    assert await first.ended(40) == EXIT_DISPLACED
-    assert "instance_id" in first.child.tail(3)
-    await lab.produce(topic, range(1000, 1100))
-    await until(lambda: len(second.finished(group["group"], topic)) >= 100, 40, second)
-
-
 async def test_a_handler_can_have_its_lane_fetched_again(lab: Lab) -> None:
     """As after Redis came back with an older state: processed again from there, marked, committed no lower."""
     topic, group = await lab.topic("events"), f"{lab.prefix}.group"
@@ -399,13 +235,6 @@ async def test_a_handler_can_have_its_lane_fetched_again(lab: Lab) -> None:
     below = sum(line["below_committed"] for line in worker.lines("begin", group, topic))
     assert 150 <= below <= 250  # the last acknowledgement may not have been committed yet
     await eventually(lambda: lab.committed(group), {topic: 1000})
-
-
-async def test_a_lane_that_somebody_else_takes_all_the_time_ends_the_process(lab: Lab) -> None:
-    topic = await lab.topic("events")
-    worker = lab.start({"group": f"{lab.prefix}.group", "topics": {topic: {"rewind_always": True}}})
-    assert await worker.ended(40) == 1
-    assert "another installation claims the same partitions" in worker.child.log.read_text()
 
 
 async def test_three_workers_share_partitions_by_number_and_lose_nothing_when_one_dies(lab: Lab) -> None:
@@ -451,67 +280,3 @@ async def committed_in_all(lab: Lab, group: str, topics: tuple[str, ...]) -> int
     async with lab.admin() as admin:
         found = await admin.list_consumer_group_offsets(group)
     return sum(value.offset for tp, value in found.items() if tp.topic in topics)
-
-
-class Door:
-    """A configured address: a relay to wherever the broker is now."""
-
-    def __init__(self) -> None:
-        self.port, self._server = 0, None
-
-    async def __aenter__(self) -> "Door":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    @property
-    def address(self) -> str:
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.port)
-            await asyncio.gather(self._relay(reader, back), self._relay(there, writer))
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-        writer.close()
-
-
-@pytest.mark.kafka
-@pytest.mark.slow
-async def test_brokers_that_moved_are_found_again_at_the_configured_address(tmp_path: Path, topic_prefix: str) -> None:
-    """A client asks the brokers it knows where the others are; when all of them moved it would ask nobody for ever."""
-    async with Door() as door:
-        with KafkaServer() as kafka:
-            door.port, lab = kafka.port, Lab(kafka, topic_prefix, tmp_path)
-            topic, group = await lab.topic("events", records=10), f"{topic_prefix}.group"
-            worker = lab.start({"group": group, "topics": {topic: {}}, "bootstrap": door.address})
-            publisher = Publisher({"bootstrap_servers": door.address, "request_timeout_ms": 10_000})
-            await publisher.send_all([Outgoing(topic, b"k", b"10")])
-            await until(lambda: len(worker.finished(group, topic)) == 11, 40, worker)
-            await asyncio.to_thread(kafka.stop)
-            sending = asyncio.create_task(publisher.send_all([Outgoing(topic, b"k", b"11")], still_waiting=print))
-            door.port = move(kafka)
-            await asyncio.to_thread(kafka.start)
-            await asyncio.wait_for(sending, 60)
-            await until(lambda: len(worker.finished(group, topic)) == 12, 60, worker)
-            worker.child.kill()
-            await publisher.stop()
-
-
-def move(kafka: KafkaServer) -> int:
-    """Give a stopped broker another port."""
-    before, kafka.port = kafka.port, free_port()
-    settings = kafka.folder / "server.properties"
-    settings.write_text(settings.read_text().replace(f"127.0.0.1:{before}", f"127.0.0.1:{kafka.port}"))
-    return kafka.port
