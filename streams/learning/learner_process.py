@@ -42,6 +42,8 @@ class Teacher:
 
     settings: Settings
     leads: Callable[[], bool] = lambda: True
+    holdup: Callable[[], str | None] = lambda: None
+    """Why the work does not move."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -160,7 +162,8 @@ class Teacher:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
         await self.server.start()
         http = self.settings.http
-        ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
+        stands_by = "stands by: nothing is assigned"
+        ready = {"checkpoint": lambda: None if self._restored else stands_by, "work": self.holdup}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
             await asyncio.Event().wait()
 
@@ -176,8 +179,8 @@ def run_learner(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
     b, topic = settings.batching, settings.topics.name("observations")
-    lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)
+    lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
-    teacher.leads = lambda: bool(app.consumer.assignment())
+    teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])
