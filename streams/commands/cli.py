@@ -85,14 +85,15 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SettingsError | NotInstalled):
         complain("settings" if isinstance(error, SettingsError) else "not installed", error)
         return 2
-    if not isinstance(error, _expected()):
+    from streams.transport.failures import is_known
+
+    if not (isinstance(error, _expected()) or is_known(error)):
         raise error
     complain("failed", error)
     return 1
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    from aiokafka.errors import KafkaError
     from redis.exceptions import RedisError
 
     from deploy.kafka_admin import TopicsRefused
@@ -102,12 +103,11 @@ def _expected() -> tuple[type[Exception], ...]:
     from streams.commands.dead_letter_admin import TooScattered
     from streams.lab.datasets import UnreadableLog
     from streams.learning.checkpoints import UnreadableCheckpoint
-    from streams.transport.publishing import PublishFailed
     from streams.transport.topics import TopicsUnfit
 
-    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
+    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, TooScattered)
     theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)
-    return (*ours, *theirs, TimeoutError, OSError, KafkaError, RedisError)
+    return (*ours, *theirs, TimeoutError, OSError, RedisError)
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client
@@ -39,7 +40,8 @@ async def examine(settings: Settings) -> list[Finding]:
         "redis": lambda s: asyncio.to_thread(_redis, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
-    return [judge_consent(settings), *found, _python(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
+    here = [_python(), _codecs(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
+    return [judge_consent(settings), *found, *here]
 
 
 def judge_consent(settings: Settings) -> Finding:
@@ -130,6 +132,16 @@ def _redis(settings: Settings) -> Finding:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding(name="python", ok=sys.version_info >= (3, 11), detail=f"{version} on {platform.machine()}")
+
+
+def _codecs() -> Finding:
+    readable = {"gzip": has_gzip(), "snappy": has_snappy(), "lz4": has_lz4(), "zstd": has_zstd()}
+    absent = " or ".join(name for name, here in readable.items() if not here)
+    advice = (
+        f"pip install cramjam: the first record compressed with {absent} ends a worker or learner" if absent else ""
+    )
+    said = ", ".join(f"{name} is {'read' if here else 'missing'}" for name, here in readable.items())
+    return Finding(name="codecs", ok=not absent, detail=said, advice=advice)
 
 
 def _faiss() -> Finding:

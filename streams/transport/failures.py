@@ -137,10 +137,14 @@ class Guard:
 _LEVELS = {Verdict.skip: logging.INFO, Verdict.crash: logging.CRITICAL, Verdict.dead_letter: logging.ERROR}
 
 
+def is_known(error: BaseException) -> bool:
+    """Whether an error's message says what there is to say, to whoever runs this; of the others the traceback does."""
+    return bool(str(error)) and isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
+
+
 def _said(error: Exception) -> str:
     """An error as a log line may have it: texts of unknown errors may quote a payload, so only their kind is said."""
-    known = isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
-    return f"{type(error).__name__}: {error}" if known else type(error).__name__
+    return f"{type(error).__name__}: {error}" if is_known(error) else type(error).__name__
 
 
 @dataclass(slots=True)
