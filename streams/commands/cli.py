@@ -144,6 +144,8 @@ def learner(config: Config = None) -> None:
     settings = load(config)
     require("the learner", "learner")
     _refuse_taken_port(settings)
+    if (snapshots := settings.learner).serve:
+        refuse_taken(snapshots.host, snapshots.port, "set learner.port, 0 takes a free one", setting="learner.host")
     from streams.learning.learner_process import run_learner
 
     raise typer.Exit(run_learner(settings))
@@ -151,7 +153,7 @@ def learner(config: Config = None) -> None:
 
 def _refuse_taken_port(settings: "Settings") -> None:
     advice = "every process needs one of its own: set http.port (MARQUEE_HTTP__PORT), 0 takes a free one"
-    refuse_taken(settings.http.host, settings.http.port, advice)
+    refuse_taken(settings.http.host, settings.http.port, advice, setting="http.host")
 
 
 @app.command()
@@ -273,17 +275,19 @@ def _say_plan(plan: "Plan", verb: str, as_json: bool) -> None:
 @config_app.command("show")
 def config_show(config: Config = None) -> None:
     """Print the settings in force as JSON; secrets are hidden."""
+    settings = load(config)
     from streams import configuration
 
-    print_json(configuration.show(configuration.load_settings(config)))
+    print_json(configuration.show(settings))
 
 
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Load the settings as a worker would, and say so or say what is wrong."""
+    settings = load(config)
     from streams import configuration
 
-    configuration.require_consent_default(configuration.load_settings(config))
+    configuration.require_consent_default(settings)
     err.print("settings are fine")
 
 

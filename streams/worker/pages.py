@@ -59,7 +59,6 @@ class Pages:
             latest_slate=self.latest_slate,
         )
         async with server:
-            log.info("http://%s:%d answers", http.host, server.port)
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
                 self._report_lag()
