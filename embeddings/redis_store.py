@@ -14,6 +14,7 @@ new fences under those it found. Users of one bucket share a hash slot; fences a
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from redis.exceptions import NoScriptError
 
 from embeddings.codec import StateCodec
-from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.ids import murmur2
 from embeddings.redis_connection import RedisLine
@@ -44,6 +45,9 @@ from embeddings.store import (
 )
 from embeddings.write_behind import Group, Kept, WriteBehind
 
+COMMANDS = ("get", "mget", "set", "msetex", "unlink", "evalsha", "script|load", "select", "info")
+"""What a store asks of Redis, also inside its script. Without `msetex` (Redis before 8.4, Valkey before 9) `set` does;
+`select` is for a database other than 0, `info` for `rehearse`."""
 _CLAIM_TRIES = 8
 _PING_TTL_S = 60
 #: KEYS: guards, then keys in groups. ARGV: number of guards, number of groups, size and TTL of each, what the guards
@@ -210,6 +214,27 @@ class RedisUserStore(UserStore):
         keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
         self._behind.drop(keys)
         return cast(int, self._plain.exchange(("UNLINK", *keys))[0])
+
+    def rehearse(self) -> dict[str, str]:
+        """Do once what a worker does, on values that go at once: read, write by the script, remove; INFO, if granted.
+
+        Raises:
+            StoreUnavailable, StoreRefused: a worker could not do its work; the message says what is needed.
+        """
+        nobody, nowhere = [f"rehearsal-{secrets.token_hex(6)}"], [Source("rehearsal", 0)]
+        keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, nobody)]
+        keys += self._keys.fences(nowhere) + self._keys.marks(nowhere)
+        topics = _values(self._plain.exchange(("MGET", self._keys.topics, *keys))[0])[0]
+        self._fenced.exchange(("SCRIPT", "LOAD", _SCRIPT))
+        same = [Group([self._keys.topics], [topics], self._mark_ttl_s)] if topics else []
+        self._written([self._keys.topics], [topics], [Group(keys, [b""] * len(keys), 1), *same])
+        self.latest_slate(nobody[0])
+        self._plain.exchange(("UNLINK", *keys))
+        try:
+            info = cast(bytes, self._plain.exchange(("INFO",))[0]).decode()
+        except StoreRefused:
+            return {}
+        return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
 
     def close(self) -> None:
         """See `UserStore.close`."""

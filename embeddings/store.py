@@ -122,6 +122,7 @@ class UserStore(Protocol):
 
         Raises:
             StoreUnavailable: nothing is owned that was not before; ask again.
+            StoreRefused: from this and every other call that asks the store: it never will. Stop.
             ValueError: more topics or partitions than marks can name; nothing was written. A setting is wrong.
         """
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from embeddings.errors import StoreUnavailable
+from embeddings.errors import StoreRefused, StoreUnavailable
 from streams.addresses import url_of
 
 Check = Callable[[], str | None]
@@ -104,7 +104,7 @@ class HealthServer:
         assert self._latest_slate is not None
         try:
             slate = await self._latest_slate(user_id)
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreRefused):
             return _answer(503, {"Retry-After": _RETRY_AFTER_S}, error="the store does not answer")
         if slate is None:
             return _answer(404, error="no slate for this user, or it has expired")

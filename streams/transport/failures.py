@@ -28,7 +28,14 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from embeddings.errors import Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
+from embeddings.errors import (
+    Fenced,
+    IdCollision,
+    SnapshotRefused,
+    StoreRefused,
+    StoreUnavailable,
+    UnreadableState,
+)
 from streams.configuration import SettingsError
 from streams.contract.observations import UnreadableObservation
 from streams.transport.publishing import PublishFailed
@@ -63,6 +70,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (Fenced, Verdict.skip),
     (SnapshotRefused, Verdict.skip),
     (IdCollision, Verdict.dead_letter),
+    (StoreRefused, Verdict.crash),
     (UnreadableState, Verdict.crash),
     (UnreadableObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
