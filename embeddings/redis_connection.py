@@ -31,18 +31,20 @@ _PASSES = {
     "BUSY|UNKILLABLE": "it is busy with a script",
     "NOSCRIPT": "it has lost the script",
 }
+_RIGHTS = "redis.username may not do what is needed: `marquee doctor --acl` lists it"
+_CLUSTER = "it is a cluster, which is not supported yet: name a server that is part of none"
 _REFUSES = {
     "NOAUTH": "it wants a password: set redis.password, and redis.username unless it is the default user's",
     "WRONGPASS|AUTH": "it does not know this user or password: check redis.username and redis.password",
-    "NOPERM|ACL failure|executing the script can't": "redis.username may not do what is needed: `marquee doctor --acl` lists it",
+    "NOPERM|ACL failure|executing the script can't": _RIGHTS,
     "unknown command": "its owner took a command away that is needed: `marquee doctor --acl` lists them",
-    "MOVED|ASK|CROSSSLOT|CLUSTERDOWN|TRYAGAIN|cluster mode": "it is a cluster, which is not supported yet: name a server"
-    " that is part of none",
+    "MOVED|ASK|CROSSSLOT|CLUSTERDOWN|TRYAGAIN|cluster mode": _CLUSTER,
     "DB index": "it has no database of that number, as a cluster has only one: change the end of redis.url",
     "DENIED": "it takes no clients from elsewhere (protected mode)",
     "": "it refuses what is asked",
 }
-#: How often a server behind an address turned out to be a replica: all connections to that address are made anew.
+#: How often an address may have moved: it led to a replica, or no longer does. Older connections are made anew, and
+#: the name looked up again.
 _demotions: Counter[str] = Counter()
 
 
@@ -54,7 +56,7 @@ class RedisLine:
         self._lock = threading.Lock()
         parts = urlsplit(url)
         self._where = parts.netloc.rpartition("@")[2] or parts.path
-        self._demotions = 0
+        self._demotions, self._was_replica = 0, False
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -86,6 +88,10 @@ class RedisLine:
                 raise self._ours(error) from error
         for reply in replies:
             self._refuse(reply)
+        if self._was_replica:  # the address may have moved since: the others follow
+            self._was_replica = False
+            _demotions[self._where] += 1
+            self._demotions = _demotions[self._where]
         return replies
 
     def close(self) -> None:
@@ -127,6 +133,7 @@ class RedisLine:
             for mark, meaning in marks.items():
                 if re.search(rf"\b({mark})\b" if mark else "", text):
                     if mark == "READONLY":
+                        self._was_replica = True
                         _demotions[self._where] += 1
                     return kind(f"Redis at {self._where}: {meaning} ({text})")
         raise AssertionError("the last mark is in every text")

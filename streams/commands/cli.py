@@ -226,9 +226,16 @@ def replay(
 
 
 @app.command()
-def doctor(config: Config = None, as_json: Json = False) -> None:
-    """Check broker, Redis, FAISS, torch, GPU and topics, and say what to do."""
+def doctor(
+    acl: Annotated[bool, typer.Option("--acl", help="Only say which rights the Redis user needs.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Check broker, Redis, FAISS, torch, GPU, topics and folders, and say what to do."""
     settings = load(config)
+    if acl:
+        _say_acl(settings, as_json)
+        return
     from streams.commands.doctor import examine
 
     findings = asyncio.run(examine(settings))
@@ -241,6 +248,16 @@ def doctor(config: Config = None, as_json: Json = False) -> None:
     checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings]
     finish({"ok": ok, "checks": checks}, as_json)
     raise typer.Exit(0 if ok else 1)
+
+
+def _say_acl(settings: "Settings", as_json: bool) -> None:
+    from embeddings.redis_store import COMMANDS, acl_rule
+
+    rule = acl_rule(settings.redis.username or "marquee", settings.redis.prefix)
+    err.print("without +msetex where Redis is older than 8.4 or Valkey than 9; +select and +info are optional")
+    if not as_json:
+        sys.stdout.write(rule + "\n")
+    finish({"commands": COMMANDS, "keys": f"{settings.redis.prefix}:*", "rule": rule}, as_json)
 
 
 @topics_app.command("plan")

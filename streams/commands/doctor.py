@@ -8,16 +8,16 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import redis
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client
+from embeddings.errors import EmbeddingsError
 from streams.commands.extras import missing
 from streams.settings import Settings
 from streams.transport import topics
+from streams.worker.worker import user_store
 
 _PATIENCE_S = 5.0
 
@@ -51,8 +51,11 @@ def judge_consent(settings: Settings) -> Finding:
     return Finding(name="consent", ok=default is not None, detail=f"consent.default is {default}", advice=advice)
 
 
-def judge_redis(info: Mapping[str, Any], *, policy: str) -> Finding:
-    """Redis by what INFO says and its `maxmemory-policy`."""
+def judge_redis(info: Mapping[str, str], *, policy: str) -> Finding:
+    """Redis by what INFO says and its `maxmemory-policy`; a user who may not ask for INFO is no fault."""
+    if not info:
+        unseen = "grant the command info to see version and maxmemory-policy here"
+        return Finding(name="redis", ok=True, detail="reads, writes and scripts work", advice=unseen)
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version"))
     advice = []
@@ -61,7 +64,7 @@ def judge_redis(info: Mapping[str, Any], *, policy: str) -> Finding:
     if int(version.partition(".")[0]) < 7:
         advice.append("run Redis 7 or later, or Valkey")
     ok = not advice
-    if not info.get("aof_enabled"):
+    if info.get("aof_enabled") != "1":
         advice.append("with appendonly yes a restart keeps what is older than the topics' retention")
     detail = f"{product} {version}, maxmemory-policy {policy}"
     return Finding(name="redis", ok=ok, detail=detail, advice="; ".join(advice))
@@ -89,7 +92,7 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
         return await asyncio.wait_for(check, _PATIENCE_S)
     except TimeoutError:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
-    except (KafkaError, redis.RedisError, OSError) as error:
+    except (KafkaError, EmbeddingsError, OSError) as error:
         return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {error}", advice=_ADVICE[name])
 
 
@@ -116,17 +119,13 @@ async def _topics(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    said = settings.redis
-    password = said.password.get_secret_value() if said.password else None
-    with redis.Redis.from_url(
-        said.url,
-        username=said.username,
-        password=password,
-        socket_timeout=said.timeout_s,
-        socket_connect_timeout=said.timeout_s,
-    ) as client:
-        info = client.info()
-    return judge_redis(info, policy=str(info.get("maxmemory_policy", "unknown")))
+    """Do once what a worker does."""
+    store = user_store(settings)
+    try:
+        info = store.rehearse()
+    finally:
+        store.close()
+    return judge_redis(info, policy=info.get("maxmemory_policy", "unknown"))
 
 
 def _python() -> Finding:

@@ -1,10 +1,12 @@
 """The composition root: which piece of which package is handed to which, for a worker; it needs no torch."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from embeddings.errors import StoreUnavailable
 from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
@@ -29,6 +31,8 @@ from streams.worker.control_topics import ControlTopics
 from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.requests_lane import RequestsLane
+
+log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
 _BEHIND = 8
@@ -176,14 +180,27 @@ class Worker:
         await self.control_topics.swapped()
 
 
+def _refuse_useless_store(settings: Settings) -> None:
+    """See that Redis would do what a worker needs; one that is away is waited for later."""
+    store = user_store(settings)
+    try:
+        store.rehearse()
+    except StoreUnavailable as error:
+        log.warning("the store cannot be used yet: %s", error)
+    finally:
+        store.close()
+
+
 def run_worker(settings: Settings) -> int:
     """Run a worker until SIGTERM; returns the exit code.
 
     Raises:
         SettingsError: something it cannot start without is missing.
+        StoreRefused: Redis answers, and will not do what a worker needs.
         TopicsUnfit: a topic is missing, or topics keyed by user differ in partitions.
     """
     require_consent_default(settings)
+    _refuse_useless_store(settings)
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 from aiokafka import AIOKafkaProducer
 
 from deploy.embedded import Broker, Valkey
+from deploy.processes import Child
 from streams.contract.records import encode, topic_specs
 from streams.settings import Settings, Topics
 
@@ -65,3 +67,30 @@ def test_a_codec_that_is_missing_ends_it_by_name(
     assert err == "failed: UnsupportedCodecError: Libraries for zstd compression codec not found\n"
     found = said({**environ, "PYTHONPATH": str(tmp_path)}, "doctor")[1]
     assert "pip install cramjam: the first record compressed with snappy or lz4 or zstd ends a worker" in found
+
+
+def test_a_store_that_refuses_ends_a_worker_with_what_it_needs(environ: dict[str, str], valkey: Valkey) -> None:
+    with redis.Redis.from_url(valkey.url) as owner:
+        owner.acl_setuser("reads", enabled=True, reset=True, nopass=True, keys=["*"], commands=["+@read", "-info"])
+        code, err = said({**environ, "MARQUEE_REDIS__USERNAME": "reads", "MARQUEE_REDIS__PASSWORD": "x"}, "worker")
+        owner.acl_deluser("reads")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "redis.username may not do what is needed: `marquee doctor --acl` lists it" in err
+
+
+def test_rights_taken_away_end_a_running_worker_with_one_sentence(
+    environ: dict[str, str], valkey: Valkey, topic_prefix: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "worker.log"
+    where = {"MARQUEE_REDIS__USERNAME": topic_prefix, "MARQUEE_REDIS__PASSWORD": "x"}
+    with redis.Redis.from_url(valkey.url) as owner:
+        owner.acl_setuser(topic_prefix, enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+        worker = Child([sys.executable, "-m", "streams", "worker"], log, env={**environ, **where})
+        worker.wait_until(lambda: owner.exists(f"{topic_prefix}:topics") == 1, 60)
+        owner.acl_setuser(topic_prefix, commands=["-@read"])
+        assert worker.wait(30) == 1
+        owner.acl_deluser(topic_prefix)
+    lines = log.read_text().splitlines()
+    assert lines[-1].startswith(f"failed: Redis at 127.0.0.1:{valkey.port}: redis.username may not do what is needed")
+    assert not [line for line in lines if "Traceback" in line or "crash!" in line], lines

@@ -1,7 +1,7 @@
 """A server that answers and refuses: what passes, what never will, and what is said of it."""
 
-import ssl
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
