@@ -13,8 +13,11 @@ from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client
+from embeddings import jit
 from embeddings.errors import EmbeddingsError
 from streams.commands.extras import missing
+from streams.configuration import SettingsError
+from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
 from streams.worker.worker import user_store
@@ -40,7 +43,8 @@ async def examine(settings: Settings) -> list[Finding]:
         "redis": lambda s: asyncio.to_thread(_redis, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
-    here = [_python(), _codecs(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
+    here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
+    here.append(judge_gpu(_gpus(), _faiss_gpus()))
     return [judge_consent(settings), *found, *here]
 
 
@@ -141,6 +145,27 @@ def _codecs() -> Finding:
     )
     said = ", ".join(f"{name} is {'read' if here else 'missing'}" for name, here in readable.items())
     return Finding(name="codecs", ok=not absent, detail=said, advice=advice)
+
+
+def _loops() -> Finding:
+    advice = (
+        "" if jit.kept else "set NUMBA_CACHE_DIR to a folder that can be written, or every start compiles for a minute"
+    )
+    return Finding(name="loops", ok=True, detail=f"compiled loops are {'' if jit.kept else 'not '}kept", advice=advice)
+
+
+def _folders(settings: Settings) -> Finding:
+    """A learner writes snapshots and checkpoints; a worker needs no folder."""
+    if missing("learner"):
+        return Finding(name="folders", ok=True, detail="a worker writes to none")
+    wrong = []
+    for folder, setting in folders_of(settings):
+        try:
+            writable(folder, setting)
+        except SettingsError as error:
+            wrong.append(str(error))
+    detail = "; ".join(wrong) or "a learner can write snapshots and checkpoints"
+    return Finding(name="folders", ok=not wrong, detail=detail, advice="a worker needs none" if wrong else "")
 
 
 def _faiss() -> Finding:

@@ -21,6 +21,7 @@ from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from streams.learning.learner import Learner
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
+from streams.process.folders import folders_of, writable
 from streams.process.health import HealthServer
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
@@ -172,10 +173,13 @@ def run_learner(settings: Settings) -> int:
     """Run the learner until SIGTERM; returns the exit code.
 
     Raises:
+        SettingsError: a folder of the learner cannot be written.
         TopicsUnfit: a topic is missing.
         WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
     """
     torch.set_num_threads(1)
+    for folder, setting in folders_of(settings):
+        writable(folder, setting)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
     b, topic = settings.batching, settings.topics.name("observations")

@@ -8,10 +8,8 @@ raise SystemExit(run_apps([app]))
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -84,7 +82,6 @@ def make_app(membership: Membership, batching: Batching) -> BatchApp:
         table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        datadir=Path(tempfile.gettempdir()) / "marquee-faust",
         web_enabled=False,
         worker_redirect_stdouts=False,
     )

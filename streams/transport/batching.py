@@ -372,6 +372,9 @@ class BatchApp(faust.App):
         """Why units do not move although partitions are assigned; None where they do."""
         return cast(BatchConsumer, self.consumer).holdup()
 
+    def _create_directories(self) -> None:
+        """None: they are for tables, and not every machine has a folder to write to."""
+
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition of a lane."""
         return cast(BatchConsumer, self.consumer).lags()
