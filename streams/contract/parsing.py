@@ -18,7 +18,7 @@ from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.records import FIRST_MS, LAST_MS
-from streams.contract.serialisers import decode_bare, removes, unfit, wrapped
+from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -123,7 +123,8 @@ def user_of(record: RawRecord, named: str | None) -> str:
     """
     name = named or _key_of(record)
     if odd := unfit(name):
-        raise Unreadable(Code.malformed, f"the {'id' if named else 'key'} is {odd}")
+        said = f"the id is {odd}, not a plain one" if named else f"the key is {odd}: {PLAIN_KEY}"
+        raise Unreadable(Code.malformed, said)
     return name
 
 

@@ -186,7 +186,7 @@ class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
     request_id: Id
-    user_id: Id = ""
+    user_id: Id | None = ""
     surface: Word | None = None
     n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     context: Context | None = None

@@ -1,7 +1,7 @@
 r"""What other people's serialisers wrap around ids and values, recognised so that a dead letter says what to set.
 
 >>> unfit('{"id":"m2"}')
-'JSON text: write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)'
+'JSON text'
 >>> unfit('say "hi"') is None
 True
 >>> wrapped(b'{"schema":{},"payload":{}}')
@@ -21,11 +21,10 @@ _STARTS = frozenset('{["\0')
 _FIRST = itemgetter(0)
 #: How Java prints a key of several fields.
 _PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
-_NUMBERED = "begins with a zero byte, as after a schema registry's serialiser"
-_STRINGS = "write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)"
+PLAIN_KEY = "write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)"
 
 _BEGINNINGS = (
-    (b"\0", f"{_NUMBERED}: write plain JSON (value.converter or value.serializer without schema registry)"),
+    (b"\0", "begins with a schema registry's magic byte: write plain JSON (value.converter=…JsonConverter)"),
     (b'"', "JSON inside a JSON string: write it as it is (value.converter with StringConverter)"),
     (b"\xef\xbb\xbf", "begins with a byte order mark: write UTF-8 without"),
     (b"\x1f\x8b", "begins as gzip does: let the producer compress (compression.type)"),
@@ -38,18 +37,18 @@ _ENVELOPES = (
 
 
 def unfit(name: str) -> str | None:
-    """What a serialiser made of an id, and what to set; None where it is a plain one. A name is never empty."""
+    """What a serialiser made of an id; None where it is a plain one. A name is never empty."""
     if name[0] == "\0":
-        return f"{_NUMBERED}: {_STRINGS}"
+        return "a number in binary, or behind a schema registry's magic byte"
     if _PRINTED.fullmatch(name):
-        return f"a printed structure: {_STRINGS}, of one field (ExtractField)"
+        return "a printed structure of fields"
     if name[0] not in _STARTS:
         return None
     try:
         msgspec.json.decode(name)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return f"JSON text: {_STRINGS}"
+    return "JSON text"
 
 
 def all_plain(names: Iterable[str]) -> bool:

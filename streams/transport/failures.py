@@ -30,7 +30,7 @@ from aiokafka.errors import (
 
 from embeddings.errors import Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
 from streams.configuration import SettingsError
-from streams.contract.observations import UnreadableObservation
+from streams.contract.observations import LaterObservation
 from streams.transport.publishing import PublishFailed
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (SnapshotRefused, Verdict.skip),
     (IdCollision, Verdict.dead_letter),
     (UnreadableState, Verdict.crash),
-    (UnreadableObservation, Verdict.crash),
+    (LaterObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
     (TooManyDeadLetters, Verdict.crash),
     (Contested, Verdict.crash),
