@@ -24,7 +24,7 @@ from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, Dead
 from streams.contract.messages import Outgoing, RawRecord
 from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, read_one, user_of
 from streams.contract.records import LAST_MS, Event, decode_event
-from streams.contract.serialisers import all_plain, unfit
+from streams.contract.serialisers import all_fit, unfit
 
 Part = tuple[Source, Sequence[RawRecord]]
 
@@ -195,7 +195,7 @@ def _read_all(records: Sequence[RawRecord], rules: Rules) -> tuple[list[Event], 
     if not all(named):
         return events, [user_of(record, user) for record, user in zip(records, named, strict=True)], identities
     users: list[str] = named  # type: ignore[assignment]
-    if not all_plain(users) and any(map(unfit, users)):
+    if not all_fit(users):
         raise ValueError
     return events, users, identities
 

@@ -9,7 +9,7 @@ True
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -17,7 +17,8 @@ import msgspec
 
 T = TypeVar("T")
 
-_STARTS = frozenset('{["\0')
+#: First letters of what is looked at more closely.
+_STARTS = frozenset('{["\0S')
 _FIRST = itemgetter(0)
 #: How Java prints a key of several fields.
 _PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
@@ -38,12 +39,12 @@ _ENVELOPES = (
 
 def unfit(name: str) -> str | None:
     """What a serialiser made of an id; None where it is a plain one. A name is never empty."""
+    if name[0] not in _STARTS:
+        return None
     if name[0] == "\0":
         return "a number in binary, or behind a schema registry's magic byte"
     if _PRINTED.fullmatch(name):
         return "a printed structure of fields"
-    if name[0] not in _STARTS:
-        return None
     try:
         msgspec.json.decode(name)
     except (msgspec.MsgspecError, RecursionError):
@@ -51,9 +52,9 @@ def unfit(name: str) -> str | None:
     return "JSON text"
 
 
-def all_plain(names: Iterable[str]) -> bool:
-    """May none of many ids be unfit? Looks at their first letters only."""
-    return _STARTS.isdisjoint(map(_FIRST, names))
+def all_fit(names: Collection[str]) -> bool:
+    """Are all of many ids plain ones? Quick where their first letters say so."""
+    return _STARTS.isdisjoint(map(_FIRST, names)) or not any(unfit(name) for name in names if name[0] in _STARTS)
 
 
 def wrapped(value: bytes) -> str | None:
