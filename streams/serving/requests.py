@@ -21,7 +21,7 @@ from streams.contract.cloudevents import header
 from streams.contract.consent import strictest
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
-from streams.contract.parsing import Rules, Unreadable, read, user_of
+from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, write_slates
@@ -70,13 +70,14 @@ class Answerer:
             raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
         if topic in self.missing:
             raise Unreadable(Code.unknown_topic, "reply_to names a topic that the brokers do not have")
+        published = published_ms(record, self.rules, self.now_ms())
         surface = request.surface or (request.context and request.context.surface) or slates.surface
         return Trigger(
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
-            event_ms=request.event_time or record.timestamp,
-            published_ms=record.timestamp,
+            event_ms=moment_ms(request.event_time, published, self.rules),
+            published_ms=published,
             surface=surface,
             size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
             headers=record.headers,

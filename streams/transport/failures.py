@@ -37,7 +37,7 @@ from embeddings.errors import (
     UnreadableState,
 )
 from streams.configuration import SettingsError
-from streams.contract.observations import UnreadableObservation
+from streams.contract.observations import LaterObservation
 from streams.transport.publishing import PublishFailed
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (IdCollision, Verdict.dead_letter),
     (StoreRefused, Verdict.crash),
     (UnreadableState, Verdict.crash),
-    (UnreadableObservation, Verdict.crash),
+    (LaterObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
     (TooManyDeadLetters, Verdict.crash),
     (Contested, Verdict.crash),

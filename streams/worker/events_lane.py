@@ -14,6 +14,7 @@ from functools import partial
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from streams.contract.deadletters import DeadLetter, dead_letter_records
+from streams.contract.decode import Decoded
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.metrics import WorkerMetrics
@@ -24,6 +25,7 @@ from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
+from streams.worker.complaints import MISROUTED, UNDATED, Complaint
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ class EventsLane:
     metrics: WorkerMetrics
     dead_share: DeadLetterShare
     unstored: Unstored = field(init=False)
+    misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
+    undated: Complaint = field(init=False, default_factory=lambda: Complaint(UNDATED))
 
     def __post_init__(self) -> None:
         self.unstored = Unstored(
@@ -72,8 +76,15 @@ class EventsLane:
         await queue.settle(answered[-1])
         for one in answered:
             self.metrics.events(one.answer.fate_R)
+            self._complain(one.answer.decoded)
             for letter in one.answer.decoded.dead:
                 self.metrics.dead_letter("events", letter.code)
+
+    def _complain(self, decoded: Decoded) -> None:
+        records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
+        self.metrics.undated.inc(decoded.undated)
+        self.misrouted.count(topic, records, len(decoded.misrouted))
+        self.undated.count(topic, records, decoded.undated)
 
     async def _answer(self, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answered:
         """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""

@@ -102,7 +102,8 @@ class Worker:
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
-        return Publisher(kafka.client_options(), max_request_bytes=LARGEST_REQUEST, idempotent=kafka.idempotent)
+        most = max(LARGEST_REQUEST, self.settings.events.max_bytes + 1_048_576)
+        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
 
     def _events_lane(self, rules: Rules) -> EventsLane:
         settings = self.settings

@@ -22,6 +22,9 @@ class Read(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
+AN_ITEM = b'{"categories":["c"]}'
+
+
 class Broker:
     """Keeps what is published."""
 

@@ -9,7 +9,7 @@ from streams.worker.pages import Pages
 from streams.worker.worker import Worker
 from tests.embeddings.saving import save_slates
 from tests.streams.builders import EVENTS, Service, an_event
-from tests.streams.controlled import a_controlled_worker, catalogue
+from tests.streams.controlled import AN_ITEM, a_controlled_worker, catalogue
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since
     service = Service()
     pages = pages_of(worker, service.users)
     worker.serving.catalogue([], [])
-    await catalogue(worker, a=b"{}", b=b"{}", c=b"{}")
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM, c=AN_ITEM)
     service.deliver([an_event(0, "ann", "b")])
     keep_slate(service, a_slate("a", "b", "c", "nameless", expires_ms=epoch_ms() + 60_000))
     await catalogue(worker, c=None)
