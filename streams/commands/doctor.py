@@ -148,9 +148,7 @@ def _codecs() -> Finding:
 
 
 def _loops() -> Finding:
-    advice = (
-        "" if jit.kept else "set NUMBA_CACHE_DIR to a folder that can be written, or every start compiles for a minute"
-    )
+    advice = "" if jit.kept else "set NUMBA_CACHE_DIR to a folder to write to, or every start compiles for a minute"
     return Finding(name="loops", ok=True, detail=f"compiled loops are {'' if jit.kept else 'not '}kept", advice=advice)
 
 
