@@ -8,6 +8,7 @@ machine's clock alone, so that a replay of the log reads as the first pass did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import mode
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,10 @@ class Decoded:
         """Source, offset and fate of the records that have no row."""
         dead = [(letter.source, letter.offset, Fate.dead_lettered) for letter in self.dead]
         return dead + [(record.source, record.offset, Fate.misrouted) for record in self.misrouted]
+
+    def code_of(self, source: Source) -> str:
+        """The code of most dead letters of a partition that has any."""
+        return mode(letter.code for letter in self.dead if letter.source == source)
 
 
 class _ItemIds(dict[str | None, int]):

@@ -13,10 +13,8 @@ crash        going on would lose or spoil something. The process ends non-zero a
 import asyncio
 import logging
 import random
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -46,10 +44,6 @@ class Verdict(Enum):
     crash = "crash"
 
 
-class TooManyDeadLetters(Exception):
-    """Most of the last records could not be read: a bad deploy, not bad records. The worker stops before it drains."""
-
-
 _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StoreUnavailable, Verdict.retry),
     (KafkaTimeoutError, Verdict.retry),
@@ -62,7 +56,6 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (UnreadableState, Verdict.crash),
     (UnreadableObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
-    (TooManyDeadLetters, Verdict.crash),
     (MemoryError, Verdict.crash),
     (ConnectionError, Verdict.retry),
     (TimeoutError, Verdict.retry),
@@ -136,32 +129,3 @@ def _said(error: Exception) -> str:
     """An error as a log line may have it: texts of unknown errors may quote a payload, so only their kind is said."""
     known = isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
     return f"{type(error).__name__}: {error}" if known else type(error).__name__
-
-
-@dataclass(slots=True)
-class DeadLetterShare:
-    """The share of dead letters among the last records; ends the worker when it is more than `limit`."""
-
-    limit: float
-    window: int = 1_000
-    _batches: deque[tuple[int, int]] = field(default_factory=deque)
-    _records: int = 0
-    _dead: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def count(self, records: int, dead: int) -> None:
-        """Take a batch into account, before its dead letters are published. From any thread.
-
-        Raises:
-            TooManyDeadLetters: Stop the worker. The batch stays unacknowledged.
-        """
-        with self._lock:
-            self._batches.append((records, dead))
-            self._records += records
-            self._dead += dead
-            while self._records - self._batches[0][0] >= self.window:
-                old_records, old_dead = self._batches.popleft()
-                self._records -= old_records
-                self._dead -= old_dead
-        if self._records >= self.window and self._dead > self.limit * self._records:
-            raise TooManyDeadLetters(f"{self._dead} of the last {self._records} records were dead-lettered")

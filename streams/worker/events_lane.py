@@ -16,14 +16,15 @@ from embeddings.events import Source
 from streams.contract.deadletters import DeadLetter, dead_letter_records
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
+from streams.process.member import Pause
 from streams.process.metrics import WorkerMetrics
 from streams.serving.pipeline import Answer, Recommender
 from streams.serving.slates import slate_record
 from streams.settings import Settings
-from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
+from streams.worker.paused import Paused
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class EventsLane:
     """For observations: aiokafka has one request per broker under way, and slates do not wait behind them."""
     settings: Settings
     metrics: WorkerMetrics
-    dead_share: DeadLetterShare
+    paused: Paused
     unstored: Unstored = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,31 +58,40 @@ class EventsLane:
         Raises:
             Rewind: the store lost data or the partition; the lane is fetched again from what the store has.
             PublishFailed: a record can never be published; the worker ends.
-            TooManyDeadLetters: a bad deploy; the worker ends with the unit unacknowledged.
+            Pause: all is done but for partitions that are paused: most of what they brought became dead letters.
         """
         queue, era = self.unstored, self.unstored.era
         try:
             async with queue.answering:
                 unit.top_up()
                 self.metrics.batch("events", unit.size)
-                answered = await whole_or_apart(queue.guard(unit), unit.parts, partial(self._answer, unit, era))
+                answer = partial(self._answer, unit, era)
+                answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
         except BaseException as why:
             if era == queue.era:  # whatever comes after this unit would be folded without it
                 queue.drop(why)
             raise
-        await queue.settle(answered[-1])
+        if answered:
+            await queue.settle(answered[-1])
         for one in answered:
             self.metrics.events(one.answer.fate_R)
             for letter in one.answer.decoded.dead:
                 self.metrics.dead_letter("events", letter.code)
+        if left := self._left(unit, answered):
+            raise Pause(left)
+
+    def _left(self, unit: Unit, answered: Sequence[Answered]) -> dict[Source, int]:
+        """Partitions of which records were left alone, and where they go on one day."""
+        done = {source: mark.offset for one in answered for source, mark in one.answer.marks.items()}
+        return {
+            part.source: self.paused.at[part.source] for part in unit.parts if part.last > done.get(part.source, -1)
+        }
 
     async def _answer(self, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answered:
         """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""
         self.unstored.check(era)
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
-        if unit.retry_reason is None:  # the first try: a batch counts once
-            self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
         one = self.unstored.send(unit, answer, self._outgoing(answer, parts))
         try:
             await self.publisher.written()
@@ -95,6 +105,7 @@ class EventsLane:
             await asyncio.wait({one.travelling})
             raise
         self.unstored.add(one)
+        self.paused.told(answer.marks)
         return one
 
     def _observations(self, answer: Answer) -> list[Outgoing]:
@@ -127,6 +138,7 @@ class EventsLane:
                 log.warning("partitions cannot be claimed yet: %s", error)
                 await asyncio.sleep(0.5)
         self.unstored.reopen()
+        self.paused.claimed(marks)
         behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
         if behind:
             log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))

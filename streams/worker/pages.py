@@ -33,6 +33,7 @@ class Pages:
         has_read_control: whether the control topics were read to their end.
         has_partitions: whether any is assigned.
         lags: the lag of each owned partition.
+        paused: which of them are paused for a bad deploy, and what lets them go on.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Pages:
     has_read_control: Callable[[], bool]
     has_partitions: Callable[[], bool]
     lags: Callable[[], Mapping[Source, Lag]]
+    paused: Callable[[], str | None]
     _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
 
@@ -54,6 +56,7 @@ class Pages:
             registry=self.metrics.registry,
             started={"control": self._control},
             ready={"store": lambda: self._pinged, "partitions": self._partitions},
+            notes={"dead_letters": self.paused},
             latest_slate=self.latest_slate,
         )
         async with server:

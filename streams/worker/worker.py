@@ -22,12 +22,12 @@ from streams.settings import Settings
 from streams.transport import topics
 from streams.transport.batching import BatchApp
 from streams.transport.control import ControlReader
-from streams.transport.failures import DeadLetterShare
 from streams.transport.gates import Lane
 from streams.transport.publishing import Publisher
 from streams.worker.control_topics import ControlTopics
 from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
+from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 
 LARGEST_REQUEST = 8 * 1024 * 1024
@@ -76,6 +76,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
     control_topics: ControlTopics = field(init=False)
@@ -89,6 +90,7 @@ class Worker:
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.control_topics = ControlTopics(
             settings=settings, serving=self.serving, rules=rules, publisher=self._publisher(), metrics=self.metrics
@@ -114,7 +116,7 @@ class Worker:
             teller=self._publisher(),
             settings=settings,
             metrics=self.metrics,
-            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+            paused=self.paused,
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
@@ -138,8 +140,10 @@ class Worker:
             "serving",
             lanes,
             lambda committed: self._events_loop.run(self.events.positions(committed)),
+            paused=self.paused,
             instance_id=self.settings.kafka.instance_id,
         )
+        self.paused.gone_on, self.paused.owned = app.look, app.owned
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
@@ -154,6 +158,7 @@ class Worker:
             has_read_control=self.control.caught_up.is_set,
             has_partitions=lambda: bool(app.consumer.assignment()),
             lags=app.lags,
+            paused=self.paused.said,
         )
 
     async def run_control(self) -> None:
@@ -185,4 +190,4 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
-    return run_apps([app], beside=[worker.run_control, worker.pages(app).run], ready=worker.is_warm)
+    return run_apps([app], beside=[worker.run_control, worker.paused.run, worker.pages(app).run], ready=worker.is_warm)

@@ -12,10 +12,10 @@ from embeddings.events import Source
 from embeddings.store import PartitionMark
 from streams.contract.messages import Outgoing, Part
 from streams.process.metrics import WorkerMetrics
-from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
 from streams.worker.events_lane import EventsLane
+from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
 
@@ -100,7 +100,7 @@ class Worker:
         self.events = EventsLane(
             recommender=self.service.recommender,
             teller=self.topics,  # type: ignore[arg-type]
-            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+            paused=Paused(reads=self.service.users, metrics=self.metrics),
             **shared,
         )
         self.requests = RequestsLane(answerer=self.service.answerer, **shared)

@@ -26,6 +26,7 @@ def pages_of(worker: Worker, reads: UserStore, *, assigned: bool = False) -> Pag
         has_read_control=worker.control.caught_up.is_set,
         has_partitions=lambda: assigned,
         lags=dict,
+        paused=lambda: None,
     )
 
 
