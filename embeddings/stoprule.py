@@ -5,7 +5,7 @@ allowed, and it pauses its partition once it holds 50 dead letters too many. Cha
 share up to a tenth above the limit counts as allowed (0.55 for a limit of 0.5). What is known is three numbers, which
 live in the partition's mark: they survive every restart and go with the partition to its next owner.
 
->>> rule, run = StopRule(0.5), BadRun()
+>>> rule, run = StopRule(0.5), WELL
 >>> run = rule.after(run, records=400, dead=200, code="malformed")
 >>> run.records, rule.after(run, records=112, dead=112, code="malformed").paused
 (0, True)
@@ -48,6 +48,10 @@ class BadRun:
         return BadRun(released=True)
 
 
+#: Nothing is wrong with a partition.
+WELL = BadRun()
+
+
 @dataclass(frozen=True, slots=True)
 class StopRule:
     """`limit` is the share of dead letters that is allowed; 1 allows everything."""
@@ -61,6 +65,6 @@ class StopRule:
         run = replace(run, records=run.records + records, dead=run.dead + dead, code=code or run.code)
         too_many = run.dead - (self.limit + _SLACK * self.limit * (1 - self.limit)) * run.records
         if run.released:
-            again = BadRun() if run.records >= WELL_AGAIN else run
+            again = WELL if run.records >= WELL_AGAIN else run
             return again if too_many <= 0 else run.release()
-        return replace(run, paused=too_many >= TOO_MANY) if too_many > 0 else BadRun()
+        return replace(run, paused=too_many >= TOO_MANY) if too_many > 0 else WELL

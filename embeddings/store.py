@@ -23,7 +23,7 @@ from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Fate, Source
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import NO_OFFSET, Tastes, UserStates, source_code
-from embeddings.stoprule import BadRun, StopRule
+from embeddings.stoprule import WELL, BadRun, StopRule
 
 STATE_TTL_S = 180 * 86_400
 #: Marks, fences and the topic list outlive the states that refer to them.
@@ -49,12 +49,12 @@ class PartitionMark:
 
     offset: int = NO_OFFSET
     totals: tuple[int, ...] = (0,) * len(Fate)
-    run: BadRun = BadRun()
+    run: BadRun = WELL
 
     def to_bytes(self) -> bytes:
         """The mark as JSON."""
         fields = {"offset": self.offset, "totals": self.totals}
-        run = {} if self.run == BadRun() else {"run": asdict(self.run)}
+        run = {} if self.run == WELL else {"run": asdict(self.run)}
         return json.dumps(fields | run, separators=(",", ":")).encode()
 
     def go_on(self) -> "PartitionMark":
@@ -68,7 +68,7 @@ class PartitionMark:
             return cls()
         fields = json.loads(value)
         totals = [int(total) for total in fields["totals"]]
-        run = BadRun(**fields["run"]) if "run" in fields else BadRun()
+        run = BadRun(**fields["run"]) if "run" in fields else WELL
         return cls(int(fields["offset"]), (*totals, *[0] * (len(Fate) - len(totals))), run)
 
 
@@ -104,7 +104,7 @@ def judged(
     out = dict(after)
     for source, mark in after.items():
         dead = mark.totals[Fate.dead_lettered] - before[source].totals[Fate.dead_lettered]
-        if dead or mark.run != BadRun():
+        if dead or mark.run != WELL:
             records = sum(mark.totals) - sum(before[source].totals)
             run = rule.after(mark.run, records=records, dead=dead, code=code(source) if dead else "")
             out[source] = replace(mark, run=run)

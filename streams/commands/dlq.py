@@ -1,7 +1,8 @@
-"""The commands around dead letters: look at them, publish them again, or set them aside."""
+"""The commands around dead letters: look at them, publish them again, set them aside, let paused partitions go on."""
 
 import asyncio
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,6 +107,36 @@ def dlq_discard(
     wanted = chosen(code, letter, everything)
     report = asyncio.run(_box(load(config), topic).discard(wanted, dry_run=dry_run))
     _say(report, "discarded", as_json)
+
+
+@dlq_app.command("release")
+def dlq_release(
+    topic: Topic = "events",
+    partition: Annotated[
+        list[int] | None, typer.Option(help="This partition; may be repeated. Default: all.", min=0)
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Let partitions go on that are paused because most of what they brought became dead letters.
+
+    What else cannot be read there becomes dead letters too; they are judged again once good records came. Workers see
+    it within seconds, without a restart.
+    """
+    settings = load(config)
+    if topic != "events":
+        raise typer.BadParameter(f"{topic!r} never pauses; events does")
+    from streams.commands.paused import release
+
+    released = release(settings, partition)
+    for source, mark in released.items():
+        err.print(f"{source.topic}/{source.partition} goes on at offset {mark.offset + 1}", markup=False)
+    if not released:
+        err.print("nothing is paused")
+    places = [
+        {"topic": source.topic, "partition": source.partition, **asdict(mark.run)} for source, mark in released.items()
+    ]
+    finish({"released": places}, as_json)
 
 
 def chosen(codes: list[str] | None, letters: list[str] | None, everything: bool) -> "Chosen":

@@ -14,6 +14,8 @@ import redis
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client
+from embeddings.errors import StoreUnavailable
+from streams.commands import paused
 from streams.commands.extras import missing
 from streams.settings import Settings
 from streams.transport import topics
@@ -37,6 +39,7 @@ async def examine(settings: Settings) -> list[Finding]:
         "broker": _broker,
         "topics": _topics,
         "redis": lambda s: asyncio.to_thread(_redis, s),
+        "dead letters": lambda s: asyncio.to_thread(_paused, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     return [judge_consent(settings), *found, _python(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
@@ -87,11 +90,12 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
         return await asyncio.wait_for(check, _PATIENCE_S)
     except TimeoutError:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
-    except (KafkaError, redis.RedisError, OSError) as error:
+    except (KafkaError, redis.RedisError, StoreUnavailable, OSError) as error:
         return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {error}", advice=_ADVICE[name])
 
 
 _ADVICE = {
+    "dead letters": "Redis must answer first",
     "broker": "check kafka.bootstrap, kafka.security_protocol and that the broker runs; `marquee up` brings one",
     "topics": "the broker must answer first",
     "redis": "check redis.url, redis.username, redis.password and that Redis runs; `marquee up` brings one",
@@ -125,6 +129,11 @@ def _redis(settings: Settings) -> Finding:
     ) as client:
         info = client.info()
     return judge_redis(info, policy=str(info.get("maxmemory_policy", "unknown")))
+
+
+def _paused(settings: Settings) -> Finding:
+    said = paused.said(settings)
+    return Finding(name="dead letters", ok=said is None, detail=said or "no partition is paused")
 
 
 def _python() -> Finding:

@@ -55,7 +55,7 @@ class HealthServer:
             live: Whether a restart would not help.
             ready: Whether it can do its work now.
             started: Whether it has been able to.
-            notes: What `/readyz` says beside its checks: a person must know it, but another process would not do better.
+            notes: What `/readyz` says beside its checks: for a person to know; another process would not do better.
             latest_slate: Serves `GET /v1/users/{user_id}/slate`; without it there is no such page.
         """
         self.host, self.port = host, port

@@ -102,7 +102,7 @@ def sentence(source: Source, mark: PartitionMark) -> str:
     """What is paused and why, and the command that lets it go on."""
     run = mark.run
     return (
-        f"{source.topic}/{source.partition} is paused at offset {mark.offset + 1}: {run.dead} of the last {run.records} "
-        f"records ({run.share:.0%}) became dead letters, most of them {run.code}; nothing is lost. Mend the producer, "
+        f"{source.topic}/{source.partition} is paused at offset {mark.offset + 1}: {run.dead} of the last "
+        f"{run.records} records ({run.share:.0%}) became dead letters, most of them {run.code}; nothing is lost. Mend the producer, "
         f"look at `marquee dlq list`, then `marquee dlq release --topic events --partition {source.partition}`"
     )

@@ -11,8 +11,6 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RequestTimedOutError,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from embeddings.errors import EmbeddingsError, Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
 from streams.transport.failures import (
