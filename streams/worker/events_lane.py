@@ -13,7 +13,7 @@ from functools import partial
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
-from streams.contract.deadletters import DeadLetter, dead_letter_records
+from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.member import Pause
@@ -22,6 +22,7 @@ from streams.serving.pipeline import Answer, Recommender
 from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
 from streams.worker.paused import Paused
@@ -40,6 +41,7 @@ class EventsLane:
     """For observations: aiokafka has one request per broker under way, and slates do not wait behind them."""
     settings: Settings
     metrics: WorkerMetrics
+    letters: DeadLetterTopic
     paused: Paused
     unstored: Unstored = field(init=False)
 
@@ -48,6 +50,7 @@ class EventsLane:
             recommender=self.recommender,
             publisher=self.publisher,
             teller=self.teller,
+            letters=self.letters,
             metrics=self.metrics,
             attempts=self.settings.limits.attempts,
         )
@@ -75,7 +78,7 @@ class EventsLane:
             await queue.settle(answered[-1])
         for one in answered:
             self.metrics.events(one.answer.fate_R)
-            for letter in one.answer.decoded.dead:
+            for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
         if left := self._left(unit, answered):
             raise Pause(left)
@@ -92,7 +95,7 @@ class EventsLane:
         self.unstored.check(era)
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
-        one = self.unstored.send(unit, answer, self._outgoing(answer, parts))
+        one = self.unstored.send(unit, answer, *self._outgoing(answer, parts))
         try:
             await self.publisher.written()
             unit.answered()
@@ -112,17 +115,17 @@ class EventsLane:
         topic = self.settings.topics.name("observations")
         return [Outgoing(topic, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told]
 
-    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> list[Outgoing]:
-        """What is put aside leaves once: not again where the batch was stored or committed before."""
+    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> tuple[list[Outgoing], list[DeadLetter]]:
+        """What leaves, and its dead letters; not again where the batch was stored or committed before."""
         topics, marks = self.settings.topics, answer.loaded.marks
         done = {part.source: max(part.committed - 1, marks[part.source].offset) for part in parts}
         dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
-        return [
+        out = [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *dead_letter_records(dead, topics.dead_letters("events")),
             *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
+        return out, dead
 
     async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
         """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
@@ -130,6 +133,7 @@ class EventsLane:
         if not mine:
             return {}
         self.unstored.drop(Fenced("the lane was sent back"))
+        self.letters.doubt()
         while True:
             try:
                 marks = self.recommender.users.claim(mine)

@@ -103,6 +103,7 @@ def sentence(source: Source, mark: PartitionMark) -> str:
     run = mark.run
     return (
         f"{source.topic}/{source.partition} is paused at offset {mark.offset + 1}: {run.dead} of the last "
-        f"{run.records} records ({run.share:.0%}) became dead letters, most of them {run.code}; nothing is lost. Mend the producer, "
-        f"look at `marquee dlq list`, then `marquee dlq release --topic events --partition {source.partition}`"
+        f"{run.records} records ({run.share:.0%}) became dead letters, most of them {run.code}; nothing is lost. Mend "
+        "the producer, look at `marquee dlq list`, then "
+        f"`marquee dlq release --topic events --partition {source.partition}`"
     )

@@ -1,10 +1,12 @@
 """The composition root: which piece of which package is handed to which, for a worker; it needs no torch."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from embeddings.events import Source
 from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
@@ -18,11 +20,12 @@ from streams.serving.live_model import BuildIndex, LiveModel, Serving
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.transport import topics
 from streams.transport.batching import BatchApp
 from streams.transport.control import ControlReader
 from streams.transport.gates import Lane
+from streams.transport.letters import DeadLetterTopic, read_to_end
 from streams.transport.publishing import Publisher
 from streams.worker.control_topics import ControlTopics
 from streams.worker.events_lane import EventsLane
@@ -33,6 +36,9 @@ from streams.worker.requests_lane import RequestsLane
 LARGEST_REQUEST = 8 * 1024 * 1024
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
+_LETTERS = 200_000
+"""A worker that takes over looks through so many of the last dead letters for those its records have already: more than
+the one before it can have written and not stored."""
 
 
 def index_builder(settings: Settings) -> BuildIndex:
@@ -102,8 +108,12 @@ class Worker:
         kafka = self.settings.kafka
         return Publisher(kafka.client_options(), max_request_bytes=LARGEST_REQUEST, idempotent=kafka.idempotent)
 
+    def _letters(self, name: TopicName, publisher: Publisher, last: int | None = None) -> DeadLetterTopic:
+        topic, options = self.settings.topics.dead_letters(name), self.settings.kafka.client_options()
+        return DeadLetterTopic(topic=topic, publisher=publisher, read=partial(read_to_end, options, topic, last=last))
+
     def _events_lane(self, rules: Rules) -> EventsLane:
-        settings = self.settings
+        settings, publisher = self.settings, self._publisher()
         return EventsLane(
             recommender=Recommender(
                 users=user_store(settings),
@@ -112,7 +122,8 @@ class Worker:
                 settings=settings,
                 stage=self.metrics.stage,
             ),
-            publisher=self._publisher(),
+            publisher=publisher,
+            letters=self._letters("events", publisher, _LETTERS),
             teller=self._publisher(),
             settings=settings,
             metrics=self.metrics,
@@ -120,10 +131,11 @@ class Worker:
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users = self.settings, user_store(self.settings)
+        settings, users, publisher = self.settings, user_store(self.settings), self._publisher()
         return RequestsLane(
             answerer=Answerer(users=users, scorer=Scorer(self.serving, settings), rules=rules, settings=settings),
-            publisher=self._publisher(),
+            publisher=publisher,
+            letters=self._letters("requests", publisher, _LETTERS),
             settings=settings,
             metrics=self.metrics,
         )
@@ -139,7 +151,7 @@ class Worker:
             self.settings,
             "serving",
             lanes,
-            lambda committed: self._events_loop.run(self.events.positions(committed)),
+            self._positions,
             paused=self.paused,
             instance_id=self.settings.kafka.instance_id,
         )
@@ -147,6 +159,10 @@ class Worker:
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
+
+    async def _positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+        self.requests.letters.doubt()
+        return await self._events_loop.run(self.events.positions(committed))
 
     def pages(self, app: BatchApp) -> Pages:
         """What is said over HTTP."""

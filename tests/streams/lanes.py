@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from embeddings.store import PartitionMark
 from streams.contract.messages import Outgoing, Part
 from streams.process.metrics import WorkerMetrics
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import PublishFailed
 from streams.worker.events_lane import EventsLane
 from streams.worker.paused import Paused
@@ -50,6 +51,13 @@ class Topics:
 
     def count(self) -> Counter[str]:
         return Counter(record.topic.removeprefix("marquee.") for record in self.published)
+
+    async def read(self) -> AsyncIterator[Sequence[Any]]:
+        """What lies in the topics for dead letters."""
+        yield [record for record in self.published if record.topic.endswith(".dlq")]
+
+    def letters(self, name: str) -> DeadLetterTopic:
+        return DeadLetterTopic(topic=f"marquee.{name}.v1.dlq", publisher=self, read=self.read)  # type: ignore[arg-type]
 
     def of(self, topic: str) -> list[Outgoing]:
         return [record for record in self.published if record.topic == topic]
@@ -100,10 +108,11 @@ class Worker:
         self.events = EventsLane(
             recommender=self.service.recommender,
             teller=self.topics,  # type: ignore[arg-type]
+            letters=self.topics.letters("events"),
             paused=Paused(reads=self.service.users, metrics=self.metrics),
             **shared,
         )
-        self.requests = RequestsLane(answerer=self.service.answerer, **shared)
+        self.requests = RequestsLane(answerer=self.service.answerer, letters=self.topics.letters("requests"), **shared)
 
     async def take(self, log: Sequence[Raw], source: Source = EVENTS) -> None:
         """What the transport does with a unit; returns when it may be acknowledged."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from embeddings.errors import UnreadableState
 from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark
 from streams.contract.deadletters import OFFSET, PARTITION
@@ -221,3 +222,24 @@ async def test_whoever_takes_over_a_paused_partition_pauses_at_once(worker: Work
     assert set(other.events.paused) == {EVENTS}
     assert isinstance(other.events.paused, Paused)
     assert len(letters(worker)) == before
+
+
+async def test_a_worker_killed_between_letters_and_store_leaves_them_to_be_written_once(worker: Worker) -> None:
+    log = bad(60) + good(40, 60)
+    for _ in range(3):
+        shaky_store(worker, flush=[UnreadableState("killed here")])
+        with pytest.raises(UnreadableState):
+            await worker.events(Unit([Part(EVENTS, log, 99, -1)], 100, EVENTS.topic))
+        assert mark(worker) == PartitionMark()
+        worker.service.recommender.users = worker.service.users
+        worker = await restarted(worker)
+    assert await deliver(worker, log, 30)
+    assert Counter(letters(worker)) == Counter({(0, n): 1 for n in range(60)})
+    written = worker.metric("dead_letters_total", topic="events", code="malformed")
+    assert written == 0, "this process wrote none"
+
+
+async def test_tries_write_a_letter_once(worker: Worker) -> None:
+    shaky_store(worker, keep=[ZeroDivisionError()] * 2)
+    await worker.events(Unit([Part(EVENTS, bad(5), 4, -1)], 5, EVENTS.topic))
+    assert len(letters(worker)) == 5
