@@ -21,7 +21,11 @@ from streams.transport.publishing import Publisher
 _REMEMBERED = 100_000
 
 Read = Callable[[], AsyncIterator[Sequence[ConsumerRecord]]]
-Tell = Callable[[str], object]
+Tell = Callable[[str], None]
+
+
+def _nobody(_reason: str) -> None:
+    """Nobody wants to be told."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class DeadLetterTopic:
         """Somebody else may have written letters: look before the next one is written. From any thread."""
         self._doubts = True
 
-    async def put(self, letters: Sequence[DeadLetter], *, still_waiting: Tell = lambda _: None) -> list[DeadLetter]:
+    async def put(self, letters: Sequence[DeadLetter], *, still_waiting: Tell = _nobody) -> list[DeadLetter]:
         """Write those that are not there and return them once the broker has them.
 
         Raises:
@@ -74,7 +78,7 @@ class DeadLetterTopic:
         """
         async with self._turn:
             self._doubts = True
-            return await self._missing(letters, lambda _: None)
+            return await self._missing(letters, _nobody)
 
     async def _missing(self, letters: Sequence[DeadLetter], still_waiting: Tell) -> list[DeadLetter]:
         if self._doubts:

@@ -27,7 +27,8 @@ from streams.transport.control import ControlReader
 from streams.transport.gates import Lane
 from streams.transport.letters import DeadLetterTopic, read_to_end
 from streams.transport.publishing import Publisher
-from streams.worker.control_topics import ControlTopics
+from streams.worker.control_letters import ControlLetters
+from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.paused import Paused
@@ -99,7 +100,7 @@ class Worker:
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.control_topics = ControlTopics(
-            settings=settings, serving=self.serving, rules=rules, publisher=self._publisher(), metrics=self.metrics
+            settings=settings, serving=self.serving, rules=rules, letters=self._control_letters(), metrics=self.metrics
         )
         self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
 
@@ -111,6 +112,10 @@ class Worker:
     def _letters(self, name: TopicName, publisher: Publisher, last: int | None = None) -> DeadLetterTopic:
         topic, options = self.settings.topics.dead_letters(name), self.settings.kafka.client_options()
         return DeadLetterTopic(topic=topic, publisher=publisher, read=partial(read_to_end, options, topic, last=last))
+
+    def _control_letters(self) -> ControlLetters:
+        publisher, names = self._publisher(), CONTROL
+        return ControlLetters(topics={name: self._letters(name, publisher) for name in names}, metrics=self.metrics)
 
     def _events_lane(self, rules: Rules) -> EventsLane:
         settings, publisher = self.settings, self._publisher()
@@ -155,6 +160,8 @@ class Worker:
             paused=self.paused,
             instance_id=self.settings.kafka.instance_id,
         )
+        first = Source(names("events"), 0)
+        self.control_topics.letters.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
@@ -182,7 +189,7 @@ class Worker:
         try:
             await self.control.run()
         finally:
-            await self.control_topics.publisher.stop()  # the lanes have ended by now
+            await self.control_topics.letters.stop()  # the lanes have ended by now
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
 
@@ -206,4 +213,8 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
-    return run_apps([app], beside=[worker.run_control, worker.paused.run, worker.pages(app).run], ready=worker.is_warm)
+    return run_apps(
+        [app],
+        beside=[worker.run_control, worker.control_topics.letters.run, worker.paused.run, worker.pages(app).run],
+        ready=worker.is_warm,
+    )

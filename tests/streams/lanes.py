@@ -36,7 +36,7 @@ class Topics:
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
-    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], None]) -> None:
+    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object]) -> None:
         if self.errors:
             raise self.errors.pop(0)
         self.published += records
