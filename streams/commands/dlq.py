@@ -189,14 +189,17 @@ def _box(settings: "Settings", topic: str) -> "DeadLetterBox":
     from streams.contract.records import topic_specs
     from streams.settings import TOPIC_NAMES
 
+    cleanup = {spec.topic: spec.config["cleanup.policy"] for spec in topic_specs(settings)}
     of = {name: settings.topics.dead_letters(name) for name in TOPIC_NAMES}
-    read = {spec.topic for spec in topic_specs(settings)}
-    names = [name for name, full in of.items() if full in read]
+    names = [name for name, full in of.items() if full in cleanup]
     if topic not in names:
         raise typer.BadParameter(f"{topic!r} has no dead letters; topics that do: {', '.join(names)}")
+    name = next(name for name in names if name == topic)
+    source = settings.topics.name(name)
     return DeadLetterBox(
         client_options=settings.kafka.client_options(),
-        topic=next(full for name, full in of.items() if name == topic),
+        topic=of[name],
+        compacted=source if "compact" in cleanup[source] else None,
         group=f"{settings.kafka.group_prefix}.dlq",
         idempotent=settings.kafka.idempotent,
     )
