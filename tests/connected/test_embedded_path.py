@@ -28,7 +28,7 @@ from streams.lab.demo import DemoRun, run_demo
 from streams.lab.local_stack import Stack
 from streams.lab.replay import event_records
 from streams.lab.report import render
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.transport.letters import read_to_end
 from streams.transport.publishing import Publisher
 from streams.worker.worker import user_store
@@ -302,12 +302,13 @@ def test_a_bad_deploy_pauses_its_partition_alone_and_one_release_goes_through(in
 
     async def flood() -> None:
         bad = [Outgoing(topic, b"flooded", b"{")] * 1_000
+        await installation.publish(Outgoing(installation.topic("catalog"), b"broken", b"{"))  # read at every start
         await installation.publish(*bad, *(installation.event("flooded", f"i00{n}") for n in range(10)))
 
     def places() -> list[tuple[bytes, bytes]]:
         return [
             (headers["__connect.errors.partition"], headers["__connect.errors.offset"])
-            for headers in run(dead_letters(installation))
+            for headers in run(dead_letters(installation, "events"))
             if headers["marquee.code"] == b"malformed" and headers["key"] == b"flooded"
         ]
 
@@ -344,13 +345,15 @@ def test_a_bad_deploy_pauses_its_partition_alone_and_one_release_goes_through(in
     assert totals[Fate.applied] - before[Fate.applied] == 11
     letters = places()
     assert (len(letters), len(set(letters))) == (1_000, 1_000)
+    time.sleep(4)  # whoever may write letters of control topics does so by now
+    assert [headers["key"] for headers in run(dead_letters(installation, "catalog"))] == [b"broken"]
 
 
-async def dead_letters(installation: Installation) -> list[dict[str, Any]]:
-    """Headers and key of every dead letter of events."""
+async def dead_letters(installation: Installation, topic: TopicName) -> list[dict[str, Any]]:
+    """Headers and key of every dead letter of a topic."""
     out: list[dict[str, Any]] = []
     options = installation.settings.kafka.client_options()
-    async for records in read_to_end(options, f"{installation.topic('events')}.dlq"):
+    async for records in read_to_end(options, installation.settings.topics.dead_letters(topic)):
         out += [{**dict(record.headers), "key": record.key} for record in records]
     return out
 
