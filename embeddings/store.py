@@ -12,7 +12,7 @@ True
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -98,11 +98,13 @@ def judged(
     before: Mapping[Source, PartitionMark],
     after: Mapping[Source, PartitionMark],
     rule: StopRule,
+    sources: Collection[Source],
     code: Callable[[Source], str],
 ) -> dict[Source, PartitionMark]:
-    """Marks with their runs brought up to date; `code` says why most records of a partition were dead-lettered."""
+    """Marks with the runs of some partitions brought up to date; `code` says why most of one were dead-lettered."""
     out = dict(after)
-    for source, mark in after.items():
+    for source in sources:
+        mark = after[source]
         dead = mark.totals[Fate.dead_lettered] - before[source].totals[Fate.dead_lettered]
         if dead or mark.run != WELL:
             records = sum(mark.totals) - sum(before[source].totals)

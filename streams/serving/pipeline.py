@@ -124,7 +124,7 @@ class Recommender:
             plan=plan,
             asked=asked,
             scored=scored,
-            marks=judged(loaded.marks, _marks(decoded, folded, loaded), self._rule, decoded.code_of),
+            marks=self._judged(_marks(decoded, folded, loaded), parts, decoded, loaded),
             taste_UD=self.scorer.tastes(folded.states, scored.model),
             slates=slates,
             traces=traces_of(slates, scored, plan.serve_at, items),
@@ -174,6 +174,13 @@ class Recommender:
             source_code_S=loaded.source_code_S,
             floor_offset_S=loaded.floor_offset_S,
         )
+
+    def _judged(
+        self, marks: dict[Source, PartitionMark], parts: Sequence[Part], decoded: Decoded, loaded: Loaded
+    ) -> dict[Source, PartitionMark]:
+        """The marks, and whether a bad deploy pauses a partition; what was processed before was judged then."""
+        new = [part.source for part in parts if part.last >= part.committed]
+        return judged(loaded.marks, marks, self._rule, new, decoded.code_of)
 
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""

@@ -243,3 +243,12 @@ async def test_tries_write_a_letter_once(worker: Worker) -> None:
     shaky_store(worker, keep=[ZeroDivisionError()] * 2)
     await worker.events(Unit([Part(EVENTS, bad(5), 4, -1)], 5, EVENTS.topic))
     assert len(letters(worker)) == 5
+
+
+async def test_what_was_let_through_once_is_not_judged_again_when_the_store_lost_it(worker: Worker) -> None:
+    """Below the group's committed offset nothing but the fold happens."""
+    log = bad(1_000)
+    await worker.events(Unit([Part(EVENTS, log, 999, 1_000)], 1_000, EVENTS.topic))
+    assert mark(worker).totals[Fate.dead_lettered] == 1_000
+    assert not mark(worker).run.paused
+    assert letters(worker) == []
