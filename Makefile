@@ -15,7 +15,7 @@ define get
 fi || exit 1; }
 endef
 
-.PHONY: install demo test quick lint bench clean servers
+.PHONY: install demo test prove quick lint bench clean servers
 
 install: $(STAMP)
 
@@ -34,6 +34,12 @@ demo: install
 test: lint servers
 	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest
+
+# The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder.
+prove: install servers
+	REQUIRE_SERVERS=1 MARQUEE_OUTAGE_S=120 MARQUEE_EXAMPLES=100000 \
+		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
+	REQUIRE_SERVERS=1 MARQUEE_EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 
 quick: install
 	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow'

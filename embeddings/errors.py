@@ -3,6 +3,7 @@
 EmbeddingsError
 ├── StoreUnavailable   Redis did not answer, or answered something transient: retry the whole batch, folding twice is
 │                      harmless
+├── StoreRefused       Redis answers and will not do it: rights, password, a cluster. Stop, say what is needed
 ├── Fenced             another worker owns the partition now: drop the batch unacknowledged, its owner applies it
 ├── UnreadableState    a stored value has a version or a length this release does not know: stop, say which
 ├── SnapshotRefused    checksum, shape or a non-finite number: keep the snapshot in use
@@ -16,6 +17,10 @@ class EmbeddingsError(Exception):
 
 class StoreUnavailable(EmbeddingsError):
     """Redis missed its deadline or answered something transient. The batch is retried whole."""
+
+
+class StoreRefused(EmbeddingsError):
+    """Redis answers and will never do what is asked; the message says what is needed. The process ends."""
 
 
 class Fenced(EmbeddingsError):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import IdCollision
-from embeddings.ids import item_id
+from embeddings.ids import item_id, item_ids
 from embeddings.idtable import IdTable
 
 CATEGORIES = 6
@@ -172,6 +172,13 @@ class Items:
 
     def _category(self, name: str) -> int:
         return self.categories.setdefault(name, len(self.categories)) if len(self.categories) < 32_000 else 0
+
+    def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of N names are those of items. Shape (N,)."""
+        with self.lock:
+            rows_N = self.ids.rows(item_ids(names))
+            known_N: NDArray[np.bool_] = (rows_N >= 0) & self.columns.named_N[rows_N]
+            return known_N
 
     def remove(self, name: str) -> int:
         """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""

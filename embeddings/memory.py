@@ -164,6 +164,9 @@ class MemoryUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return self._shelf.get(("l", user_id))
 
+    def ping(self) -> None:
+        """See `UserStore.ping`."""
+
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""
         self._behind.drop([(kind, user_id) for kind in ("u", "s", "l")])

@@ -1,39 +1,51 @@
-"""One connection to Redis: commands in one write, replies in one read, every transient error by our own name."""
+"""One connection to Redis: commands in one write, replies in one read, every error by our own name.
 
+A server that answers and does not do what it is asked either will later (`StoreUnavailable`: ask again) or never will
+(`StoreRefused`: the process ends, and a person changes something). What is in neither list never will.
+"""
+
+import re
+import ssl
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import hiredis
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    ConnectionError,
-    ExecAbortError,
-    MasterDownError,
-    MovedError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.retry import Retry
 
-from embeddings.errors import StoreUnavailable
+from embeddings.errors import EmbeddingsError, StoreRefused, StoreUnavailable
 
 #: Bytes, strings and whole numbers.
 Command = Sequence[object]
-_TRANSIENT = (
-    *(ConnectionError, TimeoutError, OSError, ReadOnlyError, NoScriptError, OutOfMemoryError, ExecAbortError),
-    *(MovedError, AskError, ClusterDownError, MasterDownError, TryAgainError),
-)
-#: Codes without a class of their own in redis-py, or hidden in a script's plain error (redis-py #3443).
-_TRANSIENT_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "READONLY", "OOM", "LOADING", "CLUSTERDOWN", "UNKILLABLE")
+_PASSES = {
+    "READONLY": "it is a replica and takes no writes: name its primary, or an address that follows the primary",
+    "MASTERDOWN": "it is a replica that has lost its primary",
+    "OOM": "its memory is full: raise maxmemory",
+    "MISCONF": "it cannot save to its disk and takes no writes",
+    "NOREPLICAS": "it has too few replicas and takes no writes",
+    "BUSY|UNKILLABLE": "it is busy with a script",
+    "NOSCRIPT": "it has lost the script",
+}
+_RIGHTS = "redis.username may not do what is needed: `marquee doctor --acl` lists it"
+_CLUSTER = "it is a cluster, which is not supported yet: name a server that is part of none"
+_REFUSES = {
+    "NOAUTH": "it wants a password: set redis.password, and redis.username unless it is the default user's",
+    "WRONGPASS|AUTH": "it does not know this user or password: check redis.username and redis.password",
+    "NOPERM|ACL failure|executing the script can't": _RIGHTS,
+    "unknown command": "its owner took a command away that is needed: `marquee doctor --acl` lists them",
+    "MOVED|ASK|CROSSSLOT|CLUSTERDOWN|TRYAGAIN|cluster mode": _CLUSTER,
+    "DB index": "it has no database of that number, as a cluster has only one: change the end of redis.url",
+    "DENIED": "it takes no clients from elsewhere (protected mode)",
+    "": "it refuses what is asked",
+}
+#: How often an address may have moved: it led to a replica, or no longer does. Older connections are made anew, and
+#: the name looked up again.
+_demotions: Counter[str] = Counter()
 
 
 class RedisLine:
@@ -42,9 +54,13 @@ class RedisLine:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Args: url: `redis://`, `rediss://` or `unix://`. timeout_s: for connecting and for each read and write."""
         self._lock = threading.Lock()
+        parts = urlsplit(url)
+        self._where = parts.netloc.rpartition("@")[2] or parts.path
+        self._demotions, self._was_replica = 0, False
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
+            driver_info=None,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             socket_read_size=1 << 20,
@@ -56,19 +72,26 @@ class RedisLine:
         """Send commands in one write; the replies in order. EXEC's nil is None.
 
         Raises:
-            StoreUnavailable: no reply, or a transient one; whether the commands took effect is not known.
-            redis.exceptions.ResponseError: a reply that retrying will not mend: a bug, or missing rights.
+            StoreUnavailable: no reply, or one that passes; whether the commands took effect is not known.
+            StoreRefused: a reply that retrying will not mend.
         """
         with self._lock:
             try:
+                if self._demotions != _demotions[self._where]:
+                    self._connection.disconnect()
                 if not self._connection.is_connected:
+                    self._demotions = _demotions[self._where]
                     self._connection.connect()
                 replies = self._exchange(commands)
             except (RedisError, OSError) as error:
                 self._connection.disconnect()
-                raise _ours(error) from error
+                raise self._ours(error) from error
         for reply in replies:
-            _refuse(reply)
+            self._refuse(reply)
+        if self._was_replica:  # the address may have moved since: the others follow
+            self._was_replica = False
+            _demotions[self._where] += 1
+            self._demotions = _demotions[self._where]
         return replies
 
     def close(self) -> None:
@@ -87,16 +110,30 @@ class RedisLine:
         except ResponseError as error:
             return error
 
+    def _refuse(self, reply: object) -> None:
+        """Raise the error that a reply is, or that a transaction's reply holds."""
+        for part in reply if isinstance(reply, list) and len(reply) < 16 else (reply,):
+            if isinstance(part, ResponseError):
+                raise self._ours(part) from part
 
-def _refuse(reply: object) -> None:
-    """Raise the error that a reply is, or that a transaction's reply holds."""
-    for part in reply if isinstance(reply, list) and len(reply) < 16 else (reply,):
-        if isinstance(part, ResponseError):
-            raise _ours(part) from part
+    def _ours(self, error: Exception) -> EmbeddingsError:
+        said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
+        text = " ".join(said.split())[:200] or type(error).__name__
+        if isinstance(error, (ResponseError, AuthenticationError)):
+            return self._judged(text)
+        if isinstance(error, InvalidResponse):
+            text = "what answers there does not speak Redis' protocol"
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            return StoreRefused(f"Redis at {self._where}: its certificate is refused ({text})")
+        return StoreUnavailable(f"Redis at {self._where}: {text}")
 
-
-def _ours(error: Exception) -> Exception:
-    code = getattr(error, "status_code", None)
-    if isinstance(error, _TRANSIENT) or code in _TRANSIENT_CODES or any(c in str(error) for c in _TRANSIENT_CODES):
-        return StoreUnavailable(f"Redis: {type(error).__name__}: {error}")
-    return error
+    def _judged(self, text: str) -> EmbeddingsError:
+        """What an error reply means; scripts hide its code in the middle of a plain one."""
+        for marks, kind in ((_PASSES, StoreUnavailable), (_REFUSES, StoreRefused)):
+            for mark, meaning in marks.items():
+                if re.search(rf"\b({mark})\b" if mark else "", text):
+                    if mark == "READONLY":
+                        self._was_replica = True
+                        _demotions[self._where] += 1
+                    return kind(f"Redis at {self._where}: {meaning} ({text})")
+        raise AssertionError("the last mark is in every text")

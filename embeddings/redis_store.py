@@ -5,6 +5,7 @@ Keys, every one with a TTL:
     mq:{b<bucket>}:u:<user>   state      mq:fence:<topic>:<partition>  the owner's token
     mq:{b<bucket>}:s:<user>   seen set   mq:mark:<topic>:<partition>   how far it is, and its fate totals
     mq:{b<bucket>}:l:<user>   slate      mq:topics                     the topics' numbers in the states' marks
+                                         mq:ping                       written to see that it can be
 
 Whatever is written goes through one script, which compares what guards it first: a flush states, seen sets, slates and
 marks under its partitions' fences, together or not at all, so that a worker that lost a partition is refused; a claim
@@ -13,6 +14,7 @@ new fences under those it found. Users of one bucket share a hash slot; fences a
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from redis.exceptions import NoScriptError
 
 from embeddings.codec import StateCodec
-from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.ids import murmur2
 from embeddings.redis_connection import RedisLine
@@ -43,7 +45,11 @@ from embeddings.store import (
 )
 from embeddings.write_behind import Group, Kept, WriteBehind
 
+COMMANDS = ("get", "mget", "set", "msetex", "unlink", "evalsha", "script|load", "select", "info")
+"""What a store asks of Redis, also inside its script. Without `msetex` (Redis before 8.4, Valkey before 9) `set` does;
+`select` is for a database other than 0, `info` for `rehearse`."""
 _CLAIM_TRIES = 8
+_PING_TTL_S = 60
 #: KEYS: guards, then keys in groups. ARGV: number of guards, number of groups, size and TTL of each, what the guards
 #: must hold (nothing: an empty string), values.
 _SCRIPT = b"""
@@ -213,11 +219,36 @@ class RedisUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])
 
+    def ping(self) -> None:
+        """See `UserStore.ping`."""
+        self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S))
+
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""
         keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
         self._behind.drop(keys)
         return cast(int, self._plain.exchange(("UNLINK", *keys))[0])
+
+    def rehearse(self) -> dict[str, str]:
+        """Do once what a worker does, on values that go at once: read, write by the script, remove; INFO, if granted.
+
+        Raises:
+            StoreUnavailable, StoreRefused: a worker could not do its work; the message says what is needed.
+        """
+        nobody, nowhere = [f"rehearsal-{secrets.token_hex(6)}"], [Source("rehearsal", 0)]
+        keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, nobody)]
+        keys += self._keys.fences(nowhere) + self._keys.marks(nowhere)
+        topics = _values(self._plain.exchange(("MGET", self._keys.topics, *keys))[0])[0]
+        self._fenced.exchange(("SCRIPT", "LOAD", _SCRIPT))
+        same = [Group([self._keys.topics], [topics], self._mark_ttl_s)] if topics else []
+        self._written([self._keys.topics], [topics], [Group(keys, [b""] * len(keys), 1), *same])
+        self.latest_slate(nobody[0])
+        self._plain.exchange(("UNLINK", *keys))
+        try:
+            info = cast(bytes, self._plain.exchange(("INFO",))[0]).decode()
+        except StoreRefused:
+            return {}
+        return dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
 
     def close(self) -> None:
         """See `UserStore.close`."""
@@ -285,6 +316,15 @@ class RedisUserStore(UserStore):
         return self._fenced.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1] == 1
 
 
+def acl_rule(user: str, prefix: str) -> str:
+    """The command that makes a Redis user who may do what a store does, and nothing else.
+
+    >>> acl_rule("marquee", "mq").partition(" +")[0]
+    'ACL SETUSER marquee reset on >PASSWORD ~mq:*'
+    """
+    return " ".join(["ACL SETUSER", user, "reset on >PASSWORD", f"~{prefix}:*", *(f"+{name}" for name in COMMANDS)])
+
+
 class _Last(NamedTuple):
     """The users that were loaded last, and their keys."""
 
@@ -304,7 +344,7 @@ class _Keys:
         self._heads = {
             kind: [f"{prefix}:{{b{bucket}}}:{kind}:".encode() for bucket in range(buckets)] for kind in ("u", "s", "l")
         }
-        self.topics = f"{prefix}:topics".encode()
+        self.topics, self.ping = f"{prefix}:topics".encode(), f"{prefix}:ping".encode()
 
     def of(self, kind: str, user_ids: Sequence[str]) -> list[bytes]:
         """Keys of one kind (u state, s seen, l slate)."""

@@ -151,6 +151,7 @@ class UserStore(Protocol):
 
         Raises:
             StoreUnavailable: nothing is owned that was not before; ask again.
+            StoreRefused: from this and every other call that asks the store: it never will. Stop.
             ValueError: more topics or partitions than marks can name; nothing was written. A setting is wrong.
         """
 
@@ -236,6 +237,13 @@ class UserStore(Protocol):
 
         Raises:
             StoreUnavailable: there is no answer now.
+        """
+
+    def ping(self) -> None:
+        """Write something that means nothing: a store that can only be read cannot do its work.
+
+        Raises:
+            StoreUnavailable: nothing can be written now.
         """
 
     def forget(self, user_id: str) -> int:

@@ -9,16 +9,18 @@ streams.configuration.SettingsError: MARQUEE_SLATES__SISE: unknown setting slate
 """
 
 import difflib
+import json
 import os
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr, ValidationError
-from pydantic_settings import EnvSettingsSource
 
+from streams import addresses
 from streams.settings import Settings
 
 PREFIX = "MARQUEE_"
@@ -32,7 +34,15 @@ REMOVED = {
     "index.kind = hnsw": "ivf finds more of the nearest items; auto takes it where exact search is slow",
 }
 HIDDEN = "**********"
-_SECRET_WORDS = ("password", "secret", "hmac", "token", "url")
+_SECRET_WORDS = ("password", "secret", "hmac", "token")
+#: What Kubernetes sets in every pod for every service, by the ends of names and by values: a service whose name begins
+#: with ours has our prefix.
+_SERVICE_LINKS = (
+    ("_SERVICE_HOST|_PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR", r"[0-9a-fA-F.:]+"),
+    ("_SERVICE_PORT(_[A-Z0-9]+)*|_PORT_[0-9]+_(TCP|UDP|SCTP)_PORT", r"[0-9]+"),
+    ("_PORT(_[0-9]+_(TCP|UDP|SCTP))?", r"(tcp|udp|sctp)://[0-9a-fA-F.:\[\]]+"),
+    ("_PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO", "tcp|udp|sctp"),
+)
 
 
 class SettingsError(Exception):
@@ -53,15 +63,36 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
     """
     environ = os.environ if environ is None else environ
     file = config or (Path(environ[CONFIG]) if environ.get(CONFIG) else None)
-    names = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in PLACES]
-    _refuse_strangers((_key(name), environ[name], name) for name in names)
-    from_file = _read_toml(file) if file else {}
-    _refuse_strangers((key, value, f"{file}: {key}") for key, value in _leaves(from_file))
-    from_env = _Environment(environ)()
+    found = _Found()
+    for key, value in _leaves(_read_toml(file) if file else {}):
+        found.add(key, value, f"{_plain(str(file))}: {_plain(key)}")
+    passed_over = set(service_links(environ))
+    for name, value in environ.items():
+        ours = name.upper().startswith(PREFIX) and name.upper() not in PLACES and name not in passed_over
+        if ours and value != "":
+            found.add(name[len(PREFIX) :].lower().replace("__", "."), value, _plain(name), from_environment=True)
     try:
-        return Settings(**_joined(from_file, from_env))
+        settings = Settings(**found.tree)
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error))) from None
+        found.wrong += _sentences(error)
+    if found.wrong:
+        raise SettingsError("\n".join(found.wrong))
+    return settings
+
+
+def service_links(environ: Mapping[str, str]) -> list[str]:
+    """The variables that Kubernetes injects for services whose names begin with ours; they are no settings.
+
+    >>> service_links({"MARQUEE_PORT": "tcp://10.0.0.7:6066", "MARQUEE_HTTP__PORT": "6066"})
+    ['MARQUEE_PORT']
+    """
+    return [
+        name
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and "__" not in name
+        for end, values in _SERVICE_LINKS
+        if re.fullmatch(rf"MARQUEE(_[A-Z0-9]+)*?({end})", name) and re.fullmatch(values, value)
+    ]
 
 
 def show(settings: Settings) -> dict[str, Any]:
@@ -100,40 +131,62 @@ def describe() -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Environment(EnvSettingsSource):
-    """The `MARQUEE_…` variables of a given environment, nested by `__`."""
+class _Found:
+    """What was set, as a tree for `Settings`, and what is wrong with it; a later value of a key replaces an earlier."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        super().__init__(Settings, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False)
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        self.wrong: list[str] = []
+        self._known = _known()
 
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in self._environ.items() if value != ""}
+    def add(self, key: str, value: object, place: str, *, from_environment: bool = False) -> None:
+        """Take a value, found at a place, if it can be what was meant."""
+        leaf = self._known.get(key)
+        said = _stranger(key, value, self._known)
+        if said is None and leaf is not None:
+            try:
+                value = _meant(value, leaf if from_environment else {})
+            except ValueError as error:
+                said = f"{key} = {_printable(key, value)}: {error}; allowed: {_allowed(leaf)}"
+        if said is not None:
+            self.wrong.append(f"{place}: {said}")
+            return
+        node = self.tree
+        *groups, name = key.split(".")
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
 
-    def __call__(self) -> dict[str, Any]:
-        try:
-            return super().__call__()
-        except ValueError as error:
-            raise SettingsError(f"{error}: lists are written as JSON") from None
+
+def _meant(value: object, leaf: Mapping[str, Any]) -> object:
+    """A value without what only looks like a part of it; a list of the environment is read as JSON.
+
+    Raises:
+        ValueError: why it cannot be meant.
+    """
+    if isinstance(value, list):
+        return [_meant(one, {}) for one in value]
+    if not isinstance(value, str):
+        return value
+    value = addresses.text(value)
+    if leaf.get("type") != "array":
+        return value
+    try:
+        return _meant(json.loads(value), {})
+    except (ValueError, RecursionError):
+        raise ValueError('lists are written as JSON, as ["a", "b"]') from None
 
 
-def _key(variable: str) -> str:
-    return variable[len(PREFIX) :].lower().replace("__", ".")
+def _plain(text: str) -> str:
+    """A name as it may stand in a line."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read as TOML: {error}") from None
-
-
-def _joined(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(under)
-    for key, value in over.items():
-        old = out.get(key)
-        out[key] = _joined(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return out
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{_plain(str(path))}: cannot be read as TOML: {_plain(str(error))}") from None
 
 
 def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, object]]:
@@ -144,6 +197,7 @@ def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, ob
             yield f"{before}{name}", value
 
 
+@cache
 def _known() -> dict[str, dict[str, Any]]:
     """Every key with its JSON schema."""
     whole = schema()
@@ -161,18 +215,17 @@ def _known() -> dict[str, dict[str, Any]]:
     return out
 
 
-def _refuse_strangers(found: Iterable[tuple[str, object, str]]) -> None:
-    """Refuse what is no setting, or none any more: keys with their values and the place where each was found."""
-    known = list(_known())
-    for key, value, place in found:
-        for gone in (key, f"{key} = {value}"):
-            if gone in REMOVED:
-                raise SettingsError(f"{place}: {gone} was removed: {REMOVED[gone]}")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1, 0.4)
-            groups = sorted({name.partition(".")[0] for name in known})
-            hint = f"; did you mean {near[0]}?" if near else f"; known groups: {', '.join(groups)}"
-            raise SettingsError(f"{place}: unknown setting {key}{hint}")
+def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | None:
+    """Why a key with this value is no setting, or none any more."""
+    for gone in (key, f"{key} = {value}"):
+        if gone in REMOVED:
+            return f"{gone} was removed: {REMOVED[gone]}"
+    if key in known:
+        return None
+    near = difflib.get_close_matches(key, known, 1, 0.4)
+    groups = sorted({name.partition(".")[0] for name in known})
+    hint = f"did you mean {near[0]}?" if near else f"known groups: {', '.join(groups)}"
+    return f"unknown setting {_plain(key)}; {hint}"
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
@@ -188,11 +241,13 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 
 
 def _printable(key: str, value: object) -> str:
-    if key.endswith("url") and isinstance(value, str):
-        parts = urlsplit(value)
-        return repr(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+    """A value as it was read, without what may be a password: secrets, and in others what is before @ or after ?."""
     if isinstance(value, SecretStr) or any(word in key for word in _SECRET_WORDS):
         return HIDDEN
+    if isinstance(value, str) and ("@" in value or "?" in value):
+        scheme, found, _ = value.partition("://")
+        tail = "" if "?" in value or "#" in value else value.rpartition("@")[2]
+        value = (scheme + found if found and "@" not in scheme else "") + HIDDEN + tail
     return repr(value)[:200]
 
 
@@ -204,7 +259,9 @@ def _allowed(leaf: Mapping[str, Any]) -> str:
         return ", ".join(str(choice) for choice in leaf["enum"])
     if leaf.get("type") in ("integer", "number"):
         return _range(leaf)
-    words = {"null": "unset", "boolean": "true or false", "array": "a list", "string": "text"}
+    if "rule" in leaf:
+        return str(leaf["rule"])
+    words = {"null": "unset", "boolean": "true or false", "array": "a list as JSON", "string": "text"}
     pattern = f" like {leaf['pattern']}" if "pattern" in leaf else ""
     return words[leaf["type"]] + pattern
 

@@ -12,10 +12,11 @@
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streams import addresses
 
 TopicName = Literal[
     "events",
@@ -41,22 +42,30 @@ def _power_of_two(value: int) -> int:
 
 def _from_file(value: object) -> object:
     if isinstance(value, str) and value.startswith("file:"):
+        path = value.removeprefix("file:")
         try:
-            return Path(value.removeprefix("file:")).read_text().strip()
-        except OSError as error:
-            raise ValueError(f"secret file cannot be read ({type(error).__name__})") from None
+            value = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"secret file {path!a} cannot be read ({type(error).__name__})") from None
+        if not value.isprintable() or not value:
+            raise ValueError(f"secret file {path!a} must hold one line of text")
     return value
 
 
-def _without_password(url: str) -> str:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    if urlsplit(url).password is not None:
-        raise ValueError("must not hold a password: put it into redis.password")
-    return url
+def _like(rule: str) -> Any:
+    """What is said of a setting's values where one is refused."""
+    return Field(json_schema_extra={"rule": rule})
 
 
 Secret = Annotated[SecretStr, BeforeValidator(_from_file)]
+Host = Annotated[str, AfterValidator(addresses.host), _like("a host's name or address")]
+Brokers = Annotated[str, AfterValidator(addresses.bootstrap), _like("host:port, several separated by commas")]
+RedisUrl = Annotated[
+    str, AfterValidator(addresses.redis_url), _like("redis://host:port/0, rediss://host:port/0 or unix:///path")
+]
+WebUrl = Annotated[str, AfterValidator(addresses.web_url), _like("an http:// or https:// address")]
+File = Annotated[Path, AfterValidator(addresses.readable), _like("a file that can be read")]
+Folder = Annotated[Path, AfterValidator(addresses.folder), _like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -72,8 +81,8 @@ class Group(BaseModel):
 class Kafka(Group):
     """The broker and how this process speaks to it."""
 
-    bootstrap: str = Field(default="localhost:9092", min_length=1)
-    """Comma separated `host:port` of one or more brokers."""
+    bootstrap: Brokers = "localhost:9092"
+    """Comma separated `host:port` of one or more brokers; IPv6 in brackets, without port 9092."""
     client_id: Name = "marquee"
     """Name of this client in broker logs and quotas."""
     group_prefix: Name = "marquee"
@@ -88,11 +97,11 @@ class Kafka(Group):
     """User of SASL_* protocols."""
     sasl_password: Secret | None = None
     """Password of SASL_* protocols."""
-    ssl_ca_file: Path | None = None
+    ssl_ca_file: File | None = None
     """Authority that signed the broker's certificate; without it the system's list."""
-    ssl_cert_file: Path | None = None
+    ssl_cert_file: File | None = None
     """This client's certificate, for mutual TLS."""
-    ssl_key_file: Path | None = None
+    ssl_key_file: File | None = None
     """This client's private key, for mutual TLS."""
     ssl_key_password: Secret | None = None
     """Password of the private key."""
@@ -108,9 +117,11 @@ class Kafka(Group):
     """How often acknowledged offsets are committed."""
 
     @model_validator(mode="after")
-    def _sasl_is_complete(self) -> "Kafka":
+    def _can_connect(self) -> "Kafka":
         if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
             raise ValueError("sasl_username and sasl_password are needed by security_protocol SASL_*")
+        if self.security_protocol.endswith("SSL"):
+            self._ssl_context()
         return self
 
     def client_options(self) -> dict[str, Any]:
@@ -130,10 +141,17 @@ class Kafka(Group):
         return options
 
     def _ssl_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
+        try:
+            context = ssl.create_default_context(cafile=str(self.ssl_ca_file) if self.ssl_ca_file else None)
+        except ssl.SSLError as error:
+            raise ValueError(f"ssl_ca_file {self.ssl_ca_file} holds no certificate ({error.reason})") from None
         if self.ssl_cert_file:
-            password = self.ssl_key_password.get_secret_value() if self.ssl_key_password else None
-            context.load_cert_chain(self.ssl_cert_file, self.ssl_key_file, password)
+            password = self.ssl_key_password.get_secret_value() if self.ssl_key_password else ""
+            try:
+                context.load_cert_chain(self.ssl_cert_file, self.ssl_key_file, password)
+            except (ssl.SSLError, ValueError) as error:
+                said = f"ssl_cert_file {self.ssl_cert_file}, ssl_key_file and ssl_key_password do not go together"
+                raise ValueError(f"{said} ({getattr(error, 'reason', None) or type(error).__name__})") from None
         return context
 
 
@@ -197,7 +215,7 @@ class Topics(Group):
 class Redis(Group):
     """Where user state lives."""
 
-    url: Annotated[str, AfterValidator(_without_password)] = "redis://localhost:6379/0"
+    url: RedisUrl = "redis://localhost:6379/0"
     """Server as `redis://`, `rediss://` (TLS) or `unix://`; no password in it."""
     username: str | None = None
     """ACL user, limited to the key prefix."""
@@ -224,6 +242,8 @@ class Batching(Group):
     """How long the broker may hold an empty fetch back."""
     stuck_after_s: float = Field(default=120, ge=1, le=3_600)
     """A batch un-acknowledged for this long ends the worker with its stacks."""
+    give_up_after_s: float = Field(default=1_800, ge=1, le=86_400)
+    """So does one that waits for this long for a store or brokers that are seen to be away."""
 
 
 class Consent(Group):
@@ -362,9 +382,9 @@ class Learner(Group):
     """Step of the ranker's shared weights."""
     attribution_s: int = Field(default=1_800, ge=1, le=7 * 86_400)
     """How long after an impression its outcome is awaited."""
-    snapshot_dir: Path = Path("var/snapshots")
+    snapshot_dir: Folder = Path("var/snapshots")
     """Where snapshots are written."""
-    checkpoint_dir: Path = Path("var/checkpoints")
+    checkpoint_dir: Folder = Path("var/checkpoints")
     """Where counts, weights and offsets are written together."""
     checkpoint_every_s: float = Field(default=10, ge=0.1, le=3_600)
     """How often they are."""
@@ -372,11 +392,11 @@ class Learner(Group):
     """Snapshots and checkpoints kept."""
     serve: bool = False
     """Announce snapshots as http addresses of this learner instead of files."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address the snapshots are served on."""
     port: Port = 0
     """Port the snapshots are served on; 0 takes a free one."""
-    public_url: str | None = None
+    public_url: WebUrl | None = None
     """How workers reach that address, where it is not `http://<host>:<port>`."""
 
 
@@ -390,8 +410,8 @@ class Model(Group):
 class Http(Group):
     """Health pages, metrics and stored slates."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
+    host: Host = "127.0.0.1"
+    """Address to listen on; a probe from outside a container needs `0.0.0.0` or `::`."""
     port: Port = 6066
     """Port to listen on; 0 takes a free one."""
 

@@ -85,14 +85,15 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SettingsError | NotInstalled):
         complain("settings" if isinstance(error, SettingsError) else "not installed", error)
         return 2
-    if not isinstance(error, _expected()):
+    from streams.transport.failures import is_known
+
+    if not (isinstance(error, _expected()) or is_known(error)):
         raise error
     complain("failed", error)
     return 1
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    from aiokafka.errors import KafkaError
     from redis.exceptions import RedisError
 
     from deploy.kafka_admin import TopicsRefused
@@ -102,12 +103,11 @@ def _expected() -> tuple[type[Exception], ...]:
     from streams.commands.dead_letter_admin import TooScattered
     from streams.lab.datasets import UnreadableLog
     from streams.learning.checkpoints import UnreadableCheckpoint
-    from streams.transport.publishing import PublishFailed
     from streams.transport.topics import TopicsUnfit
 
-    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, PublishFailed, TooScattered)
+    ours = (Failed, StartFailed, UnreadableLog, UnreadableCheckpoint, TooScattered)
     theirs = (EmbeddingsError, RankingError, TopicsRefused, TopicsUnfit)
-    return (*ours, *theirs, TimeoutError, OSError, KafkaError, RedisError)
+    return (*ours, *theirs, TimeoutError, OSError, RedisError)
 
 
 def _version(wanted: bool) -> None:
@@ -144,6 +144,8 @@ def learner(config: Config = None) -> None:
     settings = load(config)
     require("the learner", "learner")
     _refuse_taken_port(settings)
+    if (snapshots := settings.learner).serve:
+        refuse_taken(snapshots.host, snapshots.port, "set learner.port, 0 takes a free one", setting="learner.host")
     from streams.learning.learner_process import run_learner
 
     raise typer.Exit(run_learner(settings))
@@ -151,7 +153,7 @@ def learner(config: Config = None) -> None:
 
 def _refuse_taken_port(settings: "Settings") -> None:
     advice = "every process needs one of its own: set http.port (MARQUEE_HTTP__PORT), 0 takes a free one"
-    refuse_taken(settings.http.host, settings.http.port, advice)
+    refuse_taken(settings.http.host, settings.http.port, advice, setting="http.host")
 
 
 @app.command()
@@ -224,9 +226,16 @@ def replay(
 
 
 @app.command()
-def doctor(config: Config = None, as_json: Json = False) -> None:
-    """Check broker, Redis, FAISS, torch, GPU and topics, and say what to do."""
+def doctor(
+    acl: Annotated[bool, typer.Option("--acl", help="Only say which rights the Redis user needs.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Check broker, Redis, FAISS, torch, GPU, topics and folders, and say what to do."""
     settings = load(config)
+    if acl:
+        _say_acl(settings, as_json)
+        return
     from streams.commands.doctor import examine
 
     findings = asyncio.run(examine(settings))
@@ -239,6 +248,16 @@ def doctor(config: Config = None, as_json: Json = False) -> None:
     checks = [{"name": f.name, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings]
     finish({"ok": ok, "checks": checks}, as_json)
     raise typer.Exit(0 if ok else 1)
+
+
+def _say_acl(settings: "Settings", as_json: bool) -> None:
+    from embeddings.redis_store import COMMANDS, acl_rule
+
+    rule = acl_rule(settings.redis.username or "marquee", settings.redis.prefix)
+    err.print("without +msetex where Redis is older than 8.4 or Valkey than 9; +select and +info are optional")
+    if not as_json:
+        sys.stdout.write(rule + "\n")
+    finish({"commands": COMMANDS, "keys": f"{settings.redis.prefix}:*", "rule": rule}, as_json)
 
 
 @topics_app.command("plan")
@@ -273,17 +292,19 @@ def _say_plan(plan: "Plan", verb: str, as_json: bool) -> None:
 @config_app.command("show")
 def config_show(config: Config = None) -> None:
     """Print the settings in force as JSON; secrets are hidden."""
+    settings = load(config)
     from streams import configuration
 
-    print_json(configuration.show(configuration.load_settings(config)))
+    print_json(configuration.show(settings))
 
 
 @config_app.command("check")
 def config_check(config: Config = None) -> None:
     """Load the settings as a worker would, and say so or say what is wrong."""
+    settings = load(config)
     from streams import configuration
 
-    configuration.require_consent_default(configuration.load_settings(config))
+    configuration.require_consent_default(settings)
     err.print("settings are fine")
 
 

@@ -3,8 +3,10 @@
 Progress and logs go to standard error; standard output holds results, and with `--json` ends with one object.
 """
 
+import errno
 import json
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -38,6 +40,9 @@ def load(config: Path | None) -> "Settings":
 
     settings = configuration.load_settings(config)
     logs.configure(settings)
+    if links := configuration.service_links(os.environ):
+        said = "passed over, they are Kubernetes' service links (enableServiceLinks: false keeps them away)"
+        logging.getLogger(__name__).warning("%s, %d variables in all: %s", links[0], len(links), said)
     return settings
 
 
@@ -60,15 +65,20 @@ def complain(kind: str, error: BaseException | str) -> None:
     logging.getLogger(__name__).debug("%s", kind, exc_info=isinstance(error, BaseException))
 
 
-def refuse_taken(host: str, port: int, advice: str) -> None:
+def refuse_taken(host: str, port: int, advice: str, *, setting: str = "") -> None:
     """Make sure, before anything starts, that a port can be listened on.
 
     Raises:
-        Failed: it cannot; the message ends with the advice. Exit code 1.
+        Failed: it cannot; the message names the setting of the host where it is the host's fault, and ends with the
+            advice where it is the port's. Exit code 1.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise Failed(f"port {port} of {host} cannot be had ({error}); {advice}") from None
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, place in places:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise Failed(f"{setting} = {host!r}: cannot be listened on here ({error.strerror or error})") from None
+        raise Failed(f"port {port} of {host} cannot be had ({error}); {advice}") from None

@@ -43,7 +43,9 @@ def demo(
     from streams.lab.demo import run_demo
     from streams.lab.local_stack import Stack
     from streams.lab.report import render
+    from streams.process.folders import writable
 
+    writable(report, "--report")
     log = ml_100k()
     log = log.head(events) if events else log
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")

@@ -8,17 +8,20 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import redis
+from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client
-from embeddings.errors import StoreUnavailable
+from embeddings import jit
+from embeddings.errors import EmbeddingsError
 from streams.commands import paused
 from streams.commands.extras import missing
+from streams.configuration import SettingsError
+from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
+from streams.worker.worker import user_store
 
 _PATIENCE_S = 5.0
 
@@ -42,7 +45,9 @@ async def examine(settings: Settings) -> list[Finding]:
         "dead letters": lambda s: asyncio.to_thread(_paused, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
-    return [judge_consent(settings), *found, _python(), _faiss(), _torch(), _demo(), judge_gpu(_gpus(), _faiss_gpus())]
+    here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
+    here.append(judge_gpu(_gpus(), _faiss_gpus()))
+    return [judge_consent(settings), *found, *here]
 
 
 def judge_consent(settings: Settings) -> Finding:
@@ -52,8 +57,11 @@ def judge_consent(settings: Settings) -> Finding:
     return Finding(name="consent", ok=default is not None, detail=f"consent.default is {default}", advice=advice)
 
 
-def judge_redis(info: Mapping[str, Any], *, policy: str) -> Finding:
-    """Redis by what INFO says and its `maxmemory-policy`."""
+def judge_redis(info: Mapping[str, str], *, policy: str) -> Finding:
+    """Redis by what INFO says and its `maxmemory-policy`; a user who may not ask for INFO is no fault."""
+    if not info:
+        unseen = "grant the command info to see version and maxmemory-policy here"
+        return Finding(name="redis", ok=True, detail="reads, writes and scripts work", advice=unseen)
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version"))
     advice = []
@@ -62,7 +70,7 @@ def judge_redis(info: Mapping[str, Any], *, policy: str) -> Finding:
     if int(version.partition(".")[0]) < 7:
         advice.append("run Redis 7 or later, or Valkey")
     ok = not advice
-    if not info.get("aof_enabled"):
+    if info.get("aof_enabled") != "1":
         advice.append("with appendonly yes a restart keeps what is older than the topics' retention")
     detail = f"{product} {version}, maxmemory-policy {policy}"
     return Finding(name="redis", ok=ok, detail=detail, advice="; ".join(advice))
@@ -90,7 +98,7 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
         return await asyncio.wait_for(check, _PATIENCE_S)
     except TimeoutError:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
-    except (KafkaError, redis.RedisError, StoreUnavailable, OSError) as error:
+    except (KafkaError, EmbeddingsError, OSError) as error:
         return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {error}", advice=_ADVICE[name])
 
 
@@ -118,17 +126,13 @@ async def _topics(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    said = settings.redis
-    password = said.password.get_secret_value() if said.password else None
-    with redis.Redis.from_url(
-        said.url,
-        username=said.username,
-        password=password,
-        socket_timeout=said.timeout_s,
-        socket_connect_timeout=said.timeout_s,
-    ) as client:
-        info = client.info()
-    return judge_redis(info, policy=str(info.get("maxmemory_policy", "unknown")))
+    """Do once what a worker does."""
+    store = user_store(settings)
+    try:
+        info = store.rehearse()
+    finally:
+        store.close()
+    return judge_redis(info, policy=info.get("maxmemory_policy", "unknown"))
 
 
 def _paused(settings: Settings) -> Finding:
@@ -139,6 +143,37 @@ def _paused(settings: Settings) -> Finding:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding(name="python", ok=sys.version_info >= (3, 11), detail=f"{version} on {platform.machine()}")
+
+
+def _codecs() -> Finding:
+    readable = {"gzip": has_gzip(), "snappy": has_snappy(), "lz4": has_lz4(), "zstd": has_zstd()}
+    absent = " or ".join(name for name, here in readable.items() if not here)
+    advice = (
+        f"pip install cramjam: the first record compressed with {absent} ends a worker or learner" if absent else ""
+    )
+    said = ", ".join(f"{name} is {'read' if here else 'missing'}" for name, here in readable.items())
+    return Finding(name="codecs", ok=not absent, detail=said, advice=advice)
+
+
+def _loops() -> Finding:
+    advice = (
+        "" if jit.kept else "set NUMBA_CACHE_DIR to a folder that can be written, or every start compiles for a minute"
+    )
+    return Finding(name="loops", ok=True, detail=f"compiled loops are {'' if jit.kept else 'not '}kept", advice=advice)
+
+
+def _folders(settings: Settings) -> Finding:
+    """A learner writes snapshots and checkpoints; a worker needs no folder."""
+    if missing("learner"):
+        return Finding(name="folders", ok=True, detail="a worker writes to none")
+    wrong = []
+    for folder, setting in folders_of(settings):
+        try:
+            writable(folder, setting)
+        except SettingsError as error:
+            wrong.append(str(error))
+    detail = "; ".join(wrong) or "a learner can write snapshots and checkpoints"
+    return Finding(name="folders", ok=not wrong, detail=detail, advice="a worker needs none" if wrong else "")
 
 
 def _faiss() -> Finding:

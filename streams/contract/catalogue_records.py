@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from embeddings.events import Source
 from embeddings.items import FOREVER_S, ItemFacts
-from streams.contract.deadletters import DeadLetter
+from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
-from streams.contract.parsing import Rules, Unreadable, read, user_of
+from streams.contract.parsing import SECONDS, Rules, Unreadable, published_ms, read, user_of
 from streams.contract.records import Item, decode_item
+from streams.contract.serialisers import wrapped
 
 
 class CatalogueFacts(NamedTuple):
@@ -20,23 +21,59 @@ class CatalogueFacts(NamedTuple):
 
 
 def read_catalogue(
-    source: Source, records: Sequence[RawRecord], rules: Rules
+    source: Source, records: Sequence[RawRecord], rules: Rules, aliases: dict[bytes, str] | None = None
 ) -> tuple[list[CatalogueFacts], list[str], list[DeadLetter]]:
     """The last word on each item of a fetch: facts, names of removed items, and what could not be read.
 
-    `item_id` may be left to the key.
+    `item_id` may be left to the key. `aliases` are the keys of items that are called otherwise; a null under such a key
+    removes the item it brought. It is kept up to date.
     """
     good, dead = read(source, records, decode_item, rules, compacted=True)
+    aliases = {} if aliases is None else aliases
     latest: dict[str, CatalogueFacts | None] = {}
     for record, item in good:
         try:
-            name = user_of(record, item.item_id if item else "")
+            if item is None or item.deleted in (True, "true"):
+                latest[_removed(record, item, aliases)] = None
+            else:
+                name, facts = _kept(record, item, rules)
+                latest |= dict.fromkeys(_renamed(record.key or b"", name, aliases))
+                latest[name] = CatalogueFacts(facts, source, record)
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
-            continue
-        latest[name] = CatalogueFacts(facts_of(item, name, record.timestamp // 1000), source, record) if item else None
     kept = [facts for facts in latest.values() if facts is not None]
     return kept, [name for name, facts in latest.items() if facts is None], dead
+
+
+def _removed(record: RawRecord, item: Item | None, aliases: dict[bytes, str]) -> str:
+    return aliases.pop(record.key or b"", None) or user_of(record, item.item_id if item else None)
+
+
+def _renamed(key: bytes, name: str, aliases: dict[bytes, str]) -> set[str]:
+    """Take down what a key's item is called; returns what the item was called that the key had before, if another."""
+    before = aliases.pop(key, name)
+    if key and key != name.encode():
+        aliases[key] = name
+    return {before} - {name}
+
+
+def _kept(record: RawRecord, item: Item, rules: Rules) -> tuple[str, ItemFacts]:
+    """An item's name and facts.
+
+    Raises:
+        Unreadable: It is no item, names none, or its times are no milliseconds. Dead-letter it.
+    """
+    if item == _NOTHING:
+        around = wrapped(record.value or b"")
+        raise Unreadable(Code.missing_field, f"no field of an item; {around}" if around else "no field of an item")
+    name = user_of(record, item.item_id)
+    for which, time_ms in (("available_from", item.available_from), ("available_until", item.available_until)):
+        if 0 < (time_ms or 0) < rules.first_ms:
+            raise Unreadable(Code.seconds, f"{which} {SECONDS}")
+    return name, facts_of(item, name, published_ms(record, rules, 0) // 1000)
+
+
+_NOTHING = Item()
 
 
 def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:

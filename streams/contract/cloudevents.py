@@ -8,16 +8,21 @@ b'1970-01-01T00:00:00.000Z'
 """
 
 import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
+
+from streams.contract.serialisers import decode_bare
 
 Headers = Sequence[tuple[str, bytes]]
 JSON = b"application/json"
 STRUCTURED = b"application/cloudevents"
 TRACEPARENT = "traceparent"
 INPUT = "marquee-input"
+#: Longer headers are not repeated as they are.
+SMALL_BYTES = 1_024
 
 
 class Envelope(msgspec.Struct):
@@ -34,6 +39,13 @@ class Envelope(msgspec.Struct):
         return base64.b64decode(self.data_base64, validate=True) if self.data_base64 else bytes(self.data)
 
 
+class Stub(msgspec.Struct):
+    """Stands for bytes that were too many to keep."""
+
+    size_bytes: int
+    sha256: str
+
+
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
@@ -44,6 +56,16 @@ def header(headers: Headers, name: str) -> bytes | None:
         if key == name:
             found = value
     return found
+
+
+def stub(value: bytes) -> bytes:
+    """Size and hash of a value, in place of it."""
+    return msgspec.json.encode(Stub(len(value), hashlib.sha256(value).hexdigest()))
+
+
+def small(value: bytes) -> bytes:
+    """A header's value, or its stub."""
+    return stub(value) if value and len(value) > SMALL_BYTES else value
 
 
 def read_headers(headers: Headers) -> tuple[bytes | None, bool]:
@@ -65,7 +87,7 @@ def open_envelope(value: bytes) -> tuple[bytes, bytes | None]:
         msgspec.MsgspecError: Not an envelope. The record is dead-lettered as malformed.
         ValueError: `data_base64` is not base64. The record is dead-lettered as malformed.
     """
-    envelope = _decode_envelope(value)
+    envelope = decode_bare(_decode_envelope, value)
     return envelope.payload(), f"{envelope.source}\0{envelope.id}".encode() if envelope.id else None
 
 
@@ -91,7 +113,7 @@ def place_of(topic: str, partition: int, offset: int) -> bytes:
 
 
 def echo(topic: str, partition: int, offset: int, headers: Headers) -> list[tuple[str, bytes]]:
-    """What an answer repeats of its input: where it stood in the log, and the trace it belongs to."""
+    """What an answer repeats of its input: where it stood in the log, and the trace it belongs to, if that is short."""
     place = (INPUT, place_of(topic, partition, offset))
     trace = header(headers, TRACEPARENT) if headers else None
-    return [place] if trace is None else [place, (TRACEPARENT, trace)]
+    return [place] if trace is None else [place, (TRACEPARENT, small(trace))]

@@ -14,6 +14,7 @@ True
 """
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,6 +27,8 @@ NOTHING = 0
 CONSENT_LEARN = CONSENT_STORE | CONSENT_PROFILE
 _US_SECTIONS = range(6, 28)
 _DISCLOSED = 1
+_LARGEST_SECTION = 1_024
+_LETTERS = re.compile(r"[A-Za-z0-9+/_-]*")
 
 
 class UnreadableConsent(ValueError):
@@ -72,7 +75,7 @@ class Judge:
         if consent.gdpr or (consent.gdpr is None and consent.tcf is not None):
             allowed &= tcf_bits(consent.tcf, self.vendor_id) if consent.tcf else self._tcf_of_gpp(consent)
         if consent.gpp is not None or consent.gpp_sid:
-            allowed &= gpp_bits(consent.gpp or "", consent.gpp_sid, self.vendor_id)
+            allowed &= gpp_bits(consent.gpp or "", consent.gpp_sid or (), self.vendor_id)
         return allowed
 
     def _tcf_of_gpp(self, consent: Consent) -> int:
@@ -215,7 +218,7 @@ def _fibonacci_range(bits: "_Bits", at: int) -> Iterator[int]:
         if is_range:
             gap, at = _fibonacci(bits, at)
             last += gap
-        if last > 1_024:
+        if last > _LARGEST_SECTION:
             raise UnreadableConsent("section number out of range")
         yield from range(first, last + 1)
 
@@ -228,6 +231,8 @@ def _fibonacci(bits: "_Bits", at: int) -> tuple[int, int]:
         at += 1
         if bit and before:
             return value, at
+        if weight > _LARGEST_SECTION:
+            raise UnreadableConsent("section number out of range")
         value += weight * bit
         weight, following, before = following, weight + following, bit
 
@@ -238,10 +243,9 @@ class _Bits:
     __slots__ = ("_length", "_value")
 
     def __init__(self, segment: str) -> None:
-        try:
-            data = base64.b64decode(segment + "A" * (-len(segment) % 4), altchars=b"-_", validate=True)
-        except ValueError:
-            raise UnreadableConsent("not base64url") from None
+        if not _LETTERS.fullmatch(segment):
+            raise UnreadableConsent("not base64url, which has no padding")
+        data = base64.b64decode(segment + "A" * (-len(segment) % 4), altchars=b"-_")
         unused = 8 * len(data) - 6 * len(segment)
         self._value, self._length = int.from_bytes(data) >> unused, 6 * len(segment)
 

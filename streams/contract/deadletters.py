@@ -7,16 +7,14 @@ header holds any part of a payload: the reason names a field and a place, not a 
 []
 """
 
-import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-import msgspec
-
 from embeddings.events import Source
-from streams.contract.cloudevents import Headers
+from streams.contract.cloudevents import SMALL_BYTES, Headers, header, small, stub
 from streams.contract.messages import Outgoing, RawRecord
 
 
@@ -31,8 +29,10 @@ class Code(StrEnum):
     null_value = "null_value"
     nan = "nan"
     future = "future"
+    seconds = "seconds"
     misrouted = "misrouted"
     id_collision = "id_collision"
+    unknown_topic = "unknown_topic"
     handler_error = "handler_error"
 
 
@@ -45,8 +45,10 @@ MEANING: Mapping[Code, str] = {
     Code.null_value: "a null value on a topic where null removes nothing",
     Code.nan: "a number that is not finite, or too large for a 32-bit float",
     Code.future: "event time further ahead of the record's publish time than `events.max_future_ms`",
+    Code.seconds: "event time before March 1973: it looks like seconds, and is read as milliseconds",
     Code.misrouted: "in a partition that is not murmur2's, after it was re-published once",
     Code.id_collision: "an item whose 40-bit id another item has",
+    Code.unknown_topic: "a request whose `reply_to` names a topic that the brokers do not have",
     Code.handler_error: "readable, but failed for an unknown reason in every try",
 }
 
@@ -54,10 +56,17 @@ _CONNECT = "__connect.errors."
 TOPIC, PARTITION, OFFSET = f"{_CONNECT}topic", f"{_CONNECT}partition", f"{_CONNECT}offset"
 STAGE, CLASS, MESSAGE = f"{_CONNECT}stage", f"{_CONNECT}class.name", f"{_CONNECT}exception.message"
 CODE = "marquee.code"
+#: Names what is not kept whole: key, value, headers.
+CUT = "marquee.cut"
 ATTEMPTS = "marquee.attempts"
 #: Set on a record that was published again to the partition of its user; it is not published a second time.
 REROUTED = "marquee-rerouted"
 _OURS = frozenset({TOPIC, PARTITION, OFFSET, STAGE, CLASS, MESSAGE, CODE})
+_NUMBER = re.compile(r"[0-9]{1,18}")
+#: A compressed batch may hold keys and headers of any size. What is larger is not kept whole: with the largest value a
+#: dead letter still fits into its topic, which has 1 MiB of room beside it.
+MOST_KEY_BYTES, MOST_HEADER_BYTES = 65_536, 131_072
+_MOST_HEADERS = 64
 
 
 class NotReplayable(Exception):
@@ -74,17 +83,22 @@ class DeadLetter(NamedTuple):
     detail: str
 
 
-class Stub(msgspec.Struct):
-    """Stands for a value that was too large to keep."""
-
-    size_bytes: int
-    sha256: str
-
-
 def dead_letter_record(letter: DeadLetter, topic: str, stage: str = "decode") -> Outgoing:
-    """The record for a dead-letter topic: the original with error headers after its own."""
-    record = letter.record
-    value = _stub(record.value) if letter.code is Code.too_large and record.value is not None else record.value
+    """The record for a dead-letter topic: the original with error headers after its own.
+
+    A value that is `too_large`, a key or headers that no topic takes: size and sha256 stand for them.
+    """
+    record, cut = letter.record, []
+    key, value, headers = record.key, record.value, record.headers
+    if key is not None and len(key) > MOST_KEY_BYTES:
+        key = stub(key)
+        cut.append("key")
+    if value is not None and letter.code is Code.too_large:
+        value = stub(value)
+        cut.append("value")
+    if header_bytes(headers) > MOST_HEADER_BYTES:
+        headers = [(name, small(said)) for name, said in headers if len(name) <= SMALL_BYTES][:_MOST_HEADERS]
+        cut.append("headers")
     reason = {
         TOPIC: letter.source.topic,
         PARTITION: str(letter.source.partition),
@@ -94,10 +108,17 @@ def dead_letter_record(letter: DeadLetter, topic: str, stage: str = "decode") ->
         MESSAGE: letter.detail,
         CODE: letter.code.value,
     }
-    headers = [*record.headers, *((name, text.encode()) for name, text in reason.items())]
+    if cut:
+        reason[CUT] = " ".join(cut)
+    whole = [*headers, *((name, text.encode()) for name, text in reason.items())]
     if attempts_of(record.headers) == 0:
-        headers.append((ATTEMPTS, b"0"))
-    return Outgoing(topic, record.key, value, headers)
+        whole.append((ATTEMPTS, b"0"))
+    return Outgoing(topic, key, value, whole)
+
+
+def header_bytes(headers: Headers) -> int:
+    """What headers take, with 16 bytes around each."""
+    return sum(len(name) + len(value or b"") + 16 for name, value in headers) if headers else 0
 
 
 def dead_letter_records(letters: Sequence[DeadLetter], topic: str) -> list[Outgoing]:
@@ -114,12 +135,15 @@ def replay_record(record: RawRecord) -> Outgoing:
         NotReplayable: Not a dead letter of ours, or its value was too large to keep. It stays where it is.
     """
     about = Reason.of(record)
+    own = _own_headers(record)
+    if cut := header(record.headers[len(own) :], CUT):
+        raise NotReplayable(f"it was too large to keep whole: {cut.decode('utf-8', 'replace')}")
     if about.code == Code.too_large:
         raise NotReplayable("its value was too large to keep")
-    own = [(name, value) for name, value in _own_headers(record) if name not in (ATTEMPTS, REROUTED)]
+    kept = [(name, value) for name, value in own if name not in (ATTEMPTS, REROUTED)]
     attempts = str(attempts_of(record.headers) + 1).encode()
     partition = about.source.partition if record.key is None else None
-    return Outgoing(about.source.topic, record.key, record.value, [*own, (ATTEMPTS, attempts)], partition)
+    return Outgoing(about.source.topic, record.key, record.value, [*kept, (ATTEMPTS, attempts)], partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +164,8 @@ class Reason:
         Raises:
             NotReplayable: They are missing: something else wrote this record.
         """
-        about = {name: value.decode("utf-8", "replace") for name, value in record.headers if name in _OURS}
-        if len(about) < len(_OURS) or not (about[PARTITION].isdigit() and about[OFFSET].isdigit()):
+        about = {name: value.decode("utf-8", "replace") for name, value in record.headers if value and name in _OURS}
+        if len(about) < len(_OURS) or not (_NUMBER.fullmatch(about[PARTITION]) and _NUMBER.fullmatch(about[OFFSET])):
             raise NotReplayable("not a dead letter: its error headers are missing")
         source = Source(about[TOPIC], int(about[PARTITION]))
         attempts = attempts_of(record.headers)
@@ -151,13 +175,9 @@ class Reason:
 def attempts_of(headers: Headers) -> int:
     """How often a record was replayed."""
     for name, value in headers:
-        if name == ATTEMPTS and value.isdigit():
+        if name == ATTEMPTS and value and _NUMBER.fullmatch(value.decode("latin-1")):
             return int(value)
     return 0
-
-
-def _stub(value: bytes) -> bytes:
-    return msgspec.json.encode(Stub(len(value), hashlib.sha256(value).hexdigest()))
 
 
 def _own_headers(record: RawRecord) -> Headers:

@@ -2,7 +2,8 @@
 
 Whole lists are decoded at once; only a partition in which something raised is read record by record, so that one bad
 record costs its neighbours nothing but that. Event time is compared with the record's publish time, not with this
-machine's clock alone, so that a replay of the log reads as the first pass did.
+machine's clock, so that a replay of the log reads as the first pass did. Where a record says no publish time, or one
+that no clock in milliseconds shows, its event time stands for it; only there does this machine's clock bound both.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 from xxhash import xxh32_intdigest as _xxh32
 
 from embeddings.events import Action, EventBatch, Fate, Source
-from embeddings.ids import NO_ITEM, item_id, murmur2
+from embeddings.ids import ITEM_MASK, NO_ITEM, item_id, murmur2
 from embeddings.jit import kernel
 from streams.contract.cloudevents import Headers, open_envelope, read_headers
 from streams.contract.consent import CONSENT_LEARN
-from streams.contract.deadletters import REROUTED, Code, DeadLetter
+from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes
 from streams.contract.messages import Outgoing, RawRecord
-from streams.contract.parsing import Rules, Unreadable, read_one, user_of
-from streams.contract.records import Event, decode_event
+from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, read_one, user_of
+from streams.contract.records import LAST_MS, Event, decode_event
+from streams.contract.serialisers import all_fit, unfit
 
 Part = tuple[Source, Sequence[RawRecord]]
 
@@ -49,7 +51,7 @@ class Decoded:
 
     `events` holds the records themselves, one per row, for what is rare: slate_id, slot, context. `names` maps the
     batch's item ids to item names. `published_ms_B` is the publish time, to which event times ahead of it were set;
-    `records` are the raw records of the rows.
+    `records` are the raw records of the rows, of which `undated` had no publish time that can be one.
     """
 
     batch: EventBatch
@@ -59,6 +61,7 @@ class Decoded:
     published_ms_B: NDArray[np.int64]
     dead: list[DeadLetter]
     misrouted: list[Misrouted]
+    undated: int
 
     @property
     def aside(self) -> list[tuple[Source, int, Fate]]:
@@ -71,13 +74,16 @@ class Decoded:
         return mode(letter.code for letter in self.dead if letter.source == source)
 
 
+_UNFIT_ITEM = ITEM_MASK + 1
+
+
 class _ItemIds(dict[str | None, int]):
-    """Item names to ids, remembered for the last 200,000 names; no name is no item."""
+    """Item names to ids, remembered for the last 200,000 names; no name is no item, and no id is what is no name."""
 
     def __missing__(self, name: str | None) -> int:
         if len(self) >= 200_000:
             self.clear()
-        found = self[name] = item_id(name) if name else NO_ITEM
+        found = self[name] = NO_ITEM if not name else _UNFIT_ITEM if unfit(name) else item_id(name)
         return found
 
 
@@ -90,7 +96,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
     Args:
         parts: Input partitions with their records.
         rules: Limits, consent, partition counts.
-        now_ms: Wall clock; stands for the publish time of a record that has none, or one ahead of it.
+        now_ms: Wall clock; an event is not believed to be later where the record has no publish time.
     """
     dead: list[DeadLetter] = []
     rows = _Rows.of(parts, rules, dead)
@@ -113,12 +119,15 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
         published_ms_B=columns.published_ms_B,
         dead=dead,
         misrouted=misrouted,
+        undated=columns.undated,
     )
 
 
-_FINE, _FUTURE, _NO_ITEM, _NO_VALUE, _MISROUTED = range(5)
+_FINE, _FUTURE, _SECONDS, _NO_ITEM, _UNFIT, _NO_VALUE, _MISROUTED = range(7)
 _WRONG = {
-    _FUTURE: (Code.future, "event_time is too far ahead of the publish time"),
+    _FUTURE: (Code.future, FUTURE),
+    _SECONDS: (Code.seconds, f"event_time {SECONDS}"),
+    _UNFIT: (Code.malformed, "item_id is no plain id, but what a serialiser wrapped around one"),
     _NO_ITEM: (Code.missing_field, "item_id is missing"),
     _NO_VALUE: (Code.missing_field, "a rating without a value"),
 }
@@ -187,9 +196,12 @@ def _read_all(records: Sequence[RawRecord], rules: Rules) -> tuple[list[Event], 
     if any(headers):
         _open(headers, values, identities)
     events = list(map(decode_event, values))
-    users = [event.user_id for event in events]
-    if "" in users:
-        users = [user_of(record, user) for record, user in zip(records, users, strict=True)]
+    named = [event.user_id for event in events]
+    if not all(named):
+        return events, [user_of(record, user) for record, user in zip(records, named, strict=True)], identities
+    users: list[str] = named  # type: ignore[assignment]
+    if not all_fit(users):
+        raise ValueError
     return events, users, identities
 
 
@@ -234,6 +246,7 @@ class _Columns:
     batch: EventBatch
     code_B: NDArray[np.uint8]
     published_ms_B: NDArray[np.int64]
+    undated: int
 
 
 def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
@@ -246,9 +259,9 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     time_ms_B = np.array([event.event_time for event in events], np.int64)
     published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
     consent_B = _consents(events, rules)
-    code_B, refused_B = _judge(
+    code_B, refused_B, undated = _judge(
         *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
-        *(now_ms, rules.max_future_ms, float(rules.dislike_at_most)),
+        *(now_ms, rules.first_ms, rules.max_future_ms, float(rules.dislike_at_most)),
     )
     batch = EventBatch(
         user_ids=tuple(seen),
@@ -264,7 +277,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
         consent_B=consent_B,
         refused_B=refused_B,
     )
-    return _Columns(batch, code_B, published_ms_B)
+    return _Columns(batch, code_B, published_ms_B, undated)
 
 
 @kernel
@@ -277,28 +290,35 @@ def _judge(
     consent_B: NDArray[np.uint8],
     foreign_B: NDArray[np.bool_],
     now_ms: int,
+    first_ms: int,
     max_future_ms: int,
     dislike_at_most: float,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """What is wrong with each row, and why it must not be applied.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
+    """What is wrong with each row, why it must not be applied, and how many had no publish time.
 
-    In place: event times are clamped to the publish time, publish times that are missing or ahead become now, ratings
+    In place: event times are clamped to the publish time, for which event time or now stands where it is none, ratings
     become plays or dislikes, values that are not numbers become 0.
     """
-    rows = len(item_B)
+    rows, undated = len(item_B), 0
     code_B, refused_B = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     for r in range(rows):
-        if not 0 < published_ms_B[r] < now_ms:
-            published_ms_B[r] = now_ms
+        if not first_ms <= published_ms_B[r] <= LAST_MS:
+            published_ms_B[r] = min(time_ms_B[r], now_ms)
+            undated += 1
+        early = time_ms_B[r] < first_ms
         ahead_ms = time_ms_B[r] - published_ms_B[r]
         time_ms_B[r] = min(time_ms_B[r], published_ms_B[r])
         action, missing = action_B[r], np.isnan(value_B[r])
         if ahead_ms > max_future_ms:
             code_B[r] = _FUTURE
+        elif early:
+            code_B[r] = _SECONDS
         elif action == _RATING and missing:
             code_B[r] = _NO_VALUE
         elif item_B[r] == NO_ITEM and (0 < action <= _LAST_ITEM_ACTION or action == _RATING):
             code_B[r] = _NO_ITEM
+        elif item_B[r] == _UNFIT_ITEM:
+            code_B[r] = _UNFIT
         elif foreign_B[r]:
             code_B[r] = _MISROUTED
         if action == _RATING:
@@ -309,7 +329,7 @@ def _judge(
             refused_B[r] = _UNCONSENTED
         if missing:
             value_B[r] = 0
-    return code_B, refused_B
+    return code_B, refused_B, undated
 
 
 def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:
@@ -346,6 +366,9 @@ def _put_aside(rows: _Rows, row: int, code: int, dead: list[DeadLetter], misrout
         dead.append(DeadLetter(source, record.offset, record, *_WRONG[int(code)]))
     elif any(name == REROUTED for name, _ in record.headers):
         dead.append(DeadLetter(source, record.offset, record, Code.misrouted, "in a foreign partition a second time"))
+    elif header_bytes(record.headers) > MOST_HEADER_BYTES:
+        said = f"in a foreign partition with more than {MOST_HEADER_BYTES} bytes of headers"
+        dead.append(DeadLetter(source, record.offset, record, Code.misrouted, said))
     else:
         headers = [*record.headers, (REROUTED, str(source.partition).encode())]
         if not (rows.identities[row] or rows.events[row].event_id):

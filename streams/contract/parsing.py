@@ -17,10 +17,14 @@ from streams.contract.cloudevents import open_envelope, read_headers
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
+from streams.contract.records import FIRST_MS, LAST_MS
+from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
 from streams.settings import Settings
 
 T = TypeVar("T")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+SECONDS = "is before March 1973, so it looks like seconds; it is in milliseconds"
+FUTURE = "event_time is too far ahead of the publish time"
 _NOT_FINITE = re.compile(rb"[:,\[]\s*[-+]?(?:NaN|Inf)")
 
 
@@ -36,7 +40,8 @@ class Unreadable(Exception):
 class Rules:
     """What is readable, and how it is read. `partitions` counts those of each topic keyed by user; absent: unchecked.
 
-    `dislike_at_most` is minus infinity where every rating is a play, as in `evaluate`.
+    `dislike_at_most` is minus infinity where every rating is a play, and `first_ms`, the earliest time that is believed
+    of an event or of a record, is 1 where logs count from anywhere, as in `evaluate`.
     """
 
     judge: Judge
@@ -44,6 +49,7 @@ class Rules:
     max_bytes: int = 262_144
     max_depth: int = 16
     max_future_ms: int = 86_400_000
+    first_ms: int = FIRST_MS
     dislike_at_most: float = 2.0
 
     @classmethod
@@ -76,7 +82,7 @@ def read(
     good: list[tuple[RawRecord, T | None]] = []
     dead: list[DeadLetter] = []
     for record in records:
-        if record.value is None and compacted:
+        if compacted and removes(record.value):
             good.append((record, None))
             continue
         try:
@@ -104,20 +110,26 @@ def read_one(record: RawRecord, decoder: Callable[[bytes], T], rules: Rules) -> 
         if structured:
             value, inner = open_envelope(value)
             identity = inner or identity
-        return decoder(value), identity
+        return decode_bare(decoder, value), identity
     except (ValueError, RecursionError) as error:
         raise _unreadable(error, value) from None
 
 
-def user_of(record: RawRecord, named: str) -> str:
+def user_of(record: RawRecord, named: str | None) -> str:
     """The user (or item) that a record names, or else its key.
 
     Raises:
-        Unreadable: Neither names one. Dead-letter it.
+        Unreadable: Neither names one, or a serialiser wrapped it. Dead-letter it.
     """
-    if named:
-        return named
-    if not record.key:
+    name = named or _key_of(record)
+    if odd := unfit(name):
+        said = f"the id is {odd}, not a plain one" if named else f"the key is {odd}: {PLAIN_KEY}"
+        raise Unreadable(Code.malformed, said)
+    return name
+
+
+def _key_of(record: RawRecord) -> str:
+    if not record.key or record.key == b"null":
         raise Unreadable(Code.missing_field, "neither an id nor a key")
     if len(record.key) > 512:
         raise Unreadable(Code.malformed, "the key is longer than 512 bytes")
@@ -125,6 +137,26 @@ def user_of(record: RawRecord, named: str) -> str:
         return record.key.decode()
     except UnicodeDecodeError as error:
         raise Unreadable(Code.bad_utf8, f"the key is not UTF-8 at byte {error.start}") from None
+
+
+def published_ms(record: RawRecord, rules: Rules, now_ms: int) -> int:
+    """When a record was written; now, where its timestamp is missing or none that a clock in milliseconds shows."""
+    return record.timestamp if rules.first_ms <= record.timestamp <= LAST_MS else now_ms
+
+
+def moment_ms(time_ms: int | None, published: int, rules: Rules) -> int:
+    """A time that a record says itself, not after its publish time, which stands for one that is not said.
+
+    Raises:
+        Unreadable: It looks like seconds, or is too far ahead. Dead-letter it.
+    """
+    if time_ms is None:
+        return published
+    if time_ms < rules.first_ms:
+        raise Unreadable(Code.seconds, f"event_time {SECONDS}")
+    if time_ms - published > rules.max_future_ms:
+        raise Unreadable(Code.future, FUTURE)
+    return min(time_ms, published)
 
 
 def depth(value: bytes) -> int:
@@ -149,6 +181,8 @@ def _unreadable(error: Exception, value: bytes) -> Unreadable:
         return Unreadable(Code.too_deep, "nested too deep to read")
     if not isinstance(error, msgspec.MsgspecError):
         return Unreadable(Code.malformed, "the envelope's data cannot be read")
+    if odd := wrapped(value):
+        said = f"{said}; {odd}"
     if "missing required field" in said:
         return Unreadable(Code.missing_field, said)
     if said.startswith("Expected `int` <=") and said.endswith("`$.event_time`"):

@@ -4,7 +4,7 @@ Readers are tolerant: a field nobody knows is ignored, a value of an enumeration
 only what a record is useless without is required. Writers leave defaults out. `docs/contract.md` says it in prose, and
 `tests/streams/contract/golden/` keeps the bytes of every version.
 
->>> decode_event(b'{"user_id":"u","item_id":"i","type":"play","event_time":1,"new":[]}').item_id
+>>> decode_event(b'{"user_id":"u","item_id":"i","type":"play","event_time":1750000000000,"new":[]}').item_id
 'i'
 >>> encode(Counter(item_id="i", likes=2.0))
 b'{"item_id":"i","likes":2.0}'
@@ -19,8 +19,8 @@ from msgspec import Meta, Struct
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 
 UNKNOWN = "unknown"
-#: Year 9999; milliseconds beyond it are no date.
-LAST_MS = 253_402_300_799_999
+#: March 1973 and year 9999. Before it lie the seconds of every date up to the year 5138, beyond it is no date.
+FIRST_MS, LAST_MS = 100_000_000_000, 253_402_300_799_999
 
 Id = Annotated[str, Meta(max_length=512)]
 Text = Annotated[str, Meta(max_length=8_192)]
@@ -28,6 +28,8 @@ Word = Annotated[str, Meta(max_length=128)]
 Ms = Annotated[int, Meta(ge=0, le=LAST_MS)]
 #: Finite as a 32-bit float.
 Number = Annotated[float, Meta(ge=-3e38, le=3e38)]
+Count = Annotated[float, Meta(ge=0, le=1e18)]
+Whole = Annotated[int, Meta(ge=0, le=10**18)]
 Flag = bool | int | None
 Degraded = Literal["none", "cached", "popular", "contextual"]
 """What a slate had to do without: nothing, a fresh one, the profile, the right to use the profile."""
@@ -43,7 +45,7 @@ class Consent(Record):
     gdpr: Flag = None
     tcf: Annotated[str, Meta(max_length=16_384)] | None = None
     gpp: Annotated[str, Meta(max_length=16_384)] | None = None
-    gpp_sid: tuple[int, ...] = ()
+    gpp_sid: tuple[int, ...] | None = ()
     coppa: Flag = None
     lmt: Flag = None
 
@@ -68,7 +70,7 @@ class Event(Record):
 
     type: Word
     event_time: Ms
-    user_id: Id = ""
+    user_id: Id | None = ""
     item_id: Id | None = None
     value: Number | None = None
     event_id: Id | None = None
@@ -79,7 +81,10 @@ class Event(Record):
 
 
 class Item(Record):
-    """A piece of content, on topic `catalog`; null instead of it removes the item. Times are epoch milliseconds."""
+    """A piece of content, on topic `catalog`; null instead of it removes the item. Times are epoch milliseconds.
+
+    `deleted` is how change capture removes a row where it writes no null.
+    """
 
     item_id: Id = ""
     title: Text = ""
@@ -96,6 +101,7 @@ class Item(Record):
     available_until: Ms | None = None
     image: Annotated[str, Meta(max_length=87_384)] | None = None
     embedding: Annotated[tuple[Number, ...], Meta(max_length=4_096)] | None = None
+    deleted: bool | Word | None = msgspec.field(default=None, name="__deleted")
 
 
 class Creative(Record):
@@ -164,11 +170,11 @@ class Imp(Record):
 
     id: Id
     tagid: Id | None = None
-    instl: int = 0
+    instl: bool | int = 0
     bidfloor: Number = 0.0
     bidfloorcur: str = "USD"
-    secure: int = 1
-    rwdd: int = 0
+    secure: bool | int = 1
+    rwdd: bool | int = 0
     video: dict[str, Any] | None = None
     banner: dict[str, Any] | None = None
     bcat: tuple[Word, ...] = ()
@@ -180,7 +186,7 @@ class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
     request_id: Id
-    user_id: Id = ""
+    user_id: Id | None = ""
     surface: Word | None = None
     n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     context: Context | None = None
@@ -277,27 +283,27 @@ class Counter(Record):
     """Absolute, decayed counts of one item, on topic `counters`; the last one written is true."""
 
     item_id: Id = ""
-    popularity: tuple[float, ...] = ()
+    popularity: tuple[Count, ...] = ()
     trending: dict[str, float] = {}
-    likes: float = 0.0
-    dislikes: float = 0.0
-    shown: float = 0.0
-    clicked: float = 0.0
-    last_taken_s: int = 0
-    first_seen_s: int = 0
-    events: float = 0.0
-    time_ms: int = 0
+    likes: Count = 0.0
+    dislikes: Count = 0.0
+    shown: Count = 0.0
+    clicked: Count = 0.0
+    last_taken_s: Whole = 0
+    first_seen_s: Whole = 0
+    events: Count = 0.0
+    time_ms: Whole = 0
 
 
 class ModelManifest(Record):
     """The live snapshot, on topic `models`: what it is called, where it lies, what it must hash to."""
 
-    version: str
+    version: Annotated[str, Meta(max_length=18)]
     uri: str
     sha256: str
     kind: str = "snapshot"
-    bytes: int = 0
-    created_ms: int = 0
+    bytes: Whole = 0
+    created_ms: Ms = 0
     events: int = 0
     items: int = 0
     dimensions: int = 0

@@ -164,7 +164,7 @@ async def ceiling(settings: Settings) -> None:
     spare_what_stays()  # it gains from it as the worker does
     while True:
         fetched = await consumer.getmany(timeout_ms=100, max_records=BATCH)
-        users = list({decode_event(record.value).user_id: None for part in fetched.values() for record in part})
+        users = list({(decode_event(record.value).user_id or ""): None for part in fetched.values() for record in part})
         if not users:
             continue
         states, seen = keys.profiles(users)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.items import ItemFacts
+from streams.process.folders import writable
 
 _WHEEL = "recbole==1.2.1"
 _INSIDE = "recbole/dataset_example/ml-100k/ml-100k."
@@ -58,13 +59,17 @@ class Log:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `MARQUEE_CACHE`, else `marquee` in the user's cache folder."""
-    base = (
-        os.environ.get("MARQUEE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marquee"
-    )
-    folder = Path(base)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Where downloads are kept: `MARQUEE_CACHE`, else `marquee` in the user's cache folder.
+
+    Raises:
+        UnreadableLog: there is neither, nor a home folder.
+    """
+    if said := os.environ.get("MARQUEE_CACHE"):
+        return Path(said)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marquee"
+    except RuntimeError:
+        raise UnreadableLog("there is no home folder: set MARQUEE_CACHE to a folder for data sets") from None
 
 
 def ml_100k(cache: Path | None = None) -> Log:
@@ -72,6 +77,7 @@ def ml_100k(cache: Path | None = None) -> Log:
 
     Raises:
         UnreadableLog: the wheel cannot be fetched; the message has pip's last words.
+        SettingsError: it cannot be kept.
     """
     folder = (cache or cache_folder()) / "ml-100k"
     if not (folder / "ml-100k.item").exists():
@@ -121,6 +127,7 @@ def _log(name: str, events: list[tuple[int, str, str, float]], items: dict[str, 
 
 
 def _fetch(folder: Path) -> None:
+    writable(folder, "MARQUEE_CACHE")
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check", _WHEEL]
         done = subprocess.run([*command, "-d", scratch], capture_output=True, text=True, check=False)

@@ -84,7 +84,7 @@ class Bench:
         self.recommender = Recommender(
             users=users,
             scorer=Scorer(self.serving, self.settings),
-            rules=Rules(judge=Judge(CONSENT_ALL), dislike_at_most=-np.inf),
+            rules=Rules(judge=Judge(CONSENT_ALL), dislike_at_most=-np.inf, first_ms=1),
             settings=self.settings,
             now_ms=lambda: self.now_ms,
             foresee=True,

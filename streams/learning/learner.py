@@ -17,6 +17,7 @@ from embeddings.events import CONSENT_PROFILE, Source
 from embeddings.idtable import IdTable
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
+from ranking.features import COLUMNS
 from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
@@ -121,8 +122,12 @@ class Learner:
         self.pairs.update(row_R[o.take_T[new_T]], self._rows(o.history_TH[new_T]))
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
+        if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
+            return  # told by a release with other features
         new_E = new_R[o.example_E]
         if new_E.any():
+            if self._examples and self._examples[0][1].shape[1] != o.example_item_ES.shape[1]:
+                self.step()  # `observe.negatives` is being changed from worker to worker
             self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
         if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
             self.step()

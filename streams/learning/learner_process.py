@@ -14,13 +14,17 @@ import torch
 
 from embeddings.events import Source
 from streams.contract import observations
+from streams.contract.cloudevents import place_of
 from streams.contract.counter_records import counters_of
+from streams.contract.deadletters import Code, DeadLetter, dead_letter_records
 from streams.contract.messages import Outgoing, Part
+from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
 from streams.contract.records import encode
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from streams.learning.learner import Learner
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
+from streams.process.folders import folders_of, writable
 from streams.process.health import HealthServer
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
@@ -28,6 +32,7 @@ from streams.process.metrics import LearnerMetrics
 from streams.process.threads import Thread
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.failures import Failed, Guard
 from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
 from streams.transport.ledger import Unit
@@ -42,6 +47,8 @@ class Teacher:
 
     settings: Settings
     leads: Callable[[], bool] = lambda: True
+    holdup: Callable[[], str | None] = lambda: None
+    """Why the work does not move."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -67,7 +74,9 @@ class Teacher:
             base_url=self.server.url,
         )
 
-    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+    async def positions(
+        self, committed: Mapping[Source, int], _waiting: Callable[[str], object] = lambda reason: None
+    ) -> Mapping[Source, int]:
         """Go on where the counts end: from memory, or from the last checkpoint where that is further.
 
         Raises:
@@ -87,27 +96,55 @@ class Teacher:
             log.info("goes on from a checkpoint of %d rows", self.learner.rows)
 
     async def __call__(self, unit: Unit) -> None:
-        """Learn a unit of observations.
+        """Put aside what is no observation, and learn the others.
 
         Raises:
-            UnreadableObservation: the log is not ours; the learner ends before it loses rows.
+            LaterObservation: of a later release; the learner ends before it loses rows.
+            PublishFailed: a dead letter can never be published; the learner ends.
         """
         self.metrics.batch("observations", unit.size)
-        rows, told = await self._thread.run(self._learn, unit.parts)
-        self.metrics.learned(rows, told - rows)
+        told, dead = await self._thread.run(self._read, unit.parts)
+        await self._put_aside(unit, dead)
+        rows = await self._thread.run(self._learn, unit.parts, told)
+        self.metrics.learned(rows, sum(map(len, told)) - rows)
         if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
             asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
 
-    def _learn(self, parts: Sequence[Part]) -> tuple[int, int]:
-        rows = told = 0
+    def _read(self, parts: Sequence[Part]) -> tuple[list[Observation], list[DeadLetter]]:
+        """What can be read, in order, and what is no observation; that is put aside once, not when it comes again."""
+        told: list[Observation] = []
+        dead: list[DeadLetter] = []
         for part in parts:
             for record in part.records:
-                observation = observations.decode(record.value)
-                told += len(observation)
-                rows += self.learner.learn(observation)
-            self.offsets[part.source] = part.last + 1
-        return rows, told
+                try:
+                    told.append(observations.decode(record.value))
+                except LaterObservation as error:
+                    raise LaterObservation(f"{error} ({place_of(*part.source, record.offset).decode()})") from error
+                except UnreadableObservation as error:
+                    if record.offset >= part.committed:
+                        code = self._code_of(record.value)
+                        dead.append(DeadLetter(part.source, record.offset, record, code, str(error)))
+        return told, dead
+
+    def _code_of(self, value: bytes | None) -> Code:
+        if value is None:
+            return Code.null_value
+        return Code.too_large if len(value) > self.settings.events.max_bytes else Code.malformed
+
+    async def _put_aside(self, unit: Unit, dead: Sequence[DeadLetter]) -> None:
+        out = dead_letter_records(dead, self.settings.topics.dead_letters("observations"))
+        guard = Guard(retrying=lambda error: unit.retrying(type(error).__name__))
+        done = await guard.run(lambda: self.publisher.send_all(out)) if out else None
+        if isinstance(done, Failed):
+            raise done.error
+        for letter in dead:
+            self.metrics.dead_letter("observations", letter.code)
+
+    def _learn(self, parts: Sequence[Part], told: Sequence[Observation]) -> int:
+        rows = sum(map(self.learner.learn, told))
+        self.offsets.update((part.source, part.last + 1) for part in parts)
+        return rows
 
     async def run_clock(self) -> None:
         """Publish changed counters and write checkpoints on time, for as long as the learner lives; one at its end."""
@@ -158,7 +195,8 @@ class Teacher:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
         await self.server.start()
         http = self.settings.http
-        ready = {"checkpoint": lambda: None if self._restored else "stands by: nothing is assigned"}
+        stands_by = "stands by: nothing is assigned"
+        ready = {"checkpoint": lambda: None if self._restored else stands_by, "work": self.holdup}
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
             await asyncio.Event().wait()
 
@@ -167,15 +205,18 @@ def run_learner(settings: Settings) -> int:
     """Run the learner until SIGTERM; returns the exit code.
 
     Raises:
+        SettingsError: a folder of the learner cannot be written.
         TopicsUnfit: a topic is missing.
         WeightsRefused, UnreadableCheckpoint: the last checkpoint cannot be read; the message names it.
     """
     torch.set_num_threads(1)
+    for folder, setting in folders_of(settings):
+        writable(folder, setting)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
     b, topic = settings.batching, settings.topics.name("observations")
-    lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s)
+    lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
-    teacher.leads = lambda: bool(app.consumer.assignment())
+    teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])

@@ -4,6 +4,8 @@ import logging
 
 from aiohttp import web
 
+from streams.addresses import url_of
+from streams.process.health import listen
 from streams.settings import Learner
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ class SnapshotServer:
     def url(self) -> str:
         """What workers are told to fetch from; empty where they share the disk."""
         s = self._settings
-        return (s.public_url or f"http://{s.host}:{self.port}") if s.serve else ""
+        return (s.public_url or url_of(s.host, self.port)) if s.serve else ""
 
     async def start(self) -> None:
         """Listen, if it is wanted.
@@ -37,8 +39,7 @@ class SnapshotServer:
         app.router.add_static("/", s.snapshot_dir)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        await web.TCPSite(self._runner, s.host, s.port).start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await listen(self._runner, s.host, s.port)
         log.info("snapshots are served at %s", self.url())
 
     async def stop(self) -> None:

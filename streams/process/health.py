@@ -5,6 +5,7 @@ them. There is no verb that changes anything, and no access log, for a path may 
 """
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -14,7 +15,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from embeddings.errors import StoreUnavailable
+from embeddings.errors import StoreRefused, StoreUnavailable
+from streams.addresses import url_of
 
 Check = Callable[[], str | None]
 """Why something is not as it should be, or None. Asked on the event loop at every request: it must not block."""
@@ -77,8 +79,8 @@ class HealthServer:
             OSError: the address is taken. The process has not started.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port).start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await listen(self._runner, self.host, self.port)
+        log.info("%s answers", url_of(self.host, self.port))
         return self
 
     async def stop(self) -> None:
@@ -104,11 +106,25 @@ class HealthServer:
         assert self._latest_slate is not None
         try:
             slate = await self._latest_slate(user_id)
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreRefused):
             return _answer(503, {"Retry-After": _RETRY_AFTER_S}, error="the store does not answer")
         if slate is None:
             return _answer(404, error="no slate for this user, or it has expired")
         return web.Response(body=slate, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> int:
+    """Listen for a site that was set up; returns the port. `::` listens for IPv4 too, as other servers' does.
+
+    Raises:
+        OSError: the address is taken, or not this machine's.
+    """
+    if host == "::" and socket.has_dualstack_ipv6():
+        sock = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        await web.SockSite(runner, sock).start()
+    else:
+        await web.TCPSite(runner, host, port).start()
+    return int(runner.addresses[0][1])
 
 
 def examine(checks: Mapping[str, Check]) -> dict[str, str | None]:

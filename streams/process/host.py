@@ -10,6 +10,7 @@ from typing import Any
 from mode import Service, Worker
 
 from streams.transport.batching import BatchApp
+from streams.transport.failures import is_known
 from streams.transport.watchdog import deadline
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,21 @@ class _Host(Worker):
     def __init__(self, beside: Service, apps: Sequence[Any], stop_s: float, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(beside, *apps, override_logging=False, redirect_stdouts=False, loop=loop)
         self._beside, self._apps, self._stop_s = beside, apps, stop_s
+        self.known_end: BaseException | None = None
+        """What ended it, where its message says all there is to say."""
+
+    async def start(self) -> None:
+        """Start everything and run until the end."""
+        try:
+            await super().start()
+        except Exception as error:
+            self.known_end = error if is_known(error) else None
+            raise
+
+    def _shutdown_loop(self) -> None:
+        if self.crash_reason is not None and is_known(self.crash_reason):
+            self.known_end, self.crash_reason = self.crash_reason, None
+        super()._shutdown_loop()
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         if not self._signal_stop_time:
@@ -51,6 +67,14 @@ class _Host(Worker):
             if isinstance(outcome, BaseException):
                 log.error("an app did not stop cleanly: %r", outcome)
         await self._beside.stop()
+
+
+class _SaidAtTheEnd(logging.Filter):
+    """Drops what Mode says of an error whose message says all: each of its services tells it, with the traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or not is_known(error) or not str(record.msg).startswith("[^")
 
 
 def spare_what_stays() -> None:
@@ -76,12 +100,24 @@ def run_apps(
     On a signal every app stops fetching, lets its agents finish what they began, commits it and leaves its group; the
     coroutines `beside` (health pages, control topics) are cancelled last. Whatever still runs `stop_s` after the
     signal is ended with its stacks and exit code 77. No app starts, and takes partitions, before `ready` returns.
+
+    Raises:
+        Exception: what ended it, where its message says all there is to say (`failures.is_known`).
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     for app in apps:
         app.in_worker = True
+    host = _Host(_Beside(beside, ready), apps, stop_s, loop)
+    once = _SaidAtTheEnd()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(once)
     try:
-        _Host(_Beside(beside, ready), apps, stop_s, loop).execute_from_commandline()
+        host.execute_from_commandline()
     except SystemExit as end:
+        if host.known_end is not None:
+            raise host.known_end from None
         return end.code if isinstance(end.code, int) else 1
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.removeFilter(once)

@@ -8,10 +8,8 @@ raise SystemExit(run_apps([app]))
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -62,6 +60,7 @@ class Membership:
     instance_id: str | None = None
     session_timeout_s: float = 6.0
     rebalance_timeout_s: float = 20.0
+    request_timeout_s: float = 40.0
     commit_interval_s: float = 0.5
 
 
@@ -83,7 +82,7 @@ def make_app(membership: Membership, batching: Batching) -> BatchApp:
         broker_session_timeout=m.session_timeout_s,
         broker_heartbeat_interval=m.session_timeout_s / 3,
         broker_rebalance_timeout=m.rebalance_timeout_s,
-        broker_request_timeout=max(40.0, m.session_timeout_s + 1),
+        broker_request_timeout=max(m.request_timeout_s, m.session_timeout_s + 1),
         broker_commit_interval=m.commit_interval_s,
         broker_max_poll_records=max((lane.max_batch for lane in lanes), default=512),
         consumer_auto_offset_reset="earliest",
@@ -96,7 +95,6 @@ def make_app(membership: Membership, batching: Batching) -> BatchApp:
         table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,
-        datadir=Path(tempfile.gettempdir()) / "marquee-faust",
         web_enabled=False,
         worker_redirect_stdouts=False,
     )
@@ -120,6 +118,7 @@ def make_member(
             instance_id=instance_id,
             session_timeout_s=k.session_timeout_s,
             rebalance_timeout_s=k.rebalance_timeout_s,
+            request_timeout_s=k.request_timeout_s,
             commit_interval_s=k.commit_interval_s,
         ),
         Batching(
@@ -130,6 +129,7 @@ def make_member(
             fetch_wait_ms=b.fetch_wait_ms,
             drain_s=k.rebalance_timeout_s / 2,
             stalled_after_s=b.stuck_after_s,
+            give_up_after_s=b.give_up_after_s,
             assignor=assignor,
         ),
     )

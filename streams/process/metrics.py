@@ -185,6 +185,12 @@ class WorkerMetrics(Metrics):
         self.index_items = Gauge("marquee_index_items", "Items that can be found.", registry=self.registry)
         self.index = Info("marquee_index", "The index that serves.", registry=self.registry)
         self.snapshot = Info("marquee_snapshot", "The snapshot that serves.", registry=self.registry)
+        self.removals = self._counter(
+            "marquee_catalogue_removals", "Removals on the catalogue's topic.", "result", ("removed", "unknown")
+        )
+        self.undated = Counter(
+            "marquee_events_undated", "Events whose record had no publish time.", registry=self.registry
+        )
         self.swaps = self._counter("marquee_snapshot_swaps", "Announced snapshots.", "result", ("swapped", "refused"))
         self._built_at = self._created_at = math.nan
         self._age("marquee_index_age_seconds", "Since the index was built.", lambda: self._built_at)
@@ -200,6 +206,12 @@ class WorkerMetrics(Metrics):
         for fate, count in enumerate(np.bincount(fate_B, minlength=len(Fate)).tolist()):
             if count:
                 self.fates.labels(Fate(fate).name).inc(count)
+
+    def removed(self, known_N: NDArray[np.bool_]) -> None:
+        """N removals were read; those of names that are no item's removed nothing."""
+        known = int(known_N.sum())
+        self.removals.labels("removed").inc(known)
+        self.removals.labels("unknown").inc(len(known_N) - known)
 
     def published(self, trigger: Trigger, latencies_s: Iterable[float], degraded: Degraded | None = None) -> None:
         """Slates were acknowledged by the broker, each so many seconds after what triggered it was published."""

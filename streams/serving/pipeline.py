@@ -136,7 +136,7 @@ class Recommender:
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
                 observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
-                answer.told = [(o.source, observations.encode(o)) for o in observed]
+                answer.told = [(o.source, value) for o in observed for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
         """Take down states, seen sets, latest slates, marks and totals of a batch; the next one is folded onto them.

@@ -5,7 +5,7 @@ profile of what is popular in this context; the slate says so in `degraded`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from streams.contract.cloudevents import header
 from streams.contract.consent import strictest
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
-from streams.contract.parsing import Rules, Unreadable, read, user_of
+from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, write_slates
@@ -43,6 +43,8 @@ class Answerer:
     settings: Settings
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
+    missing: Collection[str] = ()
+    """Topics that `reply_to` may name and that the brokers do not have."""
 
     def respond(self, parts: Sequence[Part]) -> tuple[list[PublishedSlate], list[DeadLetter]]:
         """A slate for every readable request, in order, and the unreadable ones. Raises nothing that is transient."""
@@ -66,13 +68,16 @@ class Answerer:
         topic = reply_to.decode("utf-8", "replace") if reply_to else None
         if topic is not None and topic not in slates.reply_topics:
             raise Unreadable(Code.malformed, "reply_to names a topic that is not allowed")
+        if topic in self.missing:
+            raise Unreadable(Code.unknown_topic, "reply_to names a topic that the brokers do not have")
+        published = published_ms(record, self.rules, self.now_ms())
         surface = request.surface or (request.context and request.context.surface) or slates.surface
         return Trigger(
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
-            event_ms=request.event_time or record.timestamp,
-            published_ms=record.timestamp,
+            event_ms=moment_ms(request.event_time, published, self.rules),
+            published_ms=published,
             surface=surface,
             size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
             headers=record.headers,

@@ -15,6 +15,8 @@ from time import monotonic, time
 from typing import Any, cast
 
 import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
@@ -23,11 +25,16 @@ from mode.utils.futures import notify
 
 from embeddings.events import Source
 from streams.transport.deliveries import Deliveries, Lag
+from streams.transport.failures import Contested
 from streams.transport.fetching import Batching, BatchThread
 from streams.transport.ledger import Unit
 from streams.transport.watchdog import LaneJudge, Watchdog
 
 _COMMIT_S = 3.0
+_MOST_REWINDS, _CONTEST_S = 10, 60.0
+"""So often a lane may be sent back in so long before that counts as somebody else's doing."""
+UNHEARD_S = 6.0
+"""Brokers that answer nothing for so long are away, or elsewhere: even an idle consumer asks them all the time."""
 
 
 class BatchConsumer(driver.Consumer):
@@ -42,10 +49,17 @@ class BatchConsumer(driver.Consumer):
         self.batching: Batching = self.app.batching
         self.deliveries = Deliveries(self.batching.lanes, self._thread.ahead, self._committed)
         self.ledger = self.deliveries.ledger
+        self._rewinds: list[tuple[int, float]] = []  # generation and time of the latest
         self._drained = asyncio.Event()
         self._drained.set()
         self._judge = LaneJudge(
-            self.deliveries.gates, stalled_after_s=self.batching.stalled_after_s, waits=self._records_wait
+            gates=self.deliveries.gates,
+            stalled_after_s=self.batching.stalled_after_s,
+            give_up_after_s=self.batching.give_up_after_s,
+            waits=self._records_wait,
+            stands=self._stands,
+            unheard_s=self._unheard_s,
+            displaced=lambda: self._thread.displaced,
         )
         self._watchdog = Watchdog(self._judge)
 
@@ -184,12 +198,13 @@ class BatchConsumer(driver.Consumer):
         await self.commit_and_end_transactions()
 
     def _unfinished(self) -> int:
-        return sum(not m.acked and getattr(m.value, "retry_reason", None) is None for m in self._unacked_messages)
+        now_s = monotonic()
+        return sum(not (m.acked or cast(Unit, m.value).is_waiting(now_s)) for m in self._unacked_messages)
 
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition whose end is known."""
-        ends = {source: self._thread.end(source) for source in self._assigned()}
-        return {source: self.deliveries.lag(source, end) for source, end in ends.items() if end is not None}
+        ends = {source: self._thread.written(source) for source in self._assigned()}
+        return {s: self.deliveries.lag(s, end, self._thread.read(s)) for s, end in ends.items() if end is not None}
 
     def _assigned(self) -> set[Source]:
         return {Source(*tp) for tp in self.assignment()}
@@ -207,9 +222,24 @@ class BatchConsumer(driver.Consumer):
         """Send the partitions of a unit's lane back to their committed offsets, or to where `positions` says.
 
         Nothing where the unit was sent back already, by another of its lane or by a rebalance.
+
+        Raises:
+            Contested: it was not the group that took the partitions, and it happens all the time.
         """
         if self.ledger.refresh(unit):
+            self._count_rewind(unit.topic)
             await self._send_back(self._of(unit.topic, self.assignment()))
+
+    def _count_rewind(self, topic: str) -> None:
+        generation, now_s = self.app.consumer_generation_id, monotonic()
+        lately = [(g, s) for g, s in self._rewinds if g == generation and now_s - s < _CONTEST_S]
+        self._rewinds = [*lately, (generation, now_s)]
+        if len(self._rewinds) > _MOST_REWINDS:
+            raise Contested(
+                f"{topic} was sent back {len(self._rewinds)} times in {_CONTEST_S:g} s though the group did not change:"
+                " either another installation claims the same partitions (equal redis.prefix and topics), or the store"
+                " keeps losing what was written"
+            )
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
@@ -226,7 +256,7 @@ class BatchConsumer(driver.Consumer):
         try:
             with self.deliveries.void(sources):
                 committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
-                chosen = await choose(committed) if choose is not None else {}
+                chosen = await choose(committed, self._judge.declare) if choose is not None else {}
                 async with self._thread.still(sources):
                     await self._thread.reposition({**committed, **chosen})
                     self.deliveries.forget(sources)
@@ -262,6 +292,32 @@ class BatchConsumer(driver.Consumer):
             self._judge.beat()
             await self.sleep(0.5)
 
+    @Service.task
+    async def _listen(self) -> None:
+        while not self.should_stop:
+            await self.sleep(UNHEARD_S / 2)
+            if self._unheard_s(monotonic()) > UNHEARD_S:
+                self._judge.declare("brokers do not answer")
+                self._thread.look_for_brokers()
+
+    def _unheard_s(self, now_s: float) -> float:
+        return now_s - self._thread.heard_s
+
+    def _stands(self) -> str | None:
+        """Why nothing can be delivered of what is assigned, whatever may be there; from any thread."""
+        if not self.assignment():
+            return None
+        if shut := [topic for topic, gate in self.deliveries.gates.items() if gate.closed]:
+            return f"{', '.join(shut)}: positions are not known yet"
+        flows = self.flow_active and not self.app.rebalancing
+        return None if flows else "partitions are assigned, and their flow has not begun"
+
+    def holdup(self) -> str | None:
+        """Why units of what is assigned do not move at this moment; None where they do, or there is nothing to do."""
+        if (unheard_s := self._unheard_s(monotonic())) > UNHEARD_S:
+            return f"no broker was heard for {unheard_s:.0f} s"
+        return self._judge.holdup(monotonic())
+
     def _records_wait(self, topic: str) -> bool:
         """Whether records of a lane are there and nothing here keeps them from being delivered; from any thread."""
         if not self.flow_active or self.app.rebalancing:
@@ -288,12 +344,37 @@ class BatchTransport(driver.Transport):
     Producer = BatchProducer
 
 
+class PatientRecovery(Recovery):
+    """Faust gives a change of positions as long as a request may take; after that it would never resume the flow."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:
+        await super()._wait(coro)
+
+
+class PatientTables(TableManager):
+    """There are no tables; but their recovery resumes the flow after an assignment."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """The one service, made when it is asked for."""
+        if self._recovery is None:
+            self._recovery = PatientRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+
 class BatchApp(faust.App):
     """A Faust app whose lanes are delivered in batches."""
 
     def __init__(self, name: str, batching: Batching, **options: Any) -> None:
         self.batching = batching
-        super().__init__(name, **options)
+        super().__init__(name, TableManager=PatientTables, **options)
+
+    def holdup(self) -> str | None:
+        """Why units do not move although partitions are assigned; None where they do."""
+        return cast(BatchConsumer, self.consumer).holdup()
+
+    def _create_directories(self) -> None:
+        """None: they are for tables, and not every machine has a folder to write to."""
 
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition of a lane."""

@@ -10,6 +10,7 @@ from time import time
 
 from embeddings.events import Source
 from streams.contract.messages import Part
+from streams.contract.records import FIRST_MS, LAST_MS
 from streams.transport.ahead import Ahead
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Ledger, Unit
@@ -80,7 +81,9 @@ class Deliveries:
         return bool(parts) and unit.size >= gate.lane.max_batch
 
     def _note(self, parts: Iterable[Part]) -> None:
-        self._written_ms.update((part.source, part.records[-1].timestamp) for part in parts)
+        """Take down when the last records were written, as far as their timestamps can be that."""
+        last = ((part.source, part.records[-1].timestamp) for part in parts)
+        self._written_ms.update((source, at) for source, at in last if FIRST_MS <= at <= LAST_MS)
 
     def let_back(self, unit: Unit) -> bool:
         """A unit is over; whether that opened its gate."""
@@ -105,7 +108,11 @@ class Deliveries:
         for source in sources:
             self.ledger.forget(source)
 
-    def lag(self, source: Source, end: int) -> Lag:
-        """How far a partition is behind its end."""
-        behind, written_ms = max(end - max(self._committed(source), 0), 0), self._written_ms.get(source, 0)
+    def lag(self, source: Source, end: int, read: int = -1) -> Lag:
+        """How far a partition is behind its end; `read` is the offset up to where all was taken over, -1 for not known.
+
+        Markers of transactions are no backlog, what waits behind an open one is.
+        """
+        done = max(self._committed(source), read if self.ledger.is_settled(source) else -1, 0)
+        behind, written_ms = max(end - done, 0), self._written_ms.get(source, 0)
         return Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)

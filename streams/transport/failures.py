@@ -26,9 +26,16 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from embeddings.errors import Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
+from embeddings.errors import (
+    Fenced,
+    IdCollision,
+    SnapshotRefused,
+    StoreRefused,
+    StoreUnavailable,
+    UnreadableState,
+)
 from streams.configuration import SettingsError
-from streams.contract.observations import UnreadableObservation
+from streams.contract.observations import LaterObservation
 from streams.transport.publishing import PublishFailed
 
 log = logging.getLogger(__name__)
@@ -44,6 +51,10 @@ class Verdict(Enum):
     crash = "crash"
 
 
+class Contested(Exception):
+    """Partitions are lost again and again though the group does not change. The worker ends: nobody would gain."""
+
+
 _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StoreUnavailable, Verdict.retry),
     (KafkaTimeoutError, Verdict.retry),
@@ -53,9 +64,11 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (Fenced, Verdict.skip),
     (SnapshotRefused, Verdict.skip),
     (IdCollision, Verdict.dead_letter),
+    (StoreRefused, Verdict.crash),
     (UnreadableState, Verdict.crash),
-    (UnreadableObservation, Verdict.crash),
+    (LaterObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
+    (Contested, Verdict.crash),
     (MemoryError, Verdict.crash),
     (ConnectionError, Verdict.retry),
     (TimeoutError, Verdict.retry),
@@ -125,7 +138,11 @@ class Guard:
 _LEVELS = {Verdict.skip: logging.INFO, Verdict.crash: logging.CRITICAL, Verdict.dead_letter: logging.ERROR}
 
 
+def is_known(error: BaseException) -> bool:
+    """Whether an error's message says what there is to say, to whoever runs this; of the others the traceback does."""
+    return bool(str(error)) and isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
+
+
 def _said(error: Exception) -> str:
     """An error as a log line may have it: texts of unknown errors may quote a payload, so only their kind is said."""
-    known = isinstance(error, (KafkaError, PublishFailed, *(kind for kind, _ in _VERDICTS)))
-    return f"{type(error).__name__}: {error}" if known else type(error).__name__
+    return f"{type(error).__name__}: {error}" if is_known(error) else type(error).__name__

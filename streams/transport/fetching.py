@@ -5,9 +5,10 @@ way: what arrives meanwhile waits for that request to end. So its records are ta
 ask for, and what arrives while a batch is processed is here when the batch ends.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import aiokafka
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError, UnknownMemberIdError
+from aiokafka.protocol.group import HeartbeatRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -22,10 +25,15 @@ from embeddings.events import Source
 from streams.transport.ahead import Ahead
 from streams.transport.gates import Lane
 
-Positions = Callable[[Mapping[Source, int]], Awaitable[Mapping[Source, int]]]
+Positions = Callable[[Mapping[Source, int], Callable[[str], object]], Awaitable[Mapping[Source, int]]]
 """Called with the group's committed offset of each assigned partition (-1: none) before anything is delivered from it,
-once or more per assignment; answers with the offsets to start from instead, for the partitions where that differs."""
-_LOOK_S = 3.0
+once or more per assignment; answers with the offsets to start from instead, for the partitions where that differs. It
+may take as long as what it waits for is away, if it tells so every few seconds."""
+
+
+_LOOK_S = 5.0
+_NOT_A_MEMBER = (UnknownMemberIdError.errno, 82)
+"""UNKNOWN_MEMBER_ID and FENCED_INSTANCE_ID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,9 @@ class Batching:
     event, and what the next batch will hold may come in one."""
     drain_s: float = 10.0
     stalled_after_s: float = 120.0
+    """After this long without a delivery, although records or positions wait, the process ends."""
+    give_up_after_s: float = 1_800.0
+    """So it does after this long, whatever was seen to be away meanwhile."""
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
 
     def room(self, topic: str) -> int:
@@ -63,6 +74,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         ahead: what was fetched and not delivered.
         heard: partitions whose records somebody waits for; told by a call of `news` in the parent's loop.
         failed: what ended the fetching.
+        heard_s: monotonic time of the last answer of a broker.
+        displaced: whether another process took this member's place in the group.
     """
 
     app: Any
@@ -72,6 +85,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self.ahead = Ahead()
         self.heard: frozenset[TP] = frozenset()
         self.failed: Exception | None = None
+        self.heard_s = monotonic()
+        self.displaced = False
         self._news = news
         self._ask_at_s = 0.0  # monotonic time of the next fetch; 0 = none is put off
         self._looks_at_s = 0.0
@@ -101,6 +116,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer; buffered records of a full lane must not keep aiokafka from fetching the others."""
         await super().on_start()
+        self._overhear(self._ensure_consumer()._client)
         fetcher = self._ensure_consumer()._fetcher
         fetcher._prefetch_backoff = 0.0
         ask = fetcher._get_actions_per_node
@@ -111,6 +127,30 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             return ask(assignment) if pause_s <= 0 else ((), {}, pause_s, False, ())  # nothing to do, and until when
 
         fetcher._get_actions_per_node = take_over_and_ask
+
+    def _overhear(self, client: Any) -> None:
+        """Note when brokers answer, and whether they still know this member."""
+        send, session_s = client.send, self.app.conf.broker_session_timeout
+
+        async def send_and_note(node: Any, request: Any, **options: Any) -> Any:
+            answer = await send(node, request, **options)
+            was_s, self.heard_s = self.heard_s, monotonic()
+            if isinstance(request, HeartbeatRequest) and answer.error_code in _NOT_A_MEMBER:
+                # A silent member is put out; one that was heard all the time has lost its place to a namesake.
+                static = self.app.conf.consumer_group_instance_id is not None
+                self.displaced = self.displaced or (static and self.heard_s - was_s < session_s)
+            return answer
+
+        client.send = send_and_note
+
+    def look_for_brokers(self) -> None:
+        """Ask at the configured address where the brokers are: they may have moved."""
+        asyncio.run_coroutine_threadsafe(self._look_for_brokers(), self.thread_loop)
+
+    async def _look_for_brokers(self) -> None:
+        with suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                await self._ensure_consumer()._client.bootstrap()
 
     def _take_over(self, fetcher: Any) -> None:
         """Take what aiokafka holds of topics that have room."""
@@ -214,9 +254,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def end(self, source: Source) -> int | None:
         """Offset after the last record that may be read, as of the last fetch; None before it."""
+        return min(self._ends(source), default=None)
+
+    def written(self, source: Source) -> int | None:
+        """Offset after the last record, also of a transaction that is open, as of the last fetch; None before it."""
+        return max(self._ends(source), default=None)
+
+    def read(self, source: Source) -> int:
+        """Offset up to where all that may be read was taken over, -1 where some was not; markers count as read."""
+        state, end = self._state(source), self.end(source)
+        if end is None or source in self.ahead or source in self._ensure_consumer()._fetcher._records:
+            return -1
+        return end if state.has_valid_position and state.position >= end else -1
+
+    def _ends(self, source: Source) -> list[int]:
         state = self._state(source)
-        known = [n for n in (state.highwater, state.lso) if n is not None and n >= 0] if state is not None else []
-        return min(known, default=None)
+        return [n for n in (state.highwater, state.lso) if n is not None and n >= 0] if state is not None else []
 
     def _state(self, source: Source) -> Any:
         subscription = self._ensure_consumer()._subscription.subscription

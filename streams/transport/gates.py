@@ -18,6 +18,8 @@ class Lane:
     """So many more units may be un-acknowledged that were `answered`."""
     stuck_after_s: float = 120.0
     """A lane whose oldest unit is un-acknowledged for this long, undeclared, ends the process."""
+    give_up_after_s: float = 1_800.0
+    """So does one that is un-acknowledged for this long, whatever it declared."""
 
     def __post_init__(self) -> None:
         if min(self.max_batch, self.depth, self.behind + 1) < 1:
@@ -60,6 +62,11 @@ class Gate:
         self.moved_s = monotonic()
 
     def stuck_s(self, now_s: float) -> float:
-        """How long nothing moved although a unit is out; 0 when none is."""
+        """How long nothing moved or was declared although a unit is out; 0 when none is."""
         units = list(self.out)  # the watchdog asks from its own thread
-        return max(0.0, now_s - max(self.moved_s, *(u.delivered_s for u in units))) if units else 0.0
+        since_s = max((max(u.delivered_s, u.declared_s) for u in units), default=now_s)
+        return max(0.0, now_s - max(self.moved_s, since_s)) if units else 0.0
+
+    def oldest_s(self, now_s: float) -> float:
+        """How long the oldest unit has been out; 0 when none is."""
+        return max((now_s - unit.delivered_s for unit in list(self.out)), default=0.0)

@@ -24,13 +24,16 @@ from time import monotonic
 from embeddings.events import Source
 from streams.contract.messages import Part
 
+_MOMENT_S = 10.0
+"""Longer than the pause between two attempts, and than two looks whether brokers answer."""
+
 
 @dataclass(slots=True, eq=False)
 class Unit:
     """One batch: the records of one topic that arrived while the batch before was processed, at most `max_batch`.
 
     The agent reads `parts`; the rest is book-keeping. A unit that waits for something outside (Redis is away) says so
-    with `retrying` at every attempt, at least once per `stuck_after_s`, or it is taken for stuck.
+    with `retrying` whenever it saw that, at least once per `stuck_after_s`, or it is taken for stuck.
     """
 
     parts: list[Part]
@@ -39,8 +42,11 @@ class Unit:
     acked: bool = False
     generation: int = -1
     delivered_s: float = 0.0
-    """Monotonic time of delivery, or of the last `retrying`."""
-    retry_reason: str | None = None
+    """Monotonic time of delivery."""
+    declared_s: float = 0.0
+    """Monotonic time of the last `retrying`."""
+    waits_for: str = ""
+    """What was away then."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, in the loop that delivers, when the next unit of the lane may be worked on."""
     tell_over: Callable[[], object] = lambda: None
@@ -61,8 +67,12 @@ class Unit:
         self.tell_over()
 
     def retrying(self, reason: str, *, now_s: float | None = None) -> None:
-        """Declare that the unit is not stuck: an effect is being retried because of `reason` (for the log, no ids)."""
-        self.delivered_s, self.retry_reason = monotonic() if now_s is None else now_s, reason
+        """Declare that the unit is not stuck: what `reason` names (for the log, no ids) was just seen to be away."""
+        self.declared_s, self.waits_for = monotonic() if now_s is None else now_s, reason
+
+    def is_waiting(self, now_s: float) -> bool:
+        """Whether what it needs was away a moment ago, so that nobody need wait for it."""
+        return now_s - self.declared_s < _MOMENT_S
 
 
 class Ledger:
@@ -130,6 +140,11 @@ class Ledger:
     def committable(self) -> Iterator[Source]:
         """Partitions whose oldest unit is acknowledged."""
         return (source for source, units in list(self._delivered.items()) if units and units[0][0].acked)
+
+    def is_settled(self, source: Source) -> bool:
+        """Whether all that was delivered of a partition is acknowledged."""
+        with self._lock:
+            return all(unit.acked for unit, _ in self._delivered.get(source, ()))
 
     def take(self, source: Source, *, generation: int) -> int | None:
         """Remove the acknowledged prefix; the offset to commit, None when nothing of this generation was in it."""

@@ -5,17 +5,20 @@ much, and a result that nobody awaits is lost silently there.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidTopicError,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
+    ProducerClosed,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -50,14 +53,16 @@ class PublishFailed(Exception):
         super().__init__(f"{failed} of {of} records were not published: {type(cause).__name__}: {cause}")
         self.failed, self.of = failed, of
         self.permanent = isinstance(cause, _PERMANENT)
+        self.away = not isinstance(cause, UnknownTopicOrPartitionError)
+        """Whether brokers were away or refused; they do answer where they say that there is no such topic."""
 
 
 class Publisher:
     """An idempotent producer with `acks=all` that answers for whole batches.
 
-    A record that could not be delivered breaks the sequence that idempotence counts on, so after a failure the next
-    call starts a new producer. Calls may overlap; the order within a partition is that of the calls, as long as none
-    failed.
+    A record that could not be delivered breaks the sequence that idempotence counts on, so after a failure all calls
+    that use the producer fail, and the next one starts a new one. Calls may overlap; the order within a partition is
+    that of the calls, as long as none failed.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class Publisher:
         """Publish the records in order and return when all in-sync replicas have every one.
 
         While the brokers are away it waits, without limit, and they are published once when they are back;
-        `still_waiting(reason)` is called every few seconds meanwhile (`unit.retrying` fits).
+        `still_waiting(reason)` is called every few seconds at which they are seen to be (`unit.retrying` fits).
 
         Raises:
             PublishFailed: see there; nothing may be acknowledged upstream.
@@ -101,12 +106,14 @@ class Publisher:
         batch = list(records)
         if not batch:
             return
-        with _telling(still_waiting):
+        with _telling(still_waiting, self._absence()):
             try:
                 producer = await self._ready()
             except (KafkaError, OSError, TimeoutError) as error:
                 raise PublishFailed(len(batch), len(batch), error) from error
             async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
+                if producer is not self._producer:
+                    raise PublishFailed(len(batch), len(batch), ProducerClosed())
                 pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
             errors += await _acknowledged(pending)
         if not errors:
@@ -114,6 +121,24 @@ class Publisher:
         if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
             await self._discard(producer)
         raise PublishFailed(len(errors), len(batch), errors[0]) from errors[0]
+
+    def _absence(self) -> Callable[[], Awaitable[str | None]]:
+        """A look at what keeps the brokers from acknowledging; None where nothing does that can be seen."""
+        tries = 1
+
+        async def look() -> str | None:
+            nonlocal tries
+            if (producer := self._producer) is None:  # being started, which ends with an error of its own
+                return None
+            if not await _answers(producer.client):
+                return "brokers do not answer"
+            batches, before = _unacknowledged(producer), tries
+            tries = max((batch.retry_count for batch in batches), default=1)
+            if any(producer.client.cluster.leader_for_partition(batch.tp) in (None, -1) for batch in batches):
+                return "a partition has no leader"
+            return "brokers refuse records, or do not acknowledge them" if tries > before else None
+
+        return look
 
     async def written(self) -> None:
         """Return when what was handed over is with the sockets, or does not get there at once."""
@@ -124,6 +149,25 @@ class Publisher:
 
     def _waits(self) -> bool:
         return self._producer is not None and bool(self._producer._message_accumulator._batches)
+
+    async def missing(self, topics: Collection[str]) -> set[str]:
+        """Those of some topics that the brokers do not have, or do not show to this client.
+
+        Raises:
+            PublishFailed: no broker answers.
+        """
+        if not topics:
+            return set()
+        try:
+            client = (await self._ready()).client
+            unknown = {topic for topic in topics if client.cluster.partitions_for_topic(topic) is None}
+            if unknown:
+                await asyncio.gather(*map(client.add_topic, unknown))  # asks for all of them
+                if not await client.force_metadata_update():
+                    raise KafkaConnectionError("no broker answers")
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise PublishFailed(0, len(topics), error) from error
+        return {topic for topic in unknown if client.cluster.partitions_for_topic(topic) is None}
 
     async def partitions(self, topic: str) -> set[int]:
         """The partitions of a topic; asks the broker when they are not known yet."""
@@ -186,22 +230,41 @@ async def _acknowledged(pending: Sequence[_Packet]) -> list[BaseException]:
 
 
 @contextmanager
-def _telling(still_waiting: Callable[[str], None] | None) -> Iterator[None]:
-    """Call `still_waiting` every few seconds until the end of the block."""
-    loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+def _telling(still_waiting: Callable[[str], None] | None, look: Callable[[], Awaitable[str | None]]) -> Iterator[None]:
+    """Look every few seconds until the end of the block, and tell what is away."""
+    if still_waiting is None:
+        yield
+        return
+    looking: list[asyncio.Task[None]] = []
 
-    def tell() -> None:
-        nonlocal timer
-        timer = loop.call_later(_TELL_S, tell)
-        if still_waiting is not None:
-            still_waiting("brokers do not acknowledge")
+    async def tell() -> None:
+        while True:
+            if (away := await look()) is not None:
+                still_waiting(away)
+            await asyncio.sleep(_TELL_S)
 
-    timer = loop.call_later(_TELL_S, tell)
+    timer = asyncio.get_running_loop().call_later(_TELL_S, lambda: looking.append(asyncio.ensure_future(tell())))
     try:
         yield
     finally:
         timer.cancel()
+        for task in looking:
+            task.cancel()
+
+
+async def _answers(client: Any) -> bool:
+    """Whether a broker answers, at the address it had last or at the one that was configured: they may have moved."""
+    with suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(_TELL_S):
+            if not await client.force_metadata_update():
+                await client.bootstrap()
+            return True
+    return False
+
+
+def _unacknowledged(producer: Any) -> list[Any]:
+    accumulator = producer._message_accumulator
+    return [*accumulator._pending_batches, *(batch for batches in accumulator._batches.values() for batch in batches)]
 
 
 async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
@@ -232,11 +295,17 @@ def _packets(producer: Any, records: Sequence[Outgoing]) -> Iterator[tuple[Any, 
 
 
 async def _close(producer: Any) -> None:
-    """Stop a producer; one whose brokers are away would wait for them for ever."""
-    with suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer.stop(), _CLOSE_S)
-        return
-    with suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer._sender.close(), _CLOSE_S)
-    with suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer.client.close(), _CLOSE_S)
+    """Stop a producer; one whose brokers are away would wait for them for ever. Who still waits for it hears of it."""
+    for stop in (producer.stop, producer._sender.close, producer.client.close):
+        with suppress(KafkaError, OSError, TimeoutError):
+            await asyncio.wait_for(stop(), _CLOSE_S)
+            if stop == producer.stop:
+                break
+    producer._message_accumulator.fail_all(ProducerClosed())
+    producer.client.force_metadata_update = _never_again  # nobody would answer
+    if (metadata := producer.client._md_update_fut) is not None and not metadata.done():
+        metadata.set_exception(ProducerClosed())
+
+
+def _never_again() -> Any:
+    raise ProducerClosed

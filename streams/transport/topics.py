@@ -64,8 +64,8 @@ def compare(specs: Sequence[TopicSpec], found: Mapping[str, Found]) -> Plan:
 
 
 def unfit(settings: Settings, found: Mapping[str, Found]) -> list[str]:
-    """Why a worker may not consume from these topics; empty when it may."""
-    specs = topic_specs(settings)
+    """Why a worker may not consume from these topics, or answer on them; empty when it may."""
+    specs, answers = topic_specs(settings), settings.slates.reply_topics
     missing = [f"{s.topic} is missing: run `marquee topics apply`" for s in specs if s.topic not in found]
     by_user = [settings.topics.name(topic) for topic in BY_USER]
     counts = {name: found[name].partitions for name in by_user if name in found}
@@ -75,7 +75,8 @@ def unfit(settings: Settings, found: Mapping[str, Found]) -> list[str]:
         for name, count in counts.items()
         if count != settings.topics.partitions
     ]
-    return missing + wrong
+    nowhere = [f"{name} is missing: slates.reply_topics names it" for name in answers if name not in found]
+    return missing + nowhere + wrong
 
 
 async def plan(settings: Settings) -> Plan:

@@ -4,7 +4,8 @@ It is a thread, not a task: it works while the event loop is blocked. A supervis
 process again, and what was not committed is delivered again.
 
 Exit codes of a worker: 0 it was asked to stop · 1 it crashed, the traceback is in the log · 75 a batch or the event
-loop was stuck · 76 records were waiting and none was delivered · 77 it did not stop in time.
+loop was stuck · 76 records or positions were waiting and none was delivered · 77 it did not stop in time · 78
+another process has its place in the group.
 """
 
 import faulthandler
@@ -13,12 +14,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from streams.transport.gates import Gate
 
-EXIT_STUCK, EXIT_STALLED, EXIT_UNSTOPPABLE = 75, 76, 77
+EXIT_STUCK, EXIT_STALLED, EXIT_UNSTOPPABLE, EXIT_DISPLACED = 75, 76, 77, 78
+SLOW_S = 15.0
+"""A unit takes milliseconds: one that is out for this long says that the process cannot do its work."""
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +56,30 @@ class Watchdog(threading.Thread):
         self._over.set()
 
 
+@dataclass(kw_only=True)
 class LaneJudge:
-    """Judges whether a lane, the event loop or the delivery stopped moving."""
+    """Judges by what is delivered whether a lane, the event loop or the delivery stopped moving.
 
-    def __init__(self, gates: Mapping[str, Gate], *, stalled_after_s: float, waits: Callable[[str], bool]) -> None:
-        """`waits` tells whether records of a topic are there and may be delivered."""
-        self._gates, self._stalled_after_s, self._waits = gates, stalled_after_s, waits
-        self._waiting_since_s: dict[str, float] = {}
-        self._beat_s = monotonic()
+    `waits` tells whether records of a topic are there and may be delivered; `stands` why nothing can be delivered of
+    what is assigned, which is so for moments after every assignment, and as long as positions cannot be had.
+    `unheard_s` is how long no broker answered; `displaced` says that another process is this member of the group now.
+    """
+
+    gates: Mapping[str, Gate]
+    stalled_after_s: float
+    waits: Callable[[str], bool]
+    stands: Callable[[], str | None] = lambda: None
+    unheard_s: Callable[[float], float] = lambda now_s: 0.0
+    displaced: Callable[[], bool] = lambda: False
+    give_up_after_s: float = float("inf")
+    _waiting_since_s: dict[str, float] = field(default_factory=dict)
+    _standing_since_s: float | None = None
+    _declared_s: float = 0.0
+    _beat_s: float = field(default_factory=monotonic)
+
+    def declare(self, _reason: str, *, now_s: float | None = None) -> None:
+        """Positions cannot be had because something was seen to be away just now."""
+        self._declared_s = monotonic() if now_s is None else now_s
 
     def beat(self) -> None:
         """Called in the event loop, as long as it turns."""
@@ -68,28 +87,66 @@ class LaneJudge:
 
     def __call__(self, now_s: float) -> Verdict | None:
         """Why the process must end, if it must; from the watchdog's thread."""
-        for topic, gate in self._gates.items():
-            if gate.stuck_s(now_s) > gate.lane.stuck_after_s:
-                sizes = sorted(len(unit) for unit in list(gate.out))
-                return Verdict(f"{topic}: un-acknowledged for {gate.stuck_s(now_s):.0f} s, units {sizes}", EXIT_STUCK)
-            if (waiting_s := self._waiting_s(topic, gate, now_s)) > self._stalled_after_s:
+        for topic, gate in self.gates.items():
+            if (verdict := _stuck(topic, gate, now_s)) is not None:
+                return verdict
+            if (waiting_s := self._waiting_s(topic, gate, now_s)) > self.stalled_after_s:
                 return Verdict(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
+        if self.displaced():
+            return Verdict("another process of this instance_id took its place in the group", EXIT_DISPLACED)
+        if (unheard_s := self.unheard_s(now_s)) > self.give_up_after_s:
+            return Verdict(f"no broker was heard for {unheard_s:.0f} s", EXIT_STALLED)
+        why, standing_s = self._standing(now_s)
+        if standing_s > self.give_up_after_s or min(standing_s, now_s - self._declared_s) > self.stalled_after_s:
+            return Verdict(f"{why}, for {standing_s:.0f} s", EXIT_STALLED)
         blocked_s = now_s - self._beat_s
-        limit_s = min((gate.lane.stuck_after_s for gate in self._gates.values()), default=float("inf"))
+        limit_s = min((gate.lane.stuck_after_s for gate in self.gates.values()), default=float("inf"))
         return Verdict(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
+
+    def holdup(self, now_s: float) -> str | None:
+        """Why units do not move now: one is out for longer than `SLOW_S`, or none can be delivered."""
+        for topic, gate in self.gates.items():
+            if (oldest_s := gate.oldest_s(now_s)) > SLOW_S:
+                return f"{topic}: a unit is un-acknowledged for {oldest_s:.0f} s"
+            if topic in self._waiting_since_s and (waiting_s := self._waiting_s(topic, gate, now_s)) > SLOW_S:
+                return f"{topic}: records wait, none delivered for {waiting_s:.0f} s"
+        since_s = self._standing_since_s
+        return self.stands() if since_s is not None and now_s - since_s > SLOW_S else None
+
+    def _standing(self, now_s: float) -> tuple[str | None, float]:
+        """Why nothing can be delivered, and for how long that was so at every look."""
+        why = self.stands()
+        if why is None:
+            self._standing_since_s = None
+            return None, 0.0
+        if self._standing_since_s is None:
+            self._standing_since_s = now_s
+        return why, now_s - self._standing_since_s
 
     def _waiting_s(self, topic: str, gate: Gate, now_s: float) -> float:
         """How long records of an open lane have been there at every look without one being delivered."""
-        if gate.out or not self._waits(topic):
+        if gate.out or not self.waits(topic):
             self._waiting_since_s.pop(topic, None)
             return 0.0
         return now_s - max(gate.moved_s, self._waiting_since_s.setdefault(topic, now_s))
 
 
+def _stuck(topic: str, gate: Gate, now_s: float) -> Verdict | None:
+    """A unit is out for too long: nothing was declared of it, or it was excused for long enough."""
+    stuck_s, oldest_s, units = gate.stuck_s(now_s), gate.oldest_s(now_s), list(gate.out)
+    if stuck_s > gate.lane.stuck_after_s:
+        return Verdict(f"{topic}: un-acknowledged for {stuck_s:.0f} s, units {sorted(map(len, units))}", EXIT_STUCK)
+    if oldest_s > gate.lane.give_up_after_s:
+        away = {unit.waits_for for unit in units if unit.waits_for}
+        return Verdict(f"{topic}: un-acknowledged for {oldest_s:.0f} s, waits for {sorted(away)}", EXIT_STUCK)
+    return None
+
+
 def end_process(verdict: Verdict) -> None:
     """Write reason and stacks, and exit at once: nothing is committed, closed or flushed on the way."""
-    log.critical("ending the process with code %d: %s; stacks follow", verdict.exit_code, verdict.reason)
-    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    log.critical("ending the process with code %d: %s", verdict.exit_code, verdict.reason)
+    if verdict.exit_code != EXIT_DISPLACED:
+        faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(verdict.exit_code)

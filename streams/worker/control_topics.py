@@ -46,6 +46,8 @@ class ControlTopics:
     _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
     _models: Thread = field(init=False, default_factory=lambda: Thread("models"))
     _version: int = field(init=False, default=0)
+    _aliases: dict[bytes, str] = field(init=False, default_factory=dict)
+    """Keys of catalogue records whose items are called otherwise."""
 
     def handlers(self) -> dict[str, Handler]:
         """Which topic is whose."""
@@ -58,7 +60,9 @@ class ControlTopics:
             await asyncio.wait([self._swap])
 
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
-        facts, removed, dead = read_catalogue(Source(records[0].topic, records[0].partition), records, self.rules)
+        source = Source(records[0].topic, records[0].partition)
+        facts, removed, dead = read_catalogue(source, records, self.rules, self._aliases)
+        self.metrics.removed(self.serving.items.known(removed))
         dead += await asyncio.to_thread(self._admit, facts, removed)
         self.letters.add("catalog", dead)
         self.metrics.index_items.set(self.serving.live.index.size)

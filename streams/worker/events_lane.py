@@ -7,13 +7,14 @@ changes threads twice, not at every stage.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from streams.contract.deadletters import DeadLetter
+from streams.contract.decode import Decoded
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.member import Pause
@@ -25,6 +26,7 @@ from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
+from streams.worker.complaints import MISROUTED, UNDATED, Complaint
 from streams.worker.paused import Paused
 from streams.worker.unstored import Answered, Unstored
 
@@ -44,6 +46,8 @@ class EventsLane:
     letters: DeadLetterTopic
     paused: Paused
     unstored: Unstored = field(init=False)
+    misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
+    undated: Complaint = field(init=False, default_factory=lambda: Complaint(UNDATED))
 
     def __post_init__(self) -> None:
         self.unstored = Unstored(
@@ -78,6 +82,7 @@ class EventsLane:
             await queue.settle(answered[-1])
         for one in answered:
             self.metrics.events(one.answer.fate_R)
+            self._complain(one.answer.decoded)
             for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
         if left := self._left(unit, answered):
@@ -89,6 +94,12 @@ class EventsLane:
         return {
             part.source: self.paused.at[part.source] for part in unit.parts if part.last > done.get(part.source, -1)
         }
+
+    def _complain(self, decoded: Decoded) -> None:
+        records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
+        self.metrics.undated.inc(decoded.undated)
+        self.misrouted.count(topic, records, len(decoded.misrouted))
+        self.undated.count(topic, records, decoded.undated)
 
     async def _answer(self, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answered:
         """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""
@@ -127,7 +138,9 @@ class EventsLane:
         ]
         return out, dead
 
-    async def positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+    async def positions(
+        self, committed: Mapping[Source, int], waiting: Callable[[str], object] = lambda reason: None
+    ) -> Mapping[Source, int]:
         """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
         mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
         if not mine:
@@ -140,6 +153,7 @@ class EventsLane:
                 break
             except StoreUnavailable as error:
                 log.warning("partitions cannot be claimed yet: %s", error)
+                waiting("the store does not answer")
                 await asyncio.sleep(0.5)
         self.unstored.reopen()
         self.paused.claimed(marks)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,9 +29,10 @@ class Pages:
     """Health pages, metrics and stored slates.
 
     Attributes:
-        reads: a store of its own, which is asked once a second whether it answers.
+        reads: a store of its own, which is written to once a second.
         has_read_control: whether the control topics were read to their end.
-        has_partitions: whether any is assigned.
+        assigned: the topics of which partitions are assigned.
+        holdup: why the work does not move.
         lags: the lag of each owned partition.
         paused: which of them are paused for a bad deploy, and what lets them go on.
     """
@@ -41,7 +42,8 @@ class Pages:
     serving: Serving
     reads: UserStore
     has_read_control: Callable[[], bool]
-    has_partitions: Callable[[], bool]
+    assigned: Callable[[], Collection[str]]
+    holdup: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
     _lagging: set[Source] = field(init=False, default_factory=set)
@@ -55,12 +57,11 @@ class Pages:
             port=http.port,
             registry=self.metrics.registry,
             started={"control": self._control},
-            ready={"store": lambda: self._pinged, "partitions": self._partitions},
+            ready={"store": lambda: self._pinged, "partitions": self._partitions, "work": self.holdup},
             notes={"dead_letters": self.paused},
             latest_slate=self.latest_slate,
         )
         async with server:
-            log.info("http://%s:%d answers", http.host, server.port)
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
                 self._report_lag()
@@ -79,11 +80,13 @@ class Pages:
         return None if self.has_read_control() else "control topics are still being read"
 
     def _partitions(self) -> str | None:
-        return None if self.has_partitions() else "no partition is assigned yet"
+        names = self.settings.topics.name
+        without = {names("events"), names("requests")} - set(self.assigned())
+        return f"no partition is assigned of {', '.join(sorted(without))}" if without else None
 
     def _ping(self) -> str | None:
         try:
-            self.reads.latest_slate("")
+            self.reads.ping()
         except StoreUnavailable as error:
             return str(error)
         return None

@@ -18,10 +18,14 @@ from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
-from streams.transport.publishing import Publisher
+from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import whole_or_apart
 
 log = logging.getLogger(__name__)
+
+
+class Unanswerable(Exception):
+    """Brokers will never take an answer where a request wants it: too large for that topic, or not allowed there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,11 +68,17 @@ class RequestsLane:
         self._runs[part.source] = run
 
     async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> list[DeadLetter]:
+        self.answerer.missing = await self.publisher.missing(self.settings.slates.reply_topics)
         slates, dead = self.answerer.respond(parts)
         dead += aside
         topic = self.settings.topics.name("slates")
         out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
-        await self.publisher.send_all(out, still_waiting=unit.retrying)
+        try:
+            await self.publisher.send_all(out, still_waiting=unit.retrying)
+        except PublishFailed as error:
+            if error.permanent and any(slate.trigger.reply_to for slate in slates):
+                raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
+            raise
         written = await self.letters.put(dead, still_waiting=unit.retrying)
         now_ms = self.answerer.now_ms()
         for slate in slates:

@@ -1,11 +1,13 @@
 """The composition root: which piece of which package is handed to which, for a worker; it needs no torch."""
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.index import build_index
 from embeddings.items import Items
@@ -33,6 +35,8 @@ from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
+
+log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
 _BEHIND = 8
@@ -107,7 +111,8 @@ class Worker:
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
-        return Publisher(kafka.client_options(), max_request_bytes=LARGEST_REQUEST, idempotent=kafka.idempotent)
+        most = max(LARGEST_REQUEST, self.settings.events.max_bytes + 1_048_576)
+        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
 
     def _letters(self, name: TopicName, publisher: Publisher, last: int | None = None) -> DeadLetterTopic:
         topic, options = self.settings.topics.dead_letters(name), self.settings.kafka.client_options()
@@ -148,9 +153,10 @@ class Worker:
     def member(self) -> BatchApp:
         """The member of the consumer group that hands units to the lanes."""
         b, names = self.settings.batching, self.settings.topics.name
+        lane = partial(Lane, max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
         lanes = {
-            names("events"): Lane(max_batch=b.max_batch, depth=b.depth, behind=_BEHIND, stuck_after_s=b.stuck_after_s),
-            names("requests"): Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s),
+            names("events"): lane(depth=b.depth, behind=_BEHIND),
+            names("requests"): lane(),
         }
         app = make_member(
             self.settings,
@@ -167,9 +173,11 @@ class Worker:
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
 
-    async def _positions(self, committed: Mapping[Source, int]) -> Mapping[Source, int]:
+    async def _positions(
+        self, committed: Mapping[Source, int], waiting: Callable[[str], object]
+    ) -> Mapping[Source, int]:
         self.requests.letters.doubt()
-        return await self._events_loop.run(self.events.positions(committed))
+        return await self._events_loop.run(self.events.positions(committed, waiting))
 
     def pages(self, app: BatchApp) -> Pages:
         """What is said over HTTP."""
@@ -179,7 +187,8 @@ class Worker:
             serving=self.serving,
             reads=user_store(self.settings),
             has_read_control=self.control.caught_up.is_set,
-            has_partitions=lambda: bool(app.consumer.assignment()),
+            assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
+            holdup=app.holdup,
             lags=app.lags,
             paused=self.paused.said,
         )
@@ -202,14 +211,27 @@ class Worker:
         await self.control_topics.swapped()
 
 
+def _refuse_useless_store(settings: Settings) -> None:
+    """See that Redis would do what a worker needs; one that is away is waited for later."""
+    store = user_store(settings)
+    try:
+        store.rehearse()
+    except StoreUnavailable as error:
+        log.warning("the store cannot be used yet: %s", error)
+    finally:
+        store.close()
+
+
 def run_worker(settings: Settings) -> int:
     """Run a worker until SIGTERM; returns the exit code.
 
     Raises:
         SettingsError: something it cannot start without is missing.
+        StoreRefused: Redis answers, and will not do what a worker needs.
         TopicsUnfit: a topic is missing, or topics keyed by user differ in partitions.
     """
     require_consent_default(settings)
+    _refuse_useless_store(settings)
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()

@@ -44,6 +44,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     each_s: float = 0.0
     rewind_at: int | None = None
     rewind_to: int = 0
+    rewind_always: bool = False
 
 
 class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +59,13 @@ class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     keep_polling: bool = True
     drain_s: float = 5.0
     stalled_after_s: float = 60.0
+    give_up_after_s: float = 60.0
     deaf: bool = False
+    request_timeout_s: float | None = None
+    positions_after_s: float = 0.0
+    positions_declared: bool = True
+    instance_id: str | None = None
+    bootstrap: str | None = None
 
 
 class Scenario(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -122,7 +129,12 @@ class ChunkApp(BatchApp):
 def build(group: Group, bootstrap: str, log: Log) -> faust.App:
     """The app of a group."""
 
-    async def assigned(committed: Any) -> dict[Source, int]:
+    async def assigned(committed: Any, waiting: Any) -> dict[Source, int]:
+        until = monotonic() + group.positions_after_s
+        while monotonic() < until:
+            if group.positions_declared:
+                waiting("the scenario says so")
+            await asyncio.sleep(0.2)
         log.write("assigned", group.group, sources=sorted(map(list, committed)))
         return {source: group.topics[source.topic].rewind_to for source in committed if source.topic in rewinding}
 
@@ -133,13 +145,14 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
         for topic, b in group.topics.items()
     }
     app = make_app(
-        Membership(group=group.group, commit_interval_s=0.3),
+        Membership(group=group.group, commit_interval_s=0.3, instance_id=group.instance_id),
         Batching(
-            client_options={"bootstrap_servers": bootstrap, "client_id": group.group},
+            client_options={"bootstrap_servers": group.bootstrap or bootstrap, "client_id": group.group},
             lanes=lanes,
             positions=assigned,
             drain_s=group.drain_s,
             stalled_after_s=group.stalled_after_s,
+            give_up_after_s=group.give_up_after_s,
         ),
     )
     if group.style != "units":
@@ -148,7 +161,15 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
         app.conf.agent_supervisor = OneForOneSupervisor
     if group.poll_interval_s is not None:
         app.conf.broker_max_poll_interval = group.poll_interval_s
+    if group.request_timeout_s is not None:
+        app.conf.broker_request_timeout = group.request_timeout_s
     app.conf.stream_wait_empty = group.wait_empty
+    if group.style == "units":
+
+        @app.timer(0.5)
+        async def say_lag() -> None:
+            log.write("lag", group.group, records=sum(lag.records for lag in app.lags().values()))
+
     for topic, behaviour in group.topics.items():
         _add_agent(app, group, topic, behaviour, log, rewinding)
     return app
@@ -166,6 +187,8 @@ def _add_agent(app: Any, group: Group, topic: str, behaviour: Behaviour, log: Lo
         below = sum(r.offset < p.committed for p in unit.parts for r in p.records) if unit is not None else 0
         lag = sum(lag.records for lag in app.lags().values()) if group.style == "units" else None
         say("begin", number, records, publish_ms=[r.timestamp for r in records], below_committed=below, lag=lag)
+        if behaviour.rewind_always:
+            raise Rewind("the scenario says so")
         if number == behaviour.rewind_at:
             rewinding.add(topic)
             raise Rewind("the scenario says so")

@@ -75,6 +75,15 @@ class Node:
         """A worker with partitions; a learner that leads, or one that stands by for it."""
         return self._get("/readyz" if self.role == "worker" else "/startupz") is not None
 
+    @property
+    def why_not_ready(self) -> str:
+        """What `/readyz` says where it says no."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2):
+                return ""
+        except urllib.error.HTTPError as answer:
+            return str(answer.read().decode())
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels; NaN where there is none."""
         samples = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.events import Fate, Source
@@ -184,6 +184,20 @@ def test_every_event_has_one_fate(installation: Installation) -> None:
     totals = installation.settled()
     assert sum(totals) == installation.events
     assert totals[Fate.replayed] == 0
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_a_producer_compressed_is_read(installation: Installation, codec: Any) -> None:
+    async def publish() -> None:
+        where, topic = installation.stack.broker.bootstrap, installation.topic("events")
+        async with AIOKafkaProducer(bootstrap_servers=where, compression_type=codec, linger_ms=20) as producer:
+            events = [installation.event(f"{codec}{n % 3}", f"i{n}") for n in range(40)]
+            await asyncio.gather(*[await producer.send(topic, e.value, key=e.key) for e in events])
+        installation.events += len(events)
+
+    before = installation.settled()[Fate.applied]
+    run(publish())
+    assert installation.settled()[Fate.applied] - before == 40
 
 
 def test_a_request_is_answered_once_with_its_id(installation: Installation) -> None:

@@ -27,7 +27,8 @@ from embeddings.events import Action, Fate
 from embeddings.ids import item_id
 from embeddings.store import PartitionMark, Profiles
 from streams.contract import observations
-from streams.contract.deadletters import CODE, OFFSET, PARTITION, Stub
+from streams.contract.cloudevents import Stub
+from streams.contract.deadletters import CODE, OFFSET, PARTITION
 from streams.contract.records import Slate, decode_slate
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from tests.connected.cluster import Cluster, Node

@@ -23,6 +23,9 @@ class Read(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
+AN_ITEM = b'{"categories":["c"]}'
+
+
 def letters_to(broker: Topics, worker: Worker) -> ControlLetters:
     """What a worker writes of control topics, as the one that writes."""
     topics = {name: broker.letters(name) for name in worker.control_topics.letters.topics}

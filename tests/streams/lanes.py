@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Topics:
     errors: list[Exception] = field(default_factory=list)
     published: list[Outgoing] = field(default_factory=list)
     acknowledges: asyncio.Event = field(default_factory=asyncio.Event)
+    lacks: set[str] = field(default_factory=set)
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
@@ -42,6 +43,9 @@ class Topics:
         self.published += records
         if any(self.held in record.topic for record in self.published[-1:]):
             await self.acknowledges.wait()
+
+    async def missing(self, topics: Collection[str]) -> set[str]:
+        return set(topics) & self.lacks
 
     async def written(self) -> None:
         await asyncio.sleep(0)

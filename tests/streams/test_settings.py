@@ -142,7 +142,7 @@ def test_a_secret_can_lie_in_a_file(tmp_path: Path) -> None:
     settings = load_settings(environ={"MARQUEE_REDIS__PASSWORD": f"file:{file}"})
     assert settings.redis.password is not None
     assert settings.redis.password.get_secret_value() == CANARY
-    assert "secret file cannot be read" in refusal(REDIS__PASSWORD=f"file:{file}.gone")
+    assert "password.gone' cannot be read (FileNotFoundError)" in refusal(REDIS__PASSWORD=f"file:{file}.gone")
 
 
 def test_silence_about_consent_must_be_decided_before_a_start() -> None:

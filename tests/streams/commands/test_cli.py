@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,16 @@ def marquee(capsys: pytest.CaptureFixture[str]) -> Any:
         return Said(ended.value.code, *capsys.readouterr())
 
     return run
+
+
+@contextmanager
+def capture_warnings() -> Iterator[list[str]]:
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    yield lines
+    logging.getLogger().removeHandler(handler)
 
 
 def test_every_verb_explains_itself(marquee: Any) -> None:
@@ -141,6 +153,41 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     assert said.code == 1
     assert said.err.count("\n") == 1
     assert "MARQUEE_HTTP__PORT" in said.err
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"MARQUEE_HTTP__HOST": "192.0.2.1"}, "failed: http.host = '192.0.2.1': cannot be listened on here"),
+        (
+            {"MARQUEE_HTTP__HOST": "nowhere.invalid"},
+            "failed: http.host = 'nowhere.invalid': cannot be listened on here",
+        ),
+        (
+            {"MARQUEE_LEARNER__HOST": "192.0.2.1", "MARQUEE_LEARNER__SERVE": "true"},
+            "failed: learner.host = '192.0.2.1': cannot be listened on here",
+        ),
+    ],
+)
+def test_a_host_that_is_not_this_machines_is_the_hosts_fault(
+    marquee: Any, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], said: str
+) -> None:
+    for name, value in {"MARQUEE_HTTP__PORT": "0", **environ}.items():
+        monkeypatch.setenv(name, value)
+    found = marquee("learner")
+    assert (found.code, found.err.count("\n")) == (1, 1)
+    assert found.err.startswith(said)
+    assert "http.port" not in found.err
+
+
+def test_service_links_are_one_line_and_no_obstacle(marquee: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARQUEE_CONSENT__DEFAULT", "deny")
+    monkeypatch.setenv("MARQUEE_PORT", "tcp://10.0.48.109:6066")
+    monkeypatch.setenv("MARQUEE_SERVICE_HOST", "10.0.48.109")
+    with capture_warnings() as lines:
+        assert marquee("config", "check").code == 0
+    assert [line.partition(",")[0] for line in lines] == ["MARQUEE_PORT"]
+    assert "enableServiceLinks" in lines[0]
 
 
 def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,24 @@
 import asyncio
 
 import pytest
-from redis import Redis as Client
+import redis
+from typer.testing import CliRunner
 
 from deploy.embedded import Broker, Valkey
 from deploy.processes import free_port
 from embeddings.events import Source
 from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
+from streams.commands.cli import app
 from streams.commands.doctor import Finding, examine, judge_consent, judge_gpu, judge_redis, judge_topics
 from streams.commands.paused import release
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
+from streams.worker.worker import user_store
+from tests.embeddings import saving
 
-VALKEY_9 = {"valkey_version": "9.1.2", "redis_version": "7.2.4", "aof_enabled": 1}
-REDIS_7 = {"redis_version": "7.0.15", "aof_enabled": 0}
+VALKEY_9 = {"valkey_version": "9.1.2", "redis_version": "7.2.4", "aof_enabled": "1"}
+REDIS_7 = {"redis_version": "7.0.15", "aof_enabled": "0"}
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -84,7 +88,7 @@ async def test_a_paused_partition_is_a_finding_until_it_is_released(valkey: Valk
     )
     third = Source(settings.topics.name("events"), 3)
     mark = PartitionMark(511, (3, *[0] * 8, 509), BadRun(512, 509, "malformed", paused=True))
-    with Client.from_url(valkey.url) as client:
+    with redis.Redis.from_url(valkey.url) as client:
         client.set(f"{topic_prefix}:mark:{third.topic}:3", mark.to_bytes(), ex=60)
     finding = by_name(await examine(settings))["dead letters"]
     assert not finding.ok
@@ -116,3 +120,42 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
 async def test_redis_7_is_recognised(redis7: Valkey) -> None:
     settings = Settings(kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), redis=Redis(url=redis7.url))
     assert "Redis 7" in by_name(await examine(settings))["redis"].detail
+
+
+def test_exactly_the_rights_that_are_listed_are_enough(valkey: Valkey, topic_prefix: str) -> None:
+    """And a store's whole life goes by with them: claim, load, save, read, forget."""
+    said = CliRunner().invoke(app, ["doctor", "--acl"], env={"MARQUEE_REDIS__PREFIX": topic_prefix})
+    rule = said.stdout.strip().replace(">PASSWORD", ">pw").replace("SETUSER marquee", f"SETUSER {topic_prefix}")
+    with redis.Redis.from_url(valkey.url) as owner:
+        assert owner.execute_command(*rule.split()) == b"OK"
+        owner.script_flush()
+    settings = Settings(redis=Redis(url=valkey.url, prefix=topic_prefix, username=topic_prefix, password="pw"))  # type: ignore[arg-type]
+    store, source = user_store(settings), Source("events", 0)
+    assert store.rehearse()["server_name"] == "valkey"
+    store.claim([source])
+    slates = {"u": b"slate"}
+    saving.save_slates(store, store.load(["u"], [source]), slates, 60, width=settings.learner.dimensions)
+    assert store.latest_slate("u") == b"slate"
+    assert store.read(["u"]).states.consent_U.tolist() == [0]
+    assert store.marks([source])[source].offset == -1
+    assert store.forget("u") == 1
+    store.close()
+    with redis.Redis.from_url(valkey.url) as owner:
+        denied = [entry for entry in owner.acl_log() if entry["username"] == topic_prefix]
+        owner.acl_deluser(topic_prefix)
+    assert denied == []
+
+
+async def test_redis_that_refuses_is_told_by_what_it_would_need(valkey: Valkey) -> None:
+    with redis.Redis.from_url(valkey.url) as owner:
+        owner.acl_setuser("reads", enabled=True, reset=True, nopass=True, keys=["*"], commands=["+@read"])
+        away = Kafka(bootstrap=f"127.0.0.1:{free_port()}")
+        settings = Settings(kafka=away, redis=Redis(url=valkey.url, username="reads", password="x"))  # type: ignore[arg-type]
+        finding = by_name(await examine(settings))["redis"]
+        owner.acl_deluser("reads")
+    assert not finding.ok
+    assert finding.detail.startswith(f"StoreRefused: Redis at 127.0.0.1:{valkey.port}: redis.username may not")
+
+
+def test_redis_that_tells_nothing_of_itself_is_good_enough() -> None:
+    assert judge_redis({}, policy="unknown").ok

@@ -1,3 +1,7 @@
+import json
+
+import pytest
+
 from embeddings.events import Source
 from embeddings.items import FOREVER_S
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
@@ -7,12 +11,16 @@ from streams.contract.parsing import Rules
 from tests.streams.builders import NOW_MS, Raw
 
 CATALOG = Source("catalog", 0)
+RULES = Rules(judge=Judge(0))
 
 
 def read(*values: tuple[bytes | None, bytes | None]) -> tuple[list[CatalogueFacts], list[str], list[DeadLetter]]:
     """A fetch of (key, value) pairs."""
-    records = [Raw(offset, value, key) for offset, (key, value) in enumerate(values)]
-    return read_catalogue(CATALOG, records, Rules(judge=Judge(0)))
+    return read_catalogue(CATALOG, [Raw(offset, value, key) for offset, (key, value) in enumerate(values)], RULES)
+
+
+def names(kept: list[CatalogueFacts]) -> list[str]:
+    return [item.facts.name for item in kept]
 
 
 def test_of_the_records_of_an_item_the_last_counts() -> None:
@@ -23,7 +31,7 @@ def test_of_the_records_of_an_item_the_last_counts() -> None:
         (b"m3", b'{"item_id":"m3"}'),
         (b"m3", None),
         (b"m4", b"{"),
-        (b"other", b'{"item_id":"m1","title":"new","available_from":1500,"available_until":2500}'),
+        (b"other", b'{"item_id":"m1","title":"new"}'),
     )
     facts = [item.facts for item in kept]
     assert [(item.name, item.title, item.categories, item.year) for item in facts] == [
@@ -36,15 +44,112 @@ def test_of_the_records_of_an_item_the_last_counts() -> None:
 
 
 def test_availability_is_whole_seconds_inside_what_was_given() -> None:
-    kept, _, _ = read((b"a", b'{"available_from":1500,"available_until":2500}'), (b"b", b"{}"))
+    times = json.dumps({"available_from": NOW_MS + 500, "available_until": NOW_MS + 1_500}).encode()
+    kept, _, _ = read((b"a", times), (b"b", b'{"item_id":"b","available_from":0}'))
     limited, free = (item.facts for item in kept)
-    assert (limited.available_from_s, limited.available_until_s) == (2, 2)
+    assert (limited.available_from_s, limited.available_until_s) == (NOW_MS // 1000 + 1, NOW_MS // 1000 + 1)
     assert (free.available_from_s, free.available_until_s) == (0, FOREVER_S)
     assert free.added_s == NOW_MS // 1000
 
 
+@pytest.mark.parametrize("field", ["available_from", "available_until"])
+def test_availability_in_seconds_would_hide_an_item_or_show_it_for_ever(field: str) -> None:
+    _, _, dead = read((b"a", json.dumps({field: NOW_MS // 1000}).encode()))
+    assert [letter.code for letter in dead] == [Code.seconds]
+    assert field in dead[0].detail
+
+
+def test_an_item_is_as_old_as_its_record_says_if_a_clock_can_say_that() -> None:
+    records = [
+        Raw(n, b'{"title":"A"}', b"a%d" % n, timestamp=at) for n, at in enumerate((NOW_MS, 5, -1, NOW_MS * 1000))
+    ]
+    kept, _, _ = read_catalogue(CATALOG, records, RULES)
+    assert [item.facts.added_s for item in kept] == [NOW_MS // 1000, 1, 1, 1]
+
+
 def test_a_record_that_names_no_item_is_dead_lettered() -> None:
-    kept, removed, dead = read((None, b"{}"), (b"", None), (b"\xff", b"{}"), (b"ok", b'{"year":-4}'))
-    assert [letter.code for letter in dead] == [Code.missing_field, Code.missing_field, Code.bad_utf8]
+    titled = b'{"title":"A"}'
+    kept, removed, dead = read((None, titled), (b"", None), (b"\xff", titled), (b"null", None), (b"ok", b'{"year":-4}'))
+    codes = [Code.missing_field, Code.missing_field, Code.bad_utf8, Code.missing_field]
+    assert [letter.code for letter in dead] == codes
     assert [(item.facts.name, item.facts.year) for item in kept] == [("ok", 0)]
     assert removed == []
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (b"{}", ""),
+        (b'{"id":"m1","name":"Film"}', ""),
+        (b'{"type":"delete","data":{"item_id":"m1"}}', ""),
+        (b'{"item_id":null,"title":null}', ""),
+        (b'{"schema":{"type":"struct"},"payload":{"item_id":"m1"}}', "schemas.enable=false"),
+        (b'{"schema":null,"payload":null}', "schemas.enable=false"),
+        (b'{"before":{"item_id":"m1"},"after":null,"op":"d"}', "ExtractNewRecordState"),
+        (b'{"specversion":"1.0","id":"1","data":{"item_id":"m1"}}', "content-type"),
+    ],
+)
+def test_a_record_without_any_field_of_an_item_is_no_item(value: bytes, advice: str) -> None:
+    kept, removed, (letter,) = read((b"m1", value))
+    assert (kept, removed, letter.code) == ([], [], Code.missing_field)
+    assert advice in letter.detail
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b'"m1"',
+        b'{"id":"m1"}',
+        b'["m1"]',
+        b'{"schema":{"type":"string"},"payload":"m1"}',
+        b'\0\0\0\0*"m1"',
+        b"\0\0\0\0*\x04m1",
+        b"\0\0\0\0\0\0\0*",
+        b"Struct{id=m1}",
+        b"{id=m1, tenant=2}",
+    ],
+)
+def test_a_key_that_a_serialiser_wrapped_is_told_and_removes_nothing(key: bytes) -> None:
+    for value in (None, b'{"title":"A"}'):
+        kept, removed, (letter,) = read((key, value))
+        assert (kept, removed, letter.code) == ([], [], Code.malformed)
+        assert "key.converter" in letter.detail
+        assert "m1" not in letter.detail
+
+
+def test_plain_ids_may_look_odd() -> None:
+    odd = ['say "hi"', '"hello" she said', "[rec]", "{3F2504E0-4F89-11D3}", "tab\tinside", "00042", "a|b", "..", "100%"]
+    kept, _, dead = read(*((name.encode(), b'{"title":"A"}') for name in odd))
+    assert (names(kept), dead) == (odd, [])
+
+
+def test_an_item_whose_key_is_another_is_removed_by_that_key() -> None:
+    """The topic holds one record a key: what stands under it is gone when the key is."""
+    aliases: dict[bytes, str] = {}
+
+    def then(key: bytes, value: bytes | None) -> tuple[list[str], list[str]]:
+        kept, removed, dead = read_catalogue(CATALOG, [Raw(0, value, key)], RULES, aliases)
+        assert not dead
+        return names(kept), removed
+
+    assert then(b'"m1"', b'{"item_id":"m1"}') == (["m1"], [])
+    assert then(b"row-7", b'{"item_id":"m2"}') == (["m2"], [])
+    assert then(b"row-7", b'{"item_id":"m3"}') == (["m3"], ["m2"])
+    assert then(b'"m1"', None) == ([], ["m1"])
+    assert then(b"row-7", b'{"__deleted":"true","title":"T"}') == ([], ["m3"])
+    assert not aliases
+
+
+@pytest.mark.parametrize(
+    "gone", [None, b"", b"null", b" null ", b'{"__deleted":"true"}', b'{"__deleted":true,"year":1}']
+)
+def test_what_means_gone_removes(gone: bytes | None) -> None:
+    assert read((b"m1", b'{"title":"A"}'), (b"m1", gone)) == ([], ["m1"], [])
+
+
+def test_a_null_member_reads_as_one_that_is_absent() -> None:
+    fields = ("title", "text", "categories", "creators", "year", "territories", "available_until", "embedding")
+    nulls = json.dumps({"item_id": "n1"} | dict.fromkeys(fields)).encode()
+    kept, _, (letter,) = read((b"n1", nulls), (b"n2", b'{"item_id":null,"title":"Two","categories":[null]}'))
+    assert names(kept) == ["n1"]
+    assert (letter.offset, letter.code) == (1, Code.malformed)

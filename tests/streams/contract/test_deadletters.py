@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.events import Source
 from streams.commands.dead_letter_admin import Done, _Pass
+from streams.contract.cloudevents import echo
 from streams.contract.deadletters import (
     MEANING,
     REROUTED,
@@ -65,6 +66,46 @@ def test_too_large_a_value_is_kept_as_size_and_hash_only() -> None:
     assert json.loads(out.value or b"") == {"size_bytes": 300_000, "sha256": hashlib.sha256(value).hexdigest()}
     with pytest.raises(NotReplayable, match="too large"):
         replay_record(found(out))
+
+
+TRACE = ("traceparent", b"t" * 3_000_000)
+HUGE = st.sampled_from([0, 100, 70_000, 3_000_000])
+
+
+@given(HUGE, HUGE, st.integers(0, 300), HUGE)
+@settings(max_examples=30, deadline=None)
+def test_a_dead_letter_always_fits_into_its_topic(key: int, header: int, headers: int, name: int) -> None:
+    """A compressed batch may hold any of these; the topic has 1 MiB of room beside the largest value."""
+    record = Raw(key=b"k" * key, headers=[("h", b"v" * header), ("n" * name, b""), *[("x", b"y" * 2_000)] * headers])
+    out = buried(record)
+    size = len(out.key or b"") + len(out.value or b"") + sum(len(n.encode()) + len(v) for n, v in out.headers)
+    assert size < 500_000
+    assert Reason.of(found(out)).offset == 9
+    cut = dict(out.headers).get("marquee.cut", b"").split()
+    assert (b"key" in cut) == (key > 65_536)
+    if cut:
+        with pytest.raises(NotReplayable, match="too large to keep whole"):
+            replay_record(found(out))
+    else:
+        assert list(replay_record(found(out)).headers[:-1]) == list(record.headers)
+
+
+def test_what_is_cut_is_kept_as_size_and_hash() -> None:
+    out = buried(Raw(key=b"k" * 3_000_000, headers=[*HEADERS, TRACE]))
+    for said, whole in ((out.key, b"k" * 3_000_000), (dict(out.headers)["traceparent"], TRACE[1])):
+        assert json.loads(said or b"") == {"size_bytes": 3_000_000, "sha256": hashlib.sha256(whole).hexdigest()}
+    assert list(out.headers[: len(HEADERS)]) == HEADERS, "short headers are kept"
+    assert out.value == b'{"type":7}'
+
+
+def test_what_a_slate_repeats_of_its_cause_is_short() -> None:
+    trace = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert echo("t", 0, 1, [trace])[1] == trace
+    assert len(echo("t", 0, 1, [TRACE])[1][1]) < 200
+
+
+def test_a_cut_that_another_system_speaks_of_is_not_ours() -> None:
+    assert replay_record(found(buried(Raw(headers=[*HEADERS, ("marquee.cut", b"key")])))).key == b"u1"
 
 
 def test_a_null_stays_null() -> None:

@@ -114,6 +114,9 @@ def test_partitions_keep_their_order_beside_each_other() -> None:
         (event(event_time=NOW + DAY + 1), Code.future),
         (event(event_time=NOW * 1000), Code.future),
         (event(event_time=10**40), Code.future),
+        (event(event_time=0), Code.seconds),
+        (event(event_time=NOW // 1000), Code.seconds),
+        (event(event_time=4_102_444_800), Code.seconds),
         (event(pad="x" * 300_000), Code.too_large),
         (event(deep=json.loads("[" * 20 + "]" * 20)), Code.too_deep),
         (event()[:-1] + b',"deep":' + b"[" * 50_000 + b"]" * 50_000 + b"}", Code.too_deep),
@@ -185,10 +188,75 @@ def test_a_replay_years_later_reads_as_the_first_pass_did() -> None:
     assert [letter.code for letter in later.dead] == [Code.future]
 
 
-def test_a_publish_time_ahead_of_the_clock_is_not_believed() -> None:
-    decoded = decode_values(event(event_time=NOW + 2 * DAY), timestamp=NOW + 3 * DAY)
-    assert [letter.code for letter in decoded.dead] == [Code.future]
-    assert not decode_values(event(), timestamp=-1).dead
+@pytest.mark.parametrize("timestamp", [NOW // 1000, -1, 0, 1, NOW * 1000, NOW * 1_000_000])
+def test_a_record_timestamp_that_no_clock_shows_is_no_publish_time(timestamp: int) -> None:
+    """Seconds, micro- and nanoseconds, or none: event time stands for it, and nobody's event is in the future."""
+    decoded = decode_values(event(), event(event_time=NOW - 10 * DAY), event(event_time=NOW + 1), timestamp=timestamp)
+    assert not decoded.dead
+    assert decoded.undated == 3
+    assert decoded.batch.time_s_B.tolist() == [NOW // 1000, NOW // 1000 - 864_000, NOW // 1000]
+    assert decoded.published_ms_B.tolist() == [NOW, NOW - 10 * DAY, NOW]
+    ahead = decode_values(event(), event(event_time=NOW + 2 * DAY), timestamp=timestamp)
+    assert [(letter.offset, letter.code) for letter in ahead.dead] == [(1, Code.future)]
+
+
+@pytest.mark.parametrize("clock_ms", [1_000, NOW - 30 * DAY, NOW + 30 * DAY, NOW + 20_000 * DAY])
+def test_no_fate_depends_on_the_reader_s_clock(clock_ms: int) -> None:
+    ahead, behind = NOW + 2 * DAY, NOW - 9 * DAY
+    whens = [(NOW, NOW), (behind, NOW), (NOW + DAY // 2, NOW), (ahead, NOW), (ahead, NOW + 3 * DAY)]
+    records = [Raw(n, event(event_time=time_ms), timestamp=at) for n, (time_ms, at) in enumerate(whens)]
+    decoded = decode([(EVENTS, records)], RULES, clock_ms)
+    assert [letter.offset for letter in decoded.dead] == [3]
+    assert decoded.batch.time_s_B.tolist() == [time_ms // 1000 for time_ms in (NOW, behind, NOW, ahead)]
+    assert decoded.undated == 0
+
+
+def test_an_explicit_null_reads_as_an_absent_field() -> None:
+    nulls = dict.fromkeys(("gdpr", "tcf", "gpp", "gpp_sid", "coppa", "lmt"))
+    said = {"type": "play", "item_id": "m1", "event_time": NOW}
+    more = dict.fromkeys(("user_id", "value", "event_id", "slate_id", "slot", "context"))
+    values = [
+        said | more | {"consent": None},
+        said | {"consent": nulls},
+        said | {"context": {"surface": None, "utcoffset": None}},
+    ]
+    batch = decode_values(*(json.dumps(value).encode() for value in values)).batch
+    assert batch.user_ids == ("u1",)
+    assert batch.consent_B.tolist() == [CONSENT_ALL] * 3
+    for required in ("type", "event_time", "item_id"):
+        assert code_of(json.dumps(said | {required: None}).encode()) == Code.missing_field
+    assert code_of(json.dumps(said | {"consent": {"gpp_sid": [None]}}).encode()) == Code.malformed
+    envelope = json.dumps({"specversion": "1.0", "id": None, "source": None, "data": said | more}).encode()
+    assert not decode_values(envelope, headers=[("content-type", b"application/cloudevents+json")]).dead
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id"])
+@pytest.mark.parametrize("odd", ['{"id":"u2"}', '"u2"', '["u2"]', "\0\0\0\0*u2", "Struct{id=u2}"])
+def test_what_a_serialiser_made_of_an_id_is_nobody_s(field: str, odd: str) -> None:
+    assert code_of(event(**{field: odd})) == Code.malformed
+    decoded = decode_values(json.dumps({"type": "play", "item_id": "m", "event_time": NOW}).encode(), key=odd.encode())
+    assert [(letter.code, "key.converter" in letter.detail) for letter in decoded.dead] == [(Code.malformed, True)]
+
+
+def test_a_quoted_key_beside_a_user_id_harms_nobody() -> None:
+    assert decode_values(event(), key=b'"u1"').batch.user_ids == ("u1",)
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "advice"),
+    [
+        (b"\0\0\0\0*" + event(), Code.malformed, "magic byte"),
+        (json.dumps(event().decode()).encode(), Code.malformed, "StringConverter"),
+        (b"\xef\xbb\xbf" + event(), Code.malformed, "byte order mark"),
+        (b'{"schema":{},"payload":' + event() + b"}", Code.missing_field, "schemas.enable=false"),
+        (b'{"before":null,"after":' + event() + b',"op":"c"}', Code.missing_field, "ExtractNewRecordState"),
+        (b'{"specversion":"1.0","id":"1","data":' + event() + b"}", Code.missing_field, "content-type"),
+    ],
+)
+def test_what_a_serialiser_wraps_around_an_event_is_told(value: bytes, code: Code, advice: str) -> None:
+    (letter,) = decode_values(value).dead
+    assert (letter.code, letter.record.value) == (code, value)
+    assert advice in letter.detail
 
 
 def test_consent_is_judged_and_its_absence_refused() -> None:
@@ -244,6 +312,15 @@ def test_a_record_in_a_foreign_partition_is_published_again_once() -> None:
     again = decode([(foreign, [Raw(9, event(), headers=out.headers)])], rules, NOW)
     assert [letter.code for letter in again.dead] == [Code.misrouted]
     assert not decode([(home, [Raw(9, event(), headers=out.headers)])], rules, NOW).aside
+
+
+def test_a_misrouted_record_that_no_topic_would_take_again_is_a_dead_letter() -> None:
+    rules = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 8})
+    foreign = Source("events", (partition_of("u1", 8) + 1) % 8)
+    record = Raw(3, event(), headers=[("traceparent", b"x" * 3_000_000)])
+    decoded = decode([(foreign, [record])], rules, NOW)
+    assert [letter.code for letter in decoded.dead] == [Code.misrouted]
+    assert not decoded.misrouted
 
 
 def test_a_nameless_record_gets_an_identity_when_it_is_published_again() -> None:

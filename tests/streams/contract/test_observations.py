@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.events import Source
-from streams.contract.observations import Observation, UnreadableObservation, decode, encode
+from streams.contract.observations import (
+    MOST_BYTES,
+    LaterObservation,
+    Observation,
+    UnreadableObservation,
+    decode,
+    encode,
+    pieces,
+)
 from tests.streams.builders import Service, a_log, told
 
 ID = (1 << 40) - 1
@@ -27,7 +35,7 @@ def an_observation(
     return Observation(
         source=Source("marquee.events.v1", 3),
         first=17,
-        last=17 + 2 * rows,
+        last=15 + 2 * rows,
         model_version=5,
         names={int(item): f"ö{item}" for item in ids(rows)},
         offset_R=17 + 2 * np.arange(rows, dtype=np.int64),
@@ -60,7 +68,7 @@ def assert_equal(one: Observation, other: Observation) -> None:
             assert mine == theirs, field.name
 
 
-@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
 @settings(deadline=None, max_examples=50)
 def test_what_is_packed_comes_back_to_the_bit(rows: int, takes: int, held: int, examples: int, shown: int) -> None:
     observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes)
@@ -89,9 +97,53 @@ def test_what_is_cut_short_or_not_ours_is_refused(data: st.DataObject) -> None:
         decode(broken)
 
 
+def test_a_large_observation_is_told_in_pieces_that_say_the_same() -> None:
+    whole = an_observation(rows=4_000, takes=3_000, examples=200, shown=500)
+    whole = dataclasses.replace(
+        whole,
+        take_T=np.sort(whole.take_T),
+        names={int(item): "ö" * 500 for item in whole.item_R},
+    )
+    packed = list(pieces(whole))
+    assert len(encode(whole)) > MOST_BYTES
+    assert max(map(len, packed)) <= MOST_BYTES
+    told = [decode(value) for value in packed]
+    rows = np.cumsum([0, *map(len, told)])
+    assert [(o.first, o.last) for o in told] == [(o.offset_R[0], o.offset_R[-1]) for o in told]
+    assert np.array_equal(np.concatenate([o.offset_R for o in told]), whole.offset_R)
+    assert np.array_equal(np.concatenate([o.take_T + at for o, at in zip(told, rows, strict=False)]), whole.take_T)
+    assert np.array_equal(np.concatenate([o.history_TH for o in told]), whole.history_TH)
+    examples = np.concatenate([o.example_E + at for o, at in zip(told, rows, strict=False)])
+    assert np.array_equal(np.sort(examples), np.sort(whole.example_E))
+    assert sum(len(o.example_x_ESF) for o in told) == 200
+    assert np.array_equal(np.concatenate([o.shown_item_LN for o in told]), whole.shown_item_LN)
+    assert {item: name for o in told for item, name in o.names.items()} == whole.names
+
+
+def test_a_small_one_is_told_as_it_always_was() -> None:
+    assert list(pieces(an_observation())) == [encode(an_observation())]
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    good = an_observation()
+    changes: list[dict[str, Any]] = [
+        {"last": 2**63},
+        {"first": 3},
+        {"offset_R": good.offset_R[::-1]},
+        {"item_R": good.item_R[1:]},
+        {"take_T": good.take_T + np.int32(4)},
+        {"example_E": good.example_E - np.int32(9)},
+        {"value_R": good.value_R.astype(np.float64)},
+        {"shown_L": good.shown_L[:, None]},
+    ]
+    for change in changes:
+        with pytest.raises(UnreadableObservation):
+            decode(encode(dataclasses.replace(good, **change)))
+
+
 def test_a_later_release_is_named() -> None:
     value = encode(an_observation())
-    with pytest.raises(UnreadableObservation, match="version 2; this release reads 1"):
+    with pytest.raises(LaterObservation, match="version 2; this release reads 1"):
         decode(value[:1] + b"\x02" + value[2:])
 
 

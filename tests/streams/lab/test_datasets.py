@@ -114,4 +114,3 @@ def test_downloads_are_kept_where_the_environment_says(tmp_path: Path, monkeypat
     monkeypatch.delenv("MARQUEE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "marquee"
-    assert cache_folder().is_dir()

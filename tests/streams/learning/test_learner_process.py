@@ -2,6 +2,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,12 @@ from embeddings import snapshots
 from embeddings.events import Source
 from ranking.features import COLUMNS
 from streams.contract.messages import Outgoing, Part
-from streams.contract.observations import UnreadableObservation
+from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
 from streams.learning.learner_process import Teacher
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import Service, a_log, small
+from tests.streams.builders import NOW_MS, Service, a_log, small
 
 INPUT = Source("marquee.observations.v1", 0)
 
@@ -28,7 +29,10 @@ class Told(NamedTuple):
     """A record of `observations`."""
 
     offset: int
-    value: bytes
+    value: bytes | None
+    key: bytes | None = b"0"
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp: int = NOW_MS
 
 
 class Broker:
@@ -197,14 +201,54 @@ async def test_who_stood_by_takes_over_what_the_leader_wrote(tmp_path: Path, rec
     assert standby.learner.rows == 150
 
 
-async def test_a_log_that_is_not_ours_ends_the_learner(tmp_path: Path, records: list[Told]) -> None:
+async def test_what_is_no_observation_is_put_aside_and_the_others_are_learned(
+    tmp_path: Path, records: list[Told]
+) -> None:
     teacher = a_teacher(tmp_path)
     await teacher.positions({INPUT: -1})
-    for value in (b"garbage", None):
-        with pytest.raises(UnreadableObservation):
-            await teach(teacher, [Told(0, value)])  # type: ignore[arg-type]
-    with pytest.raises(UnreadableObservation):
-        await teach(teacher, [records[0]._replace(value=records[0].value[:-3])])
+    value = records[0].value or b""
+    foreign = [None, b"", b"garbage", b"{}", value[:-3], b"x" * 300_000]
+    await teach(teacher, [records[0], *(Told(n + 1, value) for n, value in enumerate(foreign)), records[1]])
+    assert teacher.learner.rows == 60
+    letters = [p for p in teacher.publisher.published if p.topic.endswith("dlq")]  # type: ignore[attr-defined]
+    assert {letter.topic for letter in letters} == {"marquee.observations.v1.dlq"}
+    assert [letter.value for letter in letters[:-1]] == foreign[:-1]
+    codes = [dict(letter.headers)["marquee.code"] for letter in letters]
+    assert codes == [b"null_value", *[b"malformed"] * 4, b"too_large"]
+    counted = teacher.metrics.registry.get_sample_value
+    assert counted("marquee_dead_letters_total", {"topic": "observations", "code": "malformed"}) == 4
+
+
+async def test_what_was_put_aside_before_is_not_put_aside_again(tmp_path: Path) -> None:
+    """A learner goes on from its checkpoint, which may be older than what the group has committed."""
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    part = Part(INPUT, [Told(0, b"old"), Told(1, b"new")], 1, committed=1)
+    await teacher(Unit([part], 2, INPUT.topic))
+    assert [letter.value for letter in teacher.publisher.published] == [b"new"]  # type: ignore[attr-defined]
+
+
+async def test_observations_of_a_later_release_end_the_learner_before_it_loses_rows(
+    tmp_path: Path, records: list[Told]
+) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    value = records[0].value or b""
+    with pytest.raises(LaterObservation, match=r"marquee\.observations\.v1/0/0"):
+        await teach(teacher, [records[0]._replace(value=value[:1] + b"\x02" + value[2:])])
+
+
+async def test_workers_may_tell_different_numbers_of_candidates(tmp_path: Path, records: list[Told]) -> None:
+    """As while `observe.negatives` is changed from one worker to the next; or while features are."""
+    teacher = a_teacher(tmp_path)
+    await teacher.positions({INPUT: -1})
+    observation = decode(records[1].value or b"")
+    fewer = {name: getattr(observation, name)[:, :-1] for name in ("example_item_ES", "example_x_ESF", "log_q_ES")}
+    changed = [records[0].value, encode(replace(observation, **fewer)), records[2].value]
+    last = decode(records[3].value or b"")
+    older = {name: getattr(last, name)[..., :-1] for name in ("example_x_ESF", "shown_x_LNF")}
+    await teach(teacher, [Told(n, value) for n, value in enumerate([*changed, encode(replace(last, **older))])])
+    assert teacher.learner.rows == 120
 
 
 async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, records: list[Told]) -> None:

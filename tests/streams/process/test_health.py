@@ -147,3 +147,22 @@ async def test_nothing_listens_afterwards(worker: Worker) -> None:
         port = server.port
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize(
+    ("host", "reached_at"),
+    [("0.0.0.0", ["127.0.0.1"]), ("::", ["127.0.0.1", "[::1]"]), ("::1", ["[::1]"]), ("localhost", ["localhost"])],
+)
+async def test_it_is_reached_where_it_says_that_it_listens(
+    host: str, reached_at: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "streams.process.health")
+    async with (
+        HealthServer(host=host, port=0, registry=WorkerMetrics().registry) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        for name in reached_at:
+            async with session.get(f"http://{name}:{server.port}/livez") as reply:
+                assert reply.status == 200
+    written = f"[{host}]" if ":" in host else host
+    assert f"http://{written}:{server.port} answers" in caplog.messages

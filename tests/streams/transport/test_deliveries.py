@@ -3,11 +3,12 @@ from time import time
 import pytest
 
 from embeddings.events import Source
+from streams.contract.messages import Part
 from streams.transport.ahead import Ahead
 from streams.transport.deliveries import Deliveries
 from streams.transport.gates import Lane
 from streams.transport.ledger import Unit
-from tests.streams.builders import Raw
+from tests.streams.builders import NOW_MS, Raw
 
 HERE, THERE, ELSEWHERE = Source("events", 0), Source("events", 1), Source("requests", 0)
 
@@ -30,7 +31,7 @@ def cut(deliveries: Deliveries, topic: str = "events") -> Unit:
 
 
 def some(*offsets: int) -> list[Raw]:
-    return [Raw(offset, None, timestamp=1_000 * offset) for offset in offsets]
+    return [Raw(offset, None, timestamp=NOW_MS + 1_000 * offset) for offset in offsets]
 
 
 def test_a_unit_is_cut_of_what_was_fetched_and_no_larger_than_its_lane_allows(
@@ -86,7 +87,11 @@ def test_lag_is_what_is_not_committed_and_how_old_the_last_delivery_is(deliverie
     assert deliveries.lag(HERE, 9).seconds == 0.0, "nothing was delivered"
     ahead.add({HERE: some(5)})
     deliveries.deliver(cut(deliveries), generation=1)
-    assert deliveries.lag(HERE, 9).seconds == pytest.approx(time() - 5.0, abs=60.0)
+    assert deliveries.lag(HERE, 9).seconds == pytest.approx(time() - NOW_MS / 1000 - 5.0, abs=60.0)
+    odd = Raw(6, None, timestamp=NOW_MS // 1000)
+    ahead.add({HERE: [odd]})
+    deliveries.deliver(Unit([Part(HERE, [odd], 6, 5)], 1, "events"), generation=1)
+    assert deliveries.lag(HERE, 9).seconds < time() - NOW_MS / 1000 + 60, "a timestamp in seconds is none"
     assert deliveries.lag(HERE, 5) == deliveries.lag(HERE, 4), "nothing is behind"
     assert deliveries.lag(HERE, 5).seconds == 0.0
 

@@ -43,3 +43,6 @@ def test_a_lane_is_stuck_since_anything_moved_or_a_retry_was_declared() -> None:
     assert gate.stuck_s(160.0) == 10.0
     gate.moved_s = 155.0
     assert gate.stuck_s(160.0) == 5.0
+    assert gate.oldest_s(160.0) == 60.0
+    assert unit.is_waiting(159.0)
+    assert not unit.is_waiting(161.0)

@@ -5,7 +5,7 @@ import pytest
 
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Unit
-from streams.transport.watchdog import EXIT_STALLED, EXIT_STUCK, LaneJudge, Verdict, Watchdog
+from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK, LaneJudge, Verdict, Watchdog
 
 START_S = 1_000.0
 
@@ -16,7 +16,7 @@ def gate() -> Gate:
 
 
 def a_judge(gate: Gate, *, waits: bool = False) -> LaneJudge:
-    judge = LaneJudge({"events": gate}, stalled_after_s=30.0, waits=lambda topic: waits)
+    judge = LaneJudge(gates={"events": gate}, stalled_after_s=30.0, waits=lambda topic: waits)
     judge._beat_s = START_S + 600.0
     return judge
 
@@ -50,6 +50,47 @@ def test_records_that_a_unit_keeps_waiting_are_no_stall(gate: Gate) -> None:
     gate.let_out(Unit([], 1, "events"))
     gate.moved_s = START_S + 100.0
     assert judge(START_S + 100.0) is None
+
+
+def test_a_unit_that_waits_for_something_away_is_not_excused_for_ever(gate: Gate) -> None:
+    gate.lane = Lane(stuck_after_s=60.0, give_up_after_s=300.0)
+    unit = Unit([], 7, "events", delivered_s=START_S)
+    gate.out.add(unit)
+    judge = a_judge(gate)
+    unit.retrying("Redis is away", now_s=START_S + 290.0)
+    assert judge(START_S + 300.0) is None
+    unit.retrying("Redis is away", now_s=START_S + 300.0)
+    verdict = judge(START_S + 301.0)
+    assert verdict == Verdict("events: un-acknowledged for 301 s, waits for ['Redis is away']", EXIT_STUCK)
+
+
+def test_partitions_whose_flow_does_not_begin_are_a_stall_unless_something_is_away(gate: Gate) -> None:
+    judge = a_judge(gate)
+    judge.stands, judge.give_up_after_s = lambda: "positions are not known yet", 300.0
+    assert judge(START_S) is None
+    assert judge.holdup(START_S + 10.0) is None
+    assert judge.holdup(START_S + 20.0) == "positions are not known yet"
+    assert judge(START_S + 31.0) == Verdict("positions are not known yet, for 31 s", EXIT_STALLED)
+    judge.declare("Redis is away", now_s=START_S + 290.0)
+    assert judge(START_S + 300.0) is None
+    assert judge(START_S + 301.0) == Verdict("positions are not known yet, for 301 s", EXIT_STALLED)
+    judge.stands = lambda: None
+    assert judge(START_S + 302.0) is None
+
+
+def test_brokers_that_are_never_heard_again_end_the_process(gate: Gate) -> None:
+    judge = a_judge(gate)
+    judge.unheard_s, judge.give_up_after_s = lambda now_s: now_s - START_S, 300.0
+    assert judge(START_S + 300.0) is None
+    assert judge(START_S + 301.0) == Verdict("no broker was heard for 301 s", EXIT_STALLED)
+
+
+def test_who_lost_its_place_in_the_group_ends(gate: Gate) -> None:
+    judge = a_judge(gate)
+    judge.displaced = lambda: True
+    verdict = judge(START_S)
+    assert verdict is not None
+    assert verdict.exit_code == EXIT_DISPLACED
 
 
 def test_a_loop_that_does_not_turn_is_stuck(gate: Gate) -> None:

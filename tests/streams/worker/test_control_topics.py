@@ -12,7 +12,7 @@ from streams.contract.messages import Outgoing
 from streams.contract.records import Counter, ModelManifest, encode
 from streams.worker.worker import Worker
 from tests.streams.builders import NOW_MS, Service, a_log
-from tests.streams.controlled import Read, a_controlled_worker, catalogue, handle
+from tests.streams.controlled import AN_ITEM, Read, a_controlled_worker, catalogue, handle
 
 ITEMS = [f"i{n:03d}" for n in range(40)]
 
@@ -51,7 +51,7 @@ def dead(worker: Worker) -> list[tuple[str, bytes | None, bytes]]:
 
 
 async def test_catalogue_records_come_and_go(worker: Worker) -> None:
-    await catalogue(worker, a=b'{"title":"A"}', b=b"{}")
+    await catalogue(worker, a=b'{"title":"A"}', b=AN_ITEM)
     assert worker.serving.live.index.size == 2
     assert metric(worker, "index_items") == 2
     await catalogue(worker, a=None)
@@ -60,9 +60,9 @@ async def test_catalogue_records_come_and_go(worker: Worker) -> None:
 
 
 async def test_an_item_whose_id_is_taken_is_put_aside_and_the_others_come_and_go(worker: Worker) -> None:
-    await catalogue(worker, old=b"{}")
+    await catalogue(worker, old=AN_ITEM)
     worker.serving.items.ensure(item_ids(["late", "foe"]), ["squatter-1", "squatter-2"])
-    await catalogue(worker, foe=None, new=b"{}", old=None, late=b"{}", newer=b"{}")
+    await catalogue(worker, foe=None, new=AN_ITEM, old=None, late=AN_ITEM, newer=AN_ITEM)
     assert dead(worker) == [("marquee.catalog.v1.dlq", b"late", b"id_collision")]
     items = worker.serving.items
     rows = items.ids.rows(item_ids(["new", "newer", "old", "late"]))
@@ -78,7 +78,7 @@ async def test_garbage_on_a_control_topic_is_put_aside(worker: Worker, topic: An
 
 
 async def test_counters_make_popularity(worker: Worker) -> None:
-    await catalogue(worker, a=b"{}", b=b"{}")
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM)
     counter = Counter(item_id="b", popularity=(3.0, 3.0, 3.0), events=10)
     gone = Read("marquee.counters.v1", b"x", None)
     await handle(worker, "counters", Read("marquee.counters.v1", b"b", encode(counter)), gone)

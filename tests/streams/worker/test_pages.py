@@ -9,7 +9,7 @@ from streams.worker.pages import Pages
 from streams.worker.worker import Worker
 from tests.embeddings.saving import save_slates
 from tests.streams.builders import EVENTS, Service, an_event
-from tests.streams.controlled import a_controlled_worker, catalogue
+from tests.streams.controlled import AN_ITEM, a_controlled_worker, catalogue
 
 
 @pytest.fixture
@@ -17,14 +17,15 @@ async def worker() -> Worker:
     return a_controlled_worker()
 
 
-def pages_of(worker: Worker, reads: UserStore, *, assigned: bool = False) -> Pages:
+def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
     return Pages(
         settings=worker.settings,
         metrics=worker.metrics,
         serving=worker.serving,
         reads=reads,
         has_read_control=worker.control.caught_up.is_set,
-        has_partitions=lambda: assigned,
+        assigned=lambda: assigned,
+        holdup=lambda: None,
         lags=dict,
         paused=lambda: None,
     )
@@ -44,7 +45,7 @@ async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since
     service = Service()
     pages = pages_of(worker, service.users)
     worker.serving.catalogue([], [])
-    await catalogue(worker, a=b"{}", b=b"{}", c=b"{}")
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM, c=AN_ITEM)
     service.deliver([an_event(0, "ann", "b")])
     keep_slate(service, a_slate("a", "b", "c", "nameless", expires_ms=epoch_ms() + 60_000))
     await catalogue(worker, c=None)
@@ -61,13 +62,15 @@ async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     assert pages._control() == "control topics are still being read"
     worker.control.caught_up.set()
     assert pages._control() is None
-    assert pages._partitions() == "no partition is assigned yet"
-    assert pages_of(worker, MemoryUserStore(), assigned=True)._partitions() is None
+    events, requests = map(worker.settings.topics.name, ("events", "requests"))
+    assert pages._partitions() == f"no partition is assigned of {events}, {requests}"
+    assert pages_of(worker, MemoryUserStore(), requests)._partitions() == f"no partition is assigned of {events}"
+    assert pages_of(worker, MemoryUserStore(), events, requests)._partitions() is None
     assert pages._pinged == "the store was not asked yet"
     assert pages._ping() is None
 
     class Away(MemoryUserStore):
-        def latest_slate(self, user_id: str) -> bytes | None:
+        def ping(self) -> None:
             raise StoreUnavailable("timeout")
 
     assert pages_of(worker, Away())._ping() == "timeout"

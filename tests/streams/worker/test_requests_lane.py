@@ -23,6 +23,23 @@ async def test_requests_are_answered_where_they_ask_for_it(worker: Worker) -> No
     assert worker.metric("dead_letters_total", topic="requests", code="malformed") == 1
 
 
+async def test_a_request_whose_answers_have_no_topic_is_put_aside_and_the_others_are_answered(worker: Worker) -> None:
+    worker.service.answerer.settings = worker.requests.settings = small(slates={"reply_topics": ("mine", "gone")})
+    worker.topics.lacks = {"gone"}
+    wanted = [a_request(n)._replace(headers=[("reply_to", topic)]) for n, topic in enumerate([b"gone", b"mine"])]
+    await worker.take([*wanted, a_request(2)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1, "mine": 1, "requests.v1.dlq": 1}
+    assert worker.metric("dead_letters_total", topic="requests", code="unknown_topic") == 1
+
+
+async def test_an_answer_its_topic_never_takes_is_no_reason_to_end(worker: Worker) -> None:
+    worker.service.answerer.settings = worker.requests.settings = small(slates={"reply_topics": ("mine",)})
+    worker.topics.errors = [TOO_LARGE] * 6  # the batch three times, then the request alone
+    await worker.take([a_request(0)._replace(headers=[("reply_to", b"mine")]), a_request(1)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1, "requests.v1.dlq": 1}
+    assert worker.metric("dead_letters_total", topic="requests", code="handler_error") == 1
+
+
 async def test_degraded_answers_are_counted(worker: Worker) -> None:
     await worker.take([a_request(0), a_request(1, personalised=False)], REQUESTS)
     assert worker.metric("slates_degraded_total", mode="contextual") == 1

@@ -1,0 +1,102 @@
+r"""What other people's serialisers wrap around ids and values, recognised so that a dead letter says what to set.
+
+>>> unfit('{"id":"m2"}')
+'JSON text'
+>>> unfit('say "hi"') is None
+True
+>>> wrapped(b'{"schema":{},"payload":{}}')
+"Kafka Connect's envelope: set value.converter.schemas.enable=false"
+"""
+
+import re
+from collections.abc import Callable, Collection
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+#: First letters of what is looked at more closely.
+_STARTS = frozenset('{["\0S')
+_FIRST = itemgetter(0)
+#: How Java prints a key of several fields.
+_PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
+PLAIN_KEY = "write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)"
+
+_BEGINNINGS = (
+    (b"\0", "begins with a schema registry's magic byte: write plain JSON (value.converter=…JsonConverter)"),
+    (b'"', "JSON inside a JSON string: write it as it is (value.converter with StringConverter)"),
+    (b"\xef\xbb\xbf", "begins with a byte order mark: write UTF-8 without"),
+    (b"\x1f\x8b", "begins as gzip does: let the producer compress (compression.type)"),
+)
+_ENVELOPES = (
+    ({"schema", "payload"}, "Kafka Connect's envelope: set value.converter.schemas.enable=false"),
+    ({"before", "after"}, "a change event: unwrap it (transforms.unwrap.type with ExtractNewRecordState)"),
+    ({"specversion", "data"}, "a CloudEvent: content-type application/cloudevents+json is missing"),
+)
+
+
+def unfit(name: str) -> str | None:
+    """What a serialiser made of an id; None where it is a plain one. A name is never empty."""
+    if name[0] not in _STARTS:
+        return None
+    if name[0] == "\0":
+        return "a number in binary, or behind a schema registry's magic byte"
+    if _PRINTED.fullmatch(name):
+        return "a printed structure of fields"
+    try:
+        msgspec.json.decode(name)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return "JSON text"
+
+
+def all_fit(names: Collection[str]) -> bool:
+    """Are all of many ids plain ones? Quick where their first letters say so."""
+    return _STARTS.isdisjoint(map(_FIRST, names)) or not any(unfit(name) for name in names if name[0] in _STARTS)
+
+
+def wrapped(value: bytes) -> str | None:
+    """What a serialiser put around a value, and what to set; None where nothing is recognised."""
+    for beginning, said in _BEGINNINGS:
+        if value.startswith(beginning):
+            return said
+    try:
+        names = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).keys()
+    except (ValueError, RecursionError):
+        return None
+    return next((said for wanted, said in _ENVELOPES if wanted <= names), None)
+
+
+def removes(value: bytes | None) -> bool:
+    """Does a value on a compacted topic remove its key? Null does, and what writers without nulls write instead."""
+    return value is None or (len(value) < 16 and value.strip() in (b"", b"null"))
+
+
+def decode_bare(decoder: Callable[[bytes], T], value: bytes) -> T:
+    """What a decoder makes of a record; a member that is null reads as one that is absent.
+
+    Raises:
+        msgspec.MsgspecError, ValueError, RecursionError: what the decoder raises. The record is dead-lettered.
+    """
+    try:
+        return decoder(value)
+    except msgspec.ValidationError:
+        if b"null" not in value or (bare := _without_nulls(value)) is None:
+            raise
+    return decoder(bare)
+
+
+def _without_nulls(value: bytes) -> bytes | None:
+    """A JSON text without its null members; None where it cannot be written again."""
+    try:
+        return msgspec.json.encode(_present(msgspec.json.decode(value)))
+    except (ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _present(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _present(member) for name, member in value.items() if member is not None}
+    return [_present(member) for member in value] if isinstance(value, list) else value
