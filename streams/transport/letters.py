@@ -6,18 +6,29 @@ known by the place its record stood at and by the record itself: a topic made an
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from statistics import mode
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from xxhash import xxh3_64_intdigest
 
+from embeddings.events import Source
+from embeddings.stoprule import WELL, BadRun, StopRule
 from streams.contract.cloudevents import Headers
 from streams.contract.deadletters import OFFSET, PARTITION, TOPIC, DeadLetter, dead_letter_record
+from streams.contract.messages import Part
 from streams.transport.publishing import Publisher
 
+log = logging.getLogger(__name__)
+
+LATEST = 200_000
+"""Whoever takes over partitions looks through so many letters: more than the one before can have written and not
+acknowledged."""
 _REMEMBERED = 100_000
 
 Read = Callable[[], AsyncIterator[Sequence[ConsumerRecord]]]
@@ -45,6 +56,13 @@ class DeadLetterTopic:
     _found: set[int] = field(init=False, default_factory=set)
     _wrote: dict[int, None] = field(init=False, default_factory=dict)
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+
+    @classmethod
+    def of(
+        cls, options: Mapping[str, Any], topic: str, publisher: Publisher, *, last: int | None = LATEST
+    ) -> "DeadLetterTopic":
+        """One that looks through the last so many letters, or all."""
+        return cls(topic=topic, publisher=publisher, read=partial(read_to_end, options, topic, last=last))
 
     def doubt(self) -> None:
         """Somebody else may have written letters: look before the next one is written. From any thread."""
@@ -87,7 +105,8 @@ class DeadLetterTopic:
                 async with aclosing(self.read()) as batches:  # type: ignore[type-var]
                     async for records in batches:
                         found.update(_identity(record.headers, record.key, record.value) for record in records)
-                        still_waiting("looks for dead letters that were written")
+                        if not records:
+                            still_waiting("brokers do not answer")
             except BaseException:
                 self._doubts = True
                 raise
@@ -101,6 +120,28 @@ class DeadLetterTopic:
         return _identity(record.headers, record.key, record.value)
 
 
+@dataclass(slots=True)
+class Floods:
+    """Tells of bad deploys where no partition pauses."""
+
+    rule: StopRule
+    _runs: dict[Source, BadRun] = field(init=False, default_factory=dict)
+
+    def count(self, parts: Sequence[Part], dead: Sequence[DeadLetter]) -> None:
+        """Take into account what was delivered and what of it became dead letters; one line where a flood begins."""
+        for source, records in ((part.source, len(part.records)) for part in parts):
+            codes = [letter.code for letter in dead if letter.source == source]
+            run = self._runs.get(source, WELL)
+            run = self.rule.after(run, records=records, dead=len(codes), code=mode(codes) if codes else "")
+            if run.paused:
+                said = (
+                    "%s/%d: %d of the last %d records (%.0f%%) became dead letters, most of them %s; others go on"
+                )
+                log.error(said, *source, run.dead, run.records, 100 * run.share, run.code)
+                run = run.release()
+            self._runs[source] = run
+
+
 def _identity(headers: Headers, key: bytes | None, value: bytes | None) -> int:
     last = dict(headers)
     parts = (last.get(TOPIC), last.get(PARTITION), last.get(OFFSET), key, value)
@@ -110,7 +151,7 @@ def _identity(headers: Headers, key: bytes | None, value: bytes | None) -> int:
 async def read_to_end(
     options: Mapping[str, Any], topic: str, *, last: int | None = None
 ) -> AsyncIterator[Sequence[ConsumerRecord]]:
-    """The records of a topic up to its end as it is now, or the last so many of each partition; nothing of none.
+    """The records of a topic up to its end as it is now, or the last so many of each partition; none in a second: [].
 
     Raises:
         KafkaError: nobody answers.

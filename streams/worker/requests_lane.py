@@ -1,15 +1,12 @@
 """Requests in, slates out; retried while brokers are away, never skipped or swallowed."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from statistics import mode
 
-from embeddings.events import Source
-from embeddings.stoprule import WELL, BadRun, StopRule
-from streams.contract.deadletters import Code, DeadLetter
+from embeddings.stoprule import StopRule
+from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Part
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
@@ -17,11 +14,9 @@ from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
-from streams.transport.letters import DeadLetterTopic
+from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import whole_or_apart
-
-log = logging.getLogger(__name__)
 
 
 class Unanswerable(Exception):
@@ -37,11 +32,10 @@ class RequestsLane:
     letters: DeadLetterTopic
     settings: Settings
     metrics: WorkerMetrics
-    _rule: StopRule = field(init=False)
-    _runs: dict[Source, BadRun] = field(init=False, default_factory=dict)
+    floods: Floods = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rule = StopRule(self.settings.limits.dead_letter_share)
+        self.floods = Floods(StopRule(self.settings.limits.dead_letter_share))
 
     async def __call__(self, unit: Unit) -> None:
         """Answer every readable request of a unit, degraded where it must be.
@@ -54,18 +48,7 @@ class RequestsLane:
             attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
         )
         dead = list(chain.from_iterable(await whole_or_apart(guard, unit.parts, partial(self._answer, unit))))
-        for part in unit.parts:
-            self._judge(part, [letter.code for letter in dead if letter.source == part.source])
-
-    def _judge(self, part: Part, codes: Sequence[Code]) -> None:
-        """Tell of a bad deploy. Requests never pause: who asks rightly waits for an answer that is worth seconds."""
-        before = self._runs.get(part.source, WELL)
-        run = self._rule.after(before, records=len(part.records), dead=len(codes), code=mode(codes) if codes else "")
-        if run.paused:
-            said = "%s/%d: %d of the last %d requests (%.0f%%) became dead letters, most of them %s; others go on"
-            log.error(said, *part.source, run.dead, run.records, 100 * run.share, run.code)
-            run = run.release()
-        self._runs[part.source] = run
+        self.floods.count(unit.parts, dead)  # and none pauses: an answer is worth seconds
 
     async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> list[DeadLetter]:
         self.answerer.missing = await self.publisher.missing(self.settings.slates.reply_topics)

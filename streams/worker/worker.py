@@ -27,7 +27,7 @@ from streams.transport import topics
 from streams.transport.batching import BatchApp
 from streams.transport.control import ControlReader
 from streams.transport.gates import Lane
-from streams.transport.letters import DeadLetterTopic, read_to_end
+from streams.transport.letters import LATEST, DeadLetterTopic
 from streams.transport.publishing import Publisher
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
@@ -41,9 +41,6 @@ log = logging.getLogger(__name__)
 LARGEST_REQUEST = 8 * 1024 * 1024
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
-_LETTERS = 200_000
-"""A worker that takes over looks through so many of the last dead letters for those its records have already: more than
-the one before it can have written and not stored."""
 
 
 def index_builder(settings: Settings) -> BuildIndex:
@@ -114,13 +111,14 @@ class Worker:
         most = max(LARGEST_REQUEST, self.settings.events.max_bytes + 1_048_576)
         return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
 
-    def _letters(self, name: TopicName, publisher: Publisher, last: int | None = None) -> DeadLetterTopic:
-        topic, options = self.settings.topics.dead_letters(name), self.settings.kafka.client_options()
-        return DeadLetterTopic(topic=topic, publisher=publisher, read=partial(read_to_end, options, topic, last=last))
+    def _letters(self, name: TopicName, publisher: Publisher, last: int | None = LATEST) -> DeadLetterTopic:
+        options, topic = self.settings.kafka.client_options(), self.settings.topics.dead_letters(name)
+        return DeadLetterTopic.of(options, topic, publisher, last=last)
 
     def _control_letters(self) -> ControlLetters:
-        publisher, names = self._publisher(), CONTROL
-        return ControlLetters(topics={name: self._letters(name, publisher) for name in names}, metrics=self.metrics)
+        publisher = self._publisher()
+        topics = {name: self._letters(name, publisher, None) for name in CONTROL}
+        return ControlLetters(topics=topics, metrics=self.metrics)
 
     def _events_lane(self, rules: Rules) -> EventsLane:
         settings, publisher = self.settings, self._publisher()
@@ -133,7 +131,7 @@ class Worker:
                 stage=self.metrics.stage,
             ),
             publisher=publisher,
-            letters=self._letters("events", publisher, _LETTERS),
+            letters=self._letters("events", publisher),
             teller=self._publisher(),
             settings=settings,
             metrics=self.metrics,
@@ -145,7 +143,7 @@ class Worker:
         return RequestsLane(
             answerer=Answerer(users=users, scorer=Scorer(self.serving, settings), rules=rules, settings=settings),
             publisher=publisher,
-            letters=self._letters("requests", publisher, _LETTERS),
+            letters=self._letters("requests", publisher),
             settings=settings,
             metrics=self.metrics,
         )

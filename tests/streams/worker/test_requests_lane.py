@@ -92,5 +92,5 @@ async def test_a_flood_of_bad_requests_is_told_and_the_good_ones_are_answered(
     await worker.take([a_request(660)], REQUESTS)
     assert worker.topics.count() == {"slates.v1": 1, "requests.v1.dlq": 660}
     (said,) = [line for line in caplog.messages if "became dead letters" in line]
-    assert said.startswith("requests/0: 360 of the last 360 requests (100%)")
+    assert said.startswith("requests/0: 360 of the last 360 records (100%)")
     assert "malformed" in said
