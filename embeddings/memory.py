@@ -153,6 +153,13 @@ class MemoryUserStore(UserStore):
         """See `UserStore.marks`."""
         return {source: PartitionMark.from_bytes(self._shelf.get(("mark", source))) for source in sources}
 
+    def go_on(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.go_on`."""
+        paused = {source: mark for source, mark in self.marks(sources).items() if mark.run.paused}
+        for source, mark in paused.items():
+            self._shelf.put(("mark", source), mark.go_on().to_bytes(), MARK_TTL_S)
+        return paused
+
     def latest_slate(self, user_id: str) -> bytes | None:
         """See `UserStore.latest_slate`."""
         return self._shelf.get(("l", user_id))

@@ -201,6 +201,20 @@ class RedisUserStore(UserStore):
         reply = _values(self._plain.exchange(("MGET", *self._keys.marks(sources)))[0])
         return {source: PartitionMark.from_bytes(value) for source, value in zip(sources, reply, strict=True)}
 
+    def go_on(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """See `UserStore.go_on`. Each mark is its own guard: its owner does not write it while it is paused."""
+        if not sources:
+            return {}
+        keys = self._keys.marks(sources)
+        reply = _values(self._plain.exchange(("MGET", *keys))[0])
+        released = {}
+        for source, key, value in zip(sources, keys, reply, strict=True):
+            mark = PartitionMark.from_bytes(value)
+            change = Group([key], [mark.go_on().to_bytes()], self._mark_ttl_s)
+            if mark.run.paused and self._written([key], [value], [change]):
+                released[source] = mark
+        return released
+
     def latest_slate(self, user_id: str) -> bytes | None:
         """See `UserStore.latest_slate`."""
         return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])

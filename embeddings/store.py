@@ -12,8 +12,8 @@ True
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Fate, Source
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import NO_OFFSET, Tastes, UserStates, source_code
+from embeddings.stoprule import WELL, BadRun, StopRule
 
 STATE_TTL_S = 180 * 86_400
 #: Marks, fences and the topic list outlive the states that refer to them.
@@ -43,14 +44,22 @@ class PartitionMark:
     Attributes:
         offset: last offset considered; -1 = none.
         totals: records of each `Fate` so far. They add up to the records considered, each counted once.
+        run: how many of the last ones became dead letters, and whether the partition is paused for it.
     """
 
     offset: int = NO_OFFSET
     totals: tuple[int, ...] = (0,) * len(Fate)
+    run: BadRun = WELL
 
     def to_bytes(self) -> bytes:
         """The mark as JSON."""
-        return json.dumps({"offset": self.offset, "totals": self.totals}, separators=(",", ":")).encode()
+        fields = {"offset": self.offset, "totals": self.totals}
+        run = {} if self.run == WELL else {"run": asdict(self.run)}
+        return json.dumps(fields | run, separators=(",", ":")).encode()
+
+    def go_on(self) -> "PartitionMark":
+        """The mark once an operator says to go on."""
+        return replace(self, run=self.run.release())
 
     @classmethod
     def from_bytes(cls, value: bytes | None) -> "PartitionMark":
@@ -59,7 +68,8 @@ class PartitionMark:
             return cls()
         fields = json.loads(value)
         totals = [int(total) for total in fields["totals"]]
-        return cls(int(fields["offset"]), (*totals, *[0] * (len(Fate) - len(totals))))
+        run = BadRun(**fields["run"]) if "run" in fields else WELL
+        return cls(int(fields["offset"]), (*totals, *[0] * (len(Fate) - len(totals))), run)
 
 
 def advance(
@@ -80,8 +90,27 @@ def advance(
         new_R = (source_R == s) & (offset_R > mark.offset)
         counted = np.bincount(fate_R[new_R], minlength=len(Fate)).tolist()
         totals = tuple(total + more for total, more in zip(mark.totals, counted, strict=True))
-        advanced[source] = PartitionMark(int(offset_R[new_R].max(initial=mark.offset)), totals)
+        advanced[source] = PartitionMark(int(offset_R[new_R].max(initial=mark.offset)), totals, mark.run)
     return advanced
+
+
+def judged(
+    before: Mapping[Source, PartitionMark],
+    after: Mapping[Source, PartitionMark],
+    rule: StopRule,
+    sources: Collection[Source],
+    code: Callable[[Source], str],
+) -> dict[Source, PartitionMark]:
+    """Marks with the runs of some partitions brought up to date; `code` says why most of one were dead-lettered."""
+    out = dict(after)
+    for source in sources:
+        mark = after[source]
+        dead = mark.totals[Fate.dead_lettered] - before[source].totals[Fate.dead_lettered]
+        if dead or mark.run != WELL:
+            records = sum(mark.totals) - sum(before[source].totals)
+            run = rule.after(mark.run, records=records, dead=dead, code=code(source) if dead else "")
+            out[source] = replace(mark, run=run)
+    return out
 
 
 class Profiles(NamedTuple):
@@ -194,6 +223,13 @@ class UserStore(Protocol):
 
         Raises:
             StoreUnavailable: ask again.
+        """
+
+    def go_on(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        """Release those of some partitions that are paused; returns their marks as they were. Needs no claim.
+
+        Raises:
+            StoreUnavailable: some may be released; ask again.
         """
 
     def latest_slate(self, user_id: str) -> bytes | None:

@@ -429,7 +429,7 @@ class Limits(Group):
     """What one bad deploy may do."""
 
     dead_letter_share: Fraction = 0.5
-    """A worker stops when more than this share of the last 1,000 records was dead-lettered."""
+    """A partition of events pauses when clearly more than this share of what it brings is dead-lettered; 1: never."""
     attempts: int = Field(default=3, ge=1, le=100)
     """Tries of a batch that fails for an unknown reason, before it is taken apart and dead-lettered."""
     replays: int = Field(default=3, ge=1, le=100)

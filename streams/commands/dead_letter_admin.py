@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from deploy.kafka_admin import admin_client
+from streams.commands.standing import Standing
 from streams.contract.deadletters import NotReplayable, Reason, replay_record
 from streams.contract.messages import Outgoing, RawRecord
 from streams.transport.publishing import Publisher
@@ -123,13 +124,17 @@ class _Pass:
 
 @dataclass(slots=True, kw_only=True)
 class DeadLetterBox:
-    """One dead-letter topic. `group` holds what was dealt with; `idle_s` without a record is taken for the end."""
+    """One dead-letter topic. `group` holds what was dealt with; `idle_s` without a record is taken for the end.
+
+    `compacted` is the topic that the letters came from, where it keeps the newest record of each key only.
+    """
 
     client_options: Mapping[str, Any]
     topic: str
     group: str
     idle_s: float = 1.0
     idempotent: bool = True
+    compacted: str | None = None
 
     async def letters(self, *, done: bool = False, most: int | None = None) -> list[Letter]:
         """The first `most` letters in the order of their partitions; those dealt with only if asked for."""
@@ -159,13 +164,15 @@ class DeadLetterBox:
     ) -> Report:
         """Publish the chosen letters to where they came from, each acknowledged before it counts as dealt with.
 
-        Killed in between, a letter may be published again; its `ce_id` or `event_id` keeps the effect single.
+        Killed in between, a letter may be published again; its `ce_id` or `event_id` keeps the effect single. Letters
+        of a compacted topic go back only while nothing newer of their key stands there.
 
         Raises:
             PublishFailed: The broker did not take a letter. It and those after it are not dealt with.
             TooScattered: See there.
         """
         publisher = Publisher(self.client_options, idempotent=self.idempotent)
+        standing: Standing | None = None
 
         async def publish(letter: Letter) -> str | None:
             """Returns why the letter stays, or None once it is published."""
@@ -174,6 +181,8 @@ class DeadLetterBox:
                 if letter.reason and letter.reason.attempts >= most_attempts:
                     raise NotReplayable(f"replayed {letter.reason.attempts} times already")
                 original: Outgoing = replay_record(letter.record)
+                if standing is not None:
+                    await standing.check(Reason.of(letter.record), original.key)
             except NotReplayable as error:
                 return str(error)
             if not dry_run:
@@ -181,10 +190,11 @@ class DeadLetterBox:
                 await asyncio.sleep(max(0.0, 1 / rate_per_s - (time.monotonic() - started)))
             return None
 
-        try:
+        async with AsyncExitStack() as open_:
+            open_.push_async_callback(publisher.stop)
+            if self.compacted is not None:
+                standing = await open_.enter_async_context(Standing.of(self.client_options, self.compacted))
             return await self._handle(chosen, publish, dry_run)
-        finally:
-            await publisher.stop()
 
     async def discard(self, chosen: Chosen, *, dry_run: bool = False) -> Report:
         """Count the chosen letters as dealt with; they go when the topic's retention takes them.

@@ -1,7 +1,8 @@
-"""The commands around dead letters: look at them, publish them again, or set them aside."""
+"""The commands around dead letters: look at them, publish them again, set them aside, let paused partitions go on."""
 
 import asyncio
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,6 +109,36 @@ def dlq_discard(
     _say(report, "discarded", as_json)
 
 
+@dlq_app.command("release")
+def dlq_release(
+    topic: Topic = "events",
+    partition: Annotated[
+        list[int] | None, typer.Option(help="This partition; may be repeated. Default: all.", min=0)
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Let partitions go on that are paused because most of what they brought became dead letters.
+
+    What else cannot be read there becomes dead letters too; they are judged again once good records came. Workers see
+    it within seconds, without a restart.
+    """
+    settings = load(config)
+    if topic != "events":
+        raise typer.BadParameter(f"{topic!r} never pauses; events does")
+    from streams.commands.paused import release
+
+    released = release(settings, partition)
+    for source, mark in released.items():
+        err.print(f"{source.topic}/{source.partition} goes on at offset {mark.offset + 1}", markup=False)
+    if not released:
+        err.print("nothing is paused")
+    places = [
+        {"topic": source.topic, "partition": source.partition, **asdict(mark.run)} for source, mark in released.items()
+    ]
+    finish({"released": places}, as_json)
+
+
 def chosen(codes: list[str] | None, letters: list[str] | None, everything: bool) -> "Chosen":
     """Which letters are meant.
 
@@ -158,14 +189,17 @@ def _box(settings: "Settings", topic: str) -> "DeadLetterBox":
     from streams.contract.records import topic_specs
     from streams.settings import TOPIC_NAMES
 
+    cleanup = {spec.topic: spec.config["cleanup.policy"] for spec in topic_specs(settings)}
     of = {name: settings.topics.dead_letters(name) for name in TOPIC_NAMES}
-    read = {spec.topic for spec in topic_specs(settings)}
-    names = [name for name, full in of.items() if full in read]
+    names = [name for name, full in of.items() if full in cleanup]
     if topic not in names:
         raise typer.BadParameter(f"{topic!r} has no dead letters; topics that do: {', '.join(names)}")
+    name = next(name for name in names if name == topic)
+    source = settings.topics.name(name)
     return DeadLetterBox(
         client_options=settings.kafka.client_options(),
-        topic=next(full for name, full in of.items() if name == topic),
+        topic=of[name],
+        compacted=source if "compact" in cleanup[source] else None,
         group=f"{settings.kafka.group_prefix}.dlq",
         idempotent=settings.kafka.idempotent,
     )

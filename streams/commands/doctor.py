@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from deploy.kafka_admin import admin_client, misled, unreached
 from embeddings import jit
 from embeddings.errors import EmbeddingsError
+from streams.commands import paused
 from streams.commands.extras import missing
 from streams.configuration import SettingsError
 from streams.process.folders import folders_of, writable
@@ -41,6 +42,7 @@ async def examine(settings: Settings) -> list[Finding]:
         "broker": _broker,
         "topics": _topics,
         "redis": lambda s: asyncio.to_thread(_redis, s),
+        "dead letters": lambda s: asyncio.to_thread(_paused, s),
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
@@ -102,6 +104,7 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
 
 
 _ADVICE = {
+    "dead letters": "Redis must answer first",
     "broker": "check kafka.bootstrap, kafka.security_protocol and that the broker runs; `marquee up` brings one",
     "topics": "the broker must answer first",
     "redis": "check redis.url, redis.username, redis.password and that Redis runs; `marquee up` brings one",
@@ -134,6 +137,11 @@ def _redis(settings: Settings) -> Finding:
     finally:
         store.close()
     return judge_redis(info, policy=info.get("maxmemory_policy", "unknown"))
+
+
+def _paused(settings: Settings) -> Finding:
+    said = paused.said(settings)
+    return Finding(name="dead letters", ok=said is None, detail=said or "no partition is paused")
 
 
 def _python() -> Finding:

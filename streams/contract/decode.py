@@ -9,6 +9,7 @@ that no clock in milliseconds shows, its event time stands for it; only there do
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import mode
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,10 @@ class Decoded:
         """Source, offset and fate of the records that have no row."""
         dead = [(letter.source, letter.offset, Fate.dead_lettered) for letter in self.dead]
         return dead + [(record.source, record.offset, Fate.misrouted) for record in self.misrouted]
+
+    def code_of(self, source: Source) -> str:
+        """The code of most dead letters of a partition that has any."""
+        return mode(letter.code for letter in self.dead if letter.source == source)
 
 
 _UNFIT_ITEM = ITEM_MASK + 1

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import torch
 
 from embeddings.events import Source
+from embeddings.stoprule import StopRule
 from streams.contract import observations
 from streams.contract.cloudevents import place_of
 from streams.contract.counter_records import counters_of
-from streams.contract.deadletters import Code, DeadLetter, dead_letter_records
+from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
 from streams.contract.records import encode
@@ -36,6 +37,7 @@ from streams.transport.failures import Failed, Guard
 from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class Teacher:
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
+    letters: DeadLetterTopic = field(init=False)
+    floods: Floods = field(init=False)
     folder: CheckpointFolder = field(init=False)
     offsets: dict[Source, int] = field(init=False, default_factory=dict)
     server: SnapshotServer = field(init=False)
@@ -64,6 +68,10 @@ class Teacher:
         s = self.settings
         self.learner = Learner(s)
         self.publisher = Publisher(s.kafka.client_options(), idempotent=s.kafka.idempotent)
+        self.letters = DeadLetterTopic.of(
+            s.kafka.client_options(), s.topics.dead_letters("observations"), self.publisher
+        )
+        self.floods = Floods(StopRule(s.limits.dead_letter_share))
         self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
         self.server = SnapshotServer(s.learner)
         self.builder = SnapshotBuilder(
@@ -82,6 +90,7 @@ class Teacher:
         Raises:
             UnreadableCheckpoint: the newest checkpoint is damaged; the learner ends.
         """
+        self.letters.doubt()
         await self._thread.run(self._restore)
         return {source: self.offsets.get(source, 0) for source in committed}
 
@@ -105,6 +114,7 @@ class Teacher:
         self.metrics.batch("observations", unit.size)
         told, dead = await self._thread.run(self._read, unit.parts)
         await self._put_aside(unit, dead)
+        self.floods.count(unit.parts, dead)
         rows = await self._thread.run(self._learn, unit.parts, told)
         self.metrics.learned(rows, sum(map(len, told)) - rows)
         if self.builder.begins():
@@ -133,12 +143,11 @@ class Teacher:
         return Code.too_large if len(value) > self.settings.events.max_bytes else Code.malformed
 
     async def _put_aside(self, unit: Unit, dead: Sequence[DeadLetter]) -> None:
-        out = dead_letter_records(dead, self.settings.topics.dead_letters("observations"))
         guard = Guard(retrying=lambda error: unit.retrying(type(error).__name__))
-        done = await guard.run(lambda: self.publisher.send_all(out)) if out else None
+        done = await guard.run(lambda: self.letters.put(dead, still_waiting=unit.retrying))
         if isinstance(done, Failed):
             raise done.error
-        for letter in dead:
+        for letter in done.result:
             self.metrics.dead_letter("observations", letter.code)
 
     def _learn(self, parts: Sequence[Part], told: Sequence[Observation]) -> int:

@@ -45,6 +45,7 @@ class HealthServer:
         live: Mapping[str, Check] | None = None,
         ready: Mapping[str, Check] | None = None,
         started: Mapping[str, Check] | None = None,
+        notes: Mapping[str, Check] | None = None,
         latest_slate: Slate | None = None,
     ) -> None:
         """Nothing listens yet. A process is ready only when it has started: the checks of `started` count for both.
@@ -56,6 +57,7 @@ class HealthServer:
             live: Whether a restart would not help.
             ready: Whether it can do its work now.
             started: Whether it has been able to.
+            notes: What `/readyz` says beside its checks: for a person to know; another process would not do better.
             latest_slate: Serves `GET /v1/users/{user_id}/slate`; without it there is no such page.
         """
         self.host, self.port = host, port
@@ -65,7 +67,7 @@ class HealthServer:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         for path, checks in probes.items():
-            app.router.add_get(path, _probe(checks))
+            app.router.add_get(path, _probe(checks, (notes or {}) if path == "/readyz" else {}))
         if latest_slate is not None:
             app.router.add_get("/v1/users/{user_id}/slate", self._slate)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -138,10 +140,11 @@ def _ask(check: Check) -> str | None:
         return f"the check raised {type(error).__name__}"
 
 
-def _probe(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _probe(checks: Mapping[str, Check], notes: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_request: web.Request) -> web.Response:
         found = examine(checks)
         ok = not any(found.values())
+        found |= examine(notes)
         return _answer(200 if ok else 503, ok=ok, checks={name: why or "ok" for name, why in found.items()})
 
     return answer

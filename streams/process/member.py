@@ -8,14 +8,16 @@ raise SystemExit(run_apps([app]))
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
+from embeddings.events import Source
 from streams.settings import Settings
 from streams.transport.batching import BatchApp, BatchConsumer
 from streams.transport.fetching import Batching, Positions
@@ -29,6 +31,17 @@ log = logging.getLogger(__name__)
 
 class Rewind(Exception):
     """Raised by a handler: drop the unit un-acknowledged and fetch its lane again from where `positions` says."""
+
+
+class Pause(Exception):
+    """Raised by a handler: all is done but for some partitions, each of which is not delivered beyond an offset.
+
+    `Batching.paused` holds them; what was fetched of them comes again from there when it no longer does.
+    """
+
+    def __init__(self, positions: Mapping[Source, int]) -> None:
+        super().__init__(", ".join(f"{topic}/{partition}" for topic, partition in positions))
+        self.positions = positions
 
 
 class AutoAck(Exception):
@@ -93,6 +106,7 @@ def make_member(
     lanes: Mapping[str, Lane],
     positions: Positions,
     *,
+    paused: Container[Source] = (),
     instance_id: str | None = None,
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor,
 ) -> BatchApp:
@@ -111,6 +125,7 @@ def make_member(
             client_options=k.client_options(),
             lanes=lanes,
             positions=positions,
+            paused=paused,
             fetch_wait_ms=b.fetch_wait_ms,
             drain_s=k.rebalance_timeout_s / 2,
             stalled_after_s=b.stuck_after_s,
@@ -151,6 +166,9 @@ def serve(app: BatchApp, topic: str, handle: Handler) -> None:
             except Rewind as why:
                 log.warning("%s: fetching again, %s", topic, why)
                 await consumer.rewind(unit)
+            except Pause as why:
+                for source, offset in why.positions.items():
+                    await consumer.seek(TP(*source), offset)
             await manual.ack(event)
 
         try:

@@ -94,6 +94,12 @@ class Metrics:
             partition,
             registry=self.registry,
         )
+        self.paused_share = Gauge(
+            "marquee_partition_paused",
+            "Share of dead letters for which an owned partition is paused; no series where it is not.",
+            (*partition, "code"),
+            registry=self.registry,
+        )
         if process:
             ProcessCollector(registry=self.registry)
 
@@ -115,6 +121,14 @@ class Metrics:
         """A partition went to another worker, which reports its lag from now on."""
         for gauge in (self.lag_records, self.lag_seconds):
             gauge.remove(source.topic, str(source.partition))
+
+    def paused(self, source: Source, code: str, share: float) -> None:
+        """An owned partition is paused: this share of its last records became dead letters, most with this code."""
+        self.paused_share.labels(source.topic, str(source.partition), code).set(share)
+
+    def goes_on(self, source: Source, code: str) -> None:
+        """A partition is not paused any more, or not this process'."""
+        self.paused_share.remove(source.topic, str(source.partition), code)
 
     def _counter(self, name: str, text: str, label: str, values: Iterable[str]) -> Counter:
         counter = Counter(name, text, (label,), registry=self.registry)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from embeddings.events import EventBatch, Source
 from embeddings.fold import Folded, fold
-from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance
+from embeddings.stoprule import StopRule
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance, judged
 from streams.contract import observations
 from streams.contract.deadletters import DeadLetter
 from streams.contract.decode import Decoded, decode
@@ -80,10 +81,12 @@ class Recommender:
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
     _budget: ExampleBudget = field(init=False)
+    _rule: StopRule = field(init=False)
 
     def __post_init__(self) -> None:
         observed = self.settings.observe
         self._budget = ExampleBudget(observed.examples_per_s, observed.rate)
+        self._rule = StopRule(self.settings.limits.dead_letter_share)
 
     def respond(self, parts: Sequence[Part], aside: Sequence[DeadLetter] = ()) -> Answer:
         """Decode, fold, retrieve, rank and compose one batch. Publishes and stores nothing.
@@ -121,7 +124,7 @@ class Recommender:
             plan=plan,
             asked=asked,
             scored=scored,
-            marks=_marks(decoded, folded, loaded),
+            marks=self._judged(_marks(decoded, folded, loaded), parts, decoded, loaded),
             taste_UD=self.scorer.tastes(folded.states, scored.model),
             slates=slates,
             traces=traces_of(slates, scored, plan.serve_at, items),
@@ -171,6 +174,13 @@ class Recommender:
             source_code_S=loaded.source_code_S,
             floor_offset_S=loaded.floor_offset_S,
         )
+
+    def _judged(
+        self, marks: dict[Source, PartitionMark], parts: Sequence[Part], decoded: Decoded, loaded: Loaded
+    ) -> dict[Source, PartitionMark]:
+        """The marks, and whether a bad deploy pauses a partition; what was processed before was judged then."""
+        new = [part.source for part in parts if part.last >= part.committed]
+        return judged(loaded.marks, marks, self._rule, new, decoded.code_of)
 
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""

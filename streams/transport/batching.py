@@ -322,7 +322,8 @@ class BatchConsumer(driver.Consumer):
         """Whether records of a lane are there and nothing here keeps them from being delivered; from any thread."""
         if not self.flow_active or self.app.rebalancing:
             return False
-        return any(map(self._thread.waiting, self._of(topic, self._active_partitions)))
+        here = self._of(topic, self._active_partitions)
+        return any(self._thread.waiting(source) for source in here if source not in self.batching.paused)
 
 
 class BatchProducer(driver.Producer):
@@ -378,6 +379,14 @@ class BatchApp(faust.App):
     def lags(self) -> dict[Source, Lag]:
         """The lag of each assigned partition of a lane."""
         return cast(BatchConsumer, self.consumer).lags()
+
+    def owned(self) -> set[Source]:
+        """The partitions that are assigned now."""
+        return cast(BatchConsumer, self.consumer)._assigned()
+
+    def look(self) -> None:
+        """Deliver what may be delivered now of partitions that were paused; from any thread."""
+        cast(BatchConsumer, self.consumer)._thread.wake()
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self)

@@ -13,10 +13,8 @@ crash        going on would lose or spoil something. The process ends non-zero a
 import asyncio
 import logging
 import random
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -53,10 +51,6 @@ class Verdict(Enum):
     crash = "crash"
 
 
-class TooManyDeadLetters(Exception):
-    """Most of the last records could not be read: a bad deploy, not bad records. The worker stops before it drains."""
-
-
 class Contested(Exception):
     """Partitions are lost again and again though the group does not change. The worker ends: nobody would gain."""
 
@@ -74,7 +68,6 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (UnreadableState, Verdict.crash),
     (LaterObservation, Verdict.crash),
     (SettingsError, Verdict.crash),
-    (TooManyDeadLetters, Verdict.crash),
     (Contested, Verdict.crash),
     (MemoryError, Verdict.crash),
     (ConnectionError, Verdict.retry),
@@ -153,32 +146,3 @@ def is_known(error: BaseException) -> bool:
 def _said(error: Exception) -> str:
     """An error as a log line may have it: texts of unknown errors may quote a payload, so only their kind is said."""
     return f"{type(error).__name__}: {error}" if is_known(error) else type(error).__name__
-
-
-@dataclass(slots=True)
-class DeadLetterShare:
-    """The share of dead letters among the last records; ends the worker when it is more than `limit`."""
-
-    limit: float
-    window: int = 1_000
-    _batches: deque[tuple[int, int]] = field(default_factory=deque)
-    _records: int = 0
-    _dead: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def count(self, records: int, dead: int) -> None:
-        """Take a batch into account, before its dead letters are published. From any thread.
-
-        Raises:
-            TooManyDeadLetters: Stop the worker. The batch stays unacknowledged.
-        """
-        with self._lock:
-            self._batches.append((records, dead))
-            self._records += records
-            self._dead += dead
-            while self._records - self._batches[0][0] >= self.window:
-                old_records, old_dead = self._batches.popleft()
-                self._records -= old_records
-                self._dead -= old_dead
-        if self._records >= self.window and self._dead > self.limit * self._records:
-            raise TooManyDeadLetters(f"{self._dead} of the last {self._records} records were dead-lettered")

@@ -7,7 +7,7 @@ ask for, and what arrives while a batch is processed is here when the batch ends
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic, time
@@ -48,6 +48,8 @@ class Batching:
     client_options: Mapping[str, Any]
     lanes: Mapping[str, Lane]
     positions: Positions | None = None
+    paused: Container[Source] = ()
+    """Partitions of which nothing is delivered, as it is at any moment; their lag is still known."""
     fetch_wait_ms: int = 50
     fetch_min_bytes: int = 1
     fetch_pause_ms: float = 10.0
@@ -87,6 +89,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self.displaced = False
         self._news = news
         self._ask_at_s = 0.0  # monotonic time of the next fetch; 0 = none is put off
+        self._looks_at_s = 0.0
         self._still = 0  # blocks in which positions change
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -154,6 +157,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         if self._still or not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
             return
         self.touch()
+        self._look_again(fetcher)
         if not fetcher._records or not (wanted := self._wanted()):
             return
         try:
@@ -174,8 +178,16 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         held: Counter[str] = Counter()
         for source, count in self.ahead.counts().items():
             held[source.topic] += count
-        active = list(self.consumer._active_partitions or ())
-        return {tp for tp in active if held[tp.topic] < self.app.batching.room(tp.topic)}
+        batching, active = self.app.batching, list(self.consumer._active_partitions or ())
+        open_ = (tp for tp in active if Source(*tp) not in batching.paused)
+        return {tp for tp in open_ if held[tp.topic] < batching.room(tp.topic)}
+
+    def _look_again(self, fetcher: Any) -> None:
+        """Have paused partitions fetched again, to no effect but that their ends are known."""
+        if (now_s := monotonic()) >= self._looks_at_s:
+            self._looks_at_s = now_s + _LOOK_S
+            for tp in [tp for tp in fetcher._records if Source(*tp) in self.app.batching.paused]:
+                del fetcher._records[tp]
 
     def wake(self) -> None:
         """There is room again, or a reason to look."""

@@ -16,7 +16,7 @@ from embeddings.events import Source
 from ranking.errors import RankingError
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
 from streams.contract.counter_records import counts_of
-from streams.contract.deadletters import Code, DeadLetter, dead_letter_records
+from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.manifests import manifest_of
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
@@ -26,10 +26,11 @@ from streams.process.threads import Thread
 from streams.serving.live_model import Serving
 from streams.settings import Settings, TopicName
 from streams.transport.control import Handler
-from streams.transport.failures import Failed, Guard
-from streams.transport.publishing import Publisher
+from streams.worker.control_letters import ControlLetters
 
 T = TypeVar("T")
+CONTROL: tuple[TopicName, ...] = ("catalog", "counters", "models")
+"""The control topics that a worker reads."""
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class ControlTopics:
     settings: Settings
     serving: Serving
     rules: Rules
-    publisher: Publisher
+    letters: ControlLetters
     metrics: WorkerMetrics
     _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
     _models: Thread = field(init=False, default_factory=lambda: Thread("models"))
@@ -63,7 +64,7 @@ class ControlTopics:
         facts, removed, dead = read_catalogue(source, records, self.rules, self._aliases)
         self.metrics.removed(self.serving.items.known(removed))
         dead += await asyncio.to_thread(self._admit, facts, removed)
-        await self._put_aside("catalog", dead)
+        self.letters.add("catalog", dead)
         self.metrics.index_items.set(self.serving.live.index.size)
 
     def _admit(self, facts: list[CatalogueFacts], removed: list[str]) -> list[DeadLetter]:
@@ -84,31 +85,23 @@ class ControlTopics:
             return DeadLetter(item.source, item.record.offset, item.record, Code.id_collision, str(error))
         return None
 
-    async def _readable(
+    def _readable(
         self, topic: TopicName, records: Sequence[ConsumerRecord], decoder: Callable[[bytes], T]
     ) -> list[tuple[RawRecord, T | None]]:
         """The records of a control topic that can be read; the others are dead-lettered."""
         source = Source(records[0].topic, records[0].partition)
         good, dead = read(source, records, decoder, self.rules, compacted=True)
-        await self._put_aside(topic, dead)
+        self.letters.add(topic, dead)
         return good
 
-    async def _put_aside(self, topic: TopicName, dead: Sequence[DeadLetter]) -> None:
-        out = dead_letter_records(dead, self.settings.topics.dead_letters(topic))
-        done = await Guard().run(lambda: self.publisher.send_all(out)) if out else None
-        if isinstance(done, Failed):
-            raise done.error
-        for letter in dead:
-            self.metrics.dead_letter(topic, letter.code)
-
     async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
-        good = await self._readable("counters", records, decode_counter)
+        good = self._readable("counters", records, decode_counter)
         if counters := {record.key: counter for record, counter in good if counter is not None}:
             await asyncio.to_thread(self.serving.count, counts_of(list(counters.values())))
 
     async def _announced(self, records: Sequence[ConsumerRecord]) -> None:
         """Take the latest announcement only; the index is built beside the one that serves."""
-        manifests = [m for _, m in await self._readable("models", records, decode_model) if m is not None]
+        manifests = [m for _, m in self._readable("models", records, decode_model) if m is not None]
         pinned = self.settings.model.pinned_version
         named = [m for m in manifests if m.kind == "snapshot" and m.version.isdecimal()]
         wanted = [m for m in named if pinned is None or m.version == pinned]

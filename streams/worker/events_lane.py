@@ -13,19 +13,21 @@ from functools import partial
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
-from streams.contract.deadletters import DeadLetter, dead_letter_records
+from streams.contract.deadletters import DeadLetter
 from streams.contract.decode import Decoded
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
+from streams.process.member import Pause
 from streams.process.metrics import WorkerMetrics
 from streams.serving.pipeline import Answer, Recommender
 from streams.serving.slates import slate_record
 from streams.settings import Settings
-from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
 from streams.worker.complaints import MISROUTED, UNDATED, Complaint
+from streams.worker.paused import Paused
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class EventsLane:
     """For observations: aiokafka has one request per broker under way, and slates do not wait behind them."""
     settings: Settings
     metrics: WorkerMetrics
-    dead_share: DeadLetterShare
+    letters: DeadLetterTopic
+    paused: Paused
     unstored: Unstored = field(init=False)
     misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
     undated: Complaint = field(init=False, default_factory=lambda: Complaint(UNDATED))
@@ -51,6 +54,7 @@ class EventsLane:
             recommender=self.recommender,
             publisher=self.publisher,
             teller=self.teller,
+            letters=self.letters,
             metrics=self.metrics,
             attempts=self.settings.limits.attempts,
         )
@@ -61,24 +65,35 @@ class EventsLane:
         Raises:
             Rewind: the store lost data or the partition; the lane is fetched again from what the store has.
             PublishFailed: a record can never be published; the worker ends.
-            TooManyDeadLetters: a bad deploy; the worker ends with the unit unacknowledged.
+            Pause: all is done but for partitions that are paused: most of what they brought became dead letters.
         """
         queue, era = self.unstored, self.unstored.era
         try:
             async with queue.answering:
                 unit.top_up()
                 self.metrics.batch("events", unit.size)
-                answered = await whole_or_apart(queue.guard(unit), unit.parts, partial(self._answer, unit, era))
+                answer = partial(self._answer, unit, era)
+                answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
         except BaseException as why:
             if era == queue.era:  # whatever comes after this unit would be folded without it
                 queue.drop(why)
             raise
-        await queue.settle(answered[-1])
+        if answered:
+            await queue.settle(answered[-1])
         for one in answered:
             self.metrics.events(one.answer.fate_R)
             self._complain(one.answer.decoded)
-            for letter in one.answer.decoded.dead:
+            for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
+        if left := self._left(unit, answered):
+            raise Pause(left)
+
+    def _left(self, unit: Unit, answered: Sequence[Answered]) -> dict[Source, int]:
+        """Partitions of which records were left alone, and where they go on one day."""
+        done = {source: mark.offset for one in answered for source, mark in one.answer.marks.items()}
+        return {
+            part.source: self.paused.at[part.source] for part in unit.parts if part.last > done.get(part.source, -1)
+        }
 
     def _complain(self, decoded: Decoded) -> None:
         records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
@@ -91,9 +106,7 @@ class EventsLane:
         self.unstored.check(era)
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
-        if not unit.declared_s:  # the first try: a batch counts once
-            self.dead_share.count(sum(len(part.records) for part in parts) + len(aside), len(answer.decoded.dead))
-        one = self.unstored.send(unit, answer, self._outgoing(answer, parts))
+        one = self.unstored.send(unit, answer, *self._outgoing(answer, parts))
         try:
             await self.publisher.written()
             unit.answered()
@@ -106,23 +119,24 @@ class EventsLane:
             await asyncio.wait({one.travelling})
             raise
         self.unstored.add(one)
+        self.paused.told(answer.marks)
         return one
 
     def _observations(self, answer: Answer) -> list[Outgoing]:
         topic = self.settings.topics.name("observations")
         return [Outgoing(topic, b"%d" % s.partition, value, (), s.partition) for s, value in answer.told]
 
-    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> list[Outgoing]:
-        """What is put aside leaves once: not again where the batch was stored or committed before."""
+    def _outgoing(self, answer: Answer, parts: Sequence[Part]) -> tuple[list[Outgoing], list[DeadLetter]]:
+        """What leaves, and its dead letters; not again where the batch was stored or committed before."""
         topics, marks = self.settings.topics, answer.loaded.marks
         done = {part.source: max(part.committed - 1, marks[part.source].offset) for part in parts}
         dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
-        return [
+        out = [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *dead_letter_records(dead, topics.dead_letters("events")),
             *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
         ]
+        return out, dead
 
     async def positions(
         self, committed: Mapping[Source, int], waiting: Callable[[str], object] = lambda reason: None
@@ -132,6 +146,7 @@ class EventsLane:
         if not mine:
             return {}
         self.unstored.drop(Fenced("the lane was sent back"))
+        self.letters.doubt()
         while True:
             try:
                 marks = self.recommender.users.claim(mine)
@@ -141,6 +156,7 @@ class EventsLane:
                 waiting("the store does not answer")
                 await asyncio.sleep(0.5)
         self.unstored.reopen()
+        self.paused.claimed(marks)
         behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
         if behind:
             log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))

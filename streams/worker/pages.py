@@ -34,6 +34,7 @@ class Pages:
         assigned: the topics of which partitions are assigned.
         holdup: why the work does not move.
         lags: the lag of each owned partition.
+        paused: which of them are paused for a bad deploy, and what lets them go on.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Pages:
     assigned: Callable[[], Collection[str]]
     holdup: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
+    paused: Callable[[], str | None]
     _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
 
@@ -56,6 +58,7 @@ class Pages:
             registry=self.metrics.registry,
             started={"control": self._control},
             ready={"store": lambda: self._pinged, "partitions": self._partitions, "work": self.holdup},
+            notes={"dead_letters": self.paused},
             latest_slate=self.latest_slate,
         )
         async with server:

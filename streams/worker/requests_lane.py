@@ -1,10 +1,12 @@
 """Requests in, slates out; retried while brokers are away, never skipped or swallowed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
-from streams.contract.deadletters import DeadLetter, dead_letter_records
+from embeddings.stoprule import StopRule
+from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Part
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
@@ -12,6 +14,7 @@ from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import whole_or_apart
 
@@ -26,8 +29,13 @@ class RequestsLane:
 
     answerer: Answerer
     publisher: Publisher
+    letters: DeadLetterTopic
     settings: Settings
     metrics: WorkerMetrics
+    floods: Floods = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.floods = Floods(StopRule(self.settings.limits.dead_letter_share))
 
     async def __call__(self, unit: Unit) -> None:
         """Answer every readable request of a unit, degraded where it must be.
@@ -39,26 +47,29 @@ class RequestsLane:
         guard = Guard(
             attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
         )
-        await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
+        dead = list(chain.from_iterable(await whole_or_apart(guard, unit.parts, partial(self._answer, unit))))
+        self.floods.count(unit.parts, dead)  # and none pauses: an answer is worth seconds
 
-    async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> None:
+    async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> list[DeadLetter]:
         self.answerer.missing = await self.publisher.missing(self.settings.slates.reply_topics)
-        slates, unreadable = self.answerer.respond(parts)
-        topics, dead = self.settings.topics, [*unreadable, *aside]
-        out = [slate_record(slate, slate.trigger.reply_to or topics.name("slates")) for slate in slates]
-        out += dead_letter_records(dead, topics.dead_letters("requests"))
+        slates, dead = self.answerer.respond(parts)
+        dead += aside
+        topic = self.settings.topics.name("slates")
+        out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
         try:
             await self.publisher.send_all(out, still_waiting=unit.retrying)
         except PublishFailed as error:
             if error.permanent and any(slate.trigger.reply_to for slate in slates):
                 raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
             raise
+        written = await self.letters.put(dead, still_waiting=unit.retrying)
         now_ms = self.answerer.now_ms()
         for slate in slates:
             waited_s = (now_ms - slate.trigger.published_ms) / 1000
             self.metrics.published("request", [waited_s], slate.trigger.degraded)
-        for letter in dead:
+        for letter in written:
             self.metrics.dead_letter("requests", letter.code)
+        return dead
 
     async def stop(self) -> None:
         """Disconnect."""

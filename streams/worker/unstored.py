@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.store import StoreRewound
+from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Outgoing
 from streams.process.member import Rewind
 from streams.process.metrics import WorkerMetrics
 from streams.serving.pipeline import Answer, Recommender
 from streams.transport.failures import Failed, Guard, Verdict
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
 
 
@@ -23,7 +25,10 @@ class Answered:
     unit: Unit
     answer: Answer
     outgoing: Sequence[Outgoing]
-    travelling: "asyncio.Future[None]"
+    dead: Sequence[DeadLetter]
+    travelling: "asyncio.Future[None]" = field(init=False)
+    written: list[DeadLetter] = field(init=False, default_factory=list)
+    """Dead letters of this batch that were not there yet."""
     told: Sequence[Outgoing] = ()
     number: int = 0
     stored: bool = False
@@ -41,6 +46,7 @@ class Unstored:
     recommender: Recommender
     publisher: Publisher
     teller: Publisher
+    letters: DeadLetterTopic
     metrics: WorkerMetrics
     attempts: int
     answering: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -60,9 +66,11 @@ class Unstored:
         if self._void or era != self.era:
             raise Fenced("the lane was sent back")
 
-    def send(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing]) -> Answered:
+    def send(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing], dead: Sequence[DeadLetter]) -> Answered:
         """Send off what a batch led to."""
-        return Answered(unit, answer, outgoing, self._published(unit, answer, outgoing))
+        one = Answered(unit, answer, outgoing, dead)
+        one.travelling = self._published(one)
+        return one
 
     def add(self, one: Answered) -> None:
         """Have a batch stored in its turn; the store has kept what it changes."""
@@ -113,17 +121,18 @@ class Unstored:
             self.metrics.redis_error("fenced")
             raise Fenced(str(why)) from why
 
-    def _published(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing]) -> "asyncio.Future[None]":
+    def _published(self, one: Answered) -> "asyncio.Future[None]":
         """Send what a batch led to; done when the broker has it."""
-        travelling = asyncio.ensure_future(self._publish(unit, answer, outgoing))
+        travelling = asyncio.ensure_future(self._publish(one))
         travelling.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody looks at it: here
         return travelling
 
-    async def _publish(self, unit: Unit, answer: Answer, outgoing: Sequence[Outgoing]) -> None:
+    async def _publish(self, one: Answered) -> None:
         with self.metrics.stage("publish"):
-            await self.publisher.send_all(outgoing, still_waiting=unit.retrying)
+            await self.publisher.send_all(one.outgoing, still_waiting=one.unit.retrying)
+            one.written += await self.letters.put(one.dead, still_waiting=one.unit.retrying)
         published_ms = self.recommender.now_ms()
-        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in answer.slates])
+        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in one.answer.slates])
 
     async def _store_kept(self) -> None:
         """Store what was kept by now, or drop it all; an unknown error is no record's fault and is raised."""
@@ -159,5 +168,5 @@ class Unstored:
         """All that is kept, in order: what was answered later may be there already, and must come last."""
         async with self.answering:
             for one in self._kept:
-                one.travelling = self._published(one.unit, one.answer, one.outgoing)
+                one.travelling = self._published(one)
                 await asyncio.wait({one.travelling})

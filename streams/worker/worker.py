@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from embeddings.errors import StoreUnavailable
+from embeddings.events import Source
 from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
@@ -20,16 +22,18 @@ from streams.serving.live_model import BuildIndex, LiveModel, Serving
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.transport import topics
 from streams.transport.batching import BatchApp
 from streams.transport.control import ControlReader
-from streams.transport.failures import DeadLetterShare
 from streams.transport.gates import Lane
+from streams.transport.letters import LATEST, DeadLetterTopic
 from streams.transport.publishing import Publisher
-from streams.worker.control_topics import ControlTopics
+from streams.worker.control_letters import ControlLetters
+from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
+from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 
 log = logging.getLogger(__name__)
@@ -80,6 +84,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
     control_topics: ControlTopics = field(init=False)
@@ -93,9 +98,10 @@ class Worker:
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.control_topics = ControlTopics(
-            settings=settings, serving=self.serving, rules=rules, publisher=self._publisher(), metrics=self.metrics
+            settings=settings, serving=self.serving, rules=rules, letters=self._control_letters(), metrics=self.metrics
         )
         self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
 
@@ -105,8 +111,17 @@ class Worker:
         most = max(LARGEST_REQUEST, self.settings.events.max_bytes + 1_048_576)
         return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
 
+    def _letters(self, name: TopicName, publisher: Publisher, last: int | None = LATEST) -> DeadLetterTopic:
+        options, topic = self.settings.kafka.client_options(), self.settings.topics.dead_letters(name)
+        return DeadLetterTopic.of(options, topic, publisher, last=last)
+
+    def _control_letters(self) -> ControlLetters:
+        publisher = self._publisher()
+        topics = {name: self._letters(name, publisher, None) for name in CONTROL}
+        return ControlLetters(topics=topics, metrics=self.metrics)
+
     def _events_lane(self, rules: Rules) -> EventsLane:
-        settings = self.settings
+        settings, publisher = self.settings, self._publisher()
         return EventsLane(
             recommender=Recommender(
                 users=user_store(settings),
@@ -115,18 +130,20 @@ class Worker:
                 settings=settings,
                 stage=self.metrics.stage,
             ),
-            publisher=self._publisher(),
+            publisher=publisher,
+            letters=self._letters("events", publisher),
             teller=self._publisher(),
             settings=settings,
             metrics=self.metrics,
-            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+            paused=self.paused,
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users = self.settings, user_store(self.settings)
+        settings, users, publisher = self.settings, user_store(self.settings), self._publisher()
         return RequestsLane(
             answerer=Answerer(users=users, scorer=Scorer(self.serving, settings), rules=rules, settings=settings),
-            publisher=self._publisher(),
+            publisher=publisher,
+            letters=self._letters("requests", publisher),
             settings=settings,
             metrics=self.metrics,
         )
@@ -143,12 +160,22 @@ class Worker:
             self.settings,
             "serving",
             lanes,
-            lambda committed, waiting: self._events_loop.run(self.events.positions(committed, waiting)),
+            self._positions,
+            paused=self.paused,
             instance_id=self.settings.kafka.instance_id,
         )
+        first = Source(names("events"), 0)
+        self.control_topics.letters.leads = lambda: first in app.owned()
+        self.paused.gone_on, self.paused.owned = app.look, app.owned
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
+
+    async def _positions(
+        self, committed: Mapping[Source, int], waiting: Callable[[str], object]
+    ) -> Mapping[Source, int]:
+        self.requests.letters.doubt()
+        return await self._events_loop.run(self.events.positions(committed, waiting))
 
     def pages(self, app: BatchApp) -> Pages:
         """What is said over HTTP."""
@@ -161,6 +188,7 @@ class Worker:
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             lags=app.lags,
+            paused=self.paused.said,
         )
 
     async def run_control(self) -> None:
@@ -168,7 +196,7 @@ class Worker:
         try:
             await self.control.run()
         finally:
-            await self.control_topics.publisher.stop()  # the lanes have ended by now
+            await self.control_topics.letters.stop()  # the lanes have ended by now
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
 
@@ -205,4 +233,8 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
-    return run_apps([app], beside=[worker.run_control, worker.pages(app).run], ready=worker.is_warm)
+    return run_apps(
+        [app],
+        beside=[worker.run_control, worker.control_topics.letters.run, worker.paused.run, worker.pages(app).run],
+        ready=worker.is_warm,
+    )

@@ -182,6 +182,8 @@ class Cluster:
     async def read(self, topic: str) -> list[ConsumerRecord]:
         """Everything that is on a topic now, in the order of its partitions."""
         ends = {tp: end for tp, end in (await self.ends(topic)).items() if end}
+        if not ends:
+            return []
         found: dict[Source, list[ConsumerRecord]] = {source: [] for source in ends}
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.settings.kafka.bootstrap,

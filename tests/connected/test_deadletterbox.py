@@ -1,6 +1,8 @@
 """One suite on both brokers: a dead-letter topic is listed, replayed and discarded."""
 
+import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from streams.contract.deadletters import Code, DeadLetter, Outgoing, dead_letter
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules
 from streams.transport.publishing import Publisher
+from tests.streams.builders import Raw
 
 POISON = [b"{", b'{"type":"play"}', b"[1]", b'{"type":"play","event_time":1,"user_id":"u"}', b"\xff"]
 
@@ -168,3 +171,70 @@ async def test_more_scattered_letters_than_a_commit_can_name_are_refused(install
     with pytest.raises(TooScattered):
         await installation.box.discard(lambda letter: letter.offset % 2 == 1)
     assert len(await installation.box.letters()) == 405 - 150
+
+
+class Catalogue(Installation):
+    """A compacted topic, and what a worker put aside of it."""
+
+    def __init__(self, broker: Any, prefix: str) -> None:
+        super().__init__(broker, prefix)
+        self.box.compacted = self.events
+
+    async def put(self, key: str, value: bytes | None) -> None:
+        await self.produce(self.events, [Outgoing(self.events, key.encode(), value, [])])
+
+    async def letters_of(self, *offsets: int) -> None:
+        found = {record.offset: record for record in await self.records(self.events)}
+        letters = [DeadLetter(Source(self.events, 0), n, found[n], Code.malformed, "r") for n in offsets]
+        await self.produce(self.dlq, [dead_letter_record(letter, self.dlq) for letter in letters])
+
+    async def values(self, key: str) -> list[bytes | None]:
+        return [record.value for record in await self.records(self.events) if record.key == key.encode()]
+
+
+@pytest.fixture(params=[EMBEDDED, KAFKA])
+def catalogue(request: pytest.FixtureRequest, topic_prefix: str) -> Catalogue:
+    return Catalogue(request.getfixturevalue(request.param), topic_prefix)
+
+
+async def test_an_old_version_does_not_become_the_newest_nor_come_back(catalogue: Catalogue) -> None:
+    """Item a was mended since, b removed, c is as it was, d was broken again: only c and the last of d go back."""
+    for key, value in [("a", b"{"), ("b", b"{"), ("c", b"{"), ("d", b"[1"), ("a", b"{}"), ("b", None), ("d", b"[2")]:
+        await catalogue.put(key, value)
+    await catalogue.letters_of(0, 1, 2, 3, 6)
+    dry = await catalogue.box.replay(everything, most_attempts=3, dry_run=True)
+    report = await catalogue.box.replay(everything, most_attempts=3, rate_per_s=1000)
+    assert report.left == dry.left == {"a newer record of its key stands in the topic": 3}
+    assert report.handled == dry.handled == {"malformed": 2}
+    found = {key: Counter(await catalogue.values(key)) for key in "abcd"}
+    assert found["a"] == {b"{": 1, b"{}": 1}
+    assert found["b"] == {b"{": 1, None: 1}
+    assert found["c"] == {b"{": 2}
+    assert found["d"] == {b"[1": 1, b"[2": 2}
+
+
+async def test_what_compaction_took_away_stays_away(catalogue: Catalogue) -> None:
+    """The tombstone went too: nothing of the key is there."""
+    await catalogue.put("a", b"{")
+    await catalogue.letters_of(0)
+    gone = dead_letter_record(
+        DeadLetter(Source(catalogue.events, 0), 7, Raw(7, b"{", b"gone"), Code.malformed, "r"), catalogue.dlq
+    )
+    await catalogue.produce(catalogue.dlq, [gone])
+    report = await catalogue.box.replay(everything, most_attempts=3, rate_per_s=1000)
+    assert report.handled == {"malformed": 1}
+    assert report.left == {"its record was replaced or removed since: nothing of its key stands in the topic": 1}
+
+
+async def test_a_version_that_comes_while_letters_are_replayed_stays_the_newest(catalogue: Catalogue) -> None:
+    for key in "ab":
+        await catalogue.put(key, b"{")
+    await catalogue.letters_of(0, 1)
+    replaying = asyncio.create_task(catalogue.box.replay(everything, most_attempts=3, rate_per_s=0.3))
+    for _ in range(20):
+        if await catalogue.values("a") == [b"{", b"{"]:
+            break
+    await catalogue.put("b", b"{}")
+    report = await replaying
+    assert (report.handled, report.left.total()) == ({"malformed": 1}, 1)
+    assert await catalogue.values("b") == [b"{", b"{}"]

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +20,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.events import Fate, Source
+from embeddings.ids import murmur2
+from streams.commands.paused import release
 from streams.contract.messages import Outgoing
 from streams.contract.records import Slate, decode_slate, encode
 from streams.lab.demo import DemoRun, run_demo
 from streams.lab.local_stack import Stack
 from streams.lab.replay import event_records
 from streams.lab.report import render
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
+from streams.transport.letters import read_to_end
 from streams.transport.publishing import Publisher
 from streams.worker.worker import user_store
 from tests.streams.builders import a_table
@@ -286,6 +289,87 @@ def test_an_item_can_be_offered_a_second_after_it_came_and_never_after_it_went(i
 
     run(bring_back())
     assert favourite in {item.item_id for item in run(offered("third", ["i000"]))[-1].items}
+
+
+def test_a_bad_deploy_pauses_its_partition_alone_and_one_release_goes_through(installation: Installation) -> None:
+    """A thousand unreadable records and ten good ones behind them; the worker is killed twice on the way."""
+    stack, topic, before = installation.stack, installation.topic("events"), installation.totals()
+    home = {user: int(murmur2([user.encode()])[0]) % PARTITIONS for user in ("flooded", "elsewhere", "aside")}
+    assert home["flooded"] != home["elsewhere"]
+    place = f"{topic}/{home['flooded']}"
+
+    def says(path: str, text: str, timeout_s: float = 30) -> str:
+        give_up = time.monotonic() + timeout_s
+        while text not in (said := reached(path)):
+            assert time.monotonic() < give_up, said + stack.children["worker"].tail(30)
+            time.sleep(0.1)
+        return said
+
+    def reached(path: str) -> str:
+        with suppress(OSError):
+            return installation.get(path)[1].decode()
+        return ""
+
+    def kill() -> None:
+        stack.children["worker"].kill()
+        stack._spawn("worker", stack.http_port)
+
+    async def flood() -> None:
+        bad = [Outgoing(topic, b"flooded", b"{")] * 1_000
+        await installation.publish(Outgoing(installation.topic("catalog"), b"broken", b"{"))  # read at every start
+        await installation.publish(*bad, *(installation.event("flooded", f"i00{n}") for n in range(10)))
+
+    def places() -> list[tuple[bytes, bytes]]:
+        return [
+            (headers["__connect.errors.partition"], headers["__connect.errors.offset"])
+            for headers in run(dead_letters(installation, "events"))
+            if headers["marquee.code"] == b"malformed" and headers["key"] == b"flooded"
+        ]
+
+    run(flood())
+    said = says("/readyz", place)
+    for word in ("malformed", "100%", f"marquee dlq release --topic events --partition {home['flooded']}"):
+        assert word in said
+    assert says("/metrics", f'marquee_partition_paused{{code="malformed",partition="{home["flooded"]}"')
+    paused = len(places())
+    assert 110 <= paused < 1_000
+    kill()
+    says("/readyz", place)
+
+    async def others() -> None:
+        async with installation.slates() as listen:
+            await installation.publish(installation.event("elsewhere", "i001"))
+            await listen(lambda heard: any(s.user_id == "elsewhere" for s in heard))
+
+    run(others())
+    lag = says("/metrics", f'marquee_lag_records{{partition="{home["flooded"]}",topic="{topic}"}}')
+    assert any(
+        sample.value >= 1_010 - paused
+        for family in text_string_to_metric_families(lag)
+        for sample in family.samples
+        if sample.name == "marquee_lag_records" and sample.labels["partition"] == str(home["flooded"])
+    )
+    assert len(places()) == paused
+    (released,) = release(installation.settings)
+    assert f"{released.topic}/{released.partition}" == place
+    time.sleep(0.5)
+    kill()
+    totals = installation.settled()
+    assert totals[Fate.dead_lettered] - before[Fate.dead_lettered] == 1_000
+    assert totals[Fate.applied] - before[Fate.applied] == 11
+    letters = places()
+    assert (len(letters), len(set(letters))) == (1_000, 1_000)
+    time.sleep(4)  # whoever may write letters of control topics does so by now
+    assert [headers["key"] for headers in run(dead_letters(installation, "catalog"))] == [b"broken"]
+
+
+async def dead_letters(installation: Installation, topic: TopicName) -> list[dict[str, Any]]:
+    """Headers and key of every dead letter of a topic."""
+    out: list[dict[str, Any]] = []
+    options = installation.settings.kafka.client_options()
+    async for records in read_to_end(options, installation.settings.topics.dead_letters(topic)):
+        out += [{**dict(record.headers), "key": record.key} for record in records]
+    return out
 
 
 def test_a_worker_killed_under_load_loses_nothing_and_counts_nothing_twice(installation: Installation) -> None:

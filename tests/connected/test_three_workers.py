@@ -20,7 +20,8 @@ from deploy.kafka_admin import admin_client
 from embeddings.errors import Fenced
 from embeddings.events import Fate, Source
 from embeddings.ids import item_id, murmur2
-from streams.contract.deadletters import REROUTED
+from streams.commands.paused import release
+from streams.contract.deadletters import OFFSET, PARTITION, REROUTED
 from streams.contract.records import Slate, decode_slate
 from tests.connected.cluster import Cluster, Node
 
@@ -278,6 +279,44 @@ async def test_a_store_that_lost_everything_is_folded_again_from_the_log(
     assert await installation.totals() - totals == {"applied": len(events)}
     slates = await installation.slates()
     assert places_of(slates) - places_of(before) == placed
+
+
+async def test_a_paused_partition_stays_paused_with_its_next_owner(installation: Installation) -> None:
+    """Its owner is killed; the other partitions go on; after the release every letter is there once."""
+    cluster, before = installation.cluster, await installation.totals()
+    topic = cluster.name("events")
+    here = Source(topic, home("spoilt"))
+
+    def paused() -> list[Node]:
+        labels = {"topic": topic, "partition": str(here.partition), "code": "missing_field"}
+        return [node for node in installation.workers if node.metric("marquee_partition_paused", **labels) == 1]
+
+    async def letters() -> list[bytes]:
+        found = [dict(r.headers) for r in await cluster.read(cluster.settings.topics.dead_letters("events"))]
+        return [headers[OFFSET] for headers in found if headers[PARTITION] == b"%d" % here.partition]
+
+    await installation.send("events", [("spoilt", {"type": "play"})] * 1_000)
+    await cluster.until(lambda: len(paused()) == 1, 30, "the partition is paused")
+    (owner,) = paused()
+    written = await letters()
+    assert 110 <= len(written) < 1_000
+    owner.kill()
+    await cluster.until(lambda: paused() not in ([], [owner]), 40, "its next owner has it paused")
+    owner.start()
+    elsewhere = [event for event in installation.events("beside", 300) if home(event[0]) != here.partition]
+    placed = {(p.topic, p.partition, p.offset) for p in await installation.send("events", elsewhere)}
+    give_up = time.monotonic() + 30
+    while placed - places_of(await installation.slates()):
+        assert time.monotonic() < give_up, cluster.logs()
+    assert await letters() == written
+    await cluster.until(lambda: all(node.is_ready for node in installation.workers), 60, "the killed one is back")
+    await cluster.until(lambda: len(paused()) == 1, 30, "one has it")
+    release(cluster.settings)
+    good = [event for event in installation.events("behind", 200) if home(event[0]) == here.partition]
+    await installation.send("events", good)
+    await installation.until_considered()
+    assert await installation.totals() - before == {"applied": len(elsewhere) + len(good), "dead_lettered": 1_000}
+    assert Counter(Counter(await letters()).values()) == {1: 1_000}
 
 
 def test_nobody_died_but_who_was_killed(installation: Installation) -> None:

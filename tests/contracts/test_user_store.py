@@ -15,6 +15,7 @@ from embeddings.fold import Folded, fold
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import SeenUpdate
+from embeddings.stoprule import BadRun
 from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
 from tests.embeddings import saving
 from tests.embeddings.saving import save_slates
@@ -421,6 +422,20 @@ def test_forget_removes_everything_held_under_a_user(backend: Backend) -> None:
     nothing = store.read(["a"])
     assert (nothing.states.events_U[0], nothing.seen.count_U[0], store.latest_slate("a")) == (0, 0, None)
     assert everything(store, ["b"]) == others
+
+
+def test_a_paused_partition_is_released_by_its_mark_and_no_other_is_touched(backend: Backend) -> None:
+    paused = PartitionMark(199, (0,) * 9 + (200,), BadRun(200, 200, "malformed", paused=True))
+    backend.set_mark(EVENTS, paused)
+    backend.set_mark(OTHER, PartitionMark(4))
+    owner, operator = backend.open(), backend.open()
+    assert owner.claim([EVENTS])[EVENTS] == paused, "whoever claims it knows"
+    assert operator.go_on([EVENTS, OTHER]) == {EVENTS: paused}
+    assert operator.go_on([EVENTS, OTHER]) == {}
+    assert operator.go_on([]) == {}
+    marks = operator.marks([EVENTS, OTHER])
+    assert marks == {EVENTS: paused.go_on(), OTHER: PartitionMark(4)}
+    assert owner.load([], [EVENTS]).marks[EVENTS].run.released, "its owner goes on from there"
 
 
 def test_a_closed_store_opens_again(backend: Backend) -> None:

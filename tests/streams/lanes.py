@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from embeddings.events import Source
 from embeddings.store import PartitionMark
 from streams.contract.messages import Outgoing, Part
 from streams.process.metrics import WorkerMetrics
-from streams.transport.failures import DeadLetterShare
 from streams.transport.ledger import Unit
+from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import PublishFailed
 from streams.worker.events_lane import EventsLane
+from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
 
@@ -36,7 +37,7 @@ class Topics:
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
-    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], None]) -> None:
+    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object]) -> None:
         if self.errors:
             raise self.errors.pop(0)
         self.published += records
@@ -54,6 +55,13 @@ class Topics:
 
     def count(self) -> Counter[str]:
         return Counter(record.topic.removeprefix("marquee.") for record in self.published)
+
+    async def read(self) -> AsyncIterator[Sequence[Any]]:
+        """What lies in the topics for dead letters."""
+        yield [record for record in self.published if record.topic.endswith(".dlq")]
+
+    def letters(self, name: str) -> DeadLetterTopic:
+        return DeadLetterTopic(topic=f"marquee.{name}.v1.dlq", publisher=self, read=self.read)  # type: ignore[arg-type]
 
     def of(self, topic: str) -> list[Outgoing]:
         return [record for record in self.published if record.topic == topic]
@@ -104,10 +112,11 @@ class Worker:
         self.events = EventsLane(
             recommender=self.service.recommender,
             teller=self.topics,  # type: ignore[arg-type]
-            dead_share=DeadLetterShare(settings.limits.dead_letter_share),
+            letters=self.topics.letters("events"),
+            paused=Paused(reads=self.service.users, metrics=self.metrics),
             **shared,
         )
-        self.requests = RequestsLane(answerer=self.service.answerer, **shared)
+        self.requests = RequestsLane(answerer=self.service.answerer, letters=self.topics.letters("requests"), **shared)
 
     async def take(self, log: Sequence[Raw], source: Source = EVENTS) -> None:
         """What the transport does with a unit; returns when it may be acknowledged."""

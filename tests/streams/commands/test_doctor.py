@@ -1,3 +1,4 @@
+import asyncio
 import socket
 
 import pytest
@@ -8,8 +9,11 @@ from typer.testing import CliRunner
 from deploy.embedded import Broker, Valkey
 from deploy.processes import exchange, free_port
 from embeddings.events import Source
+from embeddings.stoprule import BadRun
+from embeddings.store import PartitionMark
 from streams.commands.cli import app
 from streams.commands.doctor import Finding, examine, judge_consent, judge_gpu, judge_redis, judge_topics
+from streams.commands.paused import release
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
 from streams.worker.worker import user_store
@@ -80,13 +84,37 @@ async def test_everything_embedded_is_well(embedded_broker: Broker, valkey: Valk
     assert "Valkey" in by_name(findings)["redis"].detail
 
 
+async def test_a_paused_partition_is_a_finding_until_it_is_released(valkey: Valkey, topic_prefix: str) -> None:
+    settings = Settings(
+        kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), redis=Redis(url=valkey.url, prefix=topic_prefix)
+    )
+    third = Source(settings.topics.name("events"), 3)
+    mark = PartitionMark(511, (3, *[0] * 8, 509), BadRun(512, 509, "malformed", paused=True))
+    with redis.Redis.from_url(valkey.url) as client:
+        client.set(f"{topic_prefix}:mark:{third.topic}:3", mark.to_bytes(), ex=60)
+    finding = by_name(await examine(settings))["dead letters"]
+    assert not finding.ok
+    for word in (f"{third.topic}/3", "offset 512", "509 of the last 512", "malformed", "marquee dlq release"):
+        assert word in finding.detail
+    assert await asyncio.to_thread(release, settings, [2]) == {}
+    assert await asyncio.to_thread(release, settings) == {third: mark}
+    assert by_name(await examine(settings))["dead letters"].ok
+    assert await asyncio.to_thread(release, settings) == {}
+
+
 @pytest.mark.timeout(20)
 async def test_servers_that_are_away_are_findings_not_errors() -> None:
     settings = Settings(
         kafka=Kafka(bootstrap=f"127.0.0.1:{free_port()}"), redis=Redis(url=f"redis://127.0.0.1:{free_port()}/0")
     )
     findings = by_name(await examine(settings))
-    assert [name for name, finding in findings.items() if not finding.ok] == ["consent", "broker", "topics", "redis"]
+    assert [name for name, finding in findings.items() if not finding.ok] == [
+        "consent",
+        "broker",
+        "topics",
+        "redis",
+        "dead letters",
+    ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice
 

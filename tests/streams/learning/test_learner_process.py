@@ -1,6 +1,6 @@
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -42,13 +42,19 @@ class Broker:
         self.published: list[Outgoing] = []
         self.errors: list[Exception] = []
 
-    async def send_all(self, records: Iterable[Outgoing]) -> None:
+    async def send_all(
+        self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], None] | None = None
+    ) -> None:
         if self.errors:
             raise self.errors.pop(0)
         self.published += records
 
     async def stop(self) -> None:
         """Nothing to stop."""
+
+    async def read(self) -> AsyncIterator[list[Any]]:
+        """What lies in the topic for dead letters."""
+        yield [record for record in self.published if record.topic.endswith(".dlq")]
 
     def of(self, topic: str) -> list[bytes]:
         return [record.value or b"" for record in self.published if record.topic == f"marquee.{topic}.v1"]
@@ -58,7 +64,9 @@ def a_teacher(folder: Path, **learner: Any) -> Teacher:
     """Snapshots every 100 rows, counters and checkpoints as fast as they may come."""
     base = {"snapshot_dir": folder / "s", "checkpoint_dir": folder / "c", "refresh_min_s": 0, "counters_every_s": 0.1}
     teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}, http={"port": 0}))
-    teacher.publisher = teacher.builder.publisher = Broker()  # type: ignore[assignment]
+    broker = Broker()
+    teacher.publisher = teacher.builder.publisher = teacher.letters.publisher = broker  # type: ignore[assignment]
+    teacher.letters.read = broker.read
     return teacher
 
 
@@ -226,6 +234,15 @@ async def test_what_was_put_aside_before_is_not_put_aside_again(tmp_path: Path) 
     part = Part(INPUT, [Told(0, b"old"), Told(1, b"new")], 1, committed=1)
     await teacher(Unit([part], 2, INPUT.topic))
     assert [letter.value for letter in teacher.publisher.published] == [b"new"]  # type: ignore[attr-defined]
+
+
+async def test_a_learner_that_was_killed_before_its_commit_writes_no_second_letter(tmp_path: Path) -> None:
+    teacher, again = a_teacher(tmp_path), a_teacher(tmp_path)
+    again.letters = teacher.letters
+    for learner in (teacher, again):
+        await learner.positions({INPUT: -1})
+        await teach(learner, [Told(0, b"foreign")])
+    assert [letter.value for letter in teacher.publisher.published] == [b"foreign"]  # type: ignore[attr-defined]
 
 
 async def test_observations_of_a_later_release_end_the_learner_before_it_loses_rows(

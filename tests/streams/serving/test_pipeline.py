@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_PROFILE, CONSENT_STORE, Fate
 from embeddings.ids import item_id
+from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
 from streams.contract.consent import Judge
 from streams.contract.parsing import Rules
@@ -283,7 +284,7 @@ def test_a_batch_of_garbage_moves_the_mark_and_answers_nobody() -> None:
     answer = service.deliver([Raw(0, b"{"), Raw(1, None), Raw(2, b"[]", b"x")])
     assert fates(answer) == [Fate.dead_lettered] * 3
     assert [letter.offset for letter in answer.decoded.dead] == [0, 1, 2]
-    assert service.users.marks([EVENTS])[EVENTS] == PartitionMark(2, (*[0] * 9, 3))
+    assert service.users.marks([EVENTS])[EVENTS] == PartitionMark(2, (*[0] * 9, 3), BadRun(3, 3, "malformed"))
 
 
 def test_every_record_is_counted_once_whatever_comes_again() -> None:

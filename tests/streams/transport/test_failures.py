@@ -11,17 +11,13 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RequestTimedOutError,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from embeddings.errors import EmbeddingsError, Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
 from streams.transport.failures import (
     _VERDICTS,
-    DeadLetterShare,
     Failed,
     Guard,
     Succeeded,
-    TooManyDeadLetters,
     Verdict,
     judge,
 )
@@ -49,7 +45,6 @@ from streams.transport.publishing import PublishFailed
         (CorruptRecordException(), Verdict.crash),
         (MemoryError(), Verdict.crash),
         (OSError(errno.ENOSPC, "full"), Verdict.crash),
-        (TooManyDeadLetters(), Verdict.crash),
         (SystemExit(), Verdict.crash),
     ],
 )
@@ -134,28 +129,3 @@ async def test_no_log_line_quotes_an_unknown_error(caplog: pytest.LogCaptureFixt
     await work.guard().run(work)
     assert "KeyError" in caplog.text
     assert "canary" not in caplog.text
-
-
-def test_a_topic_of_dead_letters_stops_the_worker() -> None:
-    share = DeadLetterShare(0.5)
-    share.count(999, 999)
-    with pytest.raises(TooManyDeadLetters, match="1000 of the last 1000"):
-        share.count(1, 1)
-
-
-def test_old_records_are_forgotten() -> None:
-    share = DeadLetterShare(0.5)
-    share.count(600, 300)
-    for _ in range(100):
-        share.count(500, 0)
-    share.count(500, 250)
-    share.count(500, 250)
-    with pytest.raises(TooManyDeadLetters):
-        share.count(500, 500)
-
-
-@given(st.lists(st.tuples(st.integers(1, 700), st.floats(0, 1)), max_size=60), st.floats(0, 1))
-def test_a_share_within_the_limit_never_stops_the_worker(batches: list[tuple[int, float]], limit: float) -> None:
-    share = DeadLetterShare(limit)
-    for records, fraction in batches:
-        share.count(records, int(records * fraction * limit))

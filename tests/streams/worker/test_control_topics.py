@@ -46,7 +46,7 @@ def metric(worker: Worker, name: str, **labels: str) -> float | None:
 
 def dead(worker: Worker) -> list[tuple[str, bytes | None, bytes]]:
     """Topic, key and code of what was put aside."""
-    letters: list[Outgoing] = worker.control_topics.publisher.published  # type: ignore[attr-defined]
+    letters: list[Outgoing] = worker.control_topics.letters.topics["catalog"].publisher.published  # type: ignore[attr-defined]
     return [(letter.topic, letter.key, dict(letter.headers)["marquee.code"]) for letter in letters]
 
 

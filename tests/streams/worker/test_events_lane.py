@@ -9,7 +9,6 @@ from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
 from streams.contract.messages import Part
 from streams.process.member import Rewind
-from streams.transport.failures import TooManyDeadLetters
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import Raw, an_event
@@ -164,13 +163,6 @@ async def test_garbage_is_published_before_its_offset_may_move(worker: Worker) -
     assert [(letter.key, letter.value) for letter in letters] == [(b"k", b"{"), (b"k", None)]
     assert worker.mark.totals[Fate.dead_lettered] == 2
     assert worker.metric("dead_letters_total", topic="events", code="malformed") == 1
-
-
-async def test_a_topic_of_garbage_ends_the_worker_before_it_is_drained(worker: Worker) -> None:
-    with pytest.raises(TooManyDeadLetters):
-        await worker.take([Raw(n, b"{", b"k") for n in range(1_000)])
-    assert worker.topics.published == []
-    assert worker.mark == PartitionMark()
 
 
 async def test_a_misrouted_record_is_sent_to_its_partition(worker: Worker) -> None:

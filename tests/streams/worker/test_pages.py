@@ -27,6 +27,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         assigned=lambda: assigned,
         holdup=lambda: None,
         lags=dict,
+        paused=lambda: None,
     )
 
 

@@ -72,3 +72,25 @@ async def test_a_request_nobody_can_answer_is_put_aside(worker: Worker) -> None:
     await worker.take([a_request(0), a_request(1), a_request(2)], REQUESTS)
     assert worker.topics.count() == {"slates.v1": 2, "requests.v1.dlq": 1}
     assert worker.metric("dead_letters_total", topic="requests", code="handler_error") == 1
+
+
+async def test_a_request_that_comes_again_leaves_no_second_letter(worker: Worker) -> None:
+    log = [a_request(0), Raw(1, b"{")]
+    await worker.take(log, REQUESTS)
+    again = Worker(worker.service, worker.topics)
+    await again.take(log, REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 2, "requests.v1.dlq": 1}
+
+
+async def test_a_flood_of_bad_requests_is_told_and_the_good_ones_are_answered(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    await worker.take([Raw(n, b"{") for n in range(60)], REQUESTS)
+    assert "became dead letters" not in caplog.text
+    for start in (60, 360):
+        await worker.take([Raw(start + n, b"{") for n in range(300)], REQUESTS)
+    await worker.take([a_request(660)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1, "requests.v1.dlq": 660}
+    (said,) = [line for line in caplog.messages if "became dead letters" in line]
+    assert said.startswith("requests/0: 360 of the last 360 records (100%)")
+    assert "malformed" in said
