@@ -24,7 +24,7 @@ from streams.contract.consent import CONSENT_LEARN
 from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes
 from streams.contract.messages import Outgoing, RawRecord
 from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, read_one, user_of
-from streams.contract.records import LAST_MS, Event, decode_event
+from streams.contract.records import LAST_KEPT_MS, Event, decode_event
 from streams.contract.serialisers import all_fit, unfit
 
 Part = tuple[Source, Sequence[RawRecord]]
@@ -51,7 +51,8 @@ class Decoded:
 
     `events` holds the records themselves, one per row, for what is rare: slate_id, slot, context. `names` maps the
     batch's item ids to item names. `published_ms_B` is the publish time, to which event times ahead of it were set;
-    `records` are the raw records of the rows, of which `undated` had no publish time that can be one.
+    `records` are the raw records of the rows, of which `misdated` had a publish time
+    that cannot be one, or is far ahead of this machine's clock.
     """
 
     batch: EventBatch
@@ -61,7 +62,7 @@ class Decoded:
     published_ms_B: NDArray[np.int64]
     dead: list[DeadLetter]
     misrouted: list[Misrouted]
-    undated: int
+    misdated: int
 
     @property
     def aside(self) -> list[tuple[Source, int, Fate]]:
@@ -119,7 +120,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
         published_ms_B=columns.published_ms_B,
         dead=dead,
         misrouted=misrouted,
-        undated=columns.undated,
+        misdated=columns.misdated,
     )
 
 
@@ -246,7 +247,7 @@ class _Columns:
     batch: EventBatch
     code_B: NDArray[np.uint8]
     published_ms_B: NDArray[np.int64]
-    undated: int
+    misdated: int
 
 
 def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
@@ -259,7 +260,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     time_ms_B = np.array([event.event_time for event in events], np.int64)
     published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
     consent_B = _consents(events, rules)
-    code_B, refused_B, undated = _judge(
+    code_B, refused_B, misdated = _judge(
         *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
         *(now_ms, rules.first_ms, rules.max_future_ms, float(rules.dislike_at_most)),
     )
@@ -277,7 +278,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
         consent_B=consent_B,
         refused_B=refused_B,
     )
-    return _Columns(batch, code_B, published_ms_B, undated)
+    return _Columns(batch, code_B, published_ms_B, misdated)
 
 
 @kernel
@@ -294,17 +295,19 @@ def _judge(
     max_future_ms: int,
     dislike_at_most: float,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """What is wrong with each row, why it must not be applied, and how many had no publish time.
+    """What is wrong with each row, why it must not be applied, and how many are misdated.
 
     In place: event times are clamped to the publish time, for which event time or now stands where it is none, ratings
     become plays or dislikes, values that are not numbers become 0.
     """
-    rows, undated = len(item_B), 0
+    rows, misdated = len(item_B), 0
     code_B, refused_B = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     for r in range(rows):
-        if not first_ms <= published_ms_B[r] <= LAST_MS:
+        if not first_ms <= published_ms_B[r] <= LAST_KEPT_MS:
             published_ms_B[r] = min(time_ms_B[r], now_ms)
-            undated += 1
+            misdated += 1
+        elif published_ms_B[r] - now_ms > max_future_ms:
+            misdated += 1
         early = time_ms_B[r] < first_ms
         ahead_ms = time_ms_B[r] - published_ms_B[r]
         time_ms_B[r] = min(time_ms_B[r], published_ms_B[r])
@@ -329,7 +332,7 @@ def _judge(
             refused_B[r] = _UNCONSENTED
         if missing:
             value_B[r] = 0
-    return code_B, refused_B, undated
+    return code_B, refused_B, misdated
 
 
 def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from streams.contract.cloudevents import open_envelope, read_headers
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
-from streams.contract.records import FIRST_MS, LAST_MS
+from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
 from streams.settings import Settings
 
@@ -141,7 +141,7 @@ def _key_of(record: RawRecord) -> str:
 
 def published_ms(record: RawRecord, rules: Rules, now_ms: int) -> int:
     """When a record was written; now, where its timestamp is missing or none that a clock in milliseconds shows."""
-    return record.timestamp if rules.first_ms <= record.timestamp <= LAST_MS else now_ms
+    return record.timestamp if rules.first_ms <= record.timestamp <= LAST_KEPT_MS else now_ms
 
 
 def moment_ms(time_ms: int | None, published: int, rules: Rules) -> int:
