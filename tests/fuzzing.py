@@ -15,21 +15,7 @@ fuzz_service = settings(fuzz, max_examples=max(EXAMPLES // 20, 20))
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ODD_NUMBERS = st.sampled_from([0, -1, 1, 255, 2**31, 2**32, 2**53, 2**63, 2**64, 10**40, 1e18, 1e39, 1e308, -1e308])
 ODD_TEXTS = st.sampled_from(
-    [
-        "",
-        "null",
-        '"u"',
-        '{"id":"u"}',
-        "[1]",
-        "\0",
-        "Struct{a=b}",
-        "x" * 513,
-        "ü-日本-😀",
-        "\ud800",
-        "CPAA==",
-        "1YNN",
-        "9" * 30,
-    ]
+    ["", "null", '"u"', '{"id":"u"}', "[1]", "\0", "Struct{a=b}", "x" * 513, "ü-日本-😀", "\ud800", "CPAA=="]
 )
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), ODD_NUMBERS, st.floats(), st.text(max_size=12), ODD_TEXTS

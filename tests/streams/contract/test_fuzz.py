@@ -57,9 +57,10 @@ MANIFEST = objects(
     version=st.integers().map(str) | st.text("0123456789²٣", max_size=30), uri=IDS, sha256=IDS, bytes=INT64,
     kind=IDS, created_ms=INT64, shapes=st.dictionaries(IDS, st.lists(INT64, max_size=2), max_size=2),
 )  # fmt: skip
+PLACE = [f"__connect.errors.{name}" for name in ("topic", "partition", "offset")]
 NAMES = st.sampled_from(
     ["ce_id", "ce_source", "content-type", "Content-Type", "traceparent", "reply_to", "marquee-rerouted", "marquee.cut",
-     "marquee.attempts", "marquee.code", "x", *("__connect.errors." + name for name in ("topic", "partition", "offset"))]
+     "marquee.attempts", "marquee.code", *PLACE]
 )  # fmt: skip
 SAID = st.one_of(
     st.binary(max_size=12), st.sampled_from([b"application/cloudevents", b"1", b"9" * 5_000, "²".encode()]), st.none()
