@@ -383,12 +383,16 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     return tuple(spec for name in TOPIC_NAMES for spec in _specs_of(name, settings))
 
 
+def largest_record(settings: Settings) -> int:
+    """What every topic takes in one piece: the largest value, with 1 MiB for key, headers and the batch around it."""
+    return settings.events.max_bytes + 1_048_576
+
+
 def _specs_of(name: TopicName, settings: Settings) -> list[TopicSpec]:
     topics, (key, cleanup, read) = settings.topics, _SHAPES[name]
     config = {"cleanup.policy": cleanup, "min.insync.replicas": str(topics.min_insync)}
     kept = {"retention.ms": str(int(topics.retention_h * 3_600_000))}
-    #: headers and the batch around a record
-    room = {"max.message.bytes": str(settings.events.max_bytes + 1_048_576)}
+    room = {"max.message.bytes": str(largest_record(settings))}
 
     def spec(topic: str, partitions: int, extra: dict[str, str]) -> TopicSpec:
         return TopicSpec(
