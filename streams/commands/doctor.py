@@ -48,9 +48,9 @@ async def examine(settings: Settings) -> list[Finding]:
     asked: dict[str, Callable[[Settings], Awaitable[Finding]]] = {
         "broker": _broker,
         "topics": _topics,
-        "producers": _producers,
         "redis": lambda s: asyncio.to_thread(_redis, s),
         "dead letters": lambda s: asyncio.to_thread(_paused, s),
+        "producers": _producers,
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]

@@ -102,7 +102,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
     dead: list[DeadLetter] = []
     rows = _Rows.of(parts, rules, dead)
     columns = _columns(rows, rules, now_ms)
-    wrong_B = columns.code_B != _FINE
+    wrong_B, misdated = columns.code_B != _FINE, columns.misdated
     misrouted: list[Misrouted] = []
     if wrong_B.any():
         for row in np.flatnonzero(wrong_B).tolist():
@@ -120,7 +120,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
         published_ms_B=columns.published_ms_B,
         dead=dead,
         misrouted=misrouted,
-        misdated=columns.misdated,
+        misdated=misdated,
     )
 
 
