@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import mode
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from streams.contract.cloudevents import Headers, open_envelope, read_headers
 from streams.contract.consent import CONSENT_LEARN
 from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes
 from streams.contract.messages import Outgoing, RawRecord
-from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, read_one, user_of
+from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, name_in_key, read_one
 from streams.contract.records import LAST_KEPT_MS, Event, decode_event
 from streams.contract.serialisers import all_fit, unfit
 
@@ -75,16 +75,16 @@ class Decoded:
         return mode(letter.code for letter in self.dead if letter.source == source)
 
 
-_UNFIT_ITEM = ITEM_MASK + 1
+_UNFIT = ITEM_MASK + 1
 
 
 class _ItemIds(dict[str | None, int]):
-    """Item names to ids, remembered for the last 200,000 names; no name is no item, and no id is what is no name."""
+    """Item names to ids, remembered for the last 200,000 names; no name is no item, and one that is unfit is `_UNFIT`."""
 
     def __missing__(self, name: str | None) -> int:
         if len(self) >= 200_000:
             self.clear()
-        found = self[name] = NO_ITEM if not name else _UNFIT_ITEM if unfit(name) else item_id(name)
+        found = self[name] = NO_ITEM if not name else _UNFIT if unfit(name) else item_id(name)
         return found
 
 
@@ -124,11 +124,11 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
     )
 
 
-_FINE, _FUTURE, _SECONDS, _NO_ITEM, _UNFIT, _NO_VALUE, _MISROUTED = range(7)
+_FINE, _FUTURE, _SECONDS, _NO_ITEM, _WRAPPED, _NO_VALUE, _MISROUTED = range(7)
 _WRONG = {
     _FUTURE: (Code.future, FUTURE),
     _SECONDS: (Code.seconds, f"event_time {SECONDS}"),
-    _UNFIT: (Code.malformed, "item_id is no plain id, but what a serialiser wrapped around one"),
+    _WRAPPED: (Code.malformed, "user_id or item_id is no plain id, but what a serialiser wrapped around one"),
     _NO_ITEM: (Code.missing_field, "item_id is missing"),
     _NO_VALUE: (Code.missing_field, "a rating without a value"),
 }
@@ -198,12 +198,9 @@ def _read_all(records: Sequence[RawRecord], rules: Rules) -> tuple[list[Event], 
         _open(headers, values, identities)
     events = list(map(decode_event, values))
     named = [event.user_id for event in events]
-    if not all(named):
-        return events, [user_of(record, user) for record, user in zip(records, named, strict=True)], identities
-    users: list[str] = named  # type: ignore[assignment]
-    if not all_fit(users):
-        raise ValueError
-    return events, users, identities
+    if all(named):
+        return events, cast(list[str], named), identities
+    return events, [user or name_in_key(record) for record, user in zip(records, named, strict=True)], identities
 
 
 def _may_be_deep(joined: bytes, length_B: NDArray[np.int64], limit: int) -> bool:
@@ -231,7 +228,7 @@ def _read_each(
     for record in records:
         try:
             event, identity = read_one(record, decode_event, rules)
-            user = user_of(record, event.user_id)
+            user = event.user_id or name_in_key(record)
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
             continue
@@ -255,6 +252,8 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     seen: dict[str, int] = {}
     user_B = np.array([seen.setdefault(user, len(seen)) for user in rows.users], np.int32)
     item_B = np.array([_item_ids[event.item_id] for event in events], np.uint64)
+    if not all_fit(seen):
+        item_B[np.array([unfit(user) is not None for user in seen])[user_B]] = _UNFIT
     action_B = np.array([_CODES.get(event.type, 0) for event in events], np.uint8)
     value_B = np.array([event.value for event in events], np.float32)
     time_ms_B = np.array([event.event_time for event in events], np.int64)
@@ -320,8 +319,8 @@ def _judge(
             code_B[r] = _NO_VALUE
         elif item_B[r] == NO_ITEM and (0 < action <= _LAST_ITEM_ACTION or action == _RATING):
             code_B[r] = _NO_ITEM
-        elif item_B[r] == _UNFIT_ITEM:
-            code_B[r] = _UNFIT
+        elif item_B[r] == _UNFIT:
+            code_B[r] = _WRAPPED
         elif foreign_B[r]:
             code_B[r] = _MISROUTED
         if action == _RATING:
