@@ -79,7 +79,7 @@ _UNFIT = ITEM_MASK + 1
 
 
 class _ItemIds(dict[str | None, int]):
-    """Item names to ids, remembered for the last 200,000 names; no name is no item, and one that is unfit is `_UNFIT`."""
+    """Item names to ids, remembered for the last 200,000 names; no name is no item, one that is unfit is `_UNFIT`."""
 
     def __missing__(self, name: str | None) -> int:
         if len(self) >= 200_000:
