@@ -313,14 +313,14 @@ def _judge(
         action, missing = action_B[r], np.isnan(value_B[r])
         if ahead_ms > max_future_ms:
             code_B[r] = _FUTURE
-        elif early:
-            code_B[r] = _SECONDS
         elif action == _RATING and missing:
             code_B[r] = _NO_VALUE
         elif item_B[r] == NO_ITEM and (0 < action <= _LAST_ITEM_ACTION or action == _RATING):
             code_B[r] = _NO_ITEM
         elif item_B[r] == _UNFIT:
             code_B[r] = _WRAPPED
+        elif early:
+            code_B[r] = _SECONDS
         elif foreign_B[r]:
             code_B[r] = _MISROUTED
         if action == _RATING:
