@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_ALL, Fate, Source
+from embeddings.items import Items
 from streams.contract import observations, records
 from streams.contract.catalogue_records import read_catalogue
 from streams.contract.cloudevents import echo, event_headers
@@ -135,9 +136,9 @@ def test_fuzz_every_catalogue_record_is_a_fact_a_removal_or_put_aside(
     kept, removed, dead = read_catalogue(Source("catalog", 0), some, RULES, aliases)
     all_there([letter.record for letter in dead], dead, 0)  # type: ignore[misc]
     assert bool(kept or removed) or len(dead) == len(some)
-    service = Service()
-    service.serving.catalogue([item.facts for item in kept], removed)
-    service.serving.items.blocked(NOW_MS // 1000)
+    items = Items(8)
+    items.add([item.facts for item in kept])
+    assert items.blocked(NOW_MS // 1000)[[items.remove(name) for name in removed]].all()
 
 
 @given(raws(COUNTER))
@@ -148,9 +149,7 @@ def test_fuzz_every_counter_is_counted_or_put_aside(some: list[Raw]) -> None:
     if counters := [counter for _, counter in good if counter is not None]:
         counts = counts_of(counters)
         assert np.isfinite(counts.popularity_N3).all()
-        service = Service()
-        service.serving.count(counts)
-        service.serving.current()
+        Items(8).count(counts)
 
 
 @given(raws(MANIFEST))
