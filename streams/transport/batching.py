@@ -241,6 +241,12 @@ class BatchConsumer(driver.Consumer):
                 " keeps losing what was written"
             )
 
+    async def send_to(self, positions: Mapping[Source, int]) -> None:
+        """Continue some partitions elsewhere, those that are assigned still."""
+        async with self._thread.still(list(positions)):
+            await self._thread.reposition(positions)
+            self.deliveries.forget(positions)
+
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
         source = Source(*partition)

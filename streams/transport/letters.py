@@ -134,9 +134,7 @@ class Floods:
             run = self._runs.get(source, WELL)
             run = self.rule.after(run, records=records, dead=len(codes), code=mode(codes) if codes else "")
             if run.paused:
-                said = (
-                    "%s/%d: %d of the last %d records (%.0f%%) became dead letters, most of them %s; others go on"
-                )
+                said = "%s/%d: %d of the last %d records (%.0f%%) became dead letters, most of them %s; others go on"
                 log.error(said, *source, run.dead, run.records, 100 * run.share, run.code)
                 run = run.release()
             self._runs[source] = run
