@@ -12,13 +12,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 T = TypeVar("T")
 
 _ALREADY_EXISTS = 36
 _SETTLE_S = 15
 _PATIENCE_MS = 1000
+
+_REACH_S = 2.0
 
 _apart = ThreadPoolExecutor(1, thread_name_prefix="admin")
 
@@ -32,14 +35,45 @@ async def admin_client(**options: Any) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client; `options` are aiokafka's.
 
     Raises:
-        KafkaError: nobody answers.
+        KafkaError: nobody answers, or who does sends its clients to addresses that nobody answers at.
     """
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
+        await _reach_one(admin, options)
         yield admin
     finally:
         await admin.close()
+
+
+async def unreached(admin: AIOKafkaAdminClient, options: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses that brokers tell their clients and where none is reached from here, each with the reason."""
+    told = sorted({(broker.host, broker.port) for broker in admin._client.cluster.brokers()})
+    how = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    reasons = await asyncio.gather(*(_why_unreached(host, port, how) for host, port in told))
+    return {f"{host}:{port}": why for (host, port), why in zip(told, reasons, strict=True) if why}
+
+
+def misled(bootstrap: str, away: Mapping[str, str]) -> str:
+    """What is said of brokers that answer and lead away."""
+    where = ", ".join(f"{address} ({why})" for address, why in away.items())
+    return f"{bootstrap} answers and sends its clients to {where}: no broker is reached there, see advertised.listeners"
+
+
+async def _reach_one(admin: AIOKafkaAdminClient, options: Mapping[str, Any]) -> None:
+    away = await unreached(admin, options)
+    if away and len(away) == len(admin._client.cluster.brokers()):
+        raise KafkaConnectionError(misled(options["bootstrap_servers"], away))
+
+
+async def _why_unreached(host: str, port: int, options: Mapping[str, Any]) -> str:
+    try:
+        (await asyncio.wait_for(create_conn(host, port, **options), _REACH_S)).close()
+    except TimeoutError:
+        return f"no answer within {_REACH_S:g} s"
+    except (OSError, KafkaError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 async def create_topics(admin: AIOKafkaAdminClient, topics: Sequence[NewTopic]) -> None:

@@ -25,8 +25,7 @@ def kernel(function: F) -> F:
     except RuntimeError:  # nowhere to keep it
         if kept:
             logging.getLogger(__name__).warning(
-                "compiled loops cannot be kept, so every start compiles them: set NUMBA_CACHE_DIR to a folder that can be"
-                " written"
+                "compiled loops cannot be kept, every start compiles them: set NUMBA_CACHE_DIR to a folder to write to"
             )
         kept = False
         return cast(F, numba.njit(nogil=True)(function))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
-from deploy.kafka_admin import admin_client
+from deploy.kafka_admin import admin_client, misled, unreached
 from embeddings import jit
 from embeddings.errors import EmbeddingsError
 from streams.commands import paused
@@ -99,7 +99,8 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
     except TimeoutError:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
     except (KafkaError, EmbeddingsError, OSError) as error:
-        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {error}", advice=_ADVICE[name])
+        said = str(error).removeprefix(f"{type(error).__name__}: ")  # Kafka's say their kind themselves
+        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {said}", advice=_ADVICE[name])
 
 
 _ADVICE = {
@@ -111,13 +112,16 @@ _ADVICE = {
 
 
 async def _broker(settings: Settings) -> Finding:
-    async with admin_client(**settings.kafka.client_options()) as admin:
-        cluster = await admin.describe_cluster()
+    options = settings.kafka.client_options()
+    async with admin_client(**options) as admin:
+        cluster, away = await admin.describe_cluster(), await unreached(admin, options)
     nodes = len(cluster["brokers"])
     short = settings.topics.replication > nodes
     advice = f"topics.replication is {settings.topics.replication}, but there are {nodes} brokers" if short else ""
+    if away:
+        advice = misled(settings.kafka.bootstrap, away)
     detail = f"{nodes} broker(s) of {cluster['cluster_id']} at {settings.kafka.bootstrap}"
-    return Finding(name="broker", ok=not short, detail=detail, advice=advice)
+    return Finding(name="broker", ok=not (short or away), detail=detail, advice=advice)
 
 
 async def _topics(settings: Settings) -> Finding:
@@ -156,9 +160,7 @@ def _codecs() -> Finding:
 
 
 def _loops() -> Finding:
-    advice = (
-        "" if jit.kept else "set NUMBA_CACHE_DIR to a folder that can be written, or every start compiles for a minute"
-    )
+    advice = "" if jit.kept else "set NUMBA_CACHE_DIR to a folder to write to, or every start compiles for a minute"
     return Finding(name="loops", ok=True, detail=f"compiled loops are {'' if jit.kept else 'not '}kept", advice=advice)
 
 

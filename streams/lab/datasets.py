@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.items import ItemFacts
+from streams import addresses
 from streams.process.folders import writable
 
 _WHEEL = "recbole==1.2.1"
@@ -62,10 +63,13 @@ def cache_folder() -> Path:
     """Where downloads are kept: `MARQUEE_CACHE`, else `marquee` in the user's cache folder.
 
     Raises:
-        UnreadableLog: there is neither, nor a home folder.
+        UnreadableLog: there is neither, nor a home folder; or it is no path.
     """
     if said := os.environ.get("MARQUEE_CACHE"):
-        return Path(said)
+        try:
+            return addresses.folder(Path(said))
+        except ValueError as error:
+            raise UnreadableLog(f"MARQUEE_CACHE = {said!a}: {error}") from None
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marquee"
     except RuntimeError:

@@ -70,11 +70,18 @@ class _Host(Worker):
 
 
 class _SaidAtTheEnd(logging.Filter):
-    """Drops what Mode says of an error whose message says all: each of its services tells it, with the traceback."""
+    """Drops what Mode says of an error whose message says all: each of its services tells it, with the traceback.
+
+    And what its services then stumble over, because the others have ended.
+    """
+
+    over = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return error is None or not is_known(error) or not str(record.msg).startswith("[^")
+        """Whether the record is written."""
+        error = record.exc_info[1] if record.exc_info and str(record.msg).startswith("[^") else None
+        self.over = self.over or (error is not None and is_known(error))
+        return error is None or not self.over
 
 
 def spare_what_stays() -> None:

@@ -3,7 +3,7 @@
 It is a thread, not a task: it works while the event loop is blocked. A supervisor (systemd, Kubernetes) starts the
 process again, and what was not committed is delivered again.
 
-Exit codes of a worker: 0 it was asked to stop · 1 it crashed, the traceback is in the log · 75 a batch or the event
+Exit codes of a worker: 0 it was asked to stop · 1 it crashed, the log ends with the reason · 75 a batch or the event
 loop was stuck · 76 records or positions were waiting and none was delivered · 77 it did not stop in time · 78
 another process has its place in the group.
 """

@@ -56,7 +56,7 @@ async def compressed(environ: dict[str, str], topic: str) -> None:
         await producer.send_and_wait(topic, encode({"type": "play", "user_id": "u" * 999}), key=b"u")
 
 
-@pytest.mark.parametrize(("role", "topic"), [("worker", "events"), ("worker", "catalog"), ("learner", "observations")])
+@pytest.mark.parametrize(("role", "topic"), [("worker", "catalog"), ("learner", "observations")])
 def test_a_codec_that_is_missing_ends_it_by_name(
     environ: dict[str, str], topic_prefix: str, tmp_path: Path, role: str, topic: str
 ) -> None:
@@ -65,8 +65,9 @@ def test_a_codec_that_is_missing_ends_it_by_name(
     code, err = said({**environ, "PYTHONPATH": str(tmp_path)}, role)
     assert code == 1
     assert err == "failed: UnsupportedCodecError: Libraries for zstd compression codec not found\n"
-    found = said({**environ, "PYTHONPATH": str(tmp_path)}, "doctor")[1]
-    assert "pip install cramjam: the first record compressed with snappy or lz4 or zstd ends a worker" in found
+    if role == "worker":
+        found = said({**environ, "PYTHONPATH": str(tmp_path)}, "doctor")[1]
+        assert "pip install cramjam: the first record compressed with snappy or lz4 or zstd ends a worker" in found
 
 
 def test_a_store_that_refuses_ends_a_worker_with_what_it_needs(environ: dict[str, str], valkey: Valkey) -> None:

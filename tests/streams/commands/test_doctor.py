@@ -1,11 +1,13 @@
 import asyncio
+import socket
 
 import pytest
 import redis
+from aiokafka.errors import KafkaConnectionError
 from typer.testing import CliRunner
 
 from deploy.embedded import Broker, Valkey
-from deploy.processes import free_port
+from deploy.processes import exchange, free_port
 from embeddings.events import Source
 from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
@@ -115,6 +117,37 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
     ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice
+
+
+class Elsewhere(Broker):
+    """A broker that tells its clients another address."""
+
+    told = ""
+
+    def command(self) -> list[str]:
+        return [*super().command()[:-1], f"tcp://{self.told}"]
+
+    def answers(self) -> bool:
+        return exchange(self.port, b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\0\0") != b""  # ApiVersions
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [("127.0.0.1:1", "Connect call failed"), ("broker.invalid:9092", "Name or service not known"), ("", "no answer")],
+)
+async def test_an_address_that_nobody_reaches_is_named_by_whoever_asks_the_broker(told: str, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = Elsewhere()
+        broker.told = told or f"127.0.0.1:{silent.getsockname()[1]}"
+        with broker:
+            settings = Settings(kafka=Kafka(bootstrap=broker.bootstrap, request_timeout_s=10))
+            finding = by_name(await examine(settings))["broker"]
+            assert not finding.ok
+            assert f"{broker.bootstrap} answers and sends its clients to {broker.told} ({why}" in finding.detail
+            for ask in (topics.plan, topics.check):
+                with pytest.raises(KafkaConnectionError, match=f"sends its clients to {broker.told}"):
+                    await ask(settings)
 
 
 async def test_redis_7_is_recognised(redis7: Valkey) -> None:

@@ -66,6 +66,10 @@ def test_data_sets_are_kept_where_there_is_a_place(tmp_path: Path, monkeypatch: 
     with pytest.raises(SettingsError, match=r"MARQUEE_CACHE = .*file.*: cannot be written"):
         ml_100k()
 
+    monkeypatch.setenv("MARQUEE_CACHE", "'/tmp/x'\r")
+    with pytest.raises(UnreadableLog, match=r"MARQUEE_CACHE = .*: holds '\\r'"):
+        cache_folder()
+
     def nobody() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
