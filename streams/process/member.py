@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
 from embeddings.events import Source
@@ -167,8 +166,7 @@ def serve(app: BatchApp, topic: str, handle: Handler) -> None:
                 log.warning("%s: fetching again, %s", topic, why)
                 await consumer.rewind(unit)
             except Pause as why:
-                for source, offset in why.positions.items():
-                    await consumer.seek(TP(*source), offset)
+                await consumer.send_to(why.positions)
             await manual.ack(event)
 
         try:

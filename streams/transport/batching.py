@@ -241,12 +241,15 @@ class BatchConsumer(driver.Consumer):
                 " keeps losing what was written"
             )
 
+    async def send_to(self, positions: Mapping[Source, int]) -> None:
+        """Continue some partitions elsewhere, those that are assigned still."""
+        async with self._thread.still(list(positions)):
+            await self._thread.reposition(positions)
+            self.deliveries.forget(positions)
+
     async def seek(self, partition: TP, offset: int) -> None:
         """Send one partition elsewhere."""
-        source = Source(*partition)
-        async with self._thread.still({source}):
-            await super().seek(partition, offset)
-            self.ledger.forget(source)
+        await self.send_to({Source(*partition): offset})
 
     async def _send_back(self, sources: set[Source]) -> None:
         """What was fetched or delivered so far is void from here on, and nothing is delivered until it comes again.
@@ -257,9 +260,7 @@ class BatchConsumer(driver.Consumer):
             with self.deliveries.void(sources):
                 committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
                 chosen = await choose(committed, self._judge.declare) if choose is not None else {}
-                async with self._thread.still(sources):
-                    await self._thread.reposition({**committed, **chosen})
-                    self.deliveries.forget(sources)
+                await self.send_to({**committed, **chosen})
         finally:
             self._news.set()
 
