@@ -268,6 +268,8 @@ class Events(Group):
     """An event further behind its user's latest is counted late and not applied."""
     dislike_at_most: float = Field(default=2.0, ge=-1_000, le=1_000)
     """A `rating` event with a value up to this is a dislike, above it a play."""
+    liked_from: float = Field(default=4.0, ge=-1_000, le=1_000)
+    """`replay` and `evaluate` take a log's rating from this up for a like, below it for a play; 0 is no rating."""
 
 
 class Objectives(Group):
