@@ -37,9 +37,9 @@ test: lint servers
 
 # The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder.
 prove: install servers
-	REQUIRE_SERVERS=1 MARQUEE_OUTAGE_S=120 MARQUEE_EXAMPLES=100000 \
+	REQUIRE_SERVERS=1 OUTAGE_S=120 \
 		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
-	REQUIRE_SERVERS=1 MARQUEE_EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
+	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 
 quick: install
 	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow'

@@ -1,6 +1,6 @@
 """Redis or the brokers away: at start, at an assignment, under load. Nothing is lost, nobody has to restart anything.
 
-`MARQUEE_OUTAGE_S` is how long; `make prove` takes two minutes, beyond every time-out that is not shortened here.
+`OUTAGE_S` is how long; `make prove` takes two minutes, beyond every time-out that is not shortened here.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from deploy.kafka import KafkaServer
 from embeddings.events import Fate
 from tests.connected.cluster import Cluster, Node
 
-OUTAGE_S = float(os.environ.get("MARQUEE_OUTAGE_S", "10"))
+OUTAGE_S = float(os.environ.get("OUTAGE_S", "10"))
 """Longer than a request may take (7 s here), which Faust gives to a change of positions."""
 PERSONS, PER_S = 20, 40
 
@@ -66,8 +66,9 @@ async def away(server: Server) -> None:
 
 async def supervised(node: Node, until: Callable[[], bool]) -> list[int]:
     """Start a node again whenever it ends, as a supervisor does; its exit codes."""
-    codes = []
+    codes, give_up = [], time.monotonic() + 90 + OUTAGE_S
     while not await asyncio.to_thread(until):
+        assert time.monotonic() < give_up, f"ended with {codes}\n{node.child and node.child.tail(25)}"
         assert node.child is not None
         if (code := node.child.returncode) is not None:
             codes.append(code)
