@@ -21,7 +21,7 @@ from embeddings.events import Source
 from embeddings.stoprule import WELL, BadRun, StopRule
 from streams.contract.cloudevents import Headers
 from streams.contract.deadletters import OFFSET, PARTITION, TOPIC, DeadLetter, dead_letter_record
-from streams.contract.messages import Part
+from streams.contract.messages import Outgoing, Part
 from streams.transport.publishing import Publisher
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ class DeadLetterTopic:
             return []
         async with self._turn:
             missing = await self._missing(letters, still_waiting)
-            records = {self._id(letter): dead_letter_record(letter, self.topic) for letter in missing}
+            written = [dead_letter_record(letter, self.topic) for letter in missing]
+            records = {_identity(record.headers, record.key, record.value): record for record in written}
             self._doubts = True
             await self.publisher.send_all(records.values(), still_waiting=still_waiting)
             self._doubts = False
@@ -112,12 +113,14 @@ class DeadLetterTopic:
                 raise
             self._found = found
             self._wrote.clear()
-        ids = map(self._id, letters)
-        return [letter for letter, i in zip(letters, ids, strict=True) if i not in self._found and i not in self._wrote]
+        return [letter for letter in letters if not self._is_there(dead_letter_record(letter, self.topic))]
 
-    def _id(self, letter: DeadLetter) -> int:
-        record = dead_letter_record(letter, self.topic)
-        return _identity(record.headers, record.key, record.value)
+    def _is_there(self, record: Outgoing | None) -> bool:
+        """Whether a letter, or what was published where the topic did not take it, is known to be there."""
+        if record is None:
+            return False
+        identity = _identity(record.headers, record.key, record.value)
+        return identity in self._found or identity in self._wrote or self._is_there(record.smaller)
 
 
 @dataclass(slots=True)

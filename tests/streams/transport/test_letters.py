@@ -7,7 +7,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from embeddings.events import Source
-from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.deadletters import Code, DeadLetter, dead_letter_record
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import Raw
 from tests.streams.lanes import AWAY, Topics
@@ -56,6 +56,14 @@ async def test_another_process_writes_what_is_missing(broker: Broker) -> None:
     other.doubt()
     assert await other.put([letter(1)]) == []
     assert len(broker.published) == 2
+
+
+async def test_a_letter_that_had_to_be_smaller_is_not_written_again(broker: Broker) -> None:
+    large = letter(0, b"{" * 200_000)
+    smaller = dead_letter_record(large, "marquee.catalog.v1.dlq").smaller
+    assert smaller is not None
+    broker.published.append(smaller)
+    assert await broker.letters("catalog").put([large]) == []
 
 
 async def test_a_topic_made_anew_has_letters_of_its_own(broker: Broker) -> None:
