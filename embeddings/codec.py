@@ -22,6 +22,7 @@ from embeddings.state_columns import HISTORY, RING, Tastes, UserStates
 VERSION = 1
 _NO_SOURCE = 0xFFFF
 _LARGEST_U32 = 2**32 - 1
+_LARGEST_SCALE = np.float32(1e30)
 
 
 def state_dtype(width: int) -> np.dtype[np.void]:
@@ -64,7 +65,8 @@ class StateCodec:
     def decode(self, values: Sequence[bytes | None]) -> tuple[UserStates, Tastes]:
         """The states and taste vectors of U stored values; None is a user of whom nothing is known.
 
-        A value with a vector of another width is read without it, its taste version 0.
+        A value with a vector of another width, or one without finite components, is read without it, its taste version
+        0: it is derived from the history.
 
         Raises:
             UnreadableState: a value's version is not known, or it is too short. Nothing was changed; a newer release
@@ -133,11 +135,10 @@ def _states(record_U: NDArray[np.void]) -> UserStates:
 
 
 def _tastes(record_U: NDArray[np.void]) -> Tastes:
-    return Tastes(
-        code_UD=np.ascontiguousarray(record_U["taste"]),
-        scale_U=record_U["taste_scale"].astype(np.float32),
-        version_U=record_U["taste_version"].astype(np.uint32),
-    )
+    scale_U, version_U = record_U["taste_scale"].astype(np.float32), record_U["taste_version"].astype(np.uint32)
+    odd_U = ~(np.abs(scale_U) < _LARGEST_SCALE)
+    scale_U[odd_U], version_U[odd_U] = 0, 0
+    return Tastes(np.ascontiguousarray(record_U["taste"]), scale_U, version_U)
 
 
 def _put_states(record_U: NDArray[np.void], states: UserStates) -> None:

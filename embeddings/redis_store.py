@@ -221,7 +221,7 @@ class RedisUserStore(UserStore):
 
     def ping(self) -> None:
         """See `UserStore.ping`."""
-        self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S))
+        self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S), ("GET", self._keys.ping))
 
     def forget(self, user_id: str) -> int:
         """See `UserStore.forget`."""

@@ -240,7 +240,7 @@ class UserStore(Protocol):
         """
 
     def ping(self) -> None:
-        """Write something that means nothing: a store that can only be read cannot do its work.
+        """Write something that means nothing, and read it: a store that can only do one of them cannot do its work.
 
         Raises:
             StoreUnavailable: nothing can be written now.

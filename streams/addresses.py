@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 _KAFKA_PORT = 9092
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
-_REDIS_OPTIONS = ("db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def text(value: str) -> str:
@@ -62,8 +62,14 @@ def redis_url(value: str) -> str:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if "@" in value or {"password", "username"} & set(options):
         raise ValueError("must not hold a user or a password: put them into redis.username and redis.password")
-    if strange := sorted(set(options) - set(_REDIS_OPTIONS)):
-        raise ValueError(f"has an option {strange[0]!a}, known are {', '.join(_REDIS_OPTIONS)}")
+    known = ["db", *(_TLS_OPTIONS if parts.scheme == "rediss" else ())]
+    if strange := sorted(set(options) - set(known)):
+        raise ValueError(f"has an option {strange[0]!a}, known are {', '.join(known)}")
+    for name in sorted(set(options) - {"db"}):
+        try:
+            readable(Path(text(options[name])))
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
     if parts.scheme == "unix" and (parts.netloc or not parts.path.strip("/")):
         raise ValueError("must name a socket with three slashes, as unix:///run/redis.sock")
     if parts.scheme != "unix":

@@ -263,11 +263,13 @@ class Events(Group):
     max_depth: int = Field(default=16, ge=4, le=256)
     """More nested objects and lists are dead-lettered."""
     max_future_ms: int = Field(default=86_400_000, ge=0, le=31 * 86_400_000)
-    """An event further ahead of the clock is dead-lettered; less is clamped to the clock."""
+    """An event further ahead of its record's publish time is dead-lettered; less is clamped to that."""
     lateness_s: int = Field(default=3_600, ge=0, le=4_095)
     """An event further behind its user's latest is counted late and not applied."""
     dislike_at_most: float = Field(default=2.0, ge=-1_000, le=1_000)
     """A `rating` event with a value up to this is a dislike, above it a play."""
+    liked_from: float = Field(default=4.0, ge=-1_000, le=1_000)
+    """`replay` and `evaluate` take a log's rating from this up for a like, below it for a play; 0 is no rating."""
 
 
 class Objectives(Group):

@@ -22,7 +22,10 @@ from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from streams.lab.baselines import Quality
+    from streams.lab.datasets import Log
     from streams.settings import Settings
     from streams.transport.topics import Plan
 
@@ -34,6 +37,15 @@ class Format(StrEnum):
     csv = "csv"
     jsonl = "jsonl"
 
+
+class OnError(StrEnum):
+    """What becomes of a log with lines that cannot be read."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+Errors = Annotated[OnError, typer.Option("--on-error", help="A log with bad lines: refuse it, or leave them out.")]
 
 app = typer.Typer(name="marquee", no_args_is_help=True, add_completion=False, help="Events in, slates out.")
 topics_app = typer.Typer(no_args_is_help=True, help="Which topics there are, and creating them.")
@@ -101,7 +113,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from embeddings.errors import EmbeddingsError
     from ranking.errors import RankingError
     from streams.commands.dead_letter_admin import TooScattered
-    from streams.lab.datasets import UnreadableLog
+    from streams.lab.columns import UnreadableLog
     from streams.learning.checkpoints import UnreadableCheckpoint
     from streams.transport.topics import TopicsUnfit
 
@@ -163,6 +175,7 @@ def evaluate(
     baseline: Annotated[list[str] | None, typer.Option(help="Yardstick beside it; may be repeated.")] = None,
     events: Annotated[int | None, typer.Option(help="Only the first so many events.", min=10)] = None,
     batch: Annotated[int, typer.Option(help="Events per batch; ranked before any of them is learned.", min=1)] = 64,
+    on_error: Errors = OnError.stop,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -173,20 +186,43 @@ def evaluate(
     if form is not None and not Path(dataset).is_file():
         raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
     require("an evaluation", "cpu", "learner")
-    from streams.lab.baselines import BASELINES, measure
-    from streams.lab.datasets import ml_100k, read_log
+    from streams.lab.baselines import BASELINES
+    from streams.lab.datasets import ml_100k
     from streams.lab.evaluation import run_evaluation
 
     if unknown := ", ".join(sorted(set(baseline or ()) - set(BASELINES))):
         raise typer.BadParameter(f"{unknown} is none of {', '.join(BASELINES)}", param_hint="baseline")
-    log = ml_100k() if form is None else read_log(Path(dataset), form)
+    log = ml_100k() if form is None else _read(Path(dataset), form, on_error, settings)
     log = log.head(events) if events else log
     ours = run_evaluation(log, settings, batch=batch, say=err.print)
-    others = {name: measure(name, log, settings.seed) for name in baseline or ()}
-    _print_quality(log.name, {"marquee": ours.quality, **others})
+    _print_quality(f"{log.name}, every event ranked before it is learned", {"marquee": ours.quality})
+    others = dict(_measured(log, settings, list(dict.fromkeys(baseline or ()))))
+    if others:
+        _print_quality(f"{log.name}, yardsticks", others)
     result = {"dataset": log.name, "events": len(log), **_rounded(ours.quality), "snapshots": ours.snapshots}
     result["baselines"] = {name: _rounded(quality) for name, quality in others.items()}
-    finish({**result, "seconds": round(time.monotonic() - began, 1)}, as_json)
+    finish({**result, "skipped": log.skipped, "seconds": round(time.monotonic() - began, 1)}, as_json)
+
+
+def _read(path: Path, form: Format, on_error: OnError, settings: "Settings") -> "Log":
+    """The whole log, and what is to be said of it."""
+    from streams.lab.datasets import read_log
+    from streams.lab.replay import rating_remarks
+
+    log = read_log(path, form.value, on_error=on_error.value)
+    for remark in (*log.remarks, *rating_remarks(log, settings)):
+        err.print(remark, markup=False)
+    return log
+
+
+def _measured(log: "Log", settings: "Settings", names: list[str]) -> "Iterator[tuple[str, Quality]]":
+    from streams.lab.baselines import TooLarge, measure
+
+    for name in names:
+        try:
+            yield name, measure(name, log, settings.seed)
+        except TooLarge as error:
+            err.print(str(error), markup=False)
 
 
 def _rounded(quality: "Quality") -> dict[str, float]:
@@ -195,8 +231,8 @@ def _rounded(quality: "Quality") -> dict[str, float]:
     return {name: round(figure, 5) for name, figure in figures.items()}
 
 
-def _print_quality(name: str, qualities: "dict[str, Quality]") -> None:
-    table = Table(title=f"{name}, every event ranked before it is learned", title_justify="left")
+def _print_quality(title: str, qualities: "dict[str, Quality]") -> None:
+    table = Table(title=title, title_justify="left")
     for heading in ("", "recall@10", "±", "recall@20", "ndcg@10", "2nd half", "events"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for method, q in qualities.items():
@@ -211,18 +247,18 @@ def replay(
     form: Annotated[Format, typer.Option("--format")] = Format.jsonl,
     rate: Annotated[float, typer.Option(help="Events per second; 0 is as fast as the broker takes them.", min=0)] = 0,
     shift: Annotated[bool, typer.Option(help="Shift event times so that the last one is now.")] = True,
+    on_error: Errors = OnError.stop,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Publish an event log to the events topic."""
+    """Publish an event log to the events topic; nothing of a log that is refused."""
     settings = load(config)
-    from streams.lab.datasets import read_log
     from streams.lab.replay import publish_log
 
-    log = read_log(path, form)
+    log = _read(path, form, on_error, settings)
     seconds = asyncio.run(publish_log(log, settings, rate=rate, shift=shift))
     err.print(f"{len(log):,} events in {seconds:.1f} s")
-    finish({"events": len(log), "seconds": round(seconds, 2)}, as_json)
+    finish({"events": len(log), "skipped": log.skipped, "seconds": round(seconds, 2)}, as_json)
 
 
 @app.command()

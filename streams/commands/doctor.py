@@ -6,6 +6,8 @@ A check asks one thing and answers with a `Finding`; it never raises. What a ser
 import asyncio
 import platform
 import sys
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,9 +20,14 @@ from embeddings.errors import EmbeddingsError
 from streams.commands import paused
 from streams.commands.extras import missing
 from streams.configuration import SettingsError
+from streams.contract.consent import NOTHING, Judge
+from streams.contract.decode import Decoded, decode
+from streams.contract.parsing import Rules
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.tail import last_records
+from streams.worker.complaints import MISDATED, MISROUTED
 from streams.worker.worker import user_store
 
 _PATIENCE_S = 5.0
@@ -43,6 +50,7 @@ async def examine(settings: Settings) -> list[Finding]:
         "topics": _topics,
         "redis": lambda s: asyncio.to_thread(_redis, s),
         "dead letters": lambda s: asyncio.to_thread(_paused, s),
+        "producers": _producers,
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
@@ -83,6 +91,19 @@ def judge_topics(plan: topics.Plan, reasons: list[str]) -> Finding:
     return Finding(name="topics", ok=not reasons, detail=detail, advice=advice)
 
 
+def judge_producers(decoded: Decoded, topic: str) -> Finding:
+    """Producers of events by the last records they wrote, read as a worker reads them. What it can mend is no fault."""
+    records = len(decoded.batch) + len(decoded.aside)
+    codes = Counter(letter.code.value for letter in decoded.dead)
+    wrong = [
+        (len(decoded.misrouted), MISROUTED),
+        (decoded.misdated, MISDATED),
+        (len(decoded.dead), f"become dead letters ({', '.join(f'{n} {code}' for code, n in codes.items())})"),
+    ]
+    advice = "; ".join(f"{count} of {records} {said}" for count, said in wrong if count)
+    return Finding(name="producers", ok=True, detail=f"read the last {records:,} records of {topic}", advice=advice)
+
+
 def judge_gpu(torch_sees: list[str], faiss_sees: int) -> Finding:
     """GPUs by what torch and FAISS see; none is no fault."""
     if not torch_sees and not faiss_sees:
@@ -107,6 +128,7 @@ _ADVICE = {
     "dead letters": "Redis must answer first",
     "broker": "check kafka.bootstrap, kafka.security_protocol and that the broker runs; `marquee up` brings one",
     "topics": "the broker must answer first",
+    "producers": "the events topic must be there first",
     "redis": "check redis.url, redis.username, redis.password and that Redis runs; `marquee up` brings one",
 }
 
@@ -127,6 +149,19 @@ async def _broker(settings: Settings) -> Finding:
 async def _topics(settings: Settings) -> Finding:
     plan, reasons = await topics.review(settings)
     return judge_topics(plan, reasons)
+
+
+async def _producers(settings: Settings) -> Finding:
+    topic, events = settings.topics.name("events"), settings.events
+    parts = await last_records(settings.kafka.client_options(), topic)
+    rules = Rules(
+        judge=Judge(NOTHING),
+        partitions={topic: settings.topics.partitions},
+        max_bytes=events.max_bytes,
+        max_depth=events.max_depth,
+        max_future_ms=events.max_future_ms,
+    )
+    return judge_producers(decode(parts, rules, time.time_ns() // 1_000_000), topic)
 
 
 def _redis(settings: Settings) -> Finding:

@@ -66,7 +66,8 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 #: A compressed batch may hold keys and headers of any size. What is larger is not kept whole: with the largest value a
 #: dead letter still fits into its topic, which has 1 MiB of room beside it.
 MOST_KEY_BYTES, MOST_HEADER_BYTES = 65_536, 131_072
-_MOST_HEADERS = 64
+_ANY_BYTES = 1 << 31
+_MOST_HEADERS, _SURELY_BYTES = 64, 65_536
 
 
 class NotReplayable(Exception):
@@ -86,17 +87,26 @@ class DeadLetter(NamedTuple):
 def dead_letter_record(letter: DeadLetter, topic: str, stage: str = "decode") -> Outgoing:
     """The record for a dead-letter topic: the original with error headers after its own.
 
-    A value that is `too_large`, a key or headers that no topic takes: size and sha256 stand for them.
+    Size and sha256 stand for a value that is `too_large`, and for a key or headers that no topic takes. Where a topic
+    takes less than the settings say, they stand for all that is not small.
     """
+    record, large = letter.record, letter.code is Code.too_large
+    whole = _letter(letter, topic, stage, MOST_KEY_BYTES, -1 if large else _ANY_BYTES, MOST_HEADER_BYTES)
+    if len(whole.key or b"") + len(whole.value or b"") + header_bytes(record.headers) <= _SURELY_BYTES:
+        return whole
+    return whole._replace(smaller=_letter(letter, topic, stage, SMALL_BYTES, -1 if large else SMALL_BYTES, SMALL_BYTES))
+
+
+def _letter(letter: DeadLetter, topic: str, stage: str, key_bytes: int, value_bytes: int, in_headers: int) -> Outgoing:
     record, cut = letter.record, []
     key, value, headers = record.key, record.value, record.headers
-    if key is not None and len(key) > MOST_KEY_BYTES:
+    if key is not None and len(key) > key_bytes:
         key = stub(key)
         cut.append("key")
-    if value is not None and letter.code is Code.too_large:
+    if value is not None and len(value) > value_bytes:
         value = stub(value)
         cut.append("value")
-    if header_bytes(headers) > MOST_HEADER_BYTES:
+    if header_bytes(headers) > in_headers:
         headers = [(name, small(said)) for name, said in headers if len(name) <= SMALL_BYTES][:_MOST_HEADERS]
         cut.append("headers")
     reason = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import mode
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from streams.contract.cloudevents import Headers, open_envelope, read_headers
 from streams.contract.consent import CONSENT_LEARN
 from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes
 from streams.contract.messages import Outgoing, RawRecord
-from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, read_one, user_of
-from streams.contract.records import LAST_MS, Event, decode_event
+from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, name_in_key, read_one
+from streams.contract.records import LAST_KEPT_MS, Event, decode_event
 from streams.contract.serialisers import all_fit, unfit
 
 Part = tuple[Source, Sequence[RawRecord]]
@@ -51,7 +51,8 @@ class Decoded:
 
     `events` holds the records themselves, one per row, for what is rare: slate_id, slot, context. `names` maps the
     batch's item ids to item names. `published_ms_B` is the publish time, to which event times ahead of it were set;
-    `records` are the raw records of the rows, of which `undated` had no publish time that can be one.
+    `records` are the raw records of the rows, of which `misdated` had a publish time
+    that cannot be one, or is far ahead of this machine's clock.
     """
 
     batch: EventBatch
@@ -61,7 +62,7 @@ class Decoded:
     published_ms_B: NDArray[np.int64]
     dead: list[DeadLetter]
     misrouted: list[Misrouted]
-    undated: int
+    misdated: int
 
     @property
     def aside(self) -> list[tuple[Source, int, Fate]]:
@@ -74,16 +75,16 @@ class Decoded:
         return mode(letter.code for letter in self.dead if letter.source == source)
 
 
-_UNFIT_ITEM = ITEM_MASK + 1
+_UNFIT = ITEM_MASK + 1
 
 
 class _ItemIds(dict[str | None, int]):
-    """Item names to ids, remembered for the last 200,000 names; no name is no item, and no id is what is no name."""
+    """Item names to ids, remembered for the last 200,000 names; no name is no item, one that is unfit is `_UNFIT`."""
 
     def __missing__(self, name: str | None) -> int:
         if len(self) >= 200_000:
             self.clear()
-        found = self[name] = NO_ITEM if not name else _UNFIT_ITEM if unfit(name) else item_id(name)
+        found = self[name] = NO_ITEM if not name else _UNFIT if unfit(name) else item_id(name)
         return found
 
 
@@ -101,7 +102,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
     dead: list[DeadLetter] = []
     rows = _Rows.of(parts, rules, dead)
     columns = _columns(rows, rules, now_ms)
-    wrong_B = columns.code_B != _FINE
+    wrong_B, misdated = columns.code_B != _FINE, columns.misdated
     misrouted: list[Misrouted] = []
     if wrong_B.any():
         for row in np.flatnonzero(wrong_B).tolist():
@@ -119,15 +120,15 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
         published_ms_B=columns.published_ms_B,
         dead=dead,
         misrouted=misrouted,
-        undated=columns.undated,
+        misdated=misdated,
     )
 
 
-_FINE, _FUTURE, _SECONDS, _NO_ITEM, _UNFIT, _NO_VALUE, _MISROUTED = range(7)
+_FINE, _FUTURE, _SECONDS, _NO_ITEM, _WRAPPED, _NO_VALUE, _MISROUTED = range(7)
 _WRONG = {
     _FUTURE: (Code.future, FUTURE),
     _SECONDS: (Code.seconds, f"event_time {SECONDS}"),
-    _UNFIT: (Code.malformed, "item_id is no plain id, but what a serialiser wrapped around one"),
+    _WRAPPED: (Code.malformed, "user_id or item_id is no plain id, but what a serialiser wrapped around one"),
     _NO_ITEM: (Code.missing_field, "item_id is missing"),
     _NO_VALUE: (Code.missing_field, "a rating without a value"),
 }
@@ -197,12 +198,9 @@ def _read_all(records: Sequence[RawRecord], rules: Rules) -> tuple[list[Event], 
         _open(headers, values, identities)
     events = list(map(decode_event, values))
     named = [event.user_id for event in events]
-    if not all(named):
-        return events, [user_of(record, user) for record, user in zip(records, named, strict=True)], identities
-    users: list[str] = named  # type: ignore[assignment]
-    if not all_fit(users):
-        raise ValueError
-    return events, users, identities
+    if all(named):
+        return events, cast(list[str], named), identities
+    return events, [user or name_in_key(record) for record, user in zip(records, named, strict=True)], identities
 
 
 def _may_be_deep(joined: bytes, length_B: NDArray[np.int64], limit: int) -> bool:
@@ -230,7 +228,7 @@ def _read_each(
     for record in records:
         try:
             event, identity = read_one(record, decode_event, rules)
-            user = user_of(record, event.user_id)
+            user = event.user_id or name_in_key(record)
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
             continue
@@ -246,7 +244,7 @@ class _Columns:
     batch: EventBatch
     code_B: NDArray[np.uint8]
     published_ms_B: NDArray[np.int64]
-    undated: int
+    misdated: int
 
 
 def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
@@ -254,12 +252,14 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
     seen: dict[str, int] = {}
     user_B = np.array([seen.setdefault(user, len(seen)) for user in rows.users], np.int32)
     item_B = np.array([_item_ids[event.item_id] for event in events], np.uint64)
+    if not all_fit(seen):
+        item_B[np.array([unfit(user) is not None for user in seen])[user_B]] = _UNFIT
     action_B = np.array([_CODES.get(event.type, 0) for event in events], np.uint8)
     value_B = np.array([event.value for event in events], np.float32)
     time_ms_B = np.array([event.event_time for event in events], np.int64)
     published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
     consent_B = _consents(events, rules)
-    code_B, refused_B, undated = _judge(
+    code_B, refused_B, misdated = _judge(
         *(item_B, action_B, value_B, time_ms_B, published_ms_B, consent_B, _foreign(rows, tuple(seen), user_B, rules)),
         *(now_ms, rules.first_ms, rules.max_future_ms, float(rules.dislike_at_most)),
     )
@@ -277,7 +277,7 @@ def _columns(rows: _Rows, rules: Rules, now_ms: int) -> _Columns:
         consent_B=consent_B,
         refused_B=refused_B,
     )
-    return _Columns(batch, code_B, published_ms_B, undated)
+    return _Columns(batch, code_B, published_ms_B, misdated)
 
 
 @kernel
@@ -294,31 +294,33 @@ def _judge(
     max_future_ms: int,
     dislike_at_most: float,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """What is wrong with each row, why it must not be applied, and how many had no publish time.
+    """What is wrong with each row, why it must not be applied, and how many are misdated.
 
     In place: event times are clamped to the publish time, for which event time or now stands where it is none, ratings
     become plays or dislikes, values that are not numbers become 0.
     """
-    rows, undated = len(item_B), 0
+    rows, misdated = len(item_B), 0
     code_B, refused_B = np.zeros(rows, np.uint8), np.zeros(rows, np.uint8)
     for r in range(rows):
-        if not first_ms <= published_ms_B[r] <= LAST_MS:
+        if not first_ms <= published_ms_B[r] <= LAST_KEPT_MS:
             published_ms_B[r] = min(time_ms_B[r], now_ms)
-            undated += 1
+            misdated += 1
+        elif published_ms_B[r] - now_ms > max_future_ms:
+            misdated += 1
         early = time_ms_B[r] < first_ms
         ahead_ms = time_ms_B[r] - published_ms_B[r]
         time_ms_B[r] = min(time_ms_B[r], published_ms_B[r])
         action, missing = action_B[r], np.isnan(value_B[r])
         if ahead_ms > max_future_ms:
             code_B[r] = _FUTURE
-        elif early:
-            code_B[r] = _SECONDS
         elif action == _RATING and missing:
             code_B[r] = _NO_VALUE
         elif item_B[r] == NO_ITEM and (0 < action <= _LAST_ITEM_ACTION or action == _RATING):
             code_B[r] = _NO_ITEM
-        elif item_B[r] == _UNFIT_ITEM:
-            code_B[r] = _UNFIT
+        elif item_B[r] == _UNFIT:
+            code_B[r] = _WRAPPED
+        elif early:
+            code_B[r] = _SECONDS
         elif foreign_B[r]:
             code_B[r] = _MISROUTED
         if action == _RATING:
@@ -329,7 +331,7 @@ def _judge(
             refused_B[r] = _UNCONSENTED
         if missing:
             value_B[r] = 0
-    return code_B, refused_B, undated
+    return code_B, refused_B, misdated
 
 
 def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:

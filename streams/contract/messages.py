@@ -52,10 +52,14 @@ class Part:
 
 
 class Outgoing(NamedTuple):
-    """A record to publish. Without a partition murmur2 of the key chooses it; a value of None is a tombstone."""
+    """A record to publish. Without a partition murmur2 of the key chooses it; a value of None is a tombstone.
+
+    `smaller` is published instead where the topic takes no record as large as this.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+    smaller: "Outgoing | None" = None

@@ -17,7 +17,7 @@ from streams.contract.cloudevents import open_envelope, read_headers
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
-from streams.contract.records import FIRST_MS, LAST_MS
+from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
 from streams.settings import Settings
 
@@ -121,27 +121,35 @@ def user_of(record: RawRecord, named: str | None) -> str:
     Raises:
         Unreadable: Neither names one, or a serialiser wrapped it. Dead-letter it.
     """
-    name = named or _key_of(record)
-    if odd := unfit(name):
-        said = f"the id is {odd}, not a plain one" if named else f"the key is {odd}: {PLAIN_KEY}"
-        raise Unreadable(Code.malformed, said)
-    return name
+    if not named:
+        return name_in_key(record)
+    if odd := unfit(named):
+        raise Unreadable(Code.malformed, f"the id is {odd}, not a plain one")
+    return named
 
 
-def _key_of(record: RawRecord) -> str:
+def name_in_key(record: RawRecord) -> str:
+    """The user (or item) that a record's key names.
+
+    Raises:
+        Unreadable: It names none, or a serialiser wrapped it. Dead-letter it.
+    """
     if not record.key or record.key == b"null":
         raise Unreadable(Code.missing_field, "neither an id nor a key")
     if len(record.key) > 512:
         raise Unreadable(Code.malformed, "the key is longer than 512 bytes")
     try:
-        return record.key.decode()
+        name = record.key.decode()
     except UnicodeDecodeError as error:
         raise Unreadable(Code.bad_utf8, f"the key is not UTF-8 at byte {error.start}") from None
+    if odd := unfit(name):
+        raise Unreadable(Code.malformed, f"the key is {odd}: {PLAIN_KEY}")
+    return name
 
 
 def published_ms(record: RawRecord, rules: Rules, now_ms: int) -> int:
     """When a record was written; now, where its timestamp is missing or none that a clock in milliseconds shows."""
-    return record.timestamp if rules.first_ms <= record.timestamp <= LAST_MS else now_ms
+    return record.timestamp if rules.first_ms <= record.timestamp <= LAST_KEPT_MS else now_ms
 
 
 def moment_ms(time_ms: int | None, published: int, rules: Rules) -> int:

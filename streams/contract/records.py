@@ -19,8 +19,12 @@ from msgspec import Meta, Struct
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 
 UNKNOWN = "unknown"
-#: March 1973 and year 9999. Before it lie the seconds of every date up to the year 5138, beyond it is no date.
-FIRST_MS, LAST_MS = 100_000_000_000, 253_402_300_799_999
+#: March 1973: before it lie the seconds of every date up to the year 5138, so that these are taken for no time.
+FIRST_MS = 100_000_000_000
+#: Year 2106, when seconds no longer fit 32 bits in a state: nothing happened or was published later.
+LAST_KEPT_MS = (2**32 - 1) * 1_000
+#: Year 9999; milliseconds beyond it are no date.
+LAST_MS = 253_402_300_799_999
 
 Id = Annotated[str, Meta(max_length=512)]
 Text = Annotated[str, Meta(max_length=8_192)]
@@ -379,12 +383,16 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     return tuple(spec for name in TOPIC_NAMES for spec in _specs_of(name, settings))
 
 
+def largest_record(settings: Settings) -> int:
+    """What every topic takes in one piece: the largest value, with 1 MiB for key, headers and the batch around it."""
+    return settings.events.max_bytes + 1_048_576
+
+
 def _specs_of(name: TopicName, settings: Settings) -> list[TopicSpec]:
     topics, (key, cleanup, read) = settings.topics, _SHAPES[name]
     config = {"cleanup.policy": cleanup, "min.insync.replicas": str(topics.min_insync)}
     kept = {"retention.ms": str(int(topics.retention_h * 3_600_000))}
-    #: headers and the batch around a record
-    room = {"max.message.bytes": str(settings.events.max_bytes + 1_048_576)}
+    room = {"max.message.bytes": str(largest_record(settings))}
 
     def spec(topic: str, partitions: int, extra: dict[str, str]) -> TopicSpec:
         return TopicSpec(

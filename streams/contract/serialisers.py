@@ -9,17 +9,15 @@ True
 """
 
 import re
-from collections.abc import Callable, Collection
-from operator import itemgetter
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
-#: First letters of what is looked at more closely.
+#: First letters of ids that are looked at more closely.
 _STARTS = frozenset('{["\0S')
-_FIRST = itemgetter(0)
 #: How Java prints a key of several fields.
 _PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
 PLAIN_KEY = "write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)"
@@ -52,9 +50,10 @@ def unfit(name: str) -> str | None:
     return "JSON text"
 
 
-def all_fit(names: Collection[str]) -> bool:
-    """Are all of many ids plain ones? Quick where their first letters say so."""
-    return _STARTS.isdisjoint(map(_FIRST, names)) or not any(unfit(name) for name in names if name[0] in _STARTS)
+def all_fit(names: Iterable[str]) -> bool:
+    """Are all of many ids plain ones? Quick where none holds a letter that an unfit one has."""
+    together = "".join(names)
+    return not any(letter in together for letter in '{["\0') or not any(map(unfit, names))
 
 
 def wrapped(value: bytes) -> str | None:

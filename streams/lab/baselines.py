@@ -7,8 +7,10 @@ count half. A yardstick answers with the 0-based rank of every scored event.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from embeddings.jit import kernel
@@ -43,11 +45,41 @@ class Quality:
         return float(np.sqrt(self.recall_10 * (1 - self.recall_10) / max(self.events, 1)))
 
 
-def measure(name: str, log: Log, seed: int = 0) -> Quality:
-    """Run one yardstick over a log. Deterministic for a seed. Names are in `BASELINES`."""
+class TooLarge(Exception):
+    """A yardstick's dense arrays do not fit in memory; the message says how large they are. It is left out."""
+
+
+def measure(name: str, log: Log, seed: int = 0, *, room: int | None = None) -> Quality:
+    """Run one yardstick over a log. Deterministic for a seed. Names are in `BASELINES`.
+
+    Args:
+        name: Which one.
+        log: The events.
+        seed: Of what is drawn.
+        room: Bytes that it may take; what is available where unset.
+
+    Raises:
+        TooLarge: it would take more.
+    """
     user_R = np.unique(np.array(log.user_R), return_inverse=True)[1].astype(np.int32)
     item_R = np.unique(np.array(log.item_R), return_inverse=True)[1].astype(np.int32)
+    users, items = int(user_R.max()) + 1, int(item_R.max()) + 1
+    needed, room = users * items + _BYTES[name](users, items), available() if room is None else room
+    if needed > room:
+        sizes = f"{needed / 2**30:,.1f} GiB for {users:,} users and {items:,} items"
+        raise TooLarge(f"{name} is left out: it takes {sizes}, of {room / 2**30:,.1f} GiB that are free")
     return Quality.of(BASELINES[name](user_R, item_R, seed))
+
+
+def available() -> int:
+    """Bytes of memory that this process may still take: what is free, and what its control group allows."""
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used)) if limit.isdigit() else free
+    except (OSError, ValueError):
+        return free
 
 
 def _popularity(user_R: NDArray[np.int32], item_R: NDArray[np.int32], seed: int) -> NDArray[np.float64]:
@@ -76,6 +108,13 @@ BASELINES: dict[str, Callable[[NDArray[np.int32], NDArray[np.int32], int], NDArr
     "decayed-popularity": _decayed_popularity,
     "isgd": _isgd,
     "cooccurrence": _cooccurrence,
+}
+#: Bytes of each one's arrays, beside a byte for every user and item.
+_BYTES: dict[str, Callable[[int, int], int]] = {
+    "popularity": lambda users, items: 8 * items,
+    "decayed-popularity": lambda users, items: 8 * items,
+    "isgd": lambda users, items: 3 * 160 * 4 * (users + items),
+    "cooccurrence": lambda users, items: 4 * items * items + 200 * users,
 }
 
 

@@ -4,37 +4,37 @@ ML-100K may not be redistributed; it is taken at run time from the `recbole` whe
 never installed, and kept in a cache folder.
 """
 
-import csv
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.items import ItemFacts
 from streams import addresses
+from streams.lab.columns import Columns, Faults, UnreadableLog
+from streams.lab.logfiles import FORMATS
 from streams.process.folders import writable
+
+OnError = Literal["stop", "skip"]
 
 _WHEEL = "recbole==1.2.1"
 _INSIDE = "recbole/dataset_example/ml-100k/ml-100k."
 
 
-class UnreadableLog(Exception):
-    """The file is not of the stated format; the message names the line."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """R events in time order (same-second events keep file order), and what is known about the items.
+    """R events in time order (those of one time keep file order), and what is known about the items.
 
-    `rating_R` is 0 where the log has none; such an event is a plain play.
+    `rating_R` is 0 where the log has none; such an event is a plain play. A log that is not `timed` counts seconds from
+    its beginning. `skipped` lines could not be read; `remarks` are for whoever brought the log.
     """
 
     name: str
@@ -43,19 +43,22 @@ class Log:
     rating_R: NDArray[np.float32]
     time_s_R: NDArray[np.int64]
     items: dict[str, ItemFacts]
+    timed: bool = True
+    skipped: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user_R)
 
     def head(self, events: int) -> "Log":
         """The first `events` events."""
-        return Log(
-            name=self.name,
-            user_R=self.user_R[:events],
-            item_R=self.item_R[:events],
-            rating_R=self.rating_R[:events],
-            time_s_R=self.time_s_R[:events],
-            items=self.items,
+        rows = slice(events)
+        return replace(
+            self,
+            user_R=self.user_R[rows],
+            item_R=self.item_R[rows],
+            rating_R=self.rating_R[rows],
+            time_s_R=self.time_s_R[rows],
         )
 
 
@@ -87,7 +90,7 @@ def ml_100k(cache: Path | None = None) -> Log:
     if not (folder / "ml-100k.item").exists():
         _fetch(folder)
     items = {}
-    for row in _table(folder / "ml-100k.item"):
+    for _, row in _table(folder / "ml-100k.item"):
         identity, title, year, genres = row[0], row[1], row[2], row[3]
         items[identity] = ItemFacts(
             name=identity,
@@ -95,38 +98,48 @@ def ml_100k(cache: Path | None = None) -> Log:
             year=int(year) if year.isdigit() else 0,
             categories=tuple(genres.split()),
         )
-    ratings = [(int(float(r[3])), r[0], r[1], float(r[2])) for r in _table(folder / "ml-100k.inter")]
-    return _log("ml-100k", ratings, items)
+    columns = Columns(Faults(folder / "ml-100k.inter"))
+    for number, row in _table(folder / "ml-100k.inter"):
+        columns.add(number, *row)
+    return _log("ml-100k", columns, items)
 
 
-def read_log(path: Path, form: str) -> Log:
-    """Read a log: `movielens` (`u.data`, `ratings.dat`, `ratings.csv`), `csv` or `jsonl`.
+def read_log(path: Path, form: str, *, on_error: OnError = "stop") -> Log:
+    """Read a log: `movielens` (`u.data`, `ratings.dat`, `ratings.csv`), `csv` or `jsonl`, to its end.
 
-    `csv` and `jsonl` have `user_id`, `item_id` and optionally `timestamp` (epoch seconds or milliseconds) and `rating`.
+    `csv` and `jsonl` have `user_id`, `item_id` and optionally `rating` and `timestamp`; `fields.convert` says what
+    these may be. With `on_error="skip"` lines that cannot be read are left out, counted and told.
 
     Raises:
-        UnreadableLog: a line has not what the format promises; the message names it.
+        UnreadableLog: a line has not what the format promises, or the file is another one; the message names it.
     """
-    readers = {"movielens": _movielens, "csv": _csv, "jsonl": _jsonl}
-    try:
-        read = readers[form]
-    except KeyError:
-        raise UnreadableLog(f"format {form!r} is none of {', '.join(readers)}") from None
-    return _log(path.stem, list(read(path)), {})
+    if form not in FORMATS:
+        raise UnreadableLog(f"format {form!r} is none of {', '.join(FORMATS)}")
+    columns = Columns(Faults(path))
+    FORMATS[form](path, columns)
+    return _log(path.stem, columns, {}, on_error)
 
 
-def _log(name: str, events: list[tuple[int, str, str, float]], items: dict[str, ItemFacts]) -> Log:
-    if not events:
-        raise UnreadableLog(f"{name}: no events")
-    events.sort(key=lambda event: event[0])
-    time_s, users, names, ratings = zip(*events, strict=True)
+def _log(name: str, columns: Columns, items: dict[str, ItemFacts], on_error: OnError = "stop") -> Log:
+    rows, faults = columns.agreeing(), columns.faults
+    if faults.count and on_error == "stop":
+        raise UnreadableLog(str(faults))
+    if not len(rows):
+        raise UnreadableLog(f"{faults.path}: no events" + (f"; {faults}" if faults.count else ""))
+    timed, chosen = any(columns.unit_R), rows.tolist()
+    remarks = [f"left out: {faults}"] if faults.count else []
+    if not timed:
+        remarks.append(f"{faults.path}: no timestamp; events are in the order of the file, a second apart")
     return Log(
         name=name,
-        user_R=list(users),
-        item_R=list(names),
-        rating_R=np.array(ratings, np.float32),
-        time_s_R=np.array(time_s, np.int64),
+        user_R=[columns.user_R[r] for r in chosen],
+        item_R=[columns.item_R[r] for r in chosen],
+        rating_R=np.array(columns.rating_R, np.float32)[rows],
+        time_s_R=np.array(columns.time_ms_R, np.int64)[rows] // 1000 if timed else rows + 1,
         items=items,
+        timed=timed,
+        skipped=faults.count,
+        remarks=tuple(remarks),
     )
 
 
@@ -145,58 +158,8 @@ def _fetch(folder: Path) -> None:
                 part.rename(folder / f"ml-100k.{kind}")
 
 
-def _table(path: Path) -> Iterator[list[str]]:
+def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open(encoding="utf-8") as lines:
         next(lines)
-        for line in lines:
-            yield line.rstrip("\n").split("\t")
-
-
-def _movielens(path: Path) -> Iterator[tuple[int, str, str, float]]:
-    separator = {".dat": "::", ".csv": ","}.get(path.suffix, "\t")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if number == 1 and line.startswith("userId"):
-                continue
-            yield _event(path, number, line.rstrip("\n").split(separator))
-
-
-def _csv(path: Path) -> Iterator[tuple[int, str, str, float]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        yield from _records(path, csv.DictReader(lines), first=2)
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, str, str, float]]:
-    with path.open(encoding="utf-8") as lines:
-        yield from _records(path, _json_lines(path, lines), first=1)
-
-
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise UnreadableLog(f"{path}:{number}: {error}") from None
-
-
-def _records(path: Path, rows: Iterable[dict[str, str]], first: int) -> Iterator[tuple[int, str, str, float]]:
-    for number, row in enumerate(rows, first):
-        try:
-            fields = [
-                str(row["user_id"]),
-                str(row["item_id"]),
-                row.get("rating") or "0",
-                row.get("timestamp") or str(number),
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UnreadableLog(f"{path}:{number}: {error!r}; user_id and item_id are needed") from None
-        yield _event(path, number, fields)
-
-
-def _event(path: Path, number: int, fields: list[str]) -> tuple[int, str, str, float]:
-    try:
-        user, item, rating, time = fields
-        seconds = float(time)
-        return int(seconds / 1000 if seconds > 1e11 else seconds), user, item, float(rating)
-    except ValueError as error:
-        raise UnreadableLog(f"{path}:{number}: {error}; expected user, item, rating, time") from None
+        for number, line in enumerate(lines, 2):
+            yield number, line.rstrip("\n").split("\t")

@@ -23,6 +23,7 @@ from streams.contract.consent import Judge
 from streams.contract.messages import Part
 from streams.contract.parsing import Rules
 from streams.lab.baselines import MISS, NOT_SCORED, Quality
+from streams.lab.columns import LAST_KEPT_S
 from streams.lab.datasets import Log
 from streams.lab.replay import event_records
 from streams.learning.learner import Learner
@@ -109,7 +110,10 @@ class Bench:
 def run_evaluation(
     log: Log, settings: Settings, *, batch: int = 64, say: Callable[[str], None] = lambda text: None
 ) -> Evaluation:
-    """Rank every event of a log before it is learned. Deterministic for the same log, settings and batch size."""
+    """Rank every event of a log before it is learned. Deterministic for the same log, settings and batch size.
+
+    An event that the service does not read is a miss, and nothing else.
+    """
     torch.set_num_threads(1)
     bench = Bench(evaluation_settings(settings), log)
     rank_R = np.full(len(log), MISS)
@@ -117,21 +121,22 @@ def run_evaluation(
     started: set[str] = set()
     taken: set[tuple[str, str]] = set()
     at = 0
-    for records in _batches(log, batch):
+    for records in _batches(log, settings, batch):
         answer = bench.step(records)
-        item_B = answer.decoded.batch.item_B
+        read = answer.decoded.batch
+        item_of = dict(zip(read.offset_B.tolist(), read.item_B.tolist(), strict=True))
         for slate in answer.slates:
-            r = at + slate.trigger.offset - records[0].offset
-            places = np.flatnonzero(slate.item_N == item_B[slate.trigger.offset - records[0].offset])
+            r = slate.trigger.offset
+            places = np.flatnonzero(slate.item_N == np.uint64(item_of[r]))
             if len(places) and log.user_R[r] in started:
                 rank_R[r] = places[0]
             started.add(log.user_R[r])
-        for r in range(at, at + len(records)):
+        for r in sorted(item_of):
             event = log.user_R[r], log.item_R[r]
             if event in taken:
                 rank_R[r] = NOT_SCORED
             taken.add(event)
-        _admit(bench, log, log.item_R[at : at + len(records)], known)
+        _admit(bench, log, [log.item_R[r] for r in sorted(item_of)], known)
         at += len(records)
         if at // _REPORT_EVERY > (at - len(records)) // _REPORT_EVERY:
             so_far = Quality.of(rank_R[:at])
@@ -146,10 +151,14 @@ def evaluation_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"slates": slates, "observe": observe})
 
 
-def _batches(log: Log, size: int) -> Iterator[list[LogRecord]]:
+def _batches(log: Log, settings: Settings, size: int) -> Iterator[list[LogRecord]]:
+    """A record's offset is its row. Times that no state can hold, 0 and those after 2106, are moved to where it can."""
+    shift_s = max(0, 1 - int(log.time_s_R[0])) + min(0, LAST_KEPT_S - int(log.time_s_R[-1]))
     records = (
-        LogRecord(r, int(log.time_s_R[r]) * 1000, key, value, tuple(headers))
-        for r, (key, value, headers) in enumerate(event_records(log))
+        LogRecord(r, (int(log.time_s_R[r]) + shift_s) * 1000, key, value, tuple(headers))
+        for r, (key, value, headers) in enumerate(
+            event_records(log, liked_from=settings.events.liked_from, shift_s=shift_s)
+        )
     )
     while batch := list(islice(records, size)):
         yield batch

@@ -20,7 +20,7 @@ from streams.contract.counter_records import counters_of
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
-from streams.contract.records import encode
+from streams.contract.records import encode, largest_record
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from streams.learning.learner import Learner
 from streams.learning.snapshot_builder import SnapshotBuilder
@@ -67,7 +67,9 @@ class Teacher:
     def __post_init__(self) -> None:
         s = self.settings
         self.learner = Learner(s)
-        self.publisher = Publisher(s.kafka.client_options(), idempotent=s.kafka.idempotent)
+        self.publisher = Publisher(
+            s.kafka.client_options(), max_request_bytes=largest_record(s), idempotent=s.kafka.idempotent
+        )
         self.letters = DeadLetterTopic.of(
             s.kafka.client_options(), s.topics.dead_letters("observations"), self.publisher
         )

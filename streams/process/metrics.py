@@ -188,8 +188,10 @@ class WorkerMetrics(Metrics):
         self.removals = self._counter(
             "marquee_catalogue_removals", "Removals on the catalogue's topic.", "result", ("removed", "unknown")
         )
-        self.undated = Counter(
-            "marquee_events_undated", "Events whose record had no publish time.", registry=self.registry
+        self.misdated = Counter(
+            "marquee_events_misdated",
+            "Events with no publish time, or one far ahead.",
+            registry=self.registry,
         )
         self.swaps = self._counter("marquee_snapshot_swaps", "Announced snapshots.", "result", ("swapped", "refused"))
         self._built_at = self._created_at = math.nan

@@ -10,7 +10,7 @@ from time import time
 
 from embeddings.events import Source
 from streams.contract.messages import Part
-from streams.contract.records import FIRST_MS, LAST_MS
+from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.transport.ahead import Ahead
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Ledger, Unit
@@ -83,7 +83,7 @@ class Deliveries:
     def _note(self, parts: Iterable[Part]) -> None:
         """Take down when the last records were written, as far as their timestamps can be that."""
         last = ((part.source, part.records[-1].timestamp) for part in parts)
-        self._written_ms.update((source, at) for source, at in last if FIRST_MS <= at <= LAST_MS)
+        self._written_ms.update((source, at) for source, at in last if FIRST_MS <= at <= LAST_KEPT_MS)
 
     def let_back(self, unit: Unit) -> bool:
         """A unit is over; whether that opened its gate."""

@@ -25,7 +25,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from embeddings.ids import murmur2
 from streams.contract.messages import Outgoing
 
-_PERMANENT = (InvalidTopicError, MessageSizeTooLargeError, RecordListTooLargeError, TopicAuthorizationFailedError)
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+_PERMANENT = (InvalidTopicError, TopicAuthorizationFailedError, *_TOO_LARGE)
 _PACKET_BYTES = 512 * 1024
 """Records of a partition travel in packets of this size; every packet is a turn of the broker's. aiokafka's 16 KiB
 hold six slates. Brokers and topics take 1 MiB unless told otherwise."""
@@ -39,7 +40,14 @@ class _Packet(NamedTuple):
     """What was handed over to aiokafka in one piece."""
 
     future: "asyncio.Future[Any]"
-    records: int
+    records: Sequence[Outgoing]
+
+
+class _Failure(NamedTuple):
+    """Why some records are not with the broker."""
+
+    error: BaseException
+    records: Sequence[Outgoing]
 
 
 class PublishFailed(Exception):
@@ -114,13 +122,16 @@ class Publisher:
             async with self._handing_over:  # or a call overtakes one that waits for another partition's turn
                 if producer is not self._producer:
                     raise PublishFailed(len(batch), len(batch), ProducerClosed())
-                pending, errors = await _hand_over(producer, batch, self._options["max_request_size"])
-            errors += await _acknowledged(pending)
-        if not errors:
-            return
-        if not all(isinstance(error, MessageSizeTooLargeError) for error in errors):
+                pending, failures = await _hand_over(producer, batch, self._options["max_request_size"])
+            refused = await _acknowledged(pending)
+        if refused or not all(isinstance(failure.error, MessageSizeTooLargeError) for failure in failures):
             await self._discard(producer)
-        raise PublishFailed(len(errors), len(batch), errors[0]) from errors[0]
+        failures += refused
+        if again := _smaller(failures):
+            await self.send_all(again, still_waiting=still_waiting)
+        elif failures:
+            failed = sum(len(failure.records) for failure in failures)
+            raise PublishFailed(failed, len(batch), failures[0].error) from failures[0].error
 
     def _absence(self) -> Callable[[], Awaitable[str | None]]:
         """A look at what keeps the brokers from acknowledging; None where nothing does that can be seen."""
@@ -197,36 +208,43 @@ class Publisher:
             await _close(producer)
 
 
-async def _hand_over(
-    producer: Any, batch: Sequence[Outgoing], most_bytes: int
-) -> tuple[list[_Packet], list[BaseException]]:
+async def _hand_over(producer: Any, batch: Sequence[Outgoing], most_bytes: int) -> tuple[list[_Packet], list[_Failure]]:
     """Give all records to the producer; returns what was handed over, and what went wrong with the others.
 
     They are packed here, one future per packet: a call and a future per record cost three times as much.
     """
     fitting = []
-    errors: list[BaseException] = []
+    failures: list[_Failure] = []
     for record in batch:
         size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers))
         if size <= most_bytes:
             fitting.append(record)
         else:
-            errors.append(MessageSizeTooLargeError(f"{size} bytes, at most {most_bytes}"))
+            failures.append(_Failure(MessageSizeTooLargeError(f"{size} bytes, at most {most_bytes}"), [record]))
     pending: list[_Packet] = []
     try:
         for (topic, partition), records in (await _placed(producer, fitting)).items():
-            for packet, count in _packets(producer, records):
-                pending.append(_Packet(await producer.send_batch(packet, topic, partition=partition), count))
+            for packet, held in _packets(producer, records):
+                pending.append(_Packet(await producer.send_batch(packet, topic, partition=partition), held))
     except (KafkaError, OSError) as error:
-        errors.append(error)  # the buffer is full for a whole request timeout: the others would wait as long, each
-    return pending, errors
+        # the buffer is full for a whole request timeout: the others would wait as long, each
+        failures.append(_Failure(error, fitting[sum(len(packet.records) for packet in pending) :]))
+    return pending, failures
 
 
-async def _acknowledged(pending: Sequence[_Packet]) -> list[BaseException]:
-    """Wait until the broker took or refused each packet; returns what went wrong, once for each record."""
+async def _acknowledged(pending: Sequence[_Packet]) -> list[_Failure]:
+    """Wait until the broker took or refused each packet; returns what it refused."""
     if pending:
         await asyncio.wait({packet.future for packet in pending})
-    return [fault for packet in pending if (fault := packet.future.exception()) for _ in range(packet.records)]
+    return [_Failure(fault, packet.records) for packet in pending if (fault := packet.future.exception())]
+
+
+def _smaller(failures: Sequence[_Failure]) -> list[Outgoing]:
+    """What to publish in place of records that topics do not take, if that is all that went wrong and will help."""
+    failed = [record for failure in failures for record in failure.records]
+    if any(not isinstance(failure.error, _TOO_LARGE) for failure in failures) or not any(r.smaller for r in failed):
+        return []
+    return [record.smaller or record for record in failed]
 
 
 @contextmanager
@@ -280,18 +298,17 @@ async def _placed(producer: Any, records: Sequence[Outgoing]) -> dict[tuple[str,
     return placed
 
 
-def _packets(producer: Any, records: Sequence[Outgoing]) -> Iterator[tuple[Any, int]]:
-    """Records of one partition as Kafka's record batches, each with how many it holds."""
-    packet, count = producer.create_batch(), 0
-    for record in records:
+def _packets(producer: Any, records: Sequence[Outgoing]) -> Iterator[tuple[Any, Sequence[Outgoing]]]:
+    """Records of one partition as Kafka's record batches, each with those that it holds."""
+    packet, begin = producer.create_batch(), 0
+    for n, record in enumerate(records):
         fields = {"timestamp": None, "key": record.key, "value": record.value, "headers": list(record.headers)}
         if packet.append(**fields) is None:
-            yield packet, count
-            packet, count = producer.create_batch(), 0
+            yield packet, records[begin:n]
+            packet, begin = producer.create_batch(), n
             packet.append(**fields)
-        count += 1
     packet.close()
-    yield packet, count
+    yield packet, records[begin:]
 
 
 async def _close(producer: Any) -> None:

@@ -12,9 +12,9 @@ MISROUTED = (
     "are not in the partition of their user_id, and are sent there: have their producers write to murmur2(user_id)"
     " (librdkafka: partitioner=murmur2_random; keys: the plain user_id)"
 )
-UNDATED = (
-    "have a record timestamp that is missing or not in epoch milliseconds, so event_time stands for it:"
-    " have their producers leave it out or set it in milliseconds"
+MISDATED = (
+    "have a record timestamp that is missing, not in epoch milliseconds or far ahead of this machine's clock:"
+    " have their producers leave it out, or set it to epoch milliseconds by a clock that is right"
 )
 
 

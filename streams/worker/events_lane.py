@@ -26,7 +26,7 @@ from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
-from streams.worker.complaints import MISROUTED, UNDATED, Complaint
+from streams.worker.complaints import MISDATED, MISROUTED, Complaint
 from streams.worker.paused import Paused
 from streams.worker.unstored import Answered, Unstored
 
@@ -47,7 +47,7 @@ class EventsLane:
     paused: Paused
     unstored: Unstored = field(init=False)
     misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
-    undated: Complaint = field(init=False, default_factory=lambda: Complaint(UNDATED))
+    misdated: Complaint = field(init=False, default_factory=lambda: Complaint(MISDATED))
 
     def __post_init__(self) -> None:
         self.unstored = Unstored(
@@ -97,9 +97,9 @@ class EventsLane:
 
     def _complain(self, decoded: Decoded) -> None:
         records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
-        self.metrics.undated.inc(decoded.undated)
+        self.metrics.misdated.inc(decoded.misdated)
         self.misrouted.count(topic, records, len(decoded.misrouted))
-        self.undated.count(topic, records, decoded.undated)
+        self.misdated.count(topic, records, decoded.misdated)
 
     async def _answer(self, unit: Unit, era: int, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> Answered:
         """Answer a batch and send its slates off; meanwhile tell what it teaches and keep what it changes."""

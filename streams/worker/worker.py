@@ -14,6 +14,7 @@ from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
+from streams.contract.records import largest_record
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
@@ -108,7 +109,7 @@ class Worker:
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
-        most = max(LARGEST_REQUEST, self.settings.events.max_bytes + 1_048_576)
+        most = max(LARGEST_REQUEST, largest_record(self.settings))
         return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
 
     def _letters(self, name: TopicName, publisher: Publisher, last: int | None = LATEST) -> DeadLetterTopic:

@@ -80,18 +80,22 @@ def test_a_store_that_refuses_ends_a_worker_with_what_it_needs(environ: dict[str
     assert "redis.username may not do what is needed: `marquee doctor --acl` lists it" in err
 
 
+@pytest.mark.parametrize("taken", ["read", "write"])
 def test_rights_taken_away_end_a_running_worker_with_one_sentence(
-    environ: dict[str, str], valkey: Valkey, topic_prefix: str, tmp_path: Path
+    environ: dict[str, str], valkey: Valkey, topic_prefix: str, tmp_path: Path, taken: str
 ) -> None:
     log = tmp_path / "worker.log"
     where = {"MARQUEE_REDIS__USERNAME": topic_prefix, "MARQUEE_REDIS__PASSWORD": "x"}
     with redis.Redis.from_url(valkey.url) as owner:
         owner.acl_setuser(topic_prefix, enabled=True, nopass=True, keys=["*"], commands=["+@all"])
         worker = Child([sys.executable, "-m", "streams", "worker"], log, env={**environ, **where})
-        worker.wait_until(lambda: owner.exists(f"{topic_prefix}:topics") == 1, 60)
-        owner.acl_setuser(topic_prefix, commands=["-@read"])
-        assert worker.wait(30) == 1
-        owner.acl_deluser(topic_prefix)
+        try:
+            worker.wait_until(lambda: owner.exists(f"{topic_prefix}:topics") == 1, 60)
+            owner.acl_setuser(topic_prefix, commands=[f"-@{taken}"])
+            assert worker.wait(30) == 1
+        finally:
+            worker.kill()
+            owner.acl_deluser(topic_prefix)
     lines = log.read_text().splitlines()
     assert lines[-1].startswith(f"failed: Redis at 127.0.0.1:{valkey.port}: redis.username may not do what is needed")
     assert not [line for line in lines if "Traceback" in line or "crash!" in line], lines

@@ -38,6 +38,26 @@ async def test_a_batch_is_with_the_broker_in_order_when_the_call_returns(kafka: 
     assert read == {p: [b"%d" % n for n in range(p, 2_000, 2)] for p in (0, 1)}
 
 
+async def test_what_a_topic_does_not_take_is_published_smaller_and_the_others_once(
+    kafka: KafkaServer, topic_prefix: str
+) -> None:
+    narrow, wide = f"{topic_prefix}.narrow", f"{topic_prefix}.wide"
+    kafka.create_topic(narrow, 1, max_message_bytes=100_000)
+    kafka.create_topic(wide, 1)
+    publisher = Publisher({"bootstrap_servers": kafka.bootstrap}, max_request_bytes=400_000)
+    small = Outgoing(narrow, b"k", b"small")
+    for size in (200_000, 500_000):  # the broker refuses the first, the client the second
+        large = Outgoing(narrow, b"k", b"x" * size, smaller=Outgoing(narrow, b"k", b"%d" % size))
+        await publisher.send_all([Outgoing(wide, b"k", b"other"), large])
+    await publisher.send_all([small])
+    with pytest.raises(PublishFailed) as failed:
+        await publisher.send_all([Outgoing(narrow, b"k", b"x" * 200_000)])
+    assert failed.value.permanent
+    await publisher.stop()
+    assert await everything(kafka, narrow, 1) == {0: [b"200000", b"500000", b"small"]}
+    assert await everything(kafka, wide, 1) == {0: [b"other"] * 2}
+
+
 async def test_calls_that_overlap_are_written_in_the_order_they_were_made(
     kafka: KafkaServer, topic_prefix: str
 ) -> None:

@@ -109,6 +109,13 @@ def test_a_user_who_lacks_one_command_is_told_where_they_are_listed(
         assert "`marquee doctor --acl` lists it" in refused(lambda: store.claim([EVENTS]))
 
 
+def test_a_user_without_what_is_optional_can_do_everything(owned: tuple[Options, Callable[..., object]]) -> None:
+    server, command = owned
+    granted = [f"+{name}" for name in COMMANDS if name not in ("msetex", "select", "info")]
+    command("ACL", "SETUSER", "narrow", "reset", "on", "nopass", "~mq:*", *granted)
+    assert at(server, "narrow:x@").rehearse() == {}
+
+
 def test_a_user_of_another_prefix_is_refused(owned: tuple[Options, Callable[..., object]]) -> None:
     server, command = owned
     command("ACL", "SETUSER", "narrow", "reset", "on", "nopass", "~other:*", *[f"+{name}" for name in COMMANDS])

@@ -243,6 +243,44 @@ async def test_a_misrouted_event_goes_home_once_and_counts_once(installation: In
     assert states.item_UH[:, 0].tolist() == [item_id(f"item-{n}") for n in range(60)]
 
 
+async def test_records_as_large_as_a_broker_takes_compressed_come_through(installation: Installation) -> None:
+    """Keys, headers and values of megabytes: where they are put aside, each leaves one letter that its topic takes."""
+    before, name, huge = await installation.totals(), installation.cluster.name, b"x" * 3_000_000
+    trace, now_ms = [("traceparent", huge)], int(time.time() * 1000)
+    good = json.dumps(an_event("item-1", now_ms) | {"user_id": "huge"}).encode()
+    asking = json.dumps({"request_id": "huge", "user_id": "huge"}).encode()
+    wrong = (home("huge") + 1) % PARTITIONS
+    sent: list[tuple[str, bytes | None, bytes, list[tuple[str, bytes]], int]] = [
+        ("events", good, huge, trace, home("huge")),
+        ("events", good, b"huge", trace, wrong),
+        ("events", b"{", huge, trace, 0),
+        ("events", None, huge, [], 0),
+        ("events", huge * 7, b"k", [], 0),
+        ("requests", asking, huge, trace, 0),
+        ("requests", b"{", huge, trace, 0),
+        ("catalog", None, huge, trace, 0),
+        ("observations", huge, huge, trace, 0),
+        ("observations", None, huge, [], 0),
+    ]
+    async with installation.cluster.producer(compression_type="gzip", max_request_size=1 << 26) as producer:
+        for topic, value, key, headers, partition in sent:
+            await producer.send_and_wait(name(topic), value, key=key, headers=headers, partition=partition)
+    await installation.until_considered()
+    assert await installation.totals() - before == {"applied": 1, "dead_lettered": 4}
+    wanted = {"events": 4, "requests": 1, "catalog": 1, "observations": 2}
+    for topic, count in wanted.items():
+        give_up = time.monotonic() + 20
+        while len(letters := await installation.cluster.read(f"{name(topic)}.dlq")) < count:
+            assert time.monotonic() < give_up, installation.cluster.logs()
+            await asyncio.sleep(0.2)
+        assert len(letters) == count or topic == "catalog"
+    slates = await installation.cluster.read(name("slates"))
+    ours = [record for record in slates if record.key == b"huge"]
+    assert {decode_slate(record.value).trigger for record in ours} == {"event", "request"}
+    assert all(b"sha256" in dict(record.headers)["traceparent"] for record in ours)
+    installation.cluster.check()
+
+
 async def test_only_the_owner_writes_and_takes_back_what_was_claimed_from_it(installation: Installation) -> None:
     before, topic = await installation.totals(), installation.cluster.name("events")
     everything = [Source(topic, partition) for partition in range(PARTITIONS)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from streams.configuration import SettingsError, load_settings, schema, service_links
 from streams.settings import Settings
+from streams.worker.worker import user_store
 
 SECRET = "hunter2"
 USER = f"u:{SECRET}"
@@ -61,11 +62,13 @@ def test_brokers_that_cannot_be_reached_by_that_name_are_refused(value: str, tmp
     "value",
     [
         *("redis://r", "redis://r:6379", "redis://[::1]:6379/3", "rediss://r.example:6380/0", "unix:///run/redis.sock"),
-        *("redis://r/0?db=4", "rediss://r/0?ssl_ca_certs=/etc/ca.pem", "unix:///run/redis.sock?db=2"),
+        *("redis://r/0?db=4", f"rediss://r/0?ssl_ca_certs={__file__}", "unix:///run/redis.sock?db=2"),
     ],
 )
 def test_a_redis_server_is_read(value: str) -> None:
-    assert load_settings(environ={"MARQUEE_REDIS__URL": value}).redis.url == value
+    settings = load_settings(environ={"MARQUEE_REDIS__URL": value, "MARQUEE_REDIS__PASSWORD": SECRET})
+    assert settings.redis.url == value
+    user_store(settings).close()  # its client takes it as well
 
 
 @pytest.mark.parametrize(
@@ -92,6 +95,9 @@ def test_a_redis_server_is_read(value: str) -> None:
         ("redis://r/0#x", "number of a database"),
         ("redis://r/0?db=x", "number of a database"),
         ("redis://r/0?timeout=1", "'timeout'"),
+        ("rediss://r/0?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs cannot be read (FileNotFoundError)"),
+        (f"redis://r/0?ssl_ca_certs={__file__}", "'ssl_ca_certs'"),
+        ("rediss://r/0?ssl_keyfile=", "ssl_keyfile cannot be read"),
         (f"redis://r/0?password={SECRET}", "redis.password"),
         (f"redis://:{SECRET}@r/0", "redis.password"),
         (f"redis://u:{SECRET}/x@r/0", "redis.password"),

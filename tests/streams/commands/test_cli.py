@@ -242,6 +242,43 @@ def test_a_broken_log_is_named_with_its_line(marquee: Any, tmp_path: Path) -> No
     assert "log.jsonl:2" in said.err
 
 
+def test_bad_lines_may_be_left_out_and_a_yardstick_too(
+    marquee: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lab.baselines.available", lambda: 500)
+    rows = [f"u{n % 7},i{n % 11},{1_000_000 + n if n % 20 else 'n/a'},{n % 11}" for n in range(60)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,rating", *rows]) + "\n")
+    asked = [
+        "evaluate",
+        "log.csv",
+        "--format",
+        "csv",
+        "--baseline",
+        "popularity",
+        "--baseline",
+        "cooccurrence",
+        "--json",
+    ]
+    refused = marquee(*asked)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert "failed: log.csv:2: timestamp is 'n/a'; " in refused.err
+    said = marquee(*asked, "--on-error", "skip")
+    assert (said.code, said["events"], said["skipped"], set(said["baselines"])) == (0, 57, 3, {"popularity"})
+    assert "left out: log.csv:2: " in said.err
+    assert "ratings go up to 10" in said.err
+    assert "cooccurrence is left out: it takes" in said.err
+    assert said.out.index("marquee") < said.out.index("popularity")
+
+
+def test_nothing_is_published_of_a_log_with_a_bad_line_at_its_end(marquee: Any, tmp_path: Path) -> None:
+    """There is no broker: a command that publishes would wait for one."""
+    rows = [json.dumps({"user_id": f"u{n}", "item_id": "i", "timestamp": 1_700_000_000 + n}) for n in range(2_500)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*rows, '{"user_id":"u\\ud83d","item_id":"i"}']))
+    said = marquee("replay", "log.jsonl")
+    assert said.code == 1
+    assert "log.jsonl:2501: user_id is 'u\\ud83d', which holds half a character" in said.err
+
+
 def test_letters_are_named_by_partition_and_offset() -> None:
     assert place("12") == (0, 12)
     assert place("3/12") == (3, 12)

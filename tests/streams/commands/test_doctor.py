@@ -9,15 +9,28 @@ from typer.testing import CliRunner
 from deploy.embedded import Broker, Valkey
 from deploy.processes import exchange, free_port
 from embeddings.events import Source
+from embeddings.ids import murmur2
 from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
 from streams.commands.cli import app
-from streams.commands.doctor import Finding, examine, judge_consent, judge_gpu, judge_redis, judge_topics
+from streams.commands.doctor import (
+    Finding,
+    examine,
+    judge_consent,
+    judge_gpu,
+    judge_producers,
+    judge_redis,
+    judge_topics,
+)
 from streams.commands.paused import release
+from streams.contract.consent import Judge
+from streams.contract.decode import decode
+from streams.contract.parsing import Rules
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
 from streams.worker.worker import user_store
 from tests.embeddings import saving
+from tests.streams.builders import NOW_MS, an_event
 
 VALKEY_9 = {"valkey_version": "9.1.2", "redis_version": "7.2.4", "aof_enabled": "1"}
 REDIS_7 = {"redis_version": "7.0.15", "aof_enabled": "0"}
@@ -68,6 +81,22 @@ def test_differences_are_told_and_no_obstacle() -> None:
     assert finding.advice == "marquee.events.v1: retention.ms is 2, settings say 1"
 
 
+def test_what_producers_should_set_is_said_with_how_many() -> None:
+    users = [user for user in (f"u{n}" for n in range(100)) if int(murmur2([user.encode()])[0]) % 8 != 3]
+    good = [an_event(n, user) for n, user in enumerate(users)]
+    seconds = an_event(200, users[0])._replace(value=b'{"type":"play","item_id":"a","event_time":1750000000}')
+    undated = [record._replace(timestamp=-1) for record in good]
+    rules = Rules(judge=Judge(0), partitions={"events": 8})
+    finding = judge_producers(decode([(Source("events", 3), [*undated, seconds])], rules, NOW_MS), "events")
+    assert finding.ok, "a worker mends it"
+    assert f"{len(users)} of {len(users) + 1} are not in the partition" in finding.advice
+    assert "partitioner=murmur2_random" in finding.advice
+    assert "epoch milliseconds" in finding.advice
+    assert "1 seconds" in finding.advice
+    here = Rules(judge=Judge(0))
+    assert judge_producers(decode([(Source("events", 3), good)], here, NOW_MS), "events").advice == ""
+
+
 async def test_everything_embedded_is_well(embedded_broker: Broker, valkey: Valkey, topic_prefix: str) -> None:
     settings = Settings(
         kafka=Kafka(bootstrap=embedded_broker.bootstrap),
@@ -114,6 +143,7 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
         "topics",
         "redis",
         "dead letters",
+        "producers",
     ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice

@@ -98,6 +98,16 @@ def test_what_is_cut_is_kept_as_size_and_hash() -> None:
     assert out.value == b'{"type":7}'
 
 
+def test_what_may_be_more_than_a_topic_takes_has_a_smaller_self() -> None:
+    """As after `events.max_bytes` was raised and the topics were not."""
+    large, small = buried(Raw(b"{" * 200_000)), buried(Raw())
+    assert (large.value, small.smaller) == (b"{" * 200_000, None)
+    assert large.smaller is not None
+    assert len(large.smaller.value or b"") < 200
+    assert dict(large.smaller.headers)["marquee.cut"] == b"value"
+    assert list(large.smaller.headers[: len(HEADERS)]) == HEADERS
+
+
 def test_what_a_slate_repeats_of_its_cause_is_short() -> None:
     trace = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     assert echo("t", 0, 1, [trace])[1] == trace

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.lab.baselines import BASELINES, MISS, NOT_SCORED, Quality, measure
+from streams.lab.baselines import BASELINES, MISS, NOT_SCORED, Quality, TooLarge, available, measure
 from tests.streams.builders import a_table
 
 A, B, C = 0, 1, 2
@@ -66,3 +66,12 @@ def test_quality_is_what_it_says() -> None:
     assert (quality.recall_10, quality.recall_20, quality.ndcg_10) == pytest.approx(plainly(rank_R))
     assert (quality.events, quality.second_half) == (8, 0.25)
     assert quality.error == pytest.approx(np.sqrt(0.25 / 8))
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_a_yardstick_that_does_not_fit_in_memory_is_not_begun(name: str) -> None:
+    log = a_table(50)
+    with pytest.raises(TooLarge, match=rf"{name} is left out: it takes .* GiB for 12 users and \d+ items, of"):
+        measure(name, log, room=100)
+    assert measure(name, log, room=1 << 20).events > 0
+    assert available() > 1 << 20

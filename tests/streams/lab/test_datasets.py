@@ -52,7 +52,12 @@ def test_rating_and_time_may_be_missing(tmp_path: Path) -> None:
     ("name", "form", "text", "said"),
     [
         ("u.data", "movielens", "1\t2\t3\t4\nshort\n", r"u\.data:2"),
-        ("log.csv", "csv", "user,item\na,b\n", r"log\.csv:2.*user_id and item_id are needed"),
+        (
+            "log.csv",
+            "csv",
+            "user,item\na,b\n",
+            r"log\.csv:1: the columns are 'user', 'item'; user_id and item_id are needed",
+        ),
         ("log.jsonl", "jsonl", '{"user_id":"a","item_id":"b"}\n{\n', r"log\.jsonl:2"),
         ("log.jsonl", "jsonl", '["a"]\n', r"log\.jsonl:1"),
         ("log.jsonl", "jsonl", '{"user_id":"a","item_id":"b","rating":"good"}\n', r"log\.jsonl:1.*good"),

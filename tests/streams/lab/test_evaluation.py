@@ -83,3 +83,29 @@ def test_progress_is_said() -> None:
     run_evaluation(long, settings, batch=512, say=said.append)
     assert len(said) == 1
     assert "of 10,100: recall@10" in said[0]
+
+
+def test_an_event_that_is_not_read_is_a_miss_and_shifts_no_rank(run: Evaluation) -> None:
+    """Without the conversion of files: a log made by hand may hold anything."""
+    rows = [70, 71, 200, len(LOG) + 3]
+    odd = dataclasses.replace(
+        LOG,
+        user_R=list(np.insert(np.array(LOG.user_R, object), [70, 70, 198, len(LOG)], ["x" * 600, "u1", "", "u2"])),
+        item_R=list(np.insert(np.array(LOG.item_R, object), [70, 70, 198, len(LOG)], ["i001", "", "i002", "y" * 600])),
+        rating_R=np.full(len(LOG) + 4, 3, np.float32),
+        time_s_R=np.insert(LOG.time_s_R, [70, 70, 198, len(LOG)], LOG.time_s_R[[69, 69, 197, len(LOG) - 1]]),
+    )
+    whole, one_by_one = run_evaluation(odd, small()), run_evaluation(odd, small(), batch=1)
+    for ranks in (whole.rank_R, one_by_one.rank_R):
+        assert ranks[rows].tolist() == [MISS] * 4
+    np.testing.assert_array_equal(np.delete(one_by_one.rank_R, rows), run_evaluation(LOG, small(), batch=1).rank_R)
+    assert whole.quality.recall_10 == pytest.approx(run.quality.recall_10, abs=0.03), "batches fall elsewhere"
+
+
+@pytest.mark.parametrize("first_s", [0, 2**40])
+def test_a_log_may_count_from_anywhere(first_s: int) -> None:
+    moved = dataclasses.replace(LOG.head(300), time_s_R=LOG.time_s_R[:300] - LOG.time_s_R[0] + first_s)
+    near = dataclasses.replace(moved, time_s_R=moved.time_s_R - first_s + 1_000_000_000)
+    one, two = (run_evaluation(log, small()).quality for log in (moved, near))
+    assert one.events == two.events
+    assert one.recall_10 == pytest.approx(two.recall_10, abs=0.02)

@@ -6,7 +6,7 @@ from embeddings.errors import StoreUnavailable
 from embeddings.store import Profiles
 from streams.contract.deadletters import Code
 from streams.contract.messages import Part
-from streams.contract.records import decode_event
+from streams.contract.records import decode_event, encode
 from tests.streams.builders import (
     DENIED,
     NOW_MS,
@@ -65,6 +65,41 @@ def test_an_answer_does_not_depend_on_the_requests_beside_it(service: Service) -
     crowd = service.ask(a_request(0, "u1"), *(a_request(n, f"u{n}", n=20, exclude=ITEMS[:15]) for n in range(2, 9)))
     assert shown(crowd[0]) == shown(alone)
     assert [i.score for i in crowd[0].items] == pytest.approx([i.score for i in alone.items], abs=1e-5)
+
+
+@pytest.mark.parametrize("timestamp", [NOW_MS // 1000, -1, 0, NOW_MS * 1000])
+def test_a_record_timestamp_that_no_clock_shows_makes_no_request_late(service: Service, timestamp: int) -> None:
+    (slate,) = service.ask(a_request(0, "u1")._replace(timestamp=timestamp))
+    assert slate.degraded is None
+    assert slate.event_ms == NOW_MS
+
+
+def test_the_time_of_a_request_is_judged_as_that_of_an_event(service: Service) -> None:
+    def codes(event_ms: int) -> list[Code]:
+        asked = a_request(0, "u1", event_time=event_ms)
+        return [letter.code for letter in service.answerer.respond([Part(REQUESTS, [asked], 0, -1)])[1]]
+
+    assert codes(NOW_MS // 1000) == [Code.seconds]
+    assert codes(NOW_MS + 90_000_000) == [Code.future]
+    assert codes(NOW_MS + 1_000) == []
+
+
+def test_a_null_in_a_request_reads_as_an_absent_field(service: Service) -> None:
+    names = ("user_id", "n", "exclude", "imp", "context", "consent", "personalised", "surface", "deadline_ms")
+    whole = Raw(0, encode({"request_id": "r", **dict.fromkeys(names)}), b"u1")
+    (slate,) = service.ask(whole)
+    assert (slate.request_id, slate.user_id, slate.degraded) == ("r", "u1", None)
+
+
+def test_an_ad_slot_may_say_its_flags_as_true_and_false(service: Service) -> None:
+    assert service.ask(a_request(0, "u1", imp=[{"id": "1", "secure": True, "instl": False, "rwdd": None}]))
+
+
+@pytest.mark.parametrize("user", ['"u1"', '{"id":"u1"}', "Struct{id=u1}"])
+def test_nobody_is_called_what_a_serialiser_made_of_an_id(service: Service, user: str) -> None:
+    for asked in (a_request(0, user), Raw(0, b'{"request_id":"r"}', user.encode())):
+        _, (letter,) = service.answerer.respond([Part(REQUESTS, [asked], 0, -1)])
+        assert letter.code == Code.malformed
 
 
 def test_excluded_items_are_left_out(service: Service) -> None:

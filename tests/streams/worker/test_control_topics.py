@@ -59,6 +59,30 @@ async def test_catalogue_records_come_and_go(worker: Worker) -> None:
     assert dead(worker) == []
 
 
+async def test_removals_that_name_nothing_are_counted(worker: Worker) -> None:
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM)
+    await catalogue(worker, a=None, B=None, c=None)
+    assert metric(worker, "catalogue_removals_total", result="removed") == 1
+    assert metric(worker, "catalogue_removals_total", result="unknown") == 2
+
+
+async def test_a_key_that_a_connector_wrapped_removes_nothing_and_is_told(worker: Worker) -> None:
+    await catalogue(worker, m1=AN_ITEM, m2=AN_ITEM)
+    keys = (b'"m1"', b'{"id":"m2"}', b"Struct{id=m2}", b"\0\0\0\0*m1")
+    await handle(worker, "catalog", *(Read("marquee.catalog.v1", key, None, n) for n, key in enumerate(keys)))
+    assert dead(worker) == [("marquee.catalog.v1.dlq", key, b"malformed") for key in keys]
+    assert worker.serving.live.index.size == 2
+    assert worker.serving.items.names == ["m1", "m2"]
+
+
+async def test_an_item_goes_with_the_key_that_brought_it(worker: Worker) -> None:
+    named = (b'{"item_id":"m1"}', None)
+    for value in named:
+        await handle(worker, "catalog", Read("marquee.catalog.v1", b"row-7", value))
+    assert dead(worker) == []
+    assert worker.serving.live.index.size == 0
+
+
 async def test_an_item_whose_id_is_taken_is_put_aside_and_the_others_come_and_go(worker: Worker) -> None:
     await catalogue(worker, old=AN_ITEM)
     worker.serving.items.ensure(item_ids(["late", "foe"]), ["squatter-1", "squatter-2"])
