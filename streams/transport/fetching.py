@@ -150,7 +150,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def _look_for_brokers(self) -> None:
         with suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(_LOOK_S):
-                await self._ensure_consumer()._client.bootstrap()
+                client = self._ensure_consumer()._client
+                await client.bootstrap()
+                await client.force_metadata_update()  # that brought no topics, and this member might assign them now
 
     def _take_over(self, fetcher: Any) -> None:
         """Take what aiokafka holds of topics that have room."""
