@@ -31,7 +31,7 @@ once or more per assignment; answers with the offsets to start from instead, for
 may take as long as what it waits for is away, if it tells so every few seconds."""
 
 
-_LOOK_S = 5.0
+_LOOK_S, _ENDS_S = 5.0, 5.0
 _NOT_A_MEMBER = (UnknownMemberIdError.errno, 82)
 """UNKNOWN_MEMBER_ID and FENCED_INSTANCE_ID."""
 
@@ -187,7 +187,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     def _look_again(self, fetcher: Any) -> None:
         """Have paused partitions fetched again, to no effect but that their ends are known."""
         if (now_s := monotonic()) >= self._looks_at_s:
-            self._looks_at_s = now_s + _LOOK_S
+            self._looks_at_s = now_s + _ENDS_S
             for tp in [tp for tp in fetcher._records if Source(*tp) in self.app.batching.paused]:
                 del fetcher._records[tp]
 
