@@ -8,7 +8,7 @@ ask for, and what arrives while a batch is processed is here when the batch ends
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import aiokafka
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, UnknownMemberIdError
+from aiokafka.errors import UnknownMemberIdError
 from aiokafka.protocol.group import HeartbeatRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from embeddings.events import Source
 from streams.transport.ahead import Ahead
+from streams.transport.brokers import answer
 from streams.transport.gates import Lane
 
 Positions = Callable[[Mapping[Source, int], Callable[[str], object]], Awaitable[Mapping[Source, int]]]
@@ -31,7 +32,7 @@ once or more per assignment; answers with the offsets to start from instead, for
 may take as long as what it waits for is away, if it tells so every few seconds."""
 
 
-_LOOK_S = 5.0
+_ENDS_S = 5.0
 _NOT_A_MEMBER = (UnknownMemberIdError.errno, 82)
 """UNKNOWN_MEMBER_ID and FENCED_INSTANCE_ID."""
 
@@ -145,12 +146,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def look_for_brokers(self) -> None:
         """Ask at the configured address where the brokers are: they may have moved."""
-        asyncio.run_coroutine_threadsafe(self._look_for_brokers(), self.thread_loop)
-
-    async def _look_for_brokers(self) -> None:
-        with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(_LOOK_S):
-                await self._ensure_consumer()._client.bootstrap()
+        client, options = self._ensure_consumer()._client, self.app.batching.client_options
+        asyncio.run_coroutine_threadsafe(answer(client, options), self.thread_loop)
 
     def _take_over(self, fetcher: Any) -> None:
         """Take what aiokafka holds of topics that have room."""
@@ -185,7 +182,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     def _look_again(self, fetcher: Any) -> None:
         """Have paused partitions fetched again, to no effect but that their ends are known."""
         if (now_s := monotonic()) >= self._looks_at_s:
-            self._looks_at_s = now_s + _LOOK_S
+            self._looks_at_s = now_s + _ENDS_S
             for tp in [tp for tp in fetcher._records if Source(*tp) in self.app.batching.paused]:
                 del fetcher._records[tp]
 

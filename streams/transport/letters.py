@@ -52,7 +52,8 @@ class DeadLetterTopic:
     topic: str
     publisher: Publisher
     read: Read
-    _doubts: bool = field(init=False, default=True)
+    _doubts: int = field(init=False, default=1)
+    _looked: int = field(init=False, default=0)  # so many doubts are settled
     _found: set[int] = field(init=False, default_factory=set)
     _wrote: dict[int, None] = field(init=False, default_factory=dict)
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -66,7 +67,7 @@ class DeadLetterTopic:
 
     def doubt(self) -> None:
         """Somebody else may have written letters: look before the next one is written. From any thread."""
-        self._doubts = True
+        self._doubts += 1
 
     async def put(self, letters: Sequence[DeadLetter], *, still_waiting: Tell = _nobody) -> list[DeadLetter]:
         """Write those that are not there and return them once the broker has them.
@@ -81,9 +82,11 @@ class DeadLetterTopic:
             missing = await self._missing(letters, still_waiting)
             written = [dead_letter_record(letter, self.topic) for letter in missing]
             records = {_identity(record.headers, record.key, record.value): record for record in written}
-            self._doubts = True
-            await self.publisher.send_all(records.values(), still_waiting=still_waiting)
-            self._doubts = False
+            try:
+                await self.publisher.send_all(records.values(), still_waiting=still_waiting)
+            except BaseException:
+                self.doubt()
+                raise
             self._wrote.update(dict.fromkeys(records))
             for old in list(self._wrote)[: max(0, len(self._wrote) - _REMEMBERED)]:
                 del self._wrote[old]
@@ -96,22 +99,18 @@ class DeadLetterTopic:
             KafkaError: nobody answers; ask again.
         """
         async with self._turn:
-            self._doubts = True
+            self.doubt()
             return await self._missing(letters, _nobody)
 
     async def _missing(self, letters: Sequence[DeadLetter], still_waiting: Tell) -> list[DeadLetter]:
-        if self._doubts:
-            self._doubts, found = False, set[int]()
-            try:
-                async with aclosing(self.read()) as batches:  # type: ignore[type-var]
-                    async for records in batches:
-                        found.update(_identity(record.headers, record.key, record.value) for record in records)
-                        if not records:
-                            still_waiting("brokers do not answer")
-            except BaseException:
-                self._doubts = True
-                raise
-            self._found = found
+        if (doubts := self._doubts) != self._looked:
+            found = set[int]()
+            async with aclosing(self.read()) as batches:  # type: ignore[type-var]
+                async for records in batches:
+                    found.update(_identity(record.headers, record.key, record.value) for record in records)
+                    if not records:
+                        still_waiting("brokers do not answer")
+            self._found, self._looked = found, doubts
             self._wrote.clear()
         return [letter for letter in letters if not self._is_there(dead_letter_record(letter, self.topic))]
 

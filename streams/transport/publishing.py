@@ -24,6 +24,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from embeddings.ids import murmur2
 from streams.contract.messages import Outgoing
+from streams.transport.brokers import answer
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _PERMANENT = (InvalidTopicError, TopicAuthorizationFailedError, *_TOO_LARGE)
@@ -80,6 +81,7 @@ class Publisher:
 
         Without `idempotent` a retried request may write a record twice; only for brokers that cannot do better.
         """
+        self._client_options = client_options
         self._options = {**client_options, "max_request_size": max_request_bytes}
         self._idempotent = idempotent
         self._producer: Any = None
@@ -141,7 +143,7 @@ class Publisher:
             nonlocal tries
             if (producer := self._producer) is None:  # being started, which ends with an error of its own
                 return None
-            if not await _answers(producer.client):
+            if not await answer(producer.client, self._client_options):
                 return "brokers do not answer"
             batches, before = _unacknowledged(producer), tries
             tries = max((batch.retry_count for batch in batches), default=1)
@@ -268,16 +270,6 @@ def _telling(still_waiting: Callable[[str], None] | None, look: Callable[[], Awa
         timer.cancel()
         for task in looking:
             task.cancel()
-
-
-async def _answers(client: Any) -> bool:
-    """Whether a broker answers, at the address it had last or at the one that was configured: they may have moved."""
-    with suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(_TELL_S):
-            if not await client.force_metadata_update():
-                await client.bootstrap()
-            return True
-    return False
 
 
 def _unacknowledged(producer: Any) -> list[Any]:

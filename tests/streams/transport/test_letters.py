@@ -1,5 +1,6 @@
 """Dead letters are written once: whoever is in doubt looks first."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -82,6 +83,18 @@ async def test_after_a_failure_it_looks_again(broker: Broker) -> None:
     await broker.letters("catalog").put([letter(1)])
     assert await topic.put([letter(1)]) == []
     assert len(broker.published) == 2
+
+
+async def test_a_doubt_that_comes_while_it_writes_is_not_forgotten(broker: Broker) -> None:
+    topic, other = broker.letters("catalog"), broker.letters("catalog")
+    broker.acknowledges.clear()
+    writing = asyncio.create_task(topic.put([letter(0)]))
+    await asyncio.sleep(0.01)
+    topic.doubt()
+    broker.acknowledges.set()
+    await writing
+    await other.put([letter(1)])
+    assert await topic.put([letter(0), letter(1)]) == []
 
 
 async def test_where_nobody_answers_nothing_is_written(broker: Broker) -> None:
