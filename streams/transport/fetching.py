@@ -17,7 +17,8 @@ import aiokafka
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import UnknownMemberIdError
-from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -33,7 +34,7 @@ may take as long as what it waits for is away, if it tells so every few seconds.
 
 
 _ENDS_S = 5.0
-_NOT_A_MEMBER = (UnknownMemberIdError.errno, 82)
+_NOT_A_MEMBER = frozenset({UnknownMemberIdError.errno, 82})
 """UNKNOWN_MEMBER_ID and FENCED_INSTANCE_ID."""
 
 
@@ -133,13 +134,17 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         """Note when brokers answer, and whether they still know this member."""
         send, session_s = client.send, self.app.conf.broker_session_timeout
 
+        static, member_s = self.app.conf.consumer_group_instance_id is not None, 0.0
+
         async def send_and_note(node: Any, request: Any, **options: Any) -> Any:
+            nonlocal member_s
             answer = await send(node, request, **options)
-            was_s, self.heard_s = self.heard_s, monotonic()
-            if isinstance(request, HeartbeatRequest) and answer.error_code in _NOT_A_MEMBER:
+            self.heard_s = monotonic()
+            if isinstance(request, HeartbeatRequest) and answer.error_code == 0:
+                member_s = self.heard_s
+            elif not _NOT_A_MEMBER.isdisjoint(_errors(request, answer)):
                 # A silent member is put out; one that was heard all the time has lost its place to a namesake.
-                static = self.app.conf.consumer_group_instance_id is not None
-                self.displaced = self.displaced or (static and self.heard_s - was_s < session_s)
+                self.displaced = self.displaced or (static and self.heard_s - member_s < session_s)
             return answer
 
         client.send = send_and_note
@@ -272,6 +277,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         return assignment.state_value(aiokafka.TopicPartition(*source)) if assignment is not None else None
+
+
+def _errors(request: Any, answer: Any) -> set[int]:
+    """What the group's coordinator says is wrong."""
+    if isinstance(request, OffsetCommitRequest):
+        return {code for _topic, partitions in answer.topics for _partition, code in partitions}
+    return {answer.error_code} if isinstance(request, HeartbeatRequest | JoinGroupRequest | SyncGroupRequest) else set()
 
 
 def _now(coroutine: Coroutine[Any, Any, Any]) -> Any:
