@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """Of an event log; `streams.lab.datasets.read_log` says what each holds."""
+    """Of an event log; `docs/logs.md` says what each holds."""
 
     movielens = "movielens"
     csv = "csv"

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.contract.records import LAST_KEPT_MS
 from streams.lab.fields import UNITS, Unusable, convert, shown
 
 _SHOWN = 5
-#: Year 2106, when seconds no longer fit 32 bits in a state.
-LAST_KEPT_S = 2**32 - 1
 
 
 class UnreadableLog(Exception):
@@ -77,7 +76,7 @@ class Columns:
             return np.arange(len(unit_R))
         common = int(np.bincount(unit_R[unit_R > 0]).argmax())
         good_R = unit_R == common
-        late_R = time_ms_R > LAST_KEPT_S * 1_000
+        late_R = time_ms_R > LAST_KEPT_MS
         if not late_R[good_R].all():
             good_R &= ~late_R
         for r in np.flatnonzero(~good_R).tolist():

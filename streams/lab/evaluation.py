@@ -22,8 +22,8 @@ from streams.contract import observations
 from streams.contract.consent import Judge
 from streams.contract.messages import Part
 from streams.contract.parsing import Rules
+from streams.contract.records import LAST_KEPT_MS
 from streams.lab.baselines import MISS, NOT_SCORED, Quality
-from streams.lab.columns import LAST_KEPT_S
 from streams.lab.datasets import Log
 from streams.lab.replay import event_records
 from streams.learning.learner import Learner
@@ -153,7 +153,7 @@ def evaluation_settings(settings: Settings) -> Settings:
 
 def _batches(log: Log, settings: Settings, size: int) -> Iterator[list[LogRecord]]:
     """A record's offset is its row. Times that no state can hold, 0 and those after 2106, are moved to where it can."""
-    shift_s = max(0, 1 - int(log.time_s_R[0])) + min(0, LAST_KEPT_S - int(log.time_s_R[-1]))
+    shift_s = max(0, 1 - int(log.time_s_R[0])) + min(0, LAST_KEPT_MS // 1000 - int(log.time_s_R[-1]))
     records = (
         LogRecord(r, (int(log.time_s_R[r]) + shift_s) * 1000, key, value, tuple(headers))
         for r, (key, value, headers) in enumerate(

@@ -37,8 +37,8 @@ def event_records(log: Log, *, liked_from: float = 4, shift_s: int = 0) -> Itera
     """One `events` record per event, in the log's order: a `like` from a rating of `liked_from` up, else a `play`.
 
     Both take the item; `value` carries the rating. `ce_id` is made of what the event says, in any file, and of how many
-    like it came before in the log, so that an event published twice counts once within the dedupe horizon. Where a log
-    has no times, what else is in the log and the event's place are part of it.
+    like it came before in the log, so that an event published twice counts once while a worker remembers it. Where
+    a log has no times, what else is in the log and the event's place are part of it.
     """
     source = "/replay" if log.timed else f"/replay/{_digest(log)}"
     rows = zip(log.user_R, log.item_R, log.rating_R.tolist(), log.time_s_R.tolist(), strict=True)
