@@ -133,16 +133,15 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     def _overhear(self, client: Any) -> None:
         """Note when brokers answer, and whether they still know this member."""
         send, session_s = client.send, self.app.conf.broker_session_timeout
-
         static, member_s = self.app.conf.consumer_group_instance_id is not None, 0.0
 
         async def send_and_note(node: Any, request: Any, **options: Any) -> Any:
             nonlocal member_s
             answer = await send(node, request, **options)
             self.heard_s = monotonic()
-            if isinstance(request, HeartbeatRequest) and answer.error_code == 0:
+            if (errors := _errors(request, answer)) == {0}:
                 member_s = self.heard_s
-            elif not _NOT_A_MEMBER.isdisjoint(_errors(request, answer)):
+            elif not _NOT_A_MEMBER.isdisjoint(errors):
                 # A silent member is put out; one that was heard all the time has lost its place to a namesake.
                 self.displaced = self.displaced or (static and self.heard_s - member_s < session_s)
             return answer
