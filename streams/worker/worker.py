@@ -157,7 +157,7 @@ class Worker:
             metrics=self.metrics,
             serving=self.serving,
             reads=user_store(self.settings),
-            has_read_control=self.control.caught_up.is_set,
+            unread=self.control.unread,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             lags=app.lags,
