@@ -158,7 +158,7 @@ class ControlReader:
         assigned = consumer.assignment()
         if assigned == self._readings.keys():
             return set()
-        again = assigned & self._readings.keys()
+        again: set[TopicPartition] = assigned & self._readings.keys()
         for partition in again:
             consumer.seek(partition, self._readings[partition].position)
         log.info("control topics: %d partitions are read", len(assigned))

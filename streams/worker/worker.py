@@ -31,6 +31,7 @@ from streams.worker.control_topics import ControlTopics
 from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.requests_lane import RequestsLane
+from streams.worker.snapshot_taker import SnapshotTaker
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Worker:
     serving: Serving = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
+    snapshots: SnapshotTaker = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -94,8 +96,14 @@ class Worker:
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
+        self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
-            settings=settings, serving=self.serving, rules=rules, publisher=self._publisher(), metrics=self.metrics
+            settings=settings,
+            serving=self.serving,
+            snapshots=self.snapshots,
+            rules=rules,
+            publisher=self._publisher(),
+            metrics=self.metrics,
         )
         self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
 
@@ -168,17 +176,19 @@ class Worker:
         try:
             await self.control.run()
         finally:
+            await self.snapshots.stop()
             await self.control_topics.publisher.stop()  # the lanes have ended by now
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
 
     async def is_warm(self) -> None:
-        """Return when the control topics were read and the snapshot they named serves, or was refused.
+        """Return when the control topics were read and the snapshot they named serves, or cannot be had.
 
         A worker that took partitions before would offer what was removed long ago, in no learned order.
         """
         await self.control.caught_up.wait()
-        await self.control_topics.swapped()
+        self.snapshots.begin()
+        await self.snapshots.settled()
 
 
 def _refuse_useless_store(settings: Settings) -> None:
