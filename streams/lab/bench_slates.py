@@ -99,7 +99,7 @@ async def _announce(
     for topic, rows in (
         (name("catalog"), world.catalogue()),
         (name("counters"), world.counters(snapshot.counts_N)),
-        (name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
+        (name("models"), iter([(key_of(snapshot.version), records.encode(manifest))])),
     ):
         await publish(site.broker.bootstrap, topic, rows)
 

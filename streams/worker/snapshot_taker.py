@@ -37,7 +37,6 @@ class SnapshotTaker:
     _thread: Thread = field(init=False, default_factory=lambda: Thread("models"))
     _failed: dict[int, tuple[ModelManifest, bool]] = field(init=False, default_factory=dict)
     """Announcements that could not be taken, and whether they never can."""
-    _following: "asyncio.Task[None] | None" = field(init=False, default=None)
     _news: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _settled: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
@@ -48,23 +47,15 @@ class SnapshotTaker:
         self._settled.clear()
         self._news.set()
 
-    def begin(self) -> None:
-        """Look for what serves from now on: earlier, a pin could have been announced that was not read yet."""
-        if self._following is None:
-            self._following = asyncio.create_task(self._follow())
-            self._news.set()
-
     async def settled(self) -> None:
         """Return when what was announced was looked at: it serves, or cannot be had now."""
         await self._settled.wait()
 
-    async def stop(self) -> None:
-        """Look no more."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
-
-    async def _follow(self) -> None:
+    async def run(self) -> None:
+        """Look for what serves, until cancelled. To begin earlier would overlook a pin that was not read yet."""
+        self._news.set()
+        if (pin := self.settings.model.pinned_version) and version_of(pin) not in self.said.versions:
+            log.warning("model.pinned_version is %s, which is not announced: nothing else serves", pin)
         pause_s: float | None = None
         while True:
             try:
@@ -88,9 +79,8 @@ class SnapshotTaker:
                 await self._thread.run(self._take, record)
             except SnapshotUnreachable as error:
                 later = True
-                self._refused(
-                    record, f"cannot be fetched now, and is tried again: {error}; {_remedy(record.uri)}", False
-                )
+                why = f"cannot be fetched now, and is tried again: {error}; {_remedy(record.uri)}"
+                self._refused(record, why, for_good=False)
             except Exception as error:  # whatever a file holds, the one in use serves on
                 why = str(error) if isinstance(error, SnapshotRefused) else f"{type(error).__name__}: {error}"
                 self._refused(record, f"is refused for good: {why} ({record.uri})", for_good=True)
@@ -104,9 +94,7 @@ class SnapshotTaker:
         live, versions = self.serving.live.version, self.said.versions
         self._failed = {v: failed for v, failed in self._failed.items() if v in versions or self.said.pin == failed[0]}
         if (setting := self.settings.model.pinned_version) is not None:
-            pin = versions.get(version_of(setting) or -1)
-            if pin is None:
-                log.warning("model.pinned_version is %s, which is not announced", setting)
+            pin = versions.get(version_of(setting) or 0)
         elif (pin := self.said.pin) is None:
             return [record for version, record in reversed(versions.items()) if version > live][:_OLDER]
         return [pin] if pin is not None and int(pin.version) != live else []

@@ -176,10 +176,14 @@ class Worker:
         try:
             await self.control.run()
         finally:
-            await self.snapshots.stop()
             await self.control_topics.publisher.stop()  # the lanes have ended by now
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
+
+    async def run_snapshots(self) -> None:
+        """Take what is announced from when the control topics were read, for as long as the worker lives."""
+        await self.control.caught_up.wait()
+        await self.snapshots.run()
 
     async def is_warm(self) -> None:
         """Return when the control topics were read and the snapshot they named serves, or cannot be had.
@@ -187,7 +191,6 @@ class Worker:
         A worker that took partitions before would offer what was removed long ago, in no learned order.
         """
         await self.control.caught_up.wait()
-        self.snapshots.begin()
         await self.snapshots.settled()
 
 
@@ -215,4 +218,6 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
-    return run_apps([app], beside=[worker.run_control, worker.pages(app).run], ready=worker.is_warm)
+    return run_apps(
+        [app], beside=[worker.run_control, worker.run_snapshots, worker.pages(app).run], ready=worker.is_warm
+    )

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ ITEMS = [f"i{n:03d}" for n in range(40)]
 
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
-    worker = await a_following_worker()
-    yield worker
-    await worker.snapshots.stop()
+    async with following(a_controlled_worker()) as worker:
+        yield worker
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,16 @@ def snapshot() -> Snapshot:
     return service.learner.freeze().build(NOW_MS)[0]
 
 
-async def a_following_worker(**settings: Any) -> Worker:
-    """One that has read what there was, nothing; it tries again at once."""
-    worker = a_controlled_worker(**settings)
+@asynccontextmanager
+async def following(worker: Worker) -> AsyncIterator[Worker]:
+    """A worker that has read what there was, nothing; it tries again at once."""
     worker.snapshots.first_pause_s = worker.snapshots.longest_pause_s = 0.05
-    worker.snapshots.begin()
-    await worker.snapshots.settled()
-    return worker
+    worker.control.caught_up.set()
+    task = asyncio.create_task(worker.run_snapshots())
+    yield worker
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def version(snapshot: Snapshot, number: int, folder: Path) -> Manifest:
@@ -64,7 +67,7 @@ async def announce(worker: Worker, *manifests: Manifest, **fields: Any) -> None:
 async def tell(worker: Worker, *records: tuple[bytes, ModelManifest | None]) -> None:
     read = [Read("marquee.models.v1", key, record and encode(record)) for key, record in records]
     await handle(worker, "models", *read)
-    await worker.snapshots.settled()
+    await asyncio.wait_for(worker.snapshots.settled(), 20)
 
 
 def metric(worker: Worker, name: str, **labels: str) -> float | None:
@@ -83,12 +86,11 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def test_an_announced_snapshot_serves(worker: Worker, snapshot: Snapshot, tmp_path: Path) -> None:
+    await asyncio.wait_for(worker.is_warm(), 20)  # with nothing, where nothing was announced
     await announce(worker, snapshots.write(snapshot, tmp_path))
     assert worker.serving.live.version == snapshot.version
     assert swaps(worker) == {"swapped": 1, "refused": 0}
     assert metric(worker, "snapshot_info", version=str(snapshot.version)) == 1
-    worker.control.caught_up.set()
-    await worker.is_warm()
 
 
 async def test_a_damaged_snapshot_is_refused_and_the_one_before_serves_on(
@@ -182,11 +184,10 @@ async def test_nothing_is_taken_before_everything_was_read(snapshot: Snapshot, t
     old, new = (version(snapshot, number, tmp_path) for number in (7, 8))
     for key, record in ((key_of(7), announced(old)), (key_of(8), announced(new)), (PIN_KEY, pinned(announced(old)))):
         await handle(worker, "models", Read("marquee.models.v1", key, encode(record)))
-    worker.control.caught_up.set()
-    await worker.is_warm()
-    assert worker.serving.live.version == 7
-    assert swaps(worker) == {"swapped": 1, "refused": 0}
-    await worker.snapshots.stop()
+    async with following(worker):
+        await worker.is_warm()
+        assert worker.serving.live.version == 7
+        assert swaps(worker) == {"swapped": 1, "refused": 0}
 
 
 async def test_a_pin_holds_until_it_is_released(worker: Worker, snapshot: Snapshot, tmp_path: Path) -> None:
@@ -217,12 +218,11 @@ async def test_a_pinned_version_that_cannot_be_had_is_not_replaced_by_another(
 
 
 async def test_the_setting_pins_one_worker(snapshot: Snapshot, tmp_path: Path) -> None:
-    worker = await a_following_worker(model={"pinned_version": "7"})
-    await announce(worker, *(version(snapshot, number, tmp_path) for number in (6, 7, 8)))
-    assert worker.serving.live.version == 7
-    await tell(worker, (PIN_KEY, pinned(announced(version(snapshot, 8, tmp_path)))))
-    assert worker.serving.live.version == 7
-    await worker.snapshots.stop()
+    async with following(a_controlled_worker(model={"pinned_version": "7"})) as worker:
+        await announce(worker, *(version(snapshot, number, tmp_path) for number in (6, 7, 8)))
+        assert worker.serving.live.version == 7
+        await tell(worker, (PIN_KEY, pinned(announced(version(snapshot, 8, tmp_path)))))
+        assert worker.serving.live.version == 7
 
 
 async def test_a_name_that_shares_an_id_does_not_keep_a_snapshot_from_serving(
