@@ -7,6 +7,7 @@ EmbeddingsError
 ├── Fenced             another worker owns the partition now: drop the batch unacknowledged, its owner applies it
 ├── UnreadableState    a stored value has a version or a length this release does not know: stop, say which
 ├── SnapshotRefused    checksum, shape or a non-finite number: keep the snapshot in use
+│   └── SnapshotUnreachable   it cannot be fetched now: keep the one in use, and try again while it is the newest
 └── IdCollision        two item names share a 40-bit id: the later one is refused at catalogue load
 """
 
@@ -33,6 +34,10 @@ class UnreadableState(EmbeddingsError):
 
 class SnapshotRefused(EmbeddingsError):
     """A snapshot failed its checksum, its shapes or the finite check; the one in use stays."""
+
+
+class SnapshotUnreachable(SnapshotRefused):
+    """A snapshot cannot be fetched now; the one in use stays, and it is tried again."""
 
 
 class IdCollision(EmbeddingsError):

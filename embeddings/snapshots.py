@@ -6,10 +6,11 @@ Files appear whole or not at all, and a reader refuses what is not exactly what 
 
 import hashlib
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as write_tensors
 
-from embeddings.errors import SnapshotRefused
+from embeddings.errors import SnapshotRefused, SnapshotUnreachable
 
 Arrays = dict[str, NDArray[np.generic]]
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
 _CHUNK = 1 << 20
 _PAUSE_S = 0.5
+_CONNECT_S = 5.0
 _RANKER = "ranker."
 _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "ids_N": ("N", np.uint64),
@@ -80,22 +83,21 @@ class Manifest:
     created_ms: int = 0
 
 
-def write(snapshot: Snapshot, folder: Path, *, keep: int = 3, base_url: str = "") -> Manifest:
-    """Write a snapshot and its manifest into a folder, atomically, and delete all but the `keep` newest versions.
+def write(snapshot: Snapshot, folder: Path, *, base_url: str = "") -> Manifest:
+    """Write a snapshot and its manifest into a folder, atomically.
 
     Args:
         snapshot: what to write; a file of the same version is replaced.
         folder: made if missing.
-        keep: versions left in the folder, this one among them.
         base_url: where `folder` is served over HTTP; without it the manifest names the file itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = _arrays(snapshot)
     data = write_tensors(arrays)
-    path = folder / f"snapshot-{snapshot.version:020d}.safetensors"
+    path = _path(folder, snapshot.version)
     manifest = Manifest(
         version=snapshot.version,
-        uri=f"{base_url.rstrip('/')}/{path.name}" if base_url else path.resolve().as_uri(),
+        uri=address(folder, snapshot.version, base_url),
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
         shapes={name: array.shape for name, array in arrays.items()},
@@ -103,18 +105,65 @@ def write(snapshot: Snapshot, folder: Path, *, keep: int = 3, base_url: str = ""
     )
     _put(path, data)
     _put(path.with_suffix(".json"), json.dumps(asdict(manifest)).encode())
-    for old in sorted(folder.glob("snapshot-*.safetensors"))[:-keep]:
-        old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink(missing_ok=True)
     return manifest
 
 
+def address(folder: Path, version: int, base_url: str = "") -> str:
+    """Where a version in a folder is fetched from: an absolute address, whatever the folder is called here."""
+    path = _path(folder, version)
+    return f"{base_url.rstrip('/')}/{path.name}" if base_url else path.resolve().as_uri()
+
+
 def manifests(folder: Path) -> list[Manifest]:
-    """The manifests of the versions in a folder, oldest first."""
-    known = (json.loads(path.read_bytes()) for path in sorted(folder.glob("snapshot-*.json")))
-    return [
-        Manifest(**{**fields, "shapes": {k: tuple(shape) for k, shape in fields["shapes"].items()}}) for fields in known
-    ]
+    """The manifests of the versions in a folder, oldest first; one that cannot be read is passed over."""
+    known = []
+    for path in sorted(folder.glob("snapshot-*.json")):
+        try:
+            fields = json.loads(path.read_bytes())
+            shapes = {name: tuple(shape) for name, shape in fields["shapes"].items()}
+            known.append(Manifest(**{**fields, "shapes": shapes}))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s is no manifest: %r", path, error)
+    return known
+
+
+def kept(
+    created_ms: Mapping[int, int],
+    *,
+    now_ms: int,
+    last: int = 3,
+    hours: int = 0,
+    days: int = 0,
+    pinned: Set[int] = frozenset(),
+) -> set[int]:
+    """Which versions to keep: the `last` ones, one of each of the last `hours` hours and `days` days, those pinned.
+
+    The newest of an hour or day (UTC) is kept, so what is kept for its hour now is kept until its hour is too old.
+
+    >>> hour = 3_600_000
+    >>> made = {1: 9 * hour, 2: 9 * hour + 1, 3: 10 * hour, 4: 10 * hour + 1, 5: 10 * hour + 2}
+    >>> sorted(kept(made, now_ms=10 * hour + 3, last=2)), sorted(kept(made, now_ms=10 * hour + 3, last=1, hours=2))
+    ([4, 5], [2, 5])
+    """
+    newest = sorted(created_ms)
+    keep = set(newest[-last:]) | (pinned & created_ms.keys())
+    for span_ms, spans in ((3_600_000, hours), (86_400_000, days)):
+        of_span = {created_ms[version] // span_ms: version for version in newest}
+        keep |= {version for span, version in of_span.items() if span > now_ms // span_ms - spans}
+    return keep
+
+
+def prune(folder: Path, keep: Set[int]) -> None:
+    """Delete all other versions from a folder."""
+    wanted = {_path(folder, version).name for version in keep}
+    for old in folder.glob("snapshot-*.safetensors"):
+        if old.name not in wanted:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+
+def _path(folder: Path, version: int) -> Path:
+    return folder / f"snapshot-{version:020d}.safetensors"
 
 
 def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 60.0) -> Snapshot:
@@ -126,8 +175,9 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 6
         timeout_s: for the whole transfer, which is tried three times where trying again may help.
 
     Raises:
-        SnapshotRefused: not reachable, too large, too slow, another hash or other shapes than announced, inconsistent,
-            or not finite. The snapshot in use stays; the announcement is counted and skipped.
+        SnapshotUnreachable: nobody answers, there is no such file (yet), or it takes too long. Try again later.
+        SnapshotRefused: too large, another hash, version or other shapes than announced, inconsistent, or not finite.
+            The snapshot in use stays; the announcement is counted and skipped.
     """
     if manifest.bytes > max_bytes:
         raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
@@ -140,7 +190,10 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 6
         raise SnapshotRefused(f"snapshot {manifest.version}: {error}") from error
     if manifest.shapes and {name: array.shape for name, array in arrays.items()} != manifest.shapes:
         raise SnapshotRefused(f"snapshot {manifest.version}: the shapes are not the announced ones")
-    return _checked(arrays)
+    snapshot = _checked(arrays)
+    if snapshot.version != manifest.version:
+        raise SnapshotRefused(f"snapshot {manifest.version}: the file is of version {snapshot.version}")
+    return snapshot
 
 
 def _arrays(snapshot: Snapshot) -> Arrays:
@@ -201,9 +254,10 @@ def _fetch(uri: str, most: int, deadline: float, tries: int = 3) -> bytes:
     except SnapshotRefused:
         raise
     except Exception as error:  # what file systems of other packages raise has no common base
-        hopeless = isinstance(error, FileNotFoundError | ImportError | ValueError)
-        if hopeless or tries == 1 or time.monotonic() + _PAUSE_S > deadline:
+        if isinstance(error, ImportError | ValueError):
             raise SnapshotRefused(f"{uri}: {error!r}") from error
+        if isinstance(error, FileNotFoundError) or tries == 1 or time.monotonic() + _PAUSE_S > deadline:
+            raise SnapshotUnreachable(f"{uri}: {error!r}") from error
     time.sleep(_PAUSE_S)
     return _fetch(uri, most, deadline, tries - 1)
 
@@ -212,7 +266,7 @@ def _read(uri: str, most: int, deadline: float) -> bytes:
     options: dict[str, Any] = {}
     reading: dict[str, Any] = {}
     if uri.startswith(("http:", "https:")):
-        timeout = ClientTimeout(total=max(deadline - time.monotonic(), 0.001))
+        timeout = ClientTimeout(total=max(deadline - time.monotonic(), 0.001), sock_connect=_CONNECT_S)
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
         reading = {"block_size": 0, "size": most}  # one answer, read as it comes, and no question before it
     if uri.startswith("file:"):

@@ -391,7 +391,11 @@ class Learner(Group):
     checkpoint_every_s: float = Field(default=10, ge=0.1, le=3_600)
     """How often they are."""
     keep: int = Field(default=3, ge=1, le=100)
-    """Snapshots and checkpoints kept."""
+    """Snapshots and checkpoints kept, the newest ones."""
+    keep_hours: int = Field(default=24, ge=0, le=24 * 365)
+    """Beside them one snapshot of each of the last so many hours is kept, to go back to."""
+    keep_days: int = Field(default=7, ge=0, le=3_650)
+    """And one of each of the last so many days."""
     serve: bool = False
     """Announce snapshots as http addresses of this learner instead of files."""
     host: Host = "127.0.0.1"

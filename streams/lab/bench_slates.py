@@ -30,7 +30,6 @@ from streams.lab.bench_rig import Say, Site, publish, sources, stored
 from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
-from streams.learning.snapshot_builder import SNAPSHOT
 from streams.settings import Settings
 from streams.worker.worker import user_store
 
@@ -99,7 +98,7 @@ async def _announce(
     for topic, rows in (
         (name("catalog"), world.catalogue()),
         (name("counters"), world.counters(snapshot.counts_N)),
-        (name("models"), iter([(SNAPSHOT.encode(), records.encode(manifest))])),
+        (name("models"), iter([(key_of(snapshot.version), records.encode(manifest))])),
     ):
         await publish(site.broker.bootstrap, topic, rows)
 

@@ -33,6 +33,7 @@ from streams.process.metrics import LearnerMetrics
 from streams.process.threads import Thread
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.control import ControlReader
 from streams.transport.failures import Failed, Guard
 from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
@@ -60,8 +61,10 @@ class Teacher:
     offsets: dict[Source, int] = field(init=False, default_factory=dict)
     server: SnapshotServer = field(init=False)
     builder: SnapshotBuilder = field(init=False)
+    models: ControlReader = field(init=False)
     _thread: Thread = field(init=False, default_factory=lambda: Thread("learner"))
     _restored: bool = field(init=False, default=False)
+    _announced: bool = field(init=False, default=False)
     _checkpointed_rows: int = field(init=False, default=-1)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,10 @@ class Teacher:
             publisher=self.publisher,
             learner=lambda: self.learner,
             base_url=self.server.url,
+            caught_up=lambda: self.models.caught_up.is_set(),
         )
+        handlers = {s.topics.name("models"): self.builder.heard}
+        self.models = ControlReader(options=s.kafka.client_options(), handlers=handlers)
 
     async def positions(
         self, committed: Mapping[Source, int], _waiting: Callable[[str], object] = lambda reason: None
@@ -165,7 +171,9 @@ class Teacher:
             while True:
                 await asyncio.sleep(s.counters_every_s)
                 if not self.leads():
+                    self._announced = False
                     continue
+                await self._announce_again()
                 await self._publish_counters()
                 if time.monotonic() - checkpoint_s >= s.checkpoint_every_s:
                     checkpoint_s = time.monotonic()
@@ -173,6 +181,11 @@ class Teacher:
         finally:
             await self.checkpoint()
             await self.publisher.stop()
+
+    async def _announce_again(self) -> None:
+        """Once it leads, knows what was announced, and listens where that can be fetched."""
+        if not self._announced and self._restored and self.models.caught_up.is_set() and self.server.listens:
+            self._announced = await self.builder.announce_again()
 
     async def _publish_counters(self) -> None:
         counts = await self._thread.run(self.learner.counters.changed)
@@ -230,4 +243,4 @@ def run_learner(settings: Settings) -> int:
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     serve(app, topic, teacher)
-    return run_apps([app], beside=[teacher.run_clock, teacher.run_pages])
+    return run_apps([app], beside=[teacher.run_clock, teacher.models.run, teacher.run_pages])

@@ -1,17 +1,20 @@
-"""Snapshots of what was learned: built beside the learning, written, announced."""
+"""Snapshots of what was learned: built beside the learning, written, announced, and withdrawn when they are old."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from aiokafka import ConsumerRecord
+from msgspec import MsgspecError, structs
 
 from embeddings import snapshots
 from embeddings.snapshots import Manifest
 from embeddings.svd import Factors
 from ranking.trainer import Head
-from streams.contract.manifests import announced
+from streams.contract.manifests import Announcements, announced, key_of, version_of
 from streams.contract.messages import Outgoing
-from streams.contract.records import encode
+from streams.contract.records import ModelManifest, decode_model, encode
 from streams.learning.learner import Frozen, Learner
 from streams.process.metrics import LearnerMetrics, Objective
 from streams.process.threads import Thread
@@ -19,7 +22,6 @@ from streams.settings import Settings
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)
-SNAPSHOT = "snapshot"
 HEADS: dict[Head, Objective] = {"click": "engage", "complete": "complete"}
 """What the heads of the ranker are called in metrics."""
 
@@ -31,6 +33,8 @@ class SnapshotBuilder:
     Attributes:
         learner: who learns now.
         base_url: where workers fetch from; empty where they share the disk.
+        caught_up: whether `models` was read to its end: before, nobody knows what is pinned, and nothing is withdrawn.
+        said: what the topic says, by this learner and others.
         due_rows: how many rows were learned when the last one was begun.
         took_s: what the last one cost.
         thread: where what takes long is done, one after the other.
@@ -41,11 +45,23 @@ class SnapshotBuilder:
     publisher: Publisher
     learner: Callable[[], Learner]
     base_url: Callable[[], str]
+    caught_up: Callable[[], bool]
+    said: Announcements = field(init=False, default_factory=Announcements)
     building: bool = False
     due_rows: int = 0
     took_s: float = 0.0
     _built_s: float = 0.0
     thread: Thread = field(init=False, default_factory=lambda: Thread("builder"))
+
+    async def heard(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take over records of the `models` topic; workers put aside those that cannot be read."""
+        for record in records:
+            try:
+                self.said.take(record.key or b"", decode_model(record.value) if record.value else None)
+            except (MsgspecError, UnicodeError):
+                continue
+        learner = self.learner()
+        learner.version = max(learner.version, *self.said.versions, 0)
 
     def begins(self) -> bool:
         """Whether the next one is due; then it has begun, and `build` must follow."""
@@ -64,6 +80,7 @@ class SnapshotBuilder:
             manifest, factors = await self.thread.run(self._write, frozen)
             self.learner().factors = factors
             await self._announce(manifest)
+            await self._withdraw(manifest)
         except (OSError, PublishFailed) as error:
             log.error("snapshot %d was not announced: %s", frozen.version, error)
         else:
@@ -71,10 +88,36 @@ class SnapshotBuilder:
         finally:
             self._built_s, self.building = time.monotonic(), False
 
+    async def announce_again(self) -> bool:
+        """Announce what is in the folder and is announced nowhere or elsewhere; returns whether that is settled.
+
+        A learner that was started again may be reached at another address. The newest comes last, for releases that
+        take whatever was announced last.
+        """
+        s = self.settings.learner
+        try:
+            mine = await self.thread.run(snapshots.manifests, s.snapshot_dir)
+            records = [self._moved(manifest) for manifest in mine if manifest.version in self._kept(mine)]
+            if any(self.said.versions.get(int(record.version)) != record for record in records):
+                newest = [
+                    record for record in [*self.said.versions.values()][-1:] if int(record.version) > mine[-1].version
+                ]
+                await self._publish(*((key_of(int(record.version)), record) for record in records + newest))
+        except (OSError, PublishFailed) as error:
+            log.warning("snapshots are not announced again yet: %s", error)
+            return False
+        return True
+
+    def _moved(self, manifest: Manifest) -> ModelManifest:
+        """What to say of a version in the folder; what another learner announced under its number stays."""
+        uri = snapshots.address(self.settings.learner.snapshot_dir, manifest.version, self.base_url())
+        said = self.said.versions.get(manifest.version, announced(manifest))
+        return structs.replace(said, uri=uri) if said.sha256 == manifest.sha256 else said
+
     def _write(self, frozen: Frozen) -> tuple[Manifest, Factors]:
         s, began_s = self.settings.learner, time.thread_time()
         snapshot, factors = frozen.build(time.time_ns() // 1_000_000)
-        manifest = snapshots.write(snapshot, s.snapshot_dir, keep=s.keep, base_url=self.base_url())
+        manifest = snapshots.write(snapshot, s.snapshot_dir, base_url=self.base_url())
         self.took_s = time.thread_time() - began_s  # what it costs, not how long others kept it waiting
         return manifest, factors
 
@@ -83,15 +126,37 @@ class SnapshotBuilder:
         progress = learner.trainer.listwise()
         record = announced(
             manifest,
-            kind=SNAPSHOT,
             events=learner.rows,
             items=manifest.shapes["ids_N"][0],
             dimensions=self.settings.learner.dimensions,
             metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
         )
-        topic = self.settings.topics.name("models")
-        await self.publisher.send_all([Outgoing(topic, SNAPSHOT.encode(), encode(record))])
+        await self._publish((key_of(manifest.version), record))
         self._report(learner)
+
+    async def _withdraw(self, newest: Manifest) -> None:
+        """Say which versions are kept no longer, then delete them. Those pinned stay."""
+        if not self.caught_up():
+            return
+        mine = await self.thread.run(snapshots.manifests, self.settings.learner.snapshot_dir)
+        keep = self._kept([*mine, newest])
+        await self._publish(*((key, None) for key in self.said.obsolete(keep)))
+        await self.thread.run(snapshots.prune, self.settings.learner.snapshot_dir, keep)
+
+    def _kept(self, mine: Sequence[Manifest]) -> set[int]:
+        s, pins = self.settings.learner, {version_of(self.settings.model.pinned_version or "")}
+        if self.said.pin is not None:
+            pins.add(version_of(self.said.pin.version))
+        made = {version: record.created_ms for version, record in self.said.versions.items()}
+        made |= {manifest.version: manifest.created_ms for manifest in mine}
+        now_ms = time.time_ns() // 1_000_000
+        rule = {"last": s.keep, "hours": s.keep_hours, "days": s.keep_days}
+        return snapshots.kept(made, now_ms=now_ms, pinned={pin for pin in pins if pin is not None}, **rule)
+
+    async def _publish(self, *records: tuple[bytes, ModelManifest | None]) -> None:
+        topic = self.settings.topics.name("models")
+        if records:
+            await self.publisher.send_all([Outgoing(topic, key, record and encode(record)) for key, record in records])
 
     def _report(self, learner: Learner) -> None:
         """How well each objective was predicted before it was learned."""

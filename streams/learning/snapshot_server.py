@@ -25,6 +25,11 @@ class SnapshotServer:
         s = self._settings
         return (s.public_url or url_of(s.host, self.port)) if s.serve else ""
 
+    @property
+    def listens(self) -> bool:
+        """Whether workers can fetch: it listens, or they share the disk."""
+        return bool(self.port) or not self._settings.serve
+
     async def start(self) -> None:
         """Listen, if it is wanted.
 

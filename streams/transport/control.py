@@ -2,69 +2,177 @@
 
 Catalogue, counters, models, campaigns and privacy records reach every worker this way, on a consumer of their own, so
 that a blocked event batch never holds back a removal or a kill switch.
+
+Leans on private names of aiokafka 0.14.0: what the last answered fetch of a partition said of its end.
 """
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
-_QUIET_POLLS = 2
+_PAUSE_S = 0.5
+_EMPTY_ANSWERS = 3
+_HELD_S = 5.0
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far a partition was read; `end` is where it ended when it was answered first.
+
+    A transaction that is open ends it too. An end can be out of reach: compaction may have left nothing below it, and
+    then the broker has nothing to answer, again and again, while nothing comes from another partition either.
+    """
+
+    position: int = 0
+    end: int | None = None
+    answered_ms: int = 0
+    empty: int = 0
+    read: bool = False
+    _held: tuple[int, float] = (-1, 0.0)
+
+    def follow(self, state: Any, *, quiet: bool) -> None:
+        """Take over how far aiokafka is; `quiet` if it brought nothing of any partition just now."""
+        self.empty = self.empty if quiet and state.position == self.position else 0
+        self.position = state.position
+        if state.timestamp is not None and state.timestamp != self.answered_ms:
+            self.answered_ms = state.timestamp
+            self.empty += quiet
+            if self.end is None:
+                self.end = _end(state)
+        self.read |= self.end is not None and (self.position >= self.end or self.empty >= _EMPTY_ANSWERS)
+
+    def held(self, state: Any) -> bool:
+        """Whether an open transaction has just been holding back records for `_HELD_S`; true once each."""
+        if state.highwater is None or not self.position >= _end(state) < state.highwater:
+            self._held = (-1, 0.0)
+        elif self._held[0] != self.position:
+            self._held = (self.position, time.monotonic() + _HELD_S)
+        elif time.monotonic() >= self._held[1]:
+            self._held = (self.position, math.inf)
+            return True
+        return False
+
+
+def _end(state: Any) -> int:
+    """Where an answered partition ends for a reader of what is committed."""
+    end: int = state.highwater if state.lso is None or state.lso < 0 else state.lso
+    return end
 
 
 @dataclass(slots=True, kw_only=True)
 class ControlReader:
     """Hands the records of each topic, in the order of their partitions, to that topic's handler, batch by batch.
 
-    `caught_up` is set once everything that was there at the start has been handled: after records, or none, two polls
-    in a row brought nothing. It does not ask for end offsets, which not every broker reports truly.
+    `caught_up` is set once everything that was there at the start has been handled, of every partition of every topic.
+
+    Attributes:
+        options: of every client.
+        handlers: whose records go to whom.
+        max_records: most records in one batch.
+        metadata_s: partitions that are added are found within this time.
+        silent_s: a partition that is not answered for this long is not read any more, says `unread`.
     """
 
     options: Mapping[str, Any]
     handlers: Mapping[str, Handler]
     max_records: int = 2_000
+    metadata_s: float = 15.0
+    silent_s: float = 60.0
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+    _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
+
+    def unread(self) -> str | None:
+        """Why the topics are not read to their end now, or None."""
+        for topic in self.handlers:
+            readings = {tp.partition: reading for tp, reading in self._readings.items() if tp.topic == topic}
+            if not readings:
+                return f"{topic} is not read yet: the brokers have not named its partitions"
+            for partition, reading in readings.items():
+                if reading.end is None:
+                    return f"{topic}/{partition} is not read yet: its leader has not answered"
+                if not reading.read:
+                    return f"{topic}/{partition} is still being read: {reading.position} of {reading.end}"
+                if (silent_s := time.time() - reading.answered_ms / 1000) > self.silent_s:
+                    return f"{topic}/{partition} is not read any more: its leader has not answered for {silent_s:.0f} s"
+        return None
 
     async def run(self) -> None:
         """Read until cancelled. A handler's error ends it, and with it the worker: half a catalogue is no catalogue."""
-        consumer = AIOKafkaConsumer(
-            *self.handlers,
-            **self.options,
-            group_id=None,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            fetch_max_wait_ms=50,
-            max_partition_fetch_bytes=8 * 1024 * 1024,
-        )
-        await self._start(consumer)
+        consumer = await self._started()
         try:
-            await self._read(consumer)
+            while True:
+                await self._read(consumer)
         finally:
             await consumer.stop()
 
-    async def _start(self, consumer: AIOKafkaConsumer) -> None:
+    async def _started(self) -> AIOKafkaConsumer:
         while True:
+            consumer = AIOKafkaConsumer(
+                *self.handlers,
+                **self.options,
+                group_id=None,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                fetch_max_wait_ms=50,
+                max_partition_fetch_bytes=8 * 1024 * 1024,
+                metadata_max_age_ms=int(self.metadata_s * 1000),
+            )
             try:
                 await consumer.start()
-                return
+                return consumer
             except KafkaError as error:
                 log.warning("control topics cannot be read yet (%s); trying again", error)
-                await asyncio.sleep(0.5)
+                await consumer.stop()
+                await asyncio.sleep(_PAUSE_S)
+            except BaseException:
+                await consumer.stop()
+                raise
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        quiet = 0
-        while True:
-            fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self.max_records)
-            for partition, records in fetched.items():
+        fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self.max_records)
+        again = self._assigned(consumer)
+        for partition, records in fetched.items():
+            if partition not in again:
                 await self.handlers[partition.topic](records)
-            quiet = 0 if fetched else quiet + 1
-            if quiet >= _QUIET_POLLS and consumer.assignment():
-                self.caught_up.set()
+        self._note(consumer, quiet=not fetched)
+        if not self.caught_up.is_set() and self.unread() is None:
+            self.caught_up.set()
+
+    def _assigned(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
+        """Go on where a partition was read to, if there are others now: aiokafka begins all of them again.
+
+        Returns:
+            Partitions of which what was fetched is fetched again.
+        """
+        assigned = consumer.assignment()
+        if assigned == self._readings.keys():
+            return set()
+        again: set[TopicPartition] = assigned & self._readings.keys()
+        for partition in again:
+            consumer.seek(partition, self._readings[partition].position)
+        log.info("control topics: %d partitions are read", len(assigned))
+        self._readings = {partition: self._readings.get(partition) or _Reading() for partition in assigned}
+        return again
+
+    def _note(self, consumer: AIOKafkaConsumer, *, quiet: bool) -> None:
+        """Note how far each partition was read, and say what an open transaction holds back."""
+        assignment = consumer._subscription.subscription.assignment
+        for partition, reading in self._readings.items():
+            state = assignment.state_value(partition) if assignment is not None else None
+            if state is None or not state.has_valid_position:
+                continue  # its leader has not said where it begins
+            reading.follow(state, quiet=quiet)
+            if reading.held(state):
+                where = (*partition, reading.position, state.highwater - 1)
+                log.warning("%s/%d: what offsets %d to %d hold waits for a transaction that is open", *where)

@@ -1,8 +1,6 @@
-"""What the control topics bring a worker: catalogue, counters, snapshots. What cannot be read is put aside."""
+"""What the control topics bring a worker: catalogue, counters, announcements. What cannot be read is put aside."""
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,28 +8,24 @@ from typing import TypeVar
 
 from aiokafka import ConsumerRecord
 
-from embeddings import snapshots
-from embeddings.errors import IdCollision, SnapshotRefused
+from embeddings.errors import IdCollision
 from embeddings.events import Source
-from ranking.errors import RankingError
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
 from streams.contract.counter_records import counts_of
 from streams.contract.deadletters import Code, DeadLetter
-from streams.contract.manifests import manifest_of
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
-from streams.contract.records import ModelManifest, decode_counter, decode_model
+from streams.contract.records import decode_counter, decode_model
 from streams.process.metrics import WorkerMetrics
-from streams.process.threads import Thread
 from streams.serving.live_model import Serving
 from streams.settings import Settings, TopicName
 from streams.transport.control import Handler
 from streams.worker.control_letters import ControlLetters
+from streams.worker.snapshot_taker import SnapshotTaker
 
 T = TypeVar("T")
 CONTROL: tuple[TopicName, ...] = ("catalog", "counters", "models")
 """The control topics that a worker reads."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,12 +34,10 @@ class ControlTopics:
 
     settings: Settings
     serving: Serving
+    snapshots: SnapshotTaker
     rules: Rules
     letters: ControlLetters
     metrics: WorkerMetrics
-    _swap: "asyncio.Task[None] | None" = field(init=False, default=None)
-    _models: Thread = field(init=False, default_factory=lambda: Thread("models"))
-    _version: int = field(init=False, default=0)
     _aliases: dict[bytes, str] = field(init=False, default_factory=dict)
     """Keys of catalogue records whose items are called otherwise."""
 
@@ -53,11 +45,6 @@ class ControlTopics:
         """Which topic is whose."""
         name = self.settings.topics.name
         return {name("catalog"): self._catalogue, name("counters"): self._counters, name("models"): self._announced}
-
-    async def swapped(self) -> None:
-        """Return when the snapshot that was announced last serves, or was refused."""
-        while self._swap is not None and not self._swap.done():
-            await asyncio.wait([self._swap])
 
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
         source = Source(records[0].topic, records[0].partition)
@@ -100,38 +87,5 @@ class ControlTopics:
             await asyncio.to_thread(self.serving.count, counts_of(list(counters.values())))
 
     async def _announced(self, records: Sequence[ConsumerRecord]) -> None:
-        """Take the latest announcement only; the index is built beside the one that serves."""
-        manifests = [m for _, m in self._readable("models", records, decode_model) if m is not None]
-        pinned = self.settings.model.pinned_version
-        named = [m for m in manifests if m.kind == "snapshot" and m.version.isdecimal()]
-        wanted = [m for m in named if pinned is None or m.version == pinned]
-        if wanted:
-            self._version = int(wanted[-1].version)
-            self._swap = asyncio.create_task(self._take(wanted[-1]))
-
-    async def _take(self, manifest: ModelManifest) -> None:
-        try:
-            snapshot = await self._models.run(self._fetch, manifest)
-            if snapshot is None:
-                return
-        except (SnapshotRefused, RankingError, OSError) as error:
-            self.metrics.refused()
-            log.warning("snapshot %s refused: %s", manifest.version, error)
-            return
-        live = self.serving.live
-        self.metrics.swapped(version=manifest.version, created_at_s=manifest.created_ms / 1000)
-        self.metrics.indexed(
-            items=live.index.size, kind=live.index.kind, device=live.index.kind, version=manifest.version,
-            built_at_s=time.time(),
-        )  # fmt: skip
-
-    def _fetch(self, manifest: ModelManifest) -> snapshots.Snapshot | None:
-        if int(manifest.version) < self._version:
-            return None  # a newer one was announced meanwhile
-        snapshot = snapshots.load(manifest_of(manifest))
-        if snapshot.source_ND.shape[1] != self.settings.learner.dimensions:
-            raise SnapshotRefused(
-                f"vectors of {snapshot.source_ND.shape[1]} components, learner.dimensions says otherwise"
-            )
-        self.serving.swap(snapshot)
-        return snapshot
+        good = self._readable("models", records, decode_model)
+        self.snapshots.announced([(record.key or b"", manifest) for record, manifest in good])

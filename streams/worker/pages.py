@@ -14,7 +14,7 @@ from embeddings.events import Source
 from embeddings.ids import item_ids
 from embeddings.store import UserStore
 from streams.contract.records import Slate, decode_slate, encode
-from streams.process.health import HealthServer
+from streams.process.health import Check, HealthServer
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
 from streams.serving.stages import epoch_ms
@@ -30,7 +30,7 @@ class Pages:
 
     Attributes:
         reads: a store of its own, which is written to once a second.
-        has_read_control: whether the control topics were read to their end.
+        unread: why the control topics are not read to their end.
         assigned: the topics of which partitions are assigned.
         holdup: why the work does not move.
         lags: the lag of each owned partition.
@@ -41,7 +41,7 @@ class Pages:
     metrics: WorkerMetrics
     serving: Serving
     reads: UserStore
-    has_read_control: Callable[[], bool]
+    unread: Check
     assigned: Callable[[], Collection[str]]
     holdup: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
@@ -56,7 +56,7 @@ class Pages:
             host=http.host,
             port=http.port,
             registry=self.metrics.registry,
-            started={"control": self._control},
+            started={"control": self.unread},
             ready={"store": lambda: self._pinged, "partitions": self._partitions, "work": self.holdup},
             notes={"dead_letters": self.paused},
             latest_slate=self.latest_slate,
@@ -75,9 +75,6 @@ class Pages:
         for source, lag in lags.items():
             self.metrics.lag(source, lag.records, lag.seconds)
         self._lagging = set(lags)
-
-    def _control(self) -> str | None:
-        return None if self.has_read_control() else "control topics are still being read"
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name

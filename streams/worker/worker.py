@@ -36,6 +36,7 @@ from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
+from streams.worker.snapshot_taker import SnapshotTaker
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Worker:
     paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
+    snapshots: SnapshotTaker = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -101,8 +103,14 @@ class Worker:
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
+        self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
-            settings=settings, serving=self.serving, rules=rules, letters=self._control_letters(), metrics=self.metrics
+            settings=settings,
+            serving=self.serving,
+            snapshots=self.snapshots,
+            rules=rules,
+            letters=self._control_letters(),
+            metrics=self.metrics,
         )
         self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
 
@@ -185,7 +193,7 @@ class Worker:
             metrics=self.metrics,
             serving=self.serving,
             reads=user_store(self.settings),
-            has_read_control=self.control.caught_up.is_set,
+            unread=self.control.unread,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             lags=app.lags,
@@ -201,13 +209,18 @@ class Worker:
             await self._events_loop.run(self.events.stop())
             await self._requests_loop.run(self.requests.stop())
 
+    async def run_snapshots(self) -> None:
+        """Take what is announced from when the control topics were read, for as long as the worker lives."""
+        await self.control.caught_up.wait()
+        await self.snapshots.run()
+
     async def is_warm(self) -> None:
-        """Return when the control topics were read and the snapshot they named serves, or was refused.
+        """Return when the control topics were read and the snapshot they named serves, or cannot be had.
 
         A worker that took partitions before would offer what was removed long ago, in no learned order.
         """
         await self.control.caught_up.wait()
-        await self.control_topics.swapped()
+        await self.snapshots.settled()
 
 
 def _refuse_useless_store(settings: Settings) -> None:
@@ -236,6 +249,12 @@ def run_worker(settings: Settings) -> int:
     app = worker.member()
     return run_apps(
         [app],
-        beside=[worker.run_control, worker.control_topics.letters.run, worker.paused.run, worker.pages(app).run],
+        beside=[
+            worker.run_control,
+            worker.control_topics.letters.run,
+            worker.run_snapshots,
+            worker.paused.run,
+            worker.pages(app).run,
+        ],
         ready=worker.is_warm,
     )

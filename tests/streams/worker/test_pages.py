@@ -23,7 +23,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         metrics=worker.metrics,
         serving=worker.serving,
         reads=reads,
-        has_read_control=worker.control.caught_up.is_set,
+        unread=worker.control.unread,
         assigned=lambda: assigned,
         holdup=lambda: None,
         lags=dict,
@@ -59,9 +59,7 @@ async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since
 
 async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     pages = pages_of(worker, MemoryUserStore())
-    assert pages._control() == "control topics are still being read"
-    worker.control.caught_up.set()
-    assert pages._control() is None
+    assert pages.unread() == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
     events, requests = map(worker.settings.topics.name, ("events", "requests"))
     assert pages._partitions() == f"no partition is assigned of {events}, {requests}"
     assert pages_of(worker, MemoryUserStore(), requests)._partitions() == f"no partition is assigned of {events}"
