@@ -44,7 +44,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def publish(cluster: Cluster, stopped: asyncio.Event) -> int:
     """Plays at an even pace until told to stop; returns how many the brokers have."""
-    async with cluster.producer() as producer:
+    async with cluster.producer(request_timeout_ms=int(1000 * (OUTAGE_S + 60))) as producer:  # it waits as well
         sent: list[Awaitable[object]] = []
         while not stopped.is_set():
             time_ms = int(time.time() * 1000)
