@@ -20,6 +20,7 @@ from streams.commands.console import Config, Failed, Json, complain, err, finish
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
+from streams.commands.snapshots import snapshot_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ app.command()(up)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(bench_app, name="bench")
 
 

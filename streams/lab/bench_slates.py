@@ -24,7 +24,7 @@ from embeddings.snapshots import Snapshot
 from embeddings.store import UserStore
 from streams.configuration import load_settings
 from streams.contract import records
-from streams.contract.manifests import announced
+from streams.contract.manifests import announced, key_of
 from streams.lab import bench_yardsticks
 from streams.lab.bench_rig import Say, Site, publish, sources, stored
 from streams.lab.bench_traffic import Contender, Traffic

@@ -156,7 +156,9 @@ class SnapshotBuilder:
     async def _publish(self, *records: tuple[bytes, ModelManifest | None]) -> None:
         topic = self.settings.topics.name("models")
         if records:
-            await self.publisher.send_all([Outgoing(topic, key, record and encode(record)) for key, record in records])
+            await self.publisher.send_all(
+                [Outgoing(topic, key, encode(record) if record is not None else None) for key, record in records]
+            )
 
     def _report(self, learner: Learner) -> None:
         """How well each objective was predicted before it was learned."""

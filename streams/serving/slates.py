@@ -117,7 +117,7 @@ def _slate(
         model_version=version,
         index_version=version,
         policy=POLICY,
-        degraded=trigger.degraded,
+        degraded=trigger.degraded or (None if scored.model.version else "popular"),
         ranked=scored.model.ranker.learned,
         expires_at=now_ms + ttl_s * 1000,
         event_ms=trigger.event_ms,

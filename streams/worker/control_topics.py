@@ -84,7 +84,8 @@ class ControlTopics:
     async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
         good = self._readable("counters", records, decode_counter)
         if counters := {record.key: counter for record, counter in good if counter is not None}:
-            await asyncio.to_thread(self.serving.count, counts_of(list(counters.values())))
+            said = list(counters.values())
+            await asyncio.to_thread(self.serving.count, counts_of(said), [counter.item_id for counter in said])
 
     async def _announced(self, records: Sequence[ConsumerRecord]) -> None:
         good = self._readable("models", records, decode_model)
