@@ -24,7 +24,7 @@ from streams.settings import Settings
 T = TypeVar("T")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 SECONDS = "is before March 1973, so it looks like seconds; it is in milliseconds"
-FUTURE = "event_time is too far ahead of the publish time"
+FUTURE = "event_time is too far ahead of the record's own timestamp, or of the clock where that is none"
 _NOT_FINITE = re.compile(rb"[:,\[]\s*[-+]?(?:NaN|Inf)")
 
 

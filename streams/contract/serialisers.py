@@ -20,11 +20,15 @@ T = TypeVar("T")
 _STARTS = frozenset('{["\0S')
 #: How Java prints a key of several fields.
 _PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
-PLAIN_KEY = "write plain strings (key.converter=org.apache.kafka.connect.storage.StringConverter)"
+_CONNECT = "org.apache.kafka.connect"
+PLAIN_KEY = f"write plain strings (key.converter={_CONNECT}.storage.StringConverter)"
 
 _BEGINNINGS = (
-    (b"\0", "begins with a schema registry's magic byte: write plain JSON (value.converter=…JsonConverter)"),
-    (b'"', "JSON inside a JSON string: write it as it is (value.converter with StringConverter)"),
+    (
+        b"\0",
+        f"a schema registry's magic byte in front: write plain JSON (value.converter={_CONNECT}.json.JsonConverter)",
+    ),
+    (b'"', f"JSON inside a JSON string: write it as it is (value.converter={_CONNECT}.storage.StringConverter)"),
     (b"\xef\xbb\xbf", "begins with a byte order mark: write UTF-8 without"),
     (b"\x1f\x8b", "begins as gzip does: let the producer compress (compression.type)"),
 )
