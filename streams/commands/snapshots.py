@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 snapshot_app = typer.Typer(no_args_is_help=True, help="What the learner learned: list it, pin a version, go back.")
 
+_ALL = 1 << 40
 Unchecked = Annotated[bool, typer.Option("--unchecked", help="Do not fetch it first, to see whether it can be had.")]
 
 
@@ -102,10 +103,8 @@ async def _announcements(settings: "Settings") -> "Announcements":
     from streams.contract.records import decode_model
     from streams.transport.tail import last_records
 
-    said = Announcements()
-    for _source, records in await last_records(
-        settings.kafka.client_options(), settings.topics.name("models"), 1 << 40
-    ):
+    said, topic = Announcements(), settings.topics.name("models")
+    for _source, records in await last_records(settings.kafka.client_options(), topic, most=_ALL):
         for record in records:
             try:
                 said.take(record.key or b"", decode_model(record.value) if record.value else None)

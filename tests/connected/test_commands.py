@@ -147,6 +147,39 @@ def test_a_replayed_log_is_answered_over_http(marquee: Any, places: dict[str, An
     assert eventually(slate)["user_id"] == "u1"
 
 
+def test_workers_go_back_to_the_snapshot_before_and_forward_again_without_a_restart(
+    marquee: Any, places: dict[str, Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "more.jsonl"
+
+    def versions() -> list[int]:
+        return [snapshot["version"] for snapshot in marquee("snapshot", "list")[1]["snapshots"]]
+
+    def serving() -> int:
+        with urllib.request.urlopen(places["http"] + "/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        said = [line for line in lines if line.startswith("marquee_snapshot_info{")]
+        return int(said[-1].split('version="')[1].split('"')[0] or 0)
+
+    for number in (1, 2):
+        times = range(1_700_000_000 + 100_000 * number, 1_700_003_000 + 100_000 * number)
+        log.write_text(
+            "\n".join(json.dumps({"user_id": f"v{n % 9}", "item_id": f"i{n % 40}", "timestamp": n}) for n in times)
+        )
+        assert marquee("replay", str(log))[0] == 0
+        eventually(lambda: len(versions()) >= number)  # noqa: B023
+    eventually(lambda: serving() == versions()[-1])
+    code, said = marquee("snapshot", "rollback")
+    assert code == 0
+    assert said["pinned"] in versions()[:-1]
+    eventually(lambda: serving() == said["pinned"])
+    assert marquee("snapshot", "list")[1]["pinned"] == said["pinned"]
+    assert marquee("snapshot", "pin", str(1 << 40))[0] == 1
+    assert marquee("snapshot", "unpin")[0] == 0
+    eventually(lambda: serving() == versions()[-1])
+    assert marquee("snapshot", "unpin")[0] == 1
+
+
 async def test_dead_letters_are_listed_shown_replayed_and_discarded(marquee: Any, places: dict[str, Any]) -> None:
     from aiokafka import AIOKafkaProducer
 
