@@ -24,13 +24,12 @@ from embeddings.snapshots import Snapshot
 from embeddings.store import UserStore
 from streams.configuration import load_settings
 from streams.contract import records
-from streams.contract.manifests import announced
+from streams.contract.manifests import announced, key_of
 from streams.lab import bench_yardsticks
 from streams.lab.bench_rig import Say, Site, publish, sources, stored
 from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
-from streams.learning.snapshot_builder import SNAPSHOT
 from streams.settings import Settings
 from streams.worker.worker import user_store
 
