@@ -60,17 +60,17 @@ class SnapshotBuilder:
                 self.said.take(record.key or b"", decode_model(record.value) if record.value else None)
             except (MsgspecError, UnicodeError):
                 continue
-        learner = self.learner()
-        learner.version = max(learner.version, *self.said.versions, 0)
 
     def begins(self) -> bool:
         """Whether the next one is due; then it has begun, and `build` must follow."""
-        s, rows = self.settings.learner, self.learner().rows
+        s, learner = self.settings.learner, self.learner()
+        rows = learner.rows
         if self.building or rows - self.due_rows < s.refresh_events:
             return False
         if time.monotonic() - self._built_s < max(s.refresh_min_s, 10 * self.took_s):
             return False
         self.building, self.due_rows = True, rows
+        learner.version = max(learner.version, *self.said.versions, 0)  # whoever announced it: the next one is newer
         return True
 
     async def build(self, frozen: Frozen) -> None:
@@ -82,7 +82,7 @@ class SnapshotBuilder:
             await self._announce(manifest)
             await self._withdraw(manifest)
         except (OSError, PublishFailed) as error:
-            log.error("snapshot %d was not announced: %s", frozen.version, error)
+            log.error("snapshot %d was not announced, or old ones not withdrawn: %s", frozen.version, error)
         else:
             self.metrics.announced(seconds=time.monotonic() - began, items=len(frozen.names))
         finally:
@@ -99,10 +99,8 @@ class SnapshotBuilder:
             mine = await self.thread.run(snapshots.manifests, s.snapshot_dir)
             records = [self._moved(manifest) for manifest in mine if manifest.version in self._kept(mine)]
             if any(self.said.versions.get(int(record.version)) != record for record in records):
-                newest = [
-                    record for record in [*self.said.versions.values()][-1:] if int(record.version) > mine[-1].version
-                ]
-                await self._publish(*((key_of(int(record.version)), record) for record in records + newest))
+                records += [r for v, r in [*self.said.versions.items()][-1:] if v > mine[-1].version]
+                await self._publish(*((key_of(int(record.version)), record) for record in records))
         except (OSError, PublishFailed) as error:
             log.warning("snapshots are not announced again yet: %s", error)
             return False
@@ -150,14 +148,14 @@ class SnapshotBuilder:
         made = {version: record.created_ms for version, record in self.said.versions.items()}
         made |= {manifest.version: manifest.created_ms for manifest in mine}
         now_ms = time.time_ns() // 1_000_000
-        rule = {"last": s.keep, "hours": s.keep_hours, "days": s.keep_days}
-        return snapshots.kept(made, now_ms=now_ms, pinned={pin for pin in pins if pin is not None}, **rule)
+        pinned = {pin for pin in pins if pin is not None}
+        return snapshots.kept(made, now_ms=now_ms, last=s.keep, hours=s.keep_hours, days=s.keep_days, pinned=pinned)
 
     async def _publish(self, *records: tuple[bytes, ModelManifest | None]) -> None:
         topic = self.settings.topics.name("models")
         if records:
             await self.publisher.send_all(
-                [Outgoing(topic, key, encode(record) if record is not None else None) for key, record in records]
+                [Outgoing(topic, key, encode(record) if record else None) for key, record in records]
             )
 
     def _report(self, learner: Learner) -> None:

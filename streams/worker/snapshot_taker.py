@@ -96,7 +96,7 @@ class SnapshotTaker:
         if (setting := self.settings.model.pinned_version) is not None:
             pin = versions.get(version_of(setting) or 0)
         elif (pin := self.said.pin) is None:
-            return [record for version, record in reversed(list(versions.items())) if version > live][:_OLDER]
+            return [versions[version] for version in sorted(versions, reverse=True) if version > live][:_OLDER]
         return [pin] if pin is not None and int(pin.version) != live else []
 
     def _take(self, record: ModelManifest) -> None:

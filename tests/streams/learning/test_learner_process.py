@@ -1,10 +1,10 @@
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import numpy as np
@@ -14,13 +14,14 @@ from aiokafka.errors import KafkaTimeoutError
 from embeddings import snapshots
 from embeddings.events import Source
 from ranking.features import COLUMNS
-from streams.contract.messages import Outgoing, Part
+from streams.contract.messages import Part
 from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
 from streams.learning.learner_process import Teacher
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import NOW_MS, Service, a_log, small
+from tests.streams.builders import NOW_MS, Service, a_log
+from tests.streams.teachers import a_teacher, broker_of
 
 INPUT = Source("marquee.observations.v1", 0)
 
@@ -33,41 +34,6 @@ class Told(NamedTuple):
     key: bytes | None = b"0"
     headers: tuple[tuple[str, bytes], ...] = ()
     timestamp: int = NOW_MS
-
-
-class Broker:
-    """Keeps what is published; fails with each error in turn first."""
-
-    def __init__(self) -> None:
-        self.published: list[Outgoing] = []
-        self.errors: list[Exception] = []
-
-    async def send_all(
-        self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], None] | None = None
-    ) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
-        self.published += records
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
-
-    async def read(self) -> AsyncIterator[list[Any]]:
-        """What lies in the topic for dead letters."""
-        yield [record for record in self.published if record.topic.endswith(".dlq")]
-
-    def of(self, topic: str) -> list[bytes]:
-        return [record.value or b"" for record in self.published if record.topic == f"marquee.{topic}.v1"]
-
-
-def a_teacher(folder: Path, **learner: Any) -> Teacher:
-    """Snapshots every 100 rows, counters and checkpoints as fast as they may come."""
-    base = {"snapshot_dir": folder / "s", "checkpoint_dir": folder / "c", "refresh_min_s": 0, "counters_every_s": 0.1}
-    teacher = Teacher(small(learner={**base, "checkpoint_every_s": 0.1, **learner}, http={"port": 0}))
-    broker = Broker()
-    teacher.publisher = teacher.builder.publisher = teacher.letters.publisher = broker  # type: ignore[assignment]
-    teacher.letters.read = broker.read
-    return teacher
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +55,6 @@ async def teach(teacher: Teacher, records: list[Told]) -> None:
     """What the transport does with a unit, and the build that may follow."""
     await teacher(Unit([Part(INPUT, records, records[-1].offset, -1)], len(records), INPUT.topic))
     await until(lambda: not teacher.builder.building)
-
-
-def broker_of(teacher: Teacher) -> Broker:
-    broker = teacher.publisher
-    assert isinstance(broker, Broker)
-    return broker
 
 
 async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_path: Path, records: list[Told]) -> None:
