@@ -165,10 +165,10 @@ def up(
             "logs": str(stack.folder),
         }
         err.print(f"ready after {ready_s:.1f} s; nothing is kept after the end; Ctrl-C ends everything")
-        finish({**places, "ready_s": round(ready_s, 1)}, as_json)
-        if not as_json:
-            _print_places(places)
         try:
+            finish({**places, "ready_s": round(ready_s, 1)}, as_json)
+            if not as_json:
+                _print_places(places)
             while True:
                 stack.check()
                 time.sleep(0.5)
