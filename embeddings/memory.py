@@ -84,6 +84,10 @@ class MemoryUserStore(UserStore):
         self._topics = topics
         return marks
 
+    def verify(self, sources: Sequence[Source]) -> None:
+        """See `UserStore.verify`."""
+        self._verified(sources)
+
     def release(self, sources: Sequence[Source]) -> None:
         """See `UserStore.release`."""
         for source in sources:
@@ -93,10 +97,7 @@ class MemoryUserStore(UserStore):
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
         """See `UserStore.load`."""
         self._behind.loaded(None)
-        marks = self.marks(sources)
-        self._check_fences(sources)
-        for source in sources:
-            check_mark(source, self._saved[source], marks[source])
+        marks = self._verified(sources)
         profiles = self._profiles(user_ids, self._behind)
         self._behind.loaded(sources)
         return loaded(profiles, sources, self._behind.marks_over(marks), self._topics)
@@ -174,6 +175,13 @@ class MemoryUserStore(UserStore):
 
     def close(self) -> None:
         """See `UserStore.close`."""
+
+    def _verified(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        marks = self.marks(sources)
+        self._check_fences(sources)
+        for source in sources:
+            check_mark(source, self._saved[source], marks[source])
+        return marks
 
     def _check_fences(self, sources: Iterable[Source]) -> None:
         for source in sources:

@@ -20,6 +20,7 @@ from streams.commands.console import Config, Failed, Json, complain, err, finish
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
+from streams.commands.state import state_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(bench_app, name="bench")
+app.add_typer(state_app, name="state")
 
 
 #: What typer raises for a wrong command line: the root of its own, vendored click's errors.

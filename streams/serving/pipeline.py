@@ -80,6 +80,8 @@ class Recommender:
     now_ms: Callable[[], int] = epoch_ms
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
+    logs: dict[Source, str] = field(default_factory=dict)
+    """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
     _rule: StopRule = field(init=False)
 
@@ -124,7 +126,7 @@ class Recommender:
             plan=plan,
             asked=asked,
             scored=scored,
-            marks=self._judged(_marks(decoded, folded, loaded), parts, decoded, loaded),
+            marks=self._judged(_marks(decoded, folded, loaded, self.logs), parts, decoded, loaded),
             taste_UD=self.scorer.tastes(folded.states, scored.model),
             slates=slates,
             traces=traces_of(slates, scored, plan.serve_at, items),
@@ -135,7 +137,8 @@ class Recommender:
         with self.stage("observe"):
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
-                observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
+                a = answer
+                observed = observe(a.decoded, a.folded, a.plan, a.scored, examples, a.slates, self.logs)
                 answer.told = [(o.source, value) for o in observed for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
@@ -189,7 +192,7 @@ class Recommender:
         return SlateUpdate(list(latest), list(latest.values()), self.settings.slates.ttl_s) if latest else None
 
 
-def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, PartitionMark]:
+def _marks(decoded: Decoded, folded: Folded, loaded: Loaded, logs: Mapping[Source, str]) -> dict[Source, PartitionMark]:
     """Last offset and fate totals of each partition after this batch, with the records that never became rows."""
     batch, aside = decoded.batch, decoded.aside
     place = {source: s for s, source in enumerate(batch.sources)}
@@ -199,4 +202,5 @@ def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, Par
         np.concatenate([batch.source_B, np.array([place[source] for source, _, _ in aside], np.int32)]),
         np.concatenate([batch.offset_B, np.array([offset for _, offset, _ in aside], np.int64)]),
         np.concatenate([folded.fate_B, np.array([fate for _, _, fate in aside], np.uint8)]),
+        logs,
     )

@@ -140,7 +140,7 @@ def test_rows_of_people_who_allowed_no_profile_teach_nothing(observations: list[
     refused = {**columns(observation), "consent_R": np.full(len(observation), unwilling, np.uint8)}
     assert learner.learn(Observation(**refused)) == 0
     assert len(learner.pairs) == 0
-    assert learner.marks == {observation.source: observation.last}
+    assert learner.marks == {(observation.source, observation.log): observation.last}
 
 
 def columns(observation: Observation) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         has_read_control=worker.control.caught_up.is_set,
         assigned=lambda: assigned,
         holdup=lambda: None,
+        misfit_topics=lambda: None,
         lags=dict,
         paused=lambda: None,
     )
