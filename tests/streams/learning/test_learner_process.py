@@ -242,7 +242,7 @@ async def test_a_learner_that_was_killed_before_its_commit_writes_no_second_lett
     teacher, again = a_teacher(tmp_path), a_teacher(tmp_path)
     again.letters = teacher.letters
     for learner in (teacher, again):
-        await learner.positions({INPUT: -1})
+        await learner.positions(committed({INPUT: -1}))
         await teach(learner, [Told(0, b"foreign")])
     assert [letter.value for letter in teacher.publisher.published] == [b"foreign"]  # type: ignore[attr-defined]
 
