@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -89,7 +90,10 @@ class Topics:
         """What a process says that ends by itself, or a command."""
         environ = {**CLEAN, **self.cluster.environment, "MARQUEE_HTTP__PORT": "0", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "streams", role, *words]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        try:
+            done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=40, check=False)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"{role} does not end: {(late.stderr or b'').decode()}") from late
         assert done.returncode == (0 if words else 1), done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stderr
@@ -195,6 +199,17 @@ async def test_records_that_expired_before_they_were_read_are_counted(topics: To
     await topics.publish(1)
     await cluster.until(lambda: topics.totals()["applied"] == 36, 60, "what came later is applied")
     assert worker.metric("marquee_records_expired_total", topic="events") == 60
+    await cluster.until(lambda: learner.metric("marquee_learner_rows_total") == 12, 30, "and learned")
+
+    for node in (worker, learner):
+        node.send(signal.SIGSTOP)
+    await topics.publish(4)
+    await topics.empty(await cluster.ends(cluster.name("events")))
+    for node in (worker, learner):
+        node.send(signal.SIGCONT)
+    await topics.publish(1)
+    await cluster.until(lambda: topics.totals()["applied"] == 48, 30, "what came after it was suspended is applied")
+    assert worker.metric("marquee_records_expired_total", topic="events") == 108
     assert worker.child is not None
     assert "records were removed before they were read" in worker.child.tail(200)
     assert worker.metric("marquee_lag_records") >= 0

@@ -6,7 +6,7 @@ Partitions are simulated: who reads with a count judges, folds what is right, an
 from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.events import Source
@@ -59,27 +59,30 @@ class Log:
         self.folded.clear()
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["grow the topic", "grow the setting", "lose", "write", "read"]), st.integers(0, 2**31)),
-    max_size=25,
-)
+WHAT = ["grow the topic", "grow the setting", "lose", "read", "write by the topic", "write by the setting", "write"]
+STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 1000), st.booleans()), max_size=16)
 
 
+@settings(max_examples=500)
 @given(STEPS)
-def test_whatever_grows_and_is_lost_every_record_is_folded_once(steps: list[tuple[str, int]]) -> None:
+def test_whatever_grows_and_is_lost_every_record_is_folded_once(steps: list[tuple[str, int, bool]]) -> None:
     log, topic, setting = Log(), 2, 2
-    for what, number in steps:
+    for what, seed, then_read in [*steps, ("read", 0, True)]:
         if what == "grow the topic":
             topic = min(topic * 2, 16)
         elif what == "grow the setting":
             setting = topic
         elif what == "lose":
             log.lose()
-        elif what == "write":  # with today's count, one of before, or anywhere
-            log.write(number, number % topic if number % 3 else number % setting if number % 2 else number // 7 % topic)
-        else:
+        for number in range(seed, seed + 8):
+            if what == "write by the topic":
+                log.write(number, number % topic)
+            elif what == "write by the setting":
+                log.write(number, number % setting)
+            elif what == "write":
+                log.write(number, number // 7 % topic)
+        if then_read:
             log.read(setting, topic)
-    log.read(setting, topic)
     assert sorted(log.folded) == list(range(1, log.written + 1))
 
 
