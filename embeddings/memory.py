@@ -32,6 +32,7 @@ from embeddings.store import (
     known_topics,
     loaded,
     next_token,
+    renewed_every_s,
 )
 from embeddings.write_behind import Group, WriteBehind
 
@@ -120,7 +121,7 @@ class MemoryUserStore(UserStore):
         groups = [Group([("u", user_ids[n]) for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
             seen_keys = [("s", user_ids[n]) for n in seen.user_N.tolist()]
-            groups.append(Group(seen_keys, seen.values, self._state_ttl_s))
+            groups.append(Group(seen_keys, seen.values, self._state_ttl_s + renewed_every_s(self._state_ttl_s)))
         if slates is not None:
             groups.append(Group([("l", user_ids[n]) for n in slates.user_N], slates.values, slates.ttl_s))
         return self._behind.keep(groups, marks)

@@ -42,6 +42,7 @@ from embeddings.store import (
     known_topics,
     loaded,
     next_token,
+    renewed_every_s,
     topics_anew,
 )
 from embeddings.write_behind import Group, Kept, WriteBehind
@@ -105,6 +106,7 @@ class RedisUserStore(UserStore):
         self._keys = _Keys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
+        self._seen_ttl_s = state_ttl_s + renewed_every_s(state_ttl_s)
         self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
@@ -171,10 +173,9 @@ class RedisUserStore(UserStore):
         changed_N = np.flatnonzero(changed_U)
         keys = [state_keys[n] for n in changed_N.tolist()]
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
-        if seen is not None:
-            keys += [seen_keys[n] for n in seen.user_N.tolist()]
-            values += seen.values
         groups = [Group(keys, values, self._state_ttl_s)]
+        if seen is not None:
+            groups.append(Group([seen_keys[n] for n in seen.user_N.tolist()], seen.values, self._seen_ttl_s))
         if slates is not None:
             slate_keys = self._keys.of("l", [user_ids[n] for n in slates.user_N])
             groups.append(Group(slate_keys, slates.values, slates.ttl_s))

@@ -30,6 +30,11 @@ STATE_TTL_S = 180 * 86_400
 MARK_TTL_S = 2 * STATE_TTL_S
 
 
+def renewed_every_s(state_ttl_s: int) -> int:
+    """Seen sets are stored when they grow, and once in such a while of a user's events; they live so much longer."""
+    return max(state_ttl_s // 8, 1)
+
+
 class StoreRewound(StoreUnavailable):
     """The store is older than this worker's last save: it restarted without its data, or failed over and lost a tail.
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from embeddings.events import EventBatch, Source
 from embeddings.fold import Folded, fold
+from embeddings.seen import SeenUpdate
 from embeddings.stoprule import StopRule
-from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance, judged
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance, judged, renewed_every_s
 from streams.contract import observations
 from streams.contract.deadletters import DeadLetter
 from streams.contract.decode import Decoded, decode
@@ -83,10 +84,12 @@ class Recommender:
     logs: dict[Source, str] = field(default_factory=dict)
     """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
+    _renewed_every_s: int = field(init=False)
     _rule: StopRule = field(init=False)
 
     def __post_init__(self) -> None:
         observed = self.settings.observe
+        self._renewed_every_s = renewed_every_s(self.settings.redis.state_ttl_s)
         self._budget = ExampleBudget(observed.examples_per_s, observed.rate)
         self._rule = StopRule(self.settings.limits.dead_letter_share)
 
@@ -146,17 +149,30 @@ class Recommender:
 
         `UserStore.flush` stores what was kept up to the number returned, in one atomic, fenced step.
         """
-        folded, evicted = answer.folded, answer.folded.evicted
+        folded = answer.folded
         return self.users.keep(
             answer.decoded.batch.user_ids,
             folded.states,
             changed_U=folded.changed_U,
             taste_UD=answer.taste_UD,
             taste_version=answer.model_version,
-            seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+            seen=self._seen(answer),
             slates=self._latest(answer),
             marks=answer.marks,
         )
+
+    def _seen(self, answer: Answer) -> SeenUpdate | None:
+        """The seen sets that grew, and those whose owners come for the first time in a while, for they would expire."""
+        before_U, after_U = (states.last_s_U for states in (answer.loaded.states, answer.folded.states))
+        seen, evicted = answer.loaded.seen, answer.folded.evicted
+        due_N = np.flatnonzero(before_U // self._renewed_every_s < after_U // self._renewed_every_s)
+        grown = seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None
+        if not len(due_N):
+            return grown
+        same = seen.stored(due_N if grown is None else np.setdiff1d(due_N, grown.user_N))
+        if grown is None:
+            return same
+        return SeenUpdate(np.concatenate([grown.user_N, same.user_N]), grown.values + same.values)
 
     def store(self, number: int) -> None:
         """Write all that was kept up to a number.
