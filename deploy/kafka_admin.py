@@ -18,6 +18,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 T = TypeVar("T")
 
 _ALREADY_EXISTS = 36
+_OF_CLIENTS = ("bootstrap_servers", "metadata_max_age_ms")
+"""Options that a connection has not."""
 _SETTLE_S = 15
 _PATIENCE_MS = 1000
 
@@ -49,7 +51,7 @@ async def admin_client(**options: Any) -> AsyncIterator[AIOKafkaAdminClient]:
 async def unreached(admin: AIOKafkaAdminClient, options: Mapping[str, Any]) -> dict[str, str]:
     """The addresses that brokers tell their clients and where none is reached from here, each with the reason."""
     told = sorted({(broker.host, broker.port) for broker in admin._client.cluster.brokers()})
-    how = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    how = {name: value for name, value in options.items() if name not in _OF_CLIENTS}
     reasons = await asyncio.gather(*(_why_unreached(host, port, how) for host, port in told))
     return {f"{host}:{port}": why for (host, port), why in zip(told, reasons, strict=True) if why}
 

@@ -32,6 +32,7 @@ from embeddings.store import (
     known_topics,
     loaded,
     next_token,
+    renewed_every_s,
 )
 from embeddings.write_behind import Group, WriteBehind
 
@@ -84,6 +85,10 @@ class MemoryUserStore(UserStore):
         self._topics = topics
         return marks
 
+    def verify(self, sources: Sequence[Source]) -> None:
+        """See `UserStore.verify`."""
+        self._verified(sources)
+
     def release(self, sources: Sequence[Source]) -> None:
         """See `UserStore.release`."""
         for source in sources:
@@ -93,10 +98,7 @@ class MemoryUserStore(UserStore):
     def load(self, user_ids: Sequence[str], sources: Sequence[Source]) -> Loaded:
         """See `UserStore.load`."""
         self._behind.loaded(None)
-        marks = self.marks(sources)
-        self._check_fences(sources)
-        for source in sources:
-            check_mark(source, self._saved[source], marks[source])
+        marks = self._verified(sources)
         profiles = self._profiles(user_ids, self._behind)
         self._behind.loaded(sources)
         return loaded(profiles, sources, self._behind.marks_over(marks), self._topics)
@@ -119,7 +121,7 @@ class MemoryUserStore(UserStore):
         groups = [Group([("u", user_ids[n]) for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
             seen_keys = [("s", user_ids[n]) for n in seen.user_N.tolist()]
-            groups.append(Group(seen_keys, seen.values, self._state_ttl_s))
+            groups.append(Group(seen_keys, seen.values, self._state_ttl_s + renewed_every_s(self._state_ttl_s)))
         if slates is not None:
             groups.append(Group([("l", user_ids[n]) for n in slates.user_N], slates.values, slates.ttl_s))
         return self._behind.keep(groups, marks)
@@ -174,6 +176,13 @@ class MemoryUserStore(UserStore):
 
     def close(self) -> None:
         """See `UserStore.close`."""
+
+    def _verified(self, sources: Sequence[Source]) -> dict[Source, PartitionMark]:
+        marks = self.marks(sources)
+        self._check_fences(sources)
+        for source in sources:
+            check_mark(source, self._saved[source], marks[source])
+        return marks
 
     def _check_fences(self, sources: Iterable[Source]) -> None:
         for source in sources:

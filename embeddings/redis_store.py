@@ -42,14 +42,15 @@ from embeddings.store import (
     known_topics,
     loaded,
     next_token,
+    renewed_every_s,
+    topics_anew,
 )
 from embeddings.write_behind import Group, Kept, WriteBehind
 
 COMMANDS = ("get", "mget", "set", "msetex", "unlink", "evalsha", "script|load", "select", "info")
 """What a store asks of Redis, also inside its script. Without `msetex` (Redis before 8.4, Valkey before 9) `set` does;
 `select` is for a database other than 0, `info` for `rehearse`."""
-_CLAIM_TRIES = 8
-_PING_TTL_S = 60
+_CLAIM_TRIES, _PING_TTL_S, _MOST_PARTITIONS = 8, 60, 1024
 #: KEYS: guards, then keys in groups. ARGV: number of guards, number of groups, size and TTL of each, what the guards
 #: must hold (nothing: an empty string), values.
 _SCRIPT = b"""
@@ -105,6 +106,7 @@ class RedisUserStore(UserStore):
         self._keys = _Keys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
+        self._seen_ttl_s = state_ttl_s + renewed_every_s(state_ttl_s)
         self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
@@ -129,6 +131,11 @@ class RedisUserStore(UserStore):
         if sources:
             raise StoreUnavailable("several workers claim the same partitions at once")
         return {}
+
+    def verify(self, sources: Sequence[Source]) -> None:
+        """See `UserStore.verify`."""
+        if sources:
+            self._found(sources, [])
 
     def release(self, sources: Sequence[Source]) -> None:
         """See `UserStore.release`."""
@@ -166,10 +173,9 @@ class RedisUserStore(UserStore):
         changed_N = np.flatnonzero(changed_U)
         keys = [state_keys[n] for n in changed_N.tolist()]
         values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
-        if seen is not None:
-            keys += [seen_keys[n] for n in seen.user_N.tolist()]
-            values += seen.values
         groups = [Group(keys, values, self._state_ttl_s)]
+        if seen is not None:
+            groups.append(Group([seen_keys[n] for n in seen.user_N.tolist()], seen.values, self._seen_ttl_s))
         if slates is not None:
             slate_keys = self._keys.of("l", [user_ids[n] for n in slates.user_N])
             groups.append(Group(slate_keys, slates.values, slates.ttl_s))
@@ -228,6 +234,25 @@ class RedisUserStore(UserStore):
         keys = [key for kind in ("u", "s", "l") for key in self._keys.of(kind, [user_id])]
         self._behind.drop(keys)
         return cast(int, self._plain.exchange(("UNLINK", *keys))[0])
+
+    def start_over(self, topic: str) -> int:
+        """Forget how far so many partitions of a topic are, for its log was made anew; owners claim them again.
+
+        Raises:
+            StoreUnavailable: it may or may not be done. Repeat it.
+            ValueError: it was done too often; nothing was changed.
+        """
+        sources, empty = [Source(topic, partition) for partition in range(_MOST_PARTITIONS)], PartitionMark().to_bytes()
+        keys = [self._keys.topics, *self._keys.marks(sources), *self._keys.fences(sources)]
+        for _ in range(_CLAIM_TRIES):
+            found = _values(self._plain.exchange(("MGET", *keys))[0])
+            marks = sum(PartitionMark.from_bytes(value).offset >= 0 for value in found[1 : 1 + len(sources)])
+            there = [0, *(n for n, value in enumerate(found) if n and value)]
+            anew = [empty if n <= len(sources) else next_token(found[n]) for n in there[1:]]
+            values, guards = [json.dumps(topics_anew(found[0], topic)).encode(), *anew], [keys[n] for n in there]
+            if not marks or self._written(guards, [found[n] for n in there], [Group(guards, values, self._mark_ttl_s)]):
+                return marks
+        raise StoreUnavailable("the partitions are claimed all the time")
 
     def rehearse(self) -> dict[str, str]:
         """Do once what a worker does, on values that go at once: read, write by the script, remove; INFO, if granted.

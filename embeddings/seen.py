@@ -119,6 +119,14 @@ class SeenSets(NamedTuple):
             begin = end
         return SeenUpdate(user_N, values)
 
+    def stored(self, user_N: NDArray[np.integer]) -> SeenUpdate:
+        """The values of some users as they are, of those who have one; to be stored again, so that they live on."""
+        user_M = user_N[self.count_U[user_N] != 0]
+        size_M = np.where(self.count_U[user_M] == _IS_BLOOM, BLOOM_BYTES, _ID_BYTES * self.count_U[user_M])
+        ends = zip(self.start_U[user_M].tolist(), size_M.tolist(), strict=True)
+        values = [self.data_N[start - _HEADER : start + size].tobytes() for start, size in ends]
+        return SeenUpdate(user_M.astype(np.int32), values)
+
 
 def _evictions(
     user_P: NDArray[np.int32], evicted: Evictions, position_P: NDArray[np.int32] | None

@@ -30,6 +30,11 @@ STATE_TTL_S = 180 * 86_400
 MARK_TTL_S = 2 * STATE_TTL_S
 
 
+def renewed_every_s(state_ttl_s: int) -> int:
+    """Seen sets are stored when they grow, and once in such a while of a user's events; they live so much longer."""
+    return max(state_ttl_s // 8, 1)
+
+
 class StoreRewound(StoreUnavailable):
     """The store is older than this worker's last save: it restarted without its data, or failed over and lost a tail.
 
@@ -45,15 +50,17 @@ class PartitionMark:
         offset: last offset considered; -1 = none.
         totals: records of each `Fate` so far. They add up to the records considered, each counted once.
         run: how many of the last ones became dead letters, and whether the partition is paused for it.
+        log: which log the offset is of, an opaque name; empty where that was not known.
     """
 
     offset: int = NO_OFFSET
     totals: tuple[int, ...] = (0,) * len(Fate)
     run: BadRun = WELL
+    log: str = ""
 
     def to_bytes(self) -> bytes:
         """The mark as JSON."""
-        fields = {"offset": self.offset, "totals": self.totals}
+        fields = {"offset": self.offset, "totals": self.totals, "log": self.log}
         run = {} if self.run == WELL else {"run": asdict(self.run)}
         return json.dumps(fields | run, separators=(",", ":")).encode()
 
@@ -68,8 +75,8 @@ class PartitionMark:
             return cls()
         fields = json.loads(value)
         totals = [int(total) for total in fields["totals"]]
-        run = BadRun(**fields["run"]) if "run" in fields else WELL
-        return cls(int(fields["offset"]), (*totals, *[0] * (len(Fate) - len(totals))), run)
+        run, log = BadRun(**fields["run"]) if "run" in fields else WELL, fields.get("log", "")
+        return cls(int(fields["offset"]), (*totals, *[0] * (len(Fate) - len(totals))), run, log)
 
 
 def advance(
@@ -78,8 +85,11 @@ def advance(
     source_R: NDArray[np.int32],
     offset_R: NDArray[np.int64],
     fate_R: NDArray[np.uint8],
+    logs: Mapping[Source, str] | None = None,
 ) -> dict[Source, PartitionMark]:
     """The marks after R records, in any order; `source_R` indexes `sources`. Records at or below a mark count nothing.
+
+    `logs` names the logs that the offsets are of, where that is known.
 
     Pass every record of the batch, also those that never became events (misrouted, dead-lettered), or the totals will
     not add up.
@@ -90,7 +100,8 @@ def advance(
         new_R = (source_R == s) & (offset_R > mark.offset)
         counted = np.bincount(fate_R[new_R], minlength=len(Fate)).tolist()
         totals = tuple(total + more for total, more in zip(mark.totals, counted, strict=True))
-        advanced[source] = PartitionMark(int(offset_R[new_R].max(initial=mark.offset)), totals, mark.run)
+        log = (logs or {}).get(source) or mark.log
+        advanced[source] = PartitionMark(int(offset_R[new_R].max(initial=mark.offset)), totals, mark.run, log)
     return advanced
 
 
@@ -153,6 +164,13 @@ class UserStore(Protocol):
             StoreUnavailable: nothing is owned that was not before; ask again.
             StoreRefused: from this and every other call that asks the store: it never will. Stop.
             ValueError: more topics or partitions than marks can name; nothing was written. A setting is wrong.
+        """
+
+    def verify(self, sources: Sequence[Source]) -> None:
+        """See that the store still has what was claimed and saved of partitions, as `load` does.
+
+        Raises:
+            Fenced, StoreRewound, StoreUnavailable: see `load`.
         """
 
     def release(self, sources: Sequence[Source]) -> None:
@@ -298,6 +316,22 @@ def known_topics(value: bytes | None, sources: Sequence[Source]) -> list[str]:
         if source.topic not in topics:
             topics.append(source.topic)
     return topics
+
+
+def topics_anew(value: bytes | None, topic: str) -> list[str]:
+    """The store's list of topics with a new number for one of them: users' marks of its old log mean nothing now.
+
+    >>> topics_anew(b'["a", "b"]', "a")
+    ['', 'b', 'a']
+
+    Raises:
+        ValueError: there are no numbers left.
+    """
+    topics: list[str] = json.loads(value) if value else []
+    if topic in topics:
+        topics[topics.index(topic)] = ""
+    source_code([*topics, topic], Source(topic, 0))
+    return [*topics, topic]
 
 
 def loaded(

@@ -115,6 +115,8 @@ class Kafka(Group):
     """Whether producers are idempotent; only a broker that cannot do it, as the embedded one, needs `false`."""
     commit_interval_s: float = Field(default=0.5, ge=0.05, le=30)
     """How often acknowledged offsets are committed."""
+    metadata_max_age_s: float = Field(default=5, ge=0.5, le=300)
+    """How old the knowledge of topics may get: one that is deleted, made anew or grown is noticed within twice that."""
 
     @model_validator(mode="after")
     def _can_connect(self) -> "Kafka":
@@ -131,6 +133,7 @@ class Kafka(Group):
             "client_id": self.client_id,
             "security_protocol": self.security_protocol,
             "request_timeout_ms": int(self.request_timeout_s * 1000),
+            "metadata_max_age_ms": int(self.metadata_max_age_s * 1000),
         }
         if self.security_protocol.endswith("SSL"):
             options["ssl_context"] = self._ssl_context()

@@ -21,6 +21,7 @@ from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
 from streams.commands.snapshots import snapshot_app
+from streams.commands.state import state_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(bench_app, name="bench")
+app.add_typer(state_app, name="state")
 
 
 #: What typer raises for a wrong command line: the root of its own, vendored click's errors.

@@ -194,3 +194,9 @@ def _own_headers(record: RawRecord) -> Headers:
     """The original's headers: those before the last block of error headers, which begins with the topic."""
     names = [name for name, _ in record.headers]
     return record.headers[: len(names) - 1 - names[::-1].index(TOPIC)]
+
+
+def was_sent_home(headers: Headers, count: int) -> bool:
+    """Was a record sent to where it belongs by this count of partitions? A topic that grew since has another."""
+    sent = [value.partition(b"/")[2] for name, value in headers if name == REROUTED]
+    return any(by in (b"", b"%d" % count) for by in sent)

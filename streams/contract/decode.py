@@ -21,7 +21,7 @@ from embeddings.ids import ITEM_MASK, NO_ITEM, item_id, murmur2
 from embeddings.jit import kernel
 from streams.contract.cloudevents import Headers, open_envelope, read_headers
 from streams.contract.consent import CONSENT_LEARN
-from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes
+from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes, was_sent_home
 from streams.contract.messages import Outgoing, RawRecord
 from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, name_in_key, read_one
 from streams.contract.records import LAST_KEPT_MS, Event, decode_event
@@ -38,10 +38,14 @@ _UNKNOWN_TYPE, _UNCONSENTED = int(Fate.unknown_type), int(Fate.unconsented)
 
 
 class Misrouted(NamedTuple):
-    """A record in a partition that is not its user's, and the record to publish so that it reaches the right one."""
+    """A record in a partition that is not its user's, and the record to publish so that it reaches the right one.
+
+    `left` where it was foreign when it was read first, and so was published then.
+    """
 
     source: Source
     offset: int
+    left: bool
     outgoing: Outgoing
 
 
@@ -106,7 +110,7 @@ def decode(parts: Sequence[Part], rules: Rules, now_ms: int) -> Decoded:
     misrouted: list[Misrouted] = []
     if wrong_B.any():
         for row in np.flatnonzero(wrong_B).tolist():
-            _put_aside(rows, row, columns.code_B[row], dead, misrouted)
+            _put_aside(rows, row, columns.code_B[row], rules, dead, misrouted)
         dead.sort(key=lambda letter: (letter.source, letter.offset))
         rows = rows.kept(np.flatnonzero(~wrong_B))
         columns = _columns(rows, rules, now_ms)
@@ -335,7 +339,7 @@ def _judge(
 
 
 def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rules: Rules) -> NDArray[np.bool_]:
-    """Rows in a partition that is not murmur2's for their user."""
+    """Rows in a partition that is not murmur2's for their user, or was not when they were read first."""
     counts = [rules.partitions.get(source.topic, 0) for source in rows.sources]
     if not any(counts) or not users:
         return np.zeros(len(user_B), np.bool_)
@@ -343,6 +347,10 @@ def _foreign(rows: _Rows, users: tuple[str, ...], user_B: NDArray[np.int32], rul
     count_B = np.array(counts, np.uint32)[rows.source_B]
     here_B = np.array([source.partition for source in rows.sources], np.uint32)[rows.source_B]
     foreign_B: NDArray[np.bool_] = (count_B > 0) & (hash_B % np.maximum(count_B, 1) != here_B)
+    for s in [s for s, source in enumerate(rows.sources) if rules.homes.changed(source)]:
+        row_R = np.flatnonzero(rows.source_B == s)
+        offset_R = np.array([rows.records[row].offset for row in row_R.tolist()], np.int64)
+        foreign_B[row_R] |= rules.homes.left(rows.sources[s], offset_R, hash_B[row_R])
     return foreign_B
 
 
@@ -362,21 +370,26 @@ def _dedupe(rows: _Rows) -> NDArray[np.uint32]:
     return np.array([(_xxh32(ident) or 1) if ident else 0 for ident in idents], np.uint32)
 
 
-def _put_aside(rows: _Rows, row: int, code: int, dead: list[DeadLetter], misrouted: list[Misrouted]) -> None:
+def _put_aside(
+    rows: _Rows, row: int, code: int, rules: Rules, dead: list[DeadLetter], misrouted: list[Misrouted]
+) -> None:
     record, source = rows.records[row], rows.sources[rows.source_B[row]]
     if code != _MISROUTED:
         dead.append(DeadLetter(source, record.offset, record, *_WRONG[int(code)]))
-    elif any(name == REROUTED for name, _ in record.headers):
+    elif was_sent_home(record.headers, rules.partitions[source.topic]):
         dead.append(DeadLetter(source, record.offset, record, Code.misrouted, "in a foreign partition a second time"))
     elif header_bytes(record.headers) > MOST_HEADER_BYTES:
         said = f"in a foreign partition with more than {MOST_HEADER_BYTES} bytes of headers"
         dead.append(DeadLetter(source, record.offset, record, Code.misrouted, said))
     else:
-        headers = [*record.headers, (REROUTED, str(source.partition).encode())]
+        count, user = rules.partitions[source.topic], rows.users[row].encode()
+        headers = [*record.headers, (REROUTED, f"{source.partition}/{count}".encode())]
         if not (rows.identities[row] or rows.events[row].event_id):
             headers += _identity(source, record.offset)
-        outgoing = Outgoing(source.topic, rows.users[row].encode(), record.value, headers)
-        misrouted.append(Misrouted(source, record.offset, outgoing))
+        hashed = int(murmur2([user])[0])
+        outgoing = Outgoing(source.topic, user, record.value, headers, hashed % count)
+        left = bool(rules.homes.left(source, np.array([record.offset]), np.array([hashed]))[0])
+        misrouted.append(Misrouted(source, record.offset, left, outgoing))
 
 
 def _identity(source: Source, offset: int) -> list[tuple[str, bytes]]:

@@ -35,11 +35,13 @@ class Observation:
 
     `take_T` and `example_E` index rows; `history_TH` is latest first, 0-padded; slot 0 of an example is the item
     taken. `log_q_ES` is the log probability of a candidate being in the sample. Item, user and slate ids are hashes.
+    `log` names the log that the offsets are of, empty where that is not known.
     """
 
     source: Source
     first: int
     last: int
+    log: str = ""
     model_version: int = 0
     names: dict[int, str] = field(default_factory=dict)
     offset_R: NDArray[np.int64]
@@ -102,6 +104,8 @@ def encode(observation: Observation) -> bytes:
         else:
             columns[name] = (array.dtype.str, list(array.shape), array.tobytes())
     o = observation
+    if o.log:  # beside the columns: earlier releases pass over what they do not know there
+        columns["log"] = ("|u1", [len(o.log.encode())], o.log.encode())
     return _encoder.encode((_VERSION, *o.source, o.first, o.last, o.model_version, o.names, columns))
 
 
@@ -152,6 +156,7 @@ def decode(value: bytes) -> Observation:
         columns = {name: _column(*packed[name], kind) for name, kind in _COLUMNS.items() if name != "history_TH"}
         filled_T = _column(*packed["history_count_T"], "|u1")
         columns["history_TH"] = _histories(packed["history_TH"], filled_T)
+        log = packed["log"][2].decode() if "log" in packed else ""
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise UnreadableObservation(f"not an observation: {type(error).__name__}") from error
     _check(columns, first, last)
@@ -159,6 +164,7 @@ def decode(value: bytes) -> Observation:
         source=Source(topic, partition),
         first=first,
         last=last,
+        log=log,
         model_version=model_version,
         names=names,
         **columns,

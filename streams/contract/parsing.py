@@ -16,6 +16,7 @@ from streams.configuration import require_consent_default
 from streams.contract.cloudevents import open_envelope, read_headers
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.homes import Homes
 from streams.contract.messages import RawRecord
 from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
@@ -38,14 +39,16 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What is readable, and how it is read. `partitions` counts those of each topic keyed by user; absent: unchecked.
+    """What is readable, and how it is read.
 
+    `partitions` counts those of each topic keyed by user, absent: unchecked; `homes` knows what they were before.
     `dislike_at_most` is minus infinity where every rating is a play, and `first_ms`, the earliest time that is believed
     of an event or of a record, is 1 where logs count from anywhere, as in `evaluate`.
     """
 
     judge: Judge
     partitions: dict[str, int] = field(default_factory=dict)
+    homes: Homes = field(default_factory=Homes)
     max_bytes: int = 262_144
     max_depth: int = 16
     max_future_ms: int = 86_400_000

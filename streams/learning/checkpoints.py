@@ -5,7 +5,7 @@ The file is safetensors; names, marks and offsets travel as JSON in its metadata
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,12 @@ class UnreadableCheckpoint(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A learner's state, and the next offset to read of each partition of `observations`."""
+    """A learner's state, the next offset to read of each partition of `observations`, and which logs these are of."""
 
     arrays: Arrays
     text: str
     offsets: dict[Source, int]
+    logs: dict[Source, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,11 @@ class CheckpointFolder:
         path = self.folder / f"checkpoint-{serial:020d}.safetensors"
         part = path.with_suffix(".part")
         offsets = json.dumps([[*source, offset] for source, offset in checkpoint.offsets.items()])
+        logs = json.dumps([[*source, log] for source, log in checkpoint.logs.items()])
         save_file(
             {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()},
             part,
-            metadata={"state": checkpoint.text, "offsets": offsets},
+            metadata={"state": checkpoint.text, "offsets": offsets, "logs": logs},
         )
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -56,6 +58,18 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
         return path
 
+    def start_over(self) -> Path | None:
+        """Forget the offsets of the newest checkpoint, not what was learned; its path, None where there is none.
+
+        Raises:
+            UnreadableCheckpoint: it is damaged.
+        """
+        checkpoint = self.latest()
+        return self.write(replace(checkpoint, offsets={}, logs={}), self._serial()) if checkpoint else None
+
+    def _serial(self) -> int:
+        return max((int(path.stem.rpartition("-")[2]) for path in self._paths()), default=-1)
+
     def latest(self, *, beyond: int = -1) -> Checkpoint | None:
         """The newest checkpoint, None where there is none with a serial above `beyond`.
 
@@ -63,13 +77,14 @@ class CheckpointFolder:
             UnreadableCheckpoint: the newest one is damaged.
         """
         paths = self._paths()
-        if not paths or int(paths[-1].stem.rpartition("-")[2]) <= beyond:
+        if not paths or self._serial() <= beyond:
             return None
         try:
             with safe_open(paths[-1], framework="numpy") as file:
                 metadata = file.metadata()
             offsets = {Source(topic, p): offset for topic, p, offset in json.loads(metadata["offsets"])}
-            return Checkpoint(load_file(paths[-1]), metadata["state"], offsets)
+            logs = {Source(topic, p): log for topic, p, log in json.loads(metadata.get("logs", "[]"))}
+            return Checkpoint(load_file(paths[-1]), metadata["state"], offsets, logs)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise UnreadableCheckpoint(f"{paths[-1]}: {error}") from error
 

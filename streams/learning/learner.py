@@ -68,7 +68,7 @@ class Learner:
     settings: Settings
     ids: IdTable = field(init=False, default_factory=IdTable)
     names: dict[int, str] = field(init=False, default_factory=dict)
-    marks: dict[Source, int] = field(init=False, default_factory=dict)
+    marks: dict[tuple[Source, str], int] = field(init=False, default_factory=dict)
     pairs: PairCounts = field(init=False)
     counters: ItemCounters = field(init=False)
     trainer: Trainer = field(init=False)
@@ -98,8 +98,9 @@ class Learner:
     def learn(self, observation: Observation) -> int:
         """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing."""
         o = observation
-        mark = self.marks.get(o.source, -1)
-        self.marks[o.source] = max(mark, o.last)
+        log = self._log_of(o)
+        mark = self.marks.get(log, -1)
+        self.marks[log] = max(mark, o.last)
         new_R = (o.offset_R > mark) & ((o.consent_R & CONSENT_PROFILE) != 0)
         if not new_R.any():
             return 0
@@ -109,6 +110,13 @@ class Learner:
         self._rank(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
+
+    def _log_of(self, o: Observation) -> tuple[Source, str]:
+        """What an observation's offsets are of; a topic made anew begins at 0 again, and its rows are new."""
+        named, unnamed = (o.source, o.log), (o.source, "")
+        if named not in self.marks and unnamed in self.marks:
+            self.marks[named] = self.marks.pop(unnamed)
+        return named
 
     def _rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Rows of items, -1 for new ones once there are `learner.max_items`."""
@@ -173,14 +181,21 @@ class Learner:
         arrays["ids"] = self.ids.ids_N.copy()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
-        marks = [[*source, offset] for source, offset in self.marks.items()]
-        return arrays, json.dumps({"names": self.names, "marks": marks, "version": self.version, "rows": self.rows})
+        known = {
+            "names": self.names,
+            "marks": [[*source, offset] for (source, _), offset in self.marks.items()],
+            "logs": [log for _, log in self.marks],
+            "version": self.version,
+            "rows": self.rows,
+        }
+        return arrays, json.dumps(known)
 
     def restore(self, arrays: dict[str, NDArray[np.generic]], text: str) -> None:
         """Go on from a `state`."""
         known = json.loads(text)
         self.names = {int(identity): name for identity, name in known["names"].items()}
-        self.marks = {Source(topic, partition): offset for topic, partition, offset in known["marks"]}
+        marks, logs = known["marks"], known.get("logs", [""] * len(known["marks"]))
+        self.marks = {(Source(topic, p), log): offset for (topic, p, offset), log in zip(marks, logs, strict=True)}
         self.version, self.rows = known["version"], known["rows"]
         self.ids.ensure(np.array(arrays["ids"], np.uint64))
         self.pairs = PairCounts.restore(part_of(arrays, "pairs."))

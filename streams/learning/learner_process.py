@@ -39,6 +39,7 @@ from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
+from streams.transport.logs import Expired, Stretch, refuse_foreign
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Teacher:
     leads: Callable[[], bool] = lambda: True
     holdup: Callable[[], str | None] = lambda: None
     """Why the work does not move."""
+    misfit_topics: Callable[[], str | None] = lambda: None
+    """Which topics are not as they should be."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -62,6 +65,9 @@ class Teacher:
     server: SnapshotServer = field(init=False)
     builder: SnapshotBuilder = field(init=False)
     models: ControlReader = field(init=False)
+    logs: dict[Source, str] = field(init=False, default_factory=dict)
+    """Which logs the offsets are of."""
+    expired: Expired = field(init=False)
     _thread: Thread = field(init=False, default_factory=lambda: Thread("learner"))
     _restored: bool = field(init=False, default=False)
     _announced: bool = field(init=False, default=False)
@@ -77,6 +83,7 @@ class Teacher:
             s.kafka.client_options(), s.topics.dead_letters("observations"), self.publisher
         )
         self.floods = Floods(StopRule(s.limits.dead_letter_share))
+        self.expired = Expired(lambda _topic, records: self.metrics.expired.labels("observations").inc(records))
         self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
         self.server = SnapshotServer(s.learner)
         self.builder = SnapshotBuilder(
@@ -91,16 +98,23 @@ class Teacher:
         self.models = ControlReader(options=s.kafka.client_options(), handlers=handlers)
 
     async def positions(
-        self, committed: Mapping[Source, int], _waiting: Callable[[str], object] = lambda reason: None
+        self, stretches: Mapping[Source, Stretch], _waiting: Callable[[str], object] = lambda reason: None
     ) -> Mapping[Source, int]:
         """Go on where the counts end: from memory, or from the last checkpoint where that is further.
 
         Raises:
             UnreadableCheckpoint: the newest checkpoint is damaged; the learner ends.
+            ForeignLog: the checkpoint's offsets are of another log; the learner ends.
         """
         self.letters.doubt()
         await self._thread.run(self._restore)
-        return {source: self.offsets.get(source, 0) for source in committed}
+        where, after = f"the checkpoint in {self.folder.folder}", self.offsets
+        for source, stretch in stretches.items():
+            refuse_foreign(source, stretch, after=after.get(source, 0), log=self.logs.get(source, ""), where=where)
+        for source, stretch in stretches.items():
+            self.expired.note(source, after.get(source, 0), stretch)
+            self.logs[source] = stretch.log
+        return {source: after.get(source, 0) for source in stretches}
 
     def _restore(self) -> None:
         self._restored = True
@@ -108,7 +122,7 @@ class Teacher:
         if checkpoint is not None:
             self.learner = Learner(self.settings)
             self.learner.restore(checkpoint.arrays, checkpoint.text)
-            self.offsets = dict(checkpoint.offsets)
+            self.offsets, self.logs = dict(checkpoint.offsets), dict(checkpoint.logs)
             self.builder.due_rows = self.learner.rows
             log.info("goes on from a checkpoint of %d rows", self.learner.rows)
 
@@ -213,14 +227,18 @@ class Teacher:
         if self.learner.rows == self._checkpointed_rows or not self._restored:
             return None
         self._checkpointed_rows = self.learner.rows
-        return Checkpoint(*self.learner.state(), dict(self.offsets))
+        return Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs))
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
         await self.server.start()
         http = self.settings.http
         stands_by = "stands by: nothing is assigned"
-        ready = {"checkpoint": lambda: None if self._restored else stands_by, "work": self.holdup}
+        ready = {
+            "checkpoint": lambda: None if self._restored else stands_by,
+            "work": self.holdup,
+            "topics": self.misfit_topics,
+        }
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
             await asyncio.Event().wait()
 
@@ -242,5 +260,6 @@ def run_learner(settings: Settings) -> int:
     lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
+    teacher.misfit_topics = app.misfit_topics
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.models.run, teacher.run_pages])

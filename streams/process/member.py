@@ -22,6 +22,7 @@ from streams.transport.batching import BatchApp, BatchConsumer
 from streams.transport.fetching import Batching, Positions
 from streams.transport.gates import Lane
 from streams.transport.ledger import Unit
+from streams.transport.topics import BY_USER
 
 Handler = Callable[[Unit], Awaitable[None]]
 
@@ -108,6 +109,7 @@ def make_member(
     paused: Container[Source] = (),
     instance_id: str | None = None,
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor,
+    note: Callable[[Source], str] = lambda _source: "",
 ) -> BatchApp:
     """`make_app` for a role of an installation: its group, its clients and how long they wait are in the settings."""
     k, b = settings.kafka, settings.batching
@@ -130,6 +132,9 @@ def make_member(
             stalled_after_s=b.stuck_after_s,
             give_up_after_s=b.give_up_after_s,
             assignor=assignor,
+            counts={settings.topics.name(topic): settings.topics.partitions for topic in BY_USER},
+            look_every_s=k.metadata_max_age_s,
+            note=note,
         ),
     )
 

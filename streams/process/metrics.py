@@ -84,6 +84,9 @@ class Metrics:
         for topic in reads:
             for code in Code:
                 self.dead_letters.labels(topic, code)
+        self.expired = self._counter(
+            "marquee_records_expired", "Records that retention removed before they were read.", "topic", reads
+        )
         partition = ("topic", "partition")
         self.lag_records = Gauge(
             "marquee_lag_records", "Records that wait in an owned partition.", partition, registry=self.registry

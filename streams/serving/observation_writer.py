@@ -1,12 +1,12 @@
 """What a batch teaches, taken down before the states are stored: one `Observation` per input partition."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from embeddings.events import Fate
+from embeddings.events import Fate, Source
 from embeddings.fold import Folded
 from streams.contract.decode import Decoded
 from streams.contract.observations import Observation
@@ -22,10 +22,12 @@ def observe(
     scored: Scored,
     examples: Examples,
     slates: Sequence[PublishedSlate],
+    logs: Mapping[Source, str] | None = None,
 ) -> Iterator[Observation]:
     """Each partition's applied rows, its takes with the items held before, examples for the ranker, slates shown.
 
     `slates` stand in the order of `plan.serve_Q`; those that were sampled carry the features of their items.
+    `logs` names the logs of the partitions, where that is known.
     """
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
@@ -41,6 +43,7 @@ def observe(
         shown = [slates[q] for q in np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q).tolist()]
         yield Observation(
             source=source,
+            log=(logs or {}).get(source, ""),
             first=int(batch.offset_B[row_R[0]]),
             last=int(batch.offset_B[row_R[-1]]),
             model_version=scored.model.version,

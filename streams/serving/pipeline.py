@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from embeddings.events import EventBatch, Source
 from embeddings.fold import Folded, fold
+from embeddings.seen import SeenUpdate
 from embeddings.stoprule import StopRule
-from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance, judged
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, UserStore, advance, judged, renewed_every_s
 from streams.contract import observations
 from streams.contract.deadletters import DeadLetter
 from streams.contract.decode import Decoded, decode
@@ -80,11 +81,15 @@ class Recommender:
     now_ms: Callable[[], int] = epoch_ms
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
+    logs: dict[Source, str] = field(default_factory=dict)
+    """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
+    _renewed_every_s: int = field(init=False)
     _rule: StopRule = field(init=False)
 
     def __post_init__(self) -> None:
         observed = self.settings.observe
+        self._renewed_every_s = renewed_every_s(self.settings.redis.state_ttl_s)
         self._budget = ExampleBudget(observed.examples_per_s, observed.rate)
         self._rule = StopRule(self.settings.limits.dead_letter_share)
 
@@ -124,7 +129,7 @@ class Recommender:
             plan=plan,
             asked=asked,
             scored=scored,
-            marks=self._judged(_marks(decoded, folded, loaded), parts, decoded, loaded),
+            marks=self._judged(_marks(decoded, folded, loaded, self.logs), parts, decoded, loaded),
             taste_UD=self.scorer.tastes(folded.states, scored.model),
             slates=slates,
             traces=traces_of(slates, scored, plan.serve_at, items),
@@ -135,7 +140,8 @@ class Recommender:
         with self.stage("observe"):
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
-                observed = observe(answer.decoded, answer.folded, answer.plan, answer.scored, examples, answer.slates)
+                a = answer
+                observed = observe(a.decoded, a.folded, a.plan, a.scored, examples, a.slates, self.logs)
                 answer.told = [(o.source, value) for o in observed for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
@@ -143,17 +149,30 @@ class Recommender:
 
         `UserStore.flush` stores what was kept up to the number returned, in one atomic, fenced step.
         """
-        folded, evicted = answer.folded, answer.folded.evicted
+        folded = answer.folded
         return self.users.keep(
             answer.decoded.batch.user_ids,
             folded.states,
             changed_U=folded.changed_U,
             taste_UD=answer.taste_UD,
             taste_version=answer.model_version,
-            seen=answer.loaded.seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None,
+            seen=self._seen(answer),
             slates=self._latest(answer),
             marks=answer.marks,
         )
+
+    def _seen(self, answer: Answer) -> SeenUpdate | None:
+        """The seen sets that grew, and those whose owners come for the first time in a while, for they would expire."""
+        before_U, after_U = (states.last_s_U for states in (answer.loaded.states, answer.folded.states))
+        seen, evicted = answer.loaded.seen, answer.folded.evicted
+        due_N = np.flatnonzero(before_U // self._renewed_every_s < after_U // self._renewed_every_s)
+        grown = seen.add(evicted.user_E, evicted.item_E) if len(evicted.user_E) else None
+        if not len(due_N):
+            return grown
+        same = seen.stored(due_N if grown is None else np.setdiff1d(due_N, grown.user_N))
+        if grown is None:
+            return same
+        return SeenUpdate(np.concatenate([grown.user_N, same.user_N]), grown.values + same.values)
 
     def store(self, number: int) -> None:
         """Write all that was kept up to a number.
@@ -189,7 +208,7 @@ class Recommender:
         return SlateUpdate(list(latest), list(latest.values()), self.settings.slates.ttl_s) if latest else None
 
 
-def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, PartitionMark]:
+def _marks(decoded: Decoded, folded: Folded, loaded: Loaded, logs: Mapping[Source, str]) -> dict[Source, PartitionMark]:
     """Last offset and fate totals of each partition after this batch, with the records that never became rows."""
     batch, aside = decoded.batch, decoded.aside
     place = {source: s for s, source in enumerate(batch.sources)}
@@ -199,4 +218,5 @@ def _marks(decoded: Decoded, folded: Folded, loaded: Loaded) -> dict[Source, Par
         np.concatenate([batch.source_B, np.array([place[source] for source, _, _ in aside], np.int32)]),
         np.concatenate([batch.offset_B, np.array([offset for _, offset, _ in aside], np.int64)]),
         np.concatenate([folded.fate_B, np.array([fate for _, _, fate in aside], np.uint8)]),
+        logs,
     )

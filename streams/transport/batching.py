@@ -15,8 +15,7 @@ from time import monotonic, time
 from typing import Any, cast
 
 import faust
-from faust.tables.manager import TableManager
-from faust.tables.recovery import Recovery
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage, ack_lock
@@ -25,14 +24,15 @@ from mode.utils.futures import notify
 
 from embeddings.events import Source
 from streams.transport.deliveries import Deliveries, Lag
-from streams.transport.failures import Contested
 from streams.transport.fetching import Batching, BatchThread
 from streams.transport.ledger import Unit
+from streams.transport.places import Places
+from streams.transport.recovery import PatientTables
+from streams.transport.rewinds import Rewinds
+from streams.transport.topic_watch import TopicWatch
 from streams.transport.watchdog import LaneJudge, Watchdog
 
 _COMMIT_S = 3.0
-_MOST_REWINDS, _CONTEST_S = 10, 60.0
-"""So often a lane may be sent back in so long before that counts as somebody else's doing."""
 UNHEARD_S = 6.0
 """Brokers that answer nothing for so long are away, or elsewhere: even an idle consumer asks them all the time."""
 
@@ -49,7 +49,7 @@ class BatchConsumer(driver.Consumer):
         self.batching: Batching = self.app.batching
         self.deliveries = Deliveries(self.batching.lanes, self._thread.ahead, self._committed)
         self.ledger = self.deliveries.ledger
-        self._rewinds: list[tuple[int, float]] = []  # generation and time of the latest
+        self._rewinds = Rewinds()
         self._drained = asyncio.Event()
         self._drained.set()
         self._judge = LaneJudge(
@@ -62,9 +62,17 @@ class BatchConsumer(driver.Consumer):
             displaced=lambda: self._thread.displaced,
         )
         self._watchdog = Watchdog(self._judge)
+        self._places = Places(
+            batching=self.batching,
+            thread=self._thread,
+            deliveries=self.deliveries,
+            committed=self._committed,
+            waiting=self._judge.declare,
+        )
+        self.topics = TopicWatch(read=self.batching.lanes, counts=self.batching.counts)
 
     def _new_consumer_thread(self) -> BatchThread:
-        return BatchThread(self, self._news.set, loop=self.loop, beacon=self.beacon)
+        return BatchThread(self, self._news.set, self._positions_lost, loop=self.loop, beacon=self.beacon)
 
     # Delivery ---------------------------------------------------------------------------------------------------------
 
@@ -168,6 +176,11 @@ class BatchConsumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         return self.ledger.take(Source(*tp), generation=self.app.consumer_generation_id)
 
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        """Also where nothing but the note changed."""
+        more = self._places.notes_more(Source(*tp))
+        return bool(super()._should_commit(tp, offset)) or (more and offset == self._committed_offset[tp])
+
     async def wait_empty(self) -> None:
         """Let agents finish what they began, at most `drain_s`, and commit it; a unit that retries is not waited for.
 
@@ -227,19 +240,12 @@ class BatchConsumer(driver.Consumer):
             Contested: it was not the group that took the partitions, and it happens all the time.
         """
         if self.ledger.refresh(unit):
-            self._count_rewind(unit.topic)
-            await self._send_back(self._of(unit.topic, self.assignment()))
+            await self.send_back(unit.topic)
 
-    def _count_rewind(self, topic: str) -> None:
-        generation, now_s = self.app.consumer_generation_id, monotonic()
-        lately = [(g, s) for g, s in self._rewinds if g == generation and now_s - s < _CONTEST_S]
-        self._rewinds = [*lately, (generation, now_s)]
-        if len(self._rewinds) > _MOST_REWINDS:
-            raise Contested(
-                f"{topic} was sent back {len(self._rewinds)} times in {_CONTEST_S:g} s though the group did not change:"
-                " either another installation claims the same partitions (equal redis.prefix and topics), or the store"
-                " keeps losing what was written"
-            )
+    async def send_back(self, topic: str) -> None:
+        """Send the partitions of a lane back, whatever is out of it; see `rewind`."""
+        self._rewinds.count(topic, self.app.consumer_generation_id)
+        await self._send_back(self._of(topic, self.assignment()))
 
     async def send_to(self, positions: Mapping[Source, int]) -> None:
         """Continue some partitions elsewhere, those that are assigned still."""
@@ -258,11 +264,15 @@ class BatchConsumer(driver.Consumer):
         """
         try:
             with self.deliveries.void(sources):
-                committed, choose = {source: self._committed(source) for source in sources}, self.batching.positions
-                chosen = await choose(committed, self._judge.declare) if choose is not None else {}
-                await self.send_to({**committed, **chosen})
+                await self.send_to(await self._places.choose(sources))
         finally:
             self._news.set()
+
+    def _positions_lost(self, sources: set[Source]) -> None:
+        """The positions of partitions are in their logs no longer: send their lanes back to where they can go on."""
+        assigned = self.assignment()
+        lanes = {each for topic in {source.topic for source in sources} for each in self._of(topic, assigned)}
+        self.add_future(self._send_back(lanes))
 
     # Not for batches --------------------------------------------------------------------------------------------------
 
@@ -300,6 +310,13 @@ class BatchConsumer(driver.Consumer):
             if self._unheard_s(monotonic()) > UNHEARD_S:
                 self._judge.declare("brokers do not answer")
                 self._thread.look_for_brokers()
+
+    @Service.task
+    async def _watch_topics(self) -> None:
+        while not self.should_stop:
+            await self.sleep(self.batching.look_every_s)
+            with suppress(KafkaError, OSError, TimeoutError):  # `_listen` says so
+                self.topics.look(await self._thread.logs(self.topics.names))
 
     def _unheard_s(self, now_s: float) -> float:
         return now_s - self._thread.heard_s
@@ -345,24 +362,6 @@ class BatchTransport(driver.Transport):
     Producer = BatchProducer
 
 
-class PatientRecovery(Recovery):
-    """Faust gives a change of positions as long as a request may take; after that it would never resume the flow."""
-
-    async def _wait(self, coro: Any, timeout: Any = None) -> None:
-        await super()._wait(coro)
-
-
-class PatientTables(TableManager):
-    """There are no tables; but their recovery resumes the flow after an assignment."""
-
-    @property
-    def recovery(self) -> Recovery:
-        """The one service, made when it is asked for."""
-        if self._recovery is None:
-            self._recovery = PatientRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery
-
-
 class BatchApp(faust.App):
     """A Faust app whose lanes are delivered in batches."""
 
@@ -373,6 +372,10 @@ class BatchApp(faust.App):
     def holdup(self) -> str | None:
         """Why units do not move although partitions are assigned; None where they do."""
         return cast(BatchConsumer, self.consumer).holdup()
+
+    def misfit_topics(self) -> str | None:
+        """Which topics are not as they should be, as of the last look."""
+        return cast(BatchConsumer, self.consumer).topics.why()
 
     def _create_directories(self) -> None:
         """None: they are for tables, and not every machine has a folder to write to."""

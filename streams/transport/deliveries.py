@@ -41,6 +41,7 @@ class Deliveries:
         self.gates = {topic: Gate(lane) for topic, lane in lanes.items()}
         self._ahead, self._committed = ahead, committed
         self._written_ms: dict[Source, int] = {}
+        self._first: dict[Source, int] = {}
 
     def is_open(self, topic: str) -> bool:
         """Whether another unit of a topic may be delivered."""
@@ -108,11 +109,15 @@ class Deliveries:
         for source in sources:
             self.ledger.forget(source)
 
+    def begin(self, first: Mapping[Source, int]) -> None:
+        """Take down where partitions begin: nothing before is behind."""
+        self._first.update(first)
+
     def lag(self, source: Source, end: int, read: int = -1) -> Lag:
         """How far a partition is behind its end; `read` is the offset up to where all was taken over, -1 for not known.
 
         Markers of transactions are no backlog, what waits behind an open one is.
         """
-        done = max(self._committed(source), read if self.ledger.is_settled(source) else -1, 0)
+        done = max(self._committed(source), read if self.ledger.is_settled(source) else -1, self._first.get(source, 0))
         behind, written_ms = max(end - done, 0), self._written_ms.get(source, 0)
         return Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)

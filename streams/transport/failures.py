@@ -36,7 +36,9 @@ from embeddings.errors import (
 )
 from streams.configuration import SettingsError
 from streams.contract.observations import LaterObservation
+from streams.transport.logs import ForeignLog
 from streams.transport.publishing import PublishFailed
+from streams.transport.topic_watch import TopicGone
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,6 +69,8 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StoreRefused, Verdict.crash),
     (UnreadableState, Verdict.crash),
     (LaterObservation, Verdict.crash),
+    (ForeignLog, Verdict.crash),
+    (TopicGone, Verdict.crash),
     (SettingsError, Verdict.crash),
     (Contested, Verdict.crash),
     (MemoryError, Verdict.crash),

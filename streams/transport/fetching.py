@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
 
@@ -19,6 +19,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import UnknownMemberIdError
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -26,11 +27,12 @@ from embeddings.events import Source
 from streams.transport.ahead import Ahead
 from streams.transport.brokers import answer
 from streams.transport.gates import Lane
+from streams.transport.logs import Log, Stretch, logs_of, stretches_of
 
-Positions = Callable[[Mapping[Source, int], Callable[[str], object]], Awaitable[Mapping[Source, int]]]
-"""Called with the group's committed offset of each assigned partition (-1: none) before anything is delivered from it,
-once or more per assignment; answers with the offsets to start from instead, for the partitions where that differs. It
-may take as long as what it waits for is away, if it tells so every few seconds."""
+Positions = Callable[[Mapping[Source, Stretch], Callable[[str], object]], Awaitable[Mapping[Source, int]]]
+"""Called with what is known of each assigned partition before anything is delivered from it, once or more per
+assignment; answers with the offsets to start from where that is not the committed one. It may take as long as what it
+waits for is away, if it tells so every few seconds. Where it raises `ForeignLog` it is asked a few times more."""
 
 
 _ENDS_S = 5.0
@@ -62,6 +64,12 @@ class Batching:
     """After this long without a delivery, although records or positions wait, the process ends."""
     give_up_after_s: float = 1_800.0
     """So it does after this long, whatever was seen to be away meanwhile."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """The partitions that topics must have, of those that are read and of others."""
+    look_every_s: float = 5.0
+    """How often topics are looked at."""
+    note: Callable[[Source], str] = lambda _source: ""
+    """What is committed with a partition's offset, for `Stretch.note`; at most some hundred bytes."""
     assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
 
     def room(self, topic: str) -> int:
@@ -78,18 +86,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         failed: what ended the fetching.
         heard_s: monotonic time of the last answer of a broker.
         displaced: whether another process took this member's place in the group.
+        lost: partitions whose position is not in their log any more; nothing of them is taken before `reposition`.
     """
 
     app: Any
 
-    def __init__(self, consumer: Any, news: Callable[[], object], **kwargs: Any) -> None:
+    def __init__(
+        self, consumer: Any, news: Callable[[], object], lost: Callable[[set[Source]], object], **kwargs: Any
+    ) -> None:
         super().__init__(consumer, **kwargs)
         self.ahead = Ahead()
         self.heard: frozenset[TP] = frozenset()
         self.failed: Exception | None = None
         self.heard_s = monotonic()
         self.displaced = False
-        self._news = news
+        self.lost: set[TP] = set()
+        self._news, self._tell_lost = news, lost
         self._ask_at_s = 0.0  # monotonic time of the next fetch; 0 = none is put off
         self._looks_at_s = 0.0
         self._still = 0  # blocks in which positions change
@@ -97,7 +109,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf, batching = self.app.conf, self.app.batching
         return aiokafka.AIOKafkaConsumer(
-            **batching.client_options,
+            **{"metadata_max_age_ms": conf.consumer_metadata_max_age_ms, **batching.client_options},
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,
             partition_assignment_strategy=[batching.assignor],
@@ -112,19 +124,21 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             session_timeout_ms=int(conf.broker_session_timeout * 1000),
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
             heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
-            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
         )
 
     async def on_start(self) -> None:
         """Start the consumer; buffered records of a full lane must not keep aiokafka from fetching the others."""
         await super().on_start()
         self._overhear(self._ensure_consumer()._client)
+        self._add_notes(self._ensure_consumer())
         fetcher = self._ensure_consumer()._fetcher
         fetcher._prefetch_backoff = 0.0
         ask = fetcher._get_actions_per_node
 
         def take_over_and_ask(assignment: Any) -> Any:
-            self._take_over(fetcher)
+            if self._may_take(fetcher):
+                self._notice_lost(assignment)
+                self._take_over(fetcher)
             pause_s = self._ask_at_s - monotonic()
             return ask(assignment) if pause_s <= 0 else ((), {}, pause_s, False, ())  # nothing to do, and until when
 
@@ -148,15 +162,33 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         client.send = send_and_note
 
+    def _add_notes(self, consumer: Any) -> None:
+        """Have every commit carry the notes of its partitions."""
+        commit, note = consumer.commit, self.app.batching.note
+
+        async def commit_with_notes(offsets: Mapping[TP, Any]) -> None:
+            await commit({tp: OffsetAndMetadata(given.offset, note(Source(*tp))) for tp, given in offsets.items()})
+
+        consumer.commit = commit_with_notes
+
     def look_for_brokers(self) -> None:
         """Ask at the configured address where the brokers are: they may have moved."""
         client, options = self._ensure_consumer()._client, self.app.batching.client_options
         asyncio.run_coroutine_threadsafe(answer(client, options), self.thread_loop)
 
+    def _may_take(self, fetcher: Any) -> bool:
+        still = self._still or fetcher._subscriptions.reassignment_in_progress
+        return self.consumer.flow_active and not still
+
+    def _notice_lost(self, assignment: Any) -> None:
+        """Aiokafka would go on at the earliest record there is, whatever was between, and whichever log that is."""
+        lost = {TP(*tp) for tp in assignment.tps if assignment.state_value(tp).awaiting_reset} - self.lost
+        if lost:
+            self.lost |= lost
+            self.parent_loop.call_soon_threadsafe(self._tell_lost, {Source(*tp) for tp in lost})
+
     def _take_over(self, fetcher: Any) -> None:
         """Take what aiokafka holds of topics that have room."""
-        if self._still or not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
-            return
         self.touch()
         self._look_again(fetcher)
         if not fetcher._records or not (wanted := self._wanted()):
@@ -180,7 +212,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         for source, count in self.ahead.counts().items():
             held[source.topic] += count
         batching, active = self.app.batching, list(self.consumer._active_partitions or ())
-        open_ = (tp for tp in active if Source(*tp) not in batching.paused)
+        open_ = (tp for tp in active if Source(*tp) not in batching.paused and tp not in self.lost)
         return {tp for tp in open_ if held[tp.topic] < batching.room(tp.topic)}
 
     def _look_again(self, fetcher: Any) -> None:
@@ -229,12 +261,23 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         """Count as polling: aiokafka leaves the group of a consumer that does not poll, and never comes back."""
         self._ensure_consumer()._subscription._last_fetch_ended = monotonic()
 
+    async def logs(self, names: Collection[str]) -> dict[str, Log]:
+        """The topics of these names that exist; see `logs_of`."""
+        found: dict[str, Log] = await self.call_thread(logs_of, self._ensure_consumer()._client, names)
+        return found
+
+    async def look(self, sources: Collection[Source]) -> dict[Source, Stretch]:
+        """What the brokers say of assigned partitions; see `stretches_of`."""
+        found: dict[Source, Stretch] = await self.call_thread(stretches_of, self._ensure_consumer(), sources)
+        return found
+
     async def reposition(self, positions: Mapping[Source, int]) -> None:
         """Continue each partition at its offset, or at the earliest there is where that is below 1."""
         await self.call_thread(self._reposition, positions)
 
     async def _reposition(self, positions: Mapping[Source, int]) -> None:
         consumer = self._ensure_consumer()
+        self.lost -= {TP(*source) for source in positions}
         assigned = consumer.assignment()
         wanted = {aiokafka.TopicPartition(*s): offset for s, offset in positions.items() if s in assigned}
         for tp, offset in wanted.items():

@@ -13,8 +13,10 @@ from functools import partial
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
+from embeddings.store import PartitionMark, StoreRewound
 from streams.contract.deadletters import DeadLetter
-from streams.contract.decode import Decoded
+from streams.contract.decode import Decoded, Misrouted
+from streams.contract.homes import Homes
 from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.member import Pause
@@ -24,6 +26,7 @@ from streams.serving.slates import slate_record
 from streams.settings import Settings
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
+from streams.transport.logs import Expired, Stretch, refuse_foreign
 from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
 from streams.worker.complaints import MISDATED, MISROUTED, Complaint
@@ -46,10 +49,13 @@ class EventsLane:
     letters: DeadLetterTopic
     paused: Paused
     unstored: Unstored = field(init=False)
+    homes: Homes = field(init=False)
+    expired: Expired = field(init=False)
     misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
     misdated: Complaint = field(init=False, default_factory=lambda: Complaint(MISDATED))
 
     def __post_init__(self) -> None:
+        self.homes, self.expired = self.recommender.rules.homes, Expired(self._count_expired)
         self.unstored = Unstored(
             recommender=self.recommender,
             publisher=self.publisher,
@@ -80,6 +86,9 @@ class EventsLane:
             raise
         if answered:
             await queue.settle(answered[-1])
+        for one in answered:
+            for source, mark in one.answer.marks.items():
+                self.homes.stored(source, mark.offset)
         for one in answered:
             self.metrics.events(one.answer.fate_R)
             self._complain(one.answer.decoded)
@@ -134,35 +143,73 @@ class EventsLane:
         out = [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source]),
+            *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source] or _never_left(f, marks)),
         ]
         return out, dead
 
     async def positions(
-        self, committed: Mapping[Source, int], waiting: Callable[[str], object] = lambda reason: None
+        self, stretches: Mapping[Source, Stretch], waiting: Callable[[str], object] = lambda reason: None
     ) -> Mapping[Source, int]:
-        """Claim the assigned partitions; start where the store is, if that is before the committed offset."""
-        mine = [source for source in committed if source.topic == self.settings.topics.name("events")]
-        if not mine:
-            return {}
-        self.unstored.drop(Fenced("the lane was sent back"))
-        self.letters.doubt()
+        """Claim the assigned partitions; start where the store is, if that is before the committed offset.
+
+        Raises:
+            ForeignLog: the store's marks are of another log; nothing was claimed.
+        """
+        mine = {s: stretch for s, stretch in stretches.items() if s.topic == self.settings.topics.name("events")}
+        marks: Mapping[Source, PartitionMark] = {}
+        if mine:
+            self.unstored.drop(Fenced("the lane was sent back"))
+            self.letters.doubt()
+            marks = await self._claimed(mine, waiting)
+            self.unstored.reopen()
+            self.paused.claimed(marks)
+        after = {source: mark.offset + 1 for source, mark in marks.items()}
+        for source, stretch in mine.items():
+            count, committed = self.settings.topics.partitions, stretch.committed
+            self.homes.take(source, note=stretch.note, count=count, after=after[source], committed=committed)
+            self.recommender.logs[source] = stretch.log
+        for source, stretch in stretches.items():
+            self.expired.note(source, max(stretch.committed, after.get(source, 0)), stretch)
+        behind = {source: offset for source, offset in after.items() if offset < stretches[source].committed}
+        if behind:
+            log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
+        return behind
+
+    async def is_behind(self, sources: Sequence[Source]) -> bool:
+        """Whether the store lost what it had of claimed partitions; where nothing comes nothing else would notice."""
+        try:
+            self.recommender.users.verify(sources)
+        except StoreRewound as why:
+            log.warning("the store lost what it had: %s", why)
+            return True
+        except (Fenced, StoreUnavailable):
+            return False  # the next batch meets it
+        return False
+
+    async def _claimed(
+        self, mine: Mapping[Source, Stretch], waiting: Callable[[str], object]
+    ) -> Mapping[Source, PartitionMark]:
+        users = self.recommender.users
         while True:
             try:
-                marks = self.recommender.users.claim(mine)
-                break
+                for source, mark in users.marks(list(mine)).items():
+                    refuse_foreign(source, mine[source], after=mark.offset + 1, log=mark.log, where="Redis")
+                return users.claim(list(mine))
             except StoreUnavailable as error:
                 log.warning("partitions cannot be claimed yet: %s", error)
                 waiting("the store does not answer")
                 await asyncio.sleep(0.5)
-        self.unstored.reopen()
-        self.paused.claimed(marks)
-        behind = {s: mark.offset + 1 for s, mark in marks.items() if mark.offset + 1 < committed[s]}
-        if behind:
-            log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
-        return behind
+
+    def _count_expired(self, topic: str, records: int) -> None:
+        names = self.settings.topics.name
+        self.metrics.expired.labels("events" if topic == names("events") else "requests").inc(records)
 
     async def stop(self) -> None:
         """Disconnect."""
         await self.publisher.stop()
         await self.teller.stop()
+
+
+def _never_left(record: Misrouted, marks: Mapping[Source, PartitionMark]) -> bool:
+    """Was a record folded where it stands, before its topic grew, and has the store lost that?"""
+    return not record.left and record.offset > marks[record.source].offset

@@ -33,6 +33,7 @@ class Pages:
         unread: why the control topics are not read to their end.
         assigned: the topics of which partitions are assigned.
         holdup: why the work does not move.
+        misfit_topics: which topics are not as they should be.
         lags: the lag of each owned partition.
         paused: which of them are paused for a bad deploy, and what lets them go on.
     """
@@ -44,6 +45,7 @@ class Pages:
     unread: Check
     assigned: Callable[[], Collection[str]]
     holdup: Callable[[], str | None]
+    misfit_topics: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
     _lagging: set[Source] = field(init=False, default_factory=set)
@@ -57,7 +59,12 @@ class Pages:
             port=http.port,
             registry=self.metrics.registry,
             started={"control": self.unread},
-            ready={"store": lambda: self._pinged, "partitions": self._partitions, "work": self.holdup},
+            ready={
+                "store": lambda: self._pinged,
+                "partitions": self._partitions,
+                "work": self.holdup,
+                "topics": self.misfit_topics,
+            },
             notes={"dead_letters": self.paused},
             latest_slate=self.latest_slate,
         )

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from embeddings.errors import StoreUnavailable
@@ -25,10 +26,11 @@ from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
 from streams.settings import Settings, TopicName
 from streams.transport import topics
-from streams.transport.batching import BatchApp
+from streams.transport.batching import BatchApp, BatchConsumer
 from streams.transport.control import ControlReader
 from streams.transport.gates import Lane
 from streams.transport.letters import LATEST, DeadLetterTopic
+from streams.transport.logs import Stretch
 from streams.transport.publishing import Publisher
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
@@ -41,6 +43,8 @@ from streams.worker.snapshot_taker import SnapshotTaker
 log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
+STORE_LOOK_S = 3.0
+"""How often the store is asked whether it still has what was stored."""
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
 
@@ -172,6 +176,7 @@ class Worker:
             self._positions,
             paused=self.paused,
             instance_id=self.settings.kafka.instance_id,
+            note=self.events.homes.note,
         )
         first = Source(names("events"), 0)
         self.control_topics.letters.leads = lambda: first in app.owned()
@@ -181,10 +186,10 @@ class Worker:
         return app
 
     async def _positions(
-        self, committed: Mapping[Source, int], waiting: Callable[[str], object]
+        self, stretches: Mapping[Source, Stretch], waiting: Callable[[str], object]
     ) -> Mapping[Source, int]:
         self.requests.letters.doubt()
-        return await self._events_loop.run(self.events.positions(committed, waiting))
+        return await self._events_loop.run(self.events.positions(stretches, waiting))
 
     def pages(self, app: BatchApp) -> Pages:
         """What is said over HTTP."""
@@ -196,6 +201,7 @@ class Worker:
             unread=self.control.unread,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
+            misfit_topics=app.misfit_topics,
             lags=app.lags,
             paused=self.paused.said,
         )
@@ -213,6 +219,15 @@ class Worker:
         """Take what is announced from when the control topics were read, for as long as the worker lives."""
         await self.control.caught_up.wait()
         await self.snapshots.run()
+
+    async def watch_store(self, app: BatchApp) -> None:
+        """Have the events folded again that the store lost, also where no more come; while the worker lives."""
+        topic = self.settings.topics.name("events")
+        while True:
+            await asyncio.sleep(STORE_LOOK_S)
+            mine = [Source(*tp) for tp in app.consumer.assignment() if tp.topic == topic]
+            if await self._events_loop.run(self.events.is_behind(mine)):
+                await cast(BatchConsumer, app.consumer).send_back(topic)
 
     async def is_warm(self) -> None:
         """Return when the control topics were read and the snapshot they named serves, or cannot be had.
@@ -255,6 +270,7 @@ def run_worker(settings: Settings) -> int:
             worker.run_snapshots,
             worker.paused.run,
             worker.pages(app).run,
+            partial(worker.watch_store, app),
         ],
         ready=worker.is_warm,
     )

@@ -129,14 +129,14 @@ class ChunkApp(BatchApp):
 def build(group: Group, bootstrap: str, log: Log) -> faust.App:
     """The app of a group."""
 
-    async def assigned(committed: Any, waiting: Any) -> dict[Source, int]:
+    async def assigned(stretches: Any, waiting: Any) -> dict[Source, int]:
         until = monotonic() + group.positions_after_s
         while monotonic() < until:
             if group.positions_declared:
                 waiting("the scenario says so")
             await asyncio.sleep(0.2)
-        log.write("assigned", group.group, sources=sorted(map(list, committed)))
-        return {source: group.topics[source.topic].rewind_to for source in committed if source.topic in rewinding}
+        log.write("assigned", group.group, sources=sorted(map(list, stretches)))
+        return {source: group.topics[source.topic].rewind_to for source in stretches if source.topic in rewinding}
 
     rewinding: set[str] = set()
 

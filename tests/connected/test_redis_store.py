@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from deploy.embedded import Valkey
-from embeddings.errors import StoreUnavailable
+from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.state_columns import UserStates, no_states
-from embeddings.store import Loaded, PartitionMark, SlateUpdate
+from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound
 from tests.embeddings import saving
 
 EVENTS = Source("events", 0)
@@ -279,3 +279,46 @@ def test_a_script_flushed_from_the_server_is_sent_again(server: Valkey) -> None:
             client.script_flush()
     assert store.marks([EVENTS])[EVENTS].offset == 9
     store.close()
+
+
+def test_a_topic_made_anew_starts_over_and_people_keep_what_they_did(store: RedisUserStore) -> None:
+    store.claim([EVENTS, Source("others", 0), Source("events", 900)])
+    before = store.load(["u"], [EVENTS])
+    save(store, before)
+    assert store.start_over("others") == 0
+    assert store.marks([EVENTS])[EVENTS].offset == 9
+    assert store.start_over("events") == 1
+    with pytest.raises(Fenced):
+        store.load(["u"], [EVENTS])
+    assert store.claim([EVENTS]) == {EVENTS: PartitionMark()}
+    after = store.load(["u"], [EVENTS])
+    assert after.states.events_U.tolist() == full_states(1).events_U.tolist()
+    assert after.source_code_S.tolist() != before.source_code_S.tolist(), "users' marks of the old log mean nothing"
+    assert store.start_over("events") == 0
+
+
+def test_a_topic_is_made_anew_so_often_and_no_more(store: RedisUserStore) -> None:
+    for _ in range(14):
+        store.claim([EVENTS])
+        save(store, store.load(["u"], [EVENTS]))
+        assert store.start_over("events") == 1
+    store.claim([EVENTS])
+    save(store, store.load(["u"], [EVENTS]))
+    with pytest.raises(ValueError, match="at most 15 topics"):
+        store.start_over("events")
+    assert store.marks([EVENTS])[EVENTS].offset == 9
+
+
+def test_a_loss_is_seen_without_a_batch(server: Valkey, store: RedisUserStore) -> None:
+    store.verify([])
+    save(store, store.load(["u"], [EVENTS]))
+    store.verify([EVENTS])
+    with pytest.raises(Fenced):
+        store.verify([Source("events", 1)])
+    with redis.Redis.from_url(server.url) as client:
+        client.set("mq:mark:events:0", PartitionMark(8).to_bytes())
+        with pytest.raises(StoreRewound):
+            store.verify([EVENTS])
+        client.flushall()
+        with pytest.raises(StoreRewound):
+            store.verify([EVENTS])

@@ -7,7 +7,7 @@
 ['b']
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from streams.serving.pipeline import Answer, Recommender
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
 from streams.settings import Settings
+from streams.transport.logs import Stretch
 
 NOW_MS = 1_750_000_000_000
 EVENTS, REQUESTS = Source("events", 0), Source("requests", 0)
@@ -185,3 +186,8 @@ def slates_of(answer: Answer) -> list[records.Slate]:
 def shown(slate: records.Slate) -> list[str]:
     """The items of a slate, best first."""
     return [item.item_id for item in slate.items]
+
+
+def committed(offsets: Mapping[Source, int]) -> dict[Source, Stretch]:
+    """Partitions of which nothing but their committed offsets is known."""
+    return {source: Stretch(committed=offset) for source, offset in offsets.items()}

@@ -304,7 +304,7 @@ def test_a_record_in_a_foreign_partition_is_published_again_once() -> None:
     (moved,) = decoded.misrouted
     assert (moved.source, moved.offset) == (foreign, 3)
     out = moved.outgoing
-    assert (out.topic, out.key, out.value, out.partition) == ("events", b"u1", event(), None)
+    assert (out.topic, out.key, out.value, out.partition) == ("events", b"u1", event(), home.partition)
     assert out.headers[:2] == headers
     assert out.headers[2][0] == REROUTED
     assert decoded.batch.source_B.tolist() == [0]

@@ -36,6 +36,7 @@ def an_observation(
         source=Source("marquee.events.v1", 3),
         first=17,
         last=15 + 2 * rows,
+        log="cluster/ö",
         model_version=5,
         names={int(item): f"ö{item}" for item in ids(rows)},
         offset_R=17 + 2 * np.arange(rows, dtype=np.int64),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_rows_of_people_who_allowed_no_profile_teach_nothing(observations: list[
     refused = {**columns(observation), "consent_R": np.full(len(observation), unwilling, np.uint8)}
     assert learner.learn(Observation(**refused)) == 0
     assert len(learner.pairs) == 0
-    assert learner.marks == {observation.source: observation.last}
+    assert learner.marks == {(observation.source, observation.log): observation.last}
 
 
 def columns(observation: Observation) -> dict[str, Any]:
@@ -221,3 +222,28 @@ def test_a_skip_counts_against_an_item_and_pairs_with_nothing(observations: list
     counts_now = learner.counters.of(learner.ids.rows(np.array([item_id("b")], np.uint64)))
     assert counts_now.dislikes_N.tolist() == pytest.approx([1.0])
     assert learner.pairs.counts_N.tolist() == pytest.approx([1.0], rel=1e-4)
+
+
+def test_rows_of_a_log_made_anew_are_new_though_their_offsets_are_low(observations: list[Observation]) -> None:
+    learner, first = Learner(small()), observations[0]
+    old, new = (replace(first, log=log) for log in ("cluster/1", "cluster/2"))
+    assert learner.learn(first) == len(first)
+    assert learner.learn(old) == 0, "the first name of a log is that of the rows before"
+    assert learner.learn(new) == len(first)
+    again = Learner(small())
+    again.restore(*learner.state())
+    assert (again.learn(old), again.learn(new)) == (0, 0)
+
+
+def test_a_checkpoint_that_starts_over_knows_what_was_learned_and_no_offset(tmp_path: Path) -> None:
+    folder, learner = CheckpointFolder(tmp_path), Learner(small())
+    assert folder.start_over() is None
+    here = Source("marquee.observations.v1", 0)
+    path = folder.write(Checkpoint(*learner.state(), {here: 7}, {here: "cluster/1"}), 5)
+    kept = folder.latest()
+    assert kept is not None
+    assert (kept.offsets, kept.logs) == ({here: 7}, {here: "cluster/1"})
+    assert folder.start_over() == path
+    anew = folder.latest()
+    assert anew is not None
+    assert (anew.offsets, anew.logs, anew.text) == ({}, {}, kept.text)

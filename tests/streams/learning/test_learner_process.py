@@ -20,7 +20,7 @@ from streams.contract.records import decode_counter, decode_model
 from streams.learning.learner_process import Teacher
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import NOW_MS, Service, a_log
+from tests.streams.builders import NOW_MS, Service, a_log, committed
 from tests.streams.teachers import a_teacher, broker_of
 
 INPUT = Source("marquee.observations.v1", 0)
@@ -59,7 +59,7 @@ async def teach(teacher: Teacher, records: list[Told]) -> None:
 
 async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:3])
     assert broker_of(teacher).of("models") == []
     await teach(teacher, records[3:4])
@@ -73,7 +73,7 @@ async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_p
 
 async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
     await teach(teacher, records[:4])
     assert broker_of(teacher).of("models") == []
@@ -84,7 +84,7 @@ async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_p
 
 async def test_builds_take_at_most_a_tenth_of_the_time(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:4])
     teacher.builder.took_s = 60
     await teach(teacher, records[4:])
@@ -102,7 +102,7 @@ async def clock(teacher: Teacher, seconds: float) -> None:
 
 async def test_counters_and_checkpoints_come_on_time_and_at_the_end(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:2])
     await clock(teacher, 0.35)
     counters = [decode_counter(value) for value in broker_of(teacher).of("counters")]
@@ -116,7 +116,7 @@ async def test_counters_and_checkpoints_come_on_time_and_at_the_end(tmp_path: Pa
 
 async def test_counters_that_were_not_published_come_with_the_next(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:2])
     broker_of(teacher).errors = [PublishFailed(1, 1, KafkaTimeoutError())]
     await clock(teacher, 0.35)
@@ -135,12 +135,14 @@ async def test_who_stands_by_says_nothing(tmp_path: Path, records: list[Told]) -
 async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, records: list[Told]) -> None:
     first, control = a_teacher(tmp_path / "a"), a_teacher(tmp_path / "b")
     for teacher in (first, control):
-        assert await teacher.positions({INPUT: 99}) == {INPUT: 0}, "committed offsets say nothing about counts"
+        assert await teacher.positions(committed({INPUT: 99})) == {INPUT: 0}, (
+            "committed offsets say nothing about counts"
+        )
     await teach(first, records[:4])
     await first.checkpoint()
     await teach(first, records[4:6])
     second = a_teacher(tmp_path / "a")
-    assert await second.positions({INPUT: 6}) == {INPUT: 4}
+    assert await second.positions(committed({INPUT: 6})) == {INPUT: 4}
     assert second.learner.rows == 120
     await teach(second, records[4:])
     await teach(control, records)
@@ -151,21 +153,21 @@ async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, rec
 
 async def test_a_rebalance_does_not_throw_away_what_is_in_memory(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:2])
     await teacher.checkpoint()
     await teach(teacher, records[2:3])
-    assert await teacher.positions({INPUT: 0}) == {INPUT: 3}
+    assert await teacher.positions(committed({INPUT: 0})) == {INPUT: 3}
     assert teacher.learner.rows == 90
 
 
 async def test_who_stood_by_takes_over_what_the_leader_wrote(tmp_path: Path, records: list[Told]) -> None:
     leader, standby = a_teacher(tmp_path), a_teacher(tmp_path)
-    await leader.positions({INPUT: -1})
-    await standby.positions({})
+    await leader.positions(committed({INPUT: -1}))
+    await standby.positions(committed({}))
     await teach(leader, records[:5])
     await leader.checkpoint()
-    assert await standby.positions({INPUT: 0}) == {INPUT: 5}
+    assert await standby.positions(committed({INPUT: 0})) == {INPUT: 5}
     assert standby.learner.rows == 150
 
 
@@ -173,7 +175,7 @@ async def test_what_is_no_observation_is_put_aside_and_the_others_are_learned(
     tmp_path: Path, records: list[Told]
 ) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     value = records[0].value or b""
     foreign = [None, b"", b"garbage", b"{}", value[:-3], b"x" * 300_000]
     await teach(teacher, [records[0], *(Told(n + 1, value) for n, value in enumerate(foreign)), records[1]])
@@ -190,7 +192,7 @@ async def test_what_is_no_observation_is_put_aside_and_the_others_are_learned(
 async def test_what_was_put_aside_before_is_not_put_aside_again(tmp_path: Path) -> None:
     """A learner goes on from its checkpoint, which may be older than what the group has committed."""
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     part = Part(INPUT, [Told(0, b"old"), Told(1, b"new")], 1, committed=1)
     await teacher(Unit([part], 2, INPUT.topic))
     assert [letter.value for letter in teacher.publisher.published] == [b"new"]  # type: ignore[attr-defined]
@@ -200,7 +202,7 @@ async def test_a_learner_that_was_killed_before_its_commit_writes_no_second_lett
     teacher, again = a_teacher(tmp_path), a_teacher(tmp_path)
     again.letters = teacher.letters
     for learner in (teacher, again):
-        await learner.positions({INPUT: -1})
+        await learner.positions(committed({INPUT: -1}))
         await teach(learner, [Told(0, b"foreign")])
     assert [letter.value for letter in teacher.publisher.published] == [b"foreign"]  # type: ignore[attr-defined]
 
@@ -209,7 +211,7 @@ async def test_observations_of_a_later_release_end_the_learner_before_it_loses_r
     tmp_path: Path, records: list[Told]
 ) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     value = records[0].value or b""
     with pytest.raises(LaterObservation, match=r"marquee\.observations\.v1/0/0"):
         await teach(teacher, [records[0]._replace(value=value[:1] + b"\x02" + value[2:])])
@@ -218,7 +220,7 @@ async def test_observations_of_a_later_release_end_the_learner_before_it_loses_r
 async def test_workers_may_tell_different_numbers_of_candidates(tmp_path: Path, records: list[Told]) -> None:
     """As while `observe.negatives` is changed from one worker to the next; or while features are."""
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     observation = decode(records[1].value or b"")
     fewer = {name: getattr(observation, name)[:, :-1] for name in ("example_item_ES", "example_x_ESF", "log_q_ES")}
     changed = [records[0].value, encode(replace(observation, **fewer)), records[2].value]
@@ -230,7 +232,7 @@ async def test_workers_may_tell_different_numbers_of_candidates(tmp_path: Path, 
 
 async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:2])
     await teach(teacher, records[:3])
     value = teacher.metrics.registry.get_sample_value
@@ -240,7 +242,7 @@ async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, r
 
 async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
-    await teacher.positions({INPUT: -1})
+    await teacher.positions(committed({INPUT: -1}))
     rng = np.random.default_rng(0)
     x_RF, item_R = rng.random((64, COLUMNS), np.float32), rng.integers(1, 1 << 40, 64)
     shown = teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
@@ -254,7 +256,7 @@ async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path,
     teacher = a_teacher(tmp_path, serve=True)
     pages = asyncio.create_task(teacher.run_pages())
     try:
-        await teacher.positions({INPUT: -1})
+        await teacher.positions(committed({INPUT: -1}))
         await until(lambda: teacher.server.port > 0)
         await teach(teacher, records[:4])
         manifest = decode_model(broker_of(teacher).of("models")[0])

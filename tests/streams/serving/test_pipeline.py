@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_PROFILE, CONSENT_STORE, Fate
 from embeddings.ids import item_id
+from embeddings.memory import Shelf
 from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
 from streams.contract.consent import Judge
@@ -332,3 +333,17 @@ def test_a_slate_of_every_event_knows_nothing_of_the_next_one() -> None:
     first = slates_of(service.respond([an_event(300, "u1", "i030"), later]))[0]
     (alone,) = slates_of(lone.respond([an_event(300, "u1", "i030")]))
     assert [item.score for item in first.items] == pytest.approx([item.score for item in alone.items], abs=1e-6)
+
+
+def test_what_was_seen_is_known_as_long_as_its_owner_comes() -> None:
+    now_s = [NOW_MS // 1000]
+    service = Service(shelf=Shelf(lambda: now_s[0]))
+    names = [f"i{n:03d}" for n in range(70)]
+    service.catalogue(*names)
+    service.deliver([an_event(n, "ann", name) for n, name in enumerate(names[:60])])
+    for n in range(60, 70):  # once in two months, always the same item: nothing is seen anew
+        now_s[0] += 60 * 86_400
+        service.now_ms = now_s[0] * 1000
+        service.users.claim([EVENTS])
+        service.deliver([an_event(n, "ann", names[59], event_time=service.now_ms, timestamp=service.now_ms)])
+    assert service.users.read(["ann"]).seen.count_U.tolist() == [10]

@@ -11,7 +11,7 @@ from streams.contract.messages import Part
 from streams.process.member import Rewind
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import Raw, an_event
+from tests.streams.builders import Raw, an_event, committed
 from tests.streams.lanes import AWAY, LOG, TOO_LARGE, Worker, a_worker, shaky_store
 
 
@@ -174,7 +174,7 @@ async def test_a_misrouted_record_is_sent_to_its_partition(worker: Worker) -> No
     here, elsewhere = users[int(np.flatnonzero(home_U == 0)[0])], users[int(np.flatnonzero(home_U == 5)[0])]
     await worker.take([an_event(0, here), an_event(1, elsewhere)])
     (record,) = worker.topics.of("events")
-    assert (record.key, record.partition) == (elsewhere.encode(), None)
+    assert (record.key, record.partition) == (elsewhere.encode(), 5)
     assert [slate.key for slate in worker.topics.of("marquee.slates.v1")] == [here.encode()]
     assert worker.mark.totals[Fate.misrouted] == 1
 
@@ -185,11 +185,12 @@ async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Wo
     users.claim([known])
     await lane(Unit([Part(known, LOG, LOG[-1].offset, -1)], len(LOG), known.topic))
     requests = Source("marquee.requests.v1", 0)
-    assert await lane.positions({known: 30, new: -1, requests: 7}) == {}
-    assert await lane.positions({known: 41, new: 5}) == {known: 30, new: 0}
+    assert await lane.positions(committed({known: 30, new: -1, requests: 7})) == {}
+    assert await lane.positions(committed({known: 41, new: 5})) == {known: 30, new: 0}
 
 
 async def test_partitions_are_claimed_as_soon_as_the_store_is_back(worker: Worker) -> None:
     store = shaky_store(worker, claim=[StoreUnavailable("timeout")])
-    assert await worker.events.positions({Source("marquee.events.v1", 0): 3}) == {Source("marquee.events.v1", 0): 0}
-    assert store.calls == ["discard", "claim", "claim"]
+    here = Source("marquee.events.v1", 0)
+    assert await worker.events.positions(committed({here: 3})) == {here: 0}
+    assert store.calls == ["discard", "marks", "claim", "marks", "claim"]

@@ -26,6 +26,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         unread=worker.control.unread,
         assigned=lambda: assigned,
         holdup=lambda: None,
+        misfit_topics=lambda: None,
         lags=dict,
         paused=lambda: None,
     )

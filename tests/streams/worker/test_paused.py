@@ -16,7 +16,7 @@ from streams.process.member import Pause
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
 from streams.worker.paused import Paused
-from tests.streams.builders import Raw, an_event
+from tests.streams.builders import Raw, an_event, committed
 from tests.streams.lanes import Worker, a_worker, shaky_store
 
 EVENTS, OTHER = (Source("marquee.events.v1", partition) for partition in range(2))
@@ -68,7 +68,7 @@ async def deliver(worker: Worker, log: Sequence[Raw], batch: int, source: Source
 async def restarted(worker: Worker) -> Worker:
     """Another process on the same broker and store."""
     again = Worker(worker.service, worker.topics)
-    await again.events.positions(dict.fromkeys((EVENTS, OTHER), -1))
+    await again.events.positions(committed(dict.fromkeys((EVENTS, OTHER), -1)))
     return again
 
 

@@ -11,7 +11,7 @@ from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
 from streams.process.member import Rewind
 from streams.transport.publishing import PublishFailed
-from tests.streams.builders import Raw
+from tests.streams.builders import Raw, committed
 from tests.streams.lanes import AWAY, LOG, TOO_LARGE, Worker, a_worker, shaky_store
 
 FIRST, SECOND, THIRD = LOG[:10], LOG[10:20], LOG[20:]
@@ -90,7 +90,7 @@ async def test_nothing_is_stored_before_the_broker_has_all_it_led_to(worker: Wor
 
 async def test_a_unit_that_is_sent_back_while_its_slates_are_written_is_void(worker: Worker) -> None:
     async def written() -> None:
-        await worker.events.positions({FETCHED: 0})
+        await worker.events.positions(committed({FETCHED: 0}))
 
     worker.topics.written = written  # type: ignore[method-assign]
     worker.topics.acknowledges.set()
@@ -126,7 +126,7 @@ async def test_a_refused_flush_drops_all_that_is_under_way_until_the_lane_was_se
     assert await outcomes(tasks) == [Rewind, Rewind]
     assert await outcomes(begin(worker, THIRD)) == [Rewind]
     assert (marked(worker), slates(worker)) == (PartitionMark(), offsets(FIRST, SECOND))
-    assert await worker.events.positions({FETCHED: 20}) == {FETCHED: 0}
+    assert await worker.events.positions(committed({FETCHED: 20})) == {FETCHED: 0}
     assert await outcomes(begin(worker, LOG)) == [None]
     assert marked(worker).totals == (30, *[0] * 9)
 
@@ -151,7 +151,7 @@ async def test_a_cancelled_unit_takes_with_it_what_would_be_folded_without_it(wo
 async def test_what_was_begun_before_the_lane_was_sent_back_is_void(worker: Worker) -> None:
     tasks = begin(worker, FIRST, SECOND)
     await until(lambda: len(slates(worker)) == 20)
-    assert await worker.events.positions({FETCHED: 0}) == {}
+    assert await worker.events.positions(committed({FETCHED: 0})) == {}
     worker.topics.acknowledges.set()
     assert await outcomes(tasks) == [Rewind, Rewind]
     assert marked(worker) == PartitionMark()
