@@ -67,6 +67,7 @@ class Columns:
     removed_N: NDArray[np.bool_]
     catalogued_N: NDArray[np.bool_]
     named_N: NDArray[np.bool_]
+    counted_N: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, capacity: int) -> "Columns":
@@ -86,6 +87,7 @@ class Columns:
             removed_N=np.zeros(capacity, np.bool_),
             catalogued_N=np.zeros(capacity, np.bool_),
             named_N=np.zeros(capacity, np.bool_),
+            counted_N=np.zeros(capacity, np.bool_),
         )
 
     def grown(self, capacity: int) -> "Columns":
@@ -131,11 +133,12 @@ class Items:
                 self.columns = self.columns.grown(2 * len(self.ids))
             self.names.extend([""] * (len(self.ids) - len(self.names)))
             for row, name in zip(rows_R.tolist(), names or (), strict=False):
-                if self.names[row] != name and name:
-                    if self.names[row]:
-                        raise IdCollision(f"items {self.names[row]!r} and {name!r} share the id of row {row}")
-                    self.names[row] = name
-                    self.columns.named_N[row] = True
+                if not name or (self.columns.named_N[row] and self.names[row] == name):
+                    continue
+                if self.columns.named_N[row]:
+                    raise IdCollision(f"items {self.names[row]!r} and {name!r} share the id of row {row}")
+                self.names[row] = name
+                self.columns.named_N[row] = True
             return rows_R
 
     def learn_names(self, names: dict[int, str]) -> None:
@@ -189,16 +192,23 @@ class Items:
             return row
 
     def blocked(self, now_s: int) -> NDArray[np.bool_]:
-        """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name."""
+        """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name.
+
+        A name that only counts told is good where there is no catalogue; else the item may have been removed long ago.
+        """
         columns = self.columns
         gone_N = columns.removed_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
-        return gone_N | ~columns.named_N
+        named_N = columns.named_N if columns.catalogued_N.any() else columns.named_N | columns.counted_N
+        return gone_N | ~named_N
 
-    def count(self, counts: ItemCounts) -> None:
-        """Take over the counts of some items; all other rows fade by the events that passed since."""
+    def count(self, counts: ItemCounts, names: Sequence[str] = ()) -> None:
+        """Take over the counts of some items, and their names; all other rows fade by the events that passed since."""
         with self.lock:
             rows_R = self.ensure(counts.item_N)
             columns = self.columns
+            for row, name in zip(rows_R.tolist(), names, strict=False):
+                if not columns.named_N[row]:
+                    self.names[row], columns.counted_N[row] = name, True
             passed = max(0.0, counts.events - self.events)
             fade_3 = np.exp2(-passed / np.array(POPULARITY_HALF_LIVES)).astype(np.float32)
             columns.popularity_N3 *= fade_3

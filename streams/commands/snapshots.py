@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,13 +11,16 @@ from rich.table import Table
 from streams.commands.console import Config, Failed, Json, err, finish, load, out
 
 if TYPE_CHECKING:
+    from aiokafka import ConsumerRecord
+
     from streams.contract.manifests import Announcements
     from streams.contract.records import ModelManifest
     from streams.settings import Settings
 
 snapshot_app = typer.Typer(no_args_is_help=True, help="What the learner learned: list it, pin a version, go back.")
 
-_ALL = 1 << 40
+READ_S = 30.0
+"""So long the `models` topic may take to be read."""
 Unchecked = Annotated[bool, typer.Option("--unchecked", help="Do not fetch it first, to see whether it can be had.")]
 
 
@@ -96,20 +100,30 @@ def _pin(settings: "Settings", record: "ModelManifest", unchecked: bool, as_json
 
 
 async def _announcements(settings: "Settings") -> "Announcements":
-    """What the `models` topic says."""
-    from msgspec import MsgspecError
+    """What the `models` topic says, to its end: a version or a pin that was overlooked would be the wrong one.
 
+    Raises:
+        Failed: it could not be read to its end.
+    """
     from streams.contract.manifests import Announcements
-    from streams.contract.records import decode_model
-    from streams.transport.tail import last_records
+    from streams.transport.control import ControlReader
 
-    said, topic = Announcements(), settings.topics.name("models")
-    for _source, records in await last_records(settings.kafka.client_options(), topic, most=_ALL):
+    said = Announcements()
+
+    async def take(records: "Sequence[ConsumerRecord]") -> None:
         for record in records:
-            try:
-                said.take(record.key or b"", decode_model(record.value) if record.value else None)
-            except (MsgspecError, UnicodeError):
-                continue  # workers put aside what cannot be read
+            said.read(record.key, record.value)
+
+    reader = ControlReader(options=settings.kafka.client_options(), handlers={settings.topics.name("models"): take})
+    reading, read = asyncio.create_task(reader.run()), asyncio.create_task(reader.caught_up.wait())
+    try:
+        await asyncio.wait((reading, read), timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
+        if not read.done():
+            raise Failed(f"announcements cannot be read: {reader.unread()}")
+    finally:
+        for task in (reading, read):
+            task.cancel()
+        await asyncio.wait((reading, read))
     return said
 
 

@@ -7,13 +7,14 @@ whatever its key; they pass over the kind `pin`.
 """
 
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import structs
+from msgspec import MsgspecError, structs
 
 from embeddings.snapshots import Manifest
-from streams.contract.records import ModelManifest
+from streams.contract.records import ModelManifest, decode_model
 
 SNAPSHOT, PIN = "snapshot", "pin"
 PIN_KEY = PIN.encode()
@@ -81,6 +82,11 @@ class Announcements:
         self._records.pop(key, None)
         if record is not None and record.kind in (SNAPSHOT, PIN) and version_of(record.version) is not None:
             self._records[key] = record
+
+    def read(self, key: bytes | None, value: bytes | None) -> None:
+        """`take` a record as it was published; one that cannot be read is passed over."""
+        with suppress(MsgspecError, UnicodeError):
+            self.take(key or b"", decode_model(value) if value else None)
 
     @property
     def versions(self) -> Mapping[int, ModelManifest]:

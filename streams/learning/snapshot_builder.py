@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord
-from msgspec import MsgspecError, structs
+from msgspec import structs
 
 from embeddings import snapshots
 from embeddings.snapshots import Manifest
@@ -14,7 +14,7 @@ from embeddings.svd import Factors
 from ranking.trainer import Head
 from streams.contract.manifests import Announcements, announced, key_of, version_of
 from streams.contract.messages import Outgoing
-from streams.contract.records import ModelManifest, decode_model, encode
+from streams.contract.records import ModelManifest, encode
 from streams.learning.learner import Frozen, Learner
 from streams.process.metrics import LearnerMetrics, Objective
 from streams.process.threads import Thread
@@ -56,10 +56,7 @@ class SnapshotBuilder:
     async def heard(self, records: Sequence[ConsumerRecord]) -> None:
         """Take over records of the `models` topic; workers put aside those that cannot be read."""
         for record in records:
-            try:
-                self.said.take(record.key or b"", decode_model(record.value) if record.value else None)
-            except (MsgspecError, UnicodeError):
-                continue
+            self.said.read(record.key, record.value)
 
     def begins(self) -> bool:
         """Whether the next one is due; then it has begun, and `build` must follow."""

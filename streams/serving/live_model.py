@@ -221,10 +221,9 @@ class Serving:
                 self.live.index.add(back_R, self.live.target_ND[back_R])
 
     def count(self, counts: ItemCounts, names: Sequence[str] = ()) -> None:
-        """Take over item counts; with names, what is popular can be offered though nothing else names it."""
+        """Take over item counts; with names, what is popular can be offered where there is no catalogue."""
         with self.items.lock:
-            self.items.count(counts)
-            self.items.learn_names(dict(zip(counts.item_N.tolist(), names, strict=False)))
+            self.items.count(counts, names)
             self.items.changes += 1
             likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
             takes = self.items.columns.popularity_N3[:, 2].sum()

@@ -1,7 +1,7 @@
 """Slates as records: chosen items with reasons, versions and times, ready for the topic and for Redis."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
+from streams.serving.live_model import LiveModel
 from streams.serving.stages import Stamps
 from streams.serving.values import Scored
 from streams.settings import Settings
@@ -80,12 +81,19 @@ def write_slates(
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, s.reason_QN, s.because_QN)]
     out = []
-    for trigger, q in zip(triggers, at_Q.tolist(), strict=True):
+    for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
         slate = _slate(trigger, _places(places, items.names), scored, stamps, settings.slates.ttl_s, now_ms)
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], q, sampled))
     return out
+
+
+def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
+    """Triggers that say what their slates lack: before the first snapshot, all but what is popular."""
+    if model.version:
+        return triggers
+    return [trigger if trigger.degraded else replace(trigger, degraded="popular") for trigger in triggers]
 
 
 def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[str]) -> tuple[records.SlateItem, ...]:
@@ -117,7 +125,7 @@ def _slate(
         model_version=version,
         index_version=version,
         policy=POLICY,
-        degraded=trigger.degraded or (None if scored.model.version else "popular"),
+        degraded=trigger.degraded,
         ranked=scored.model.ranker.learned,
         expires_at=now_ms + ttl_s * 1000,
         event_ms=trigger.event_ms,

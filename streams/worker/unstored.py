@@ -132,7 +132,10 @@ class Unstored:
             await self.publisher.send_all(one.outgoing, still_waiting=one.unit.retrying)
             one.written += await self.letters.put(one.dead, still_waiting=one.unit.retrying)
         published_ms = self.recommender.now_ms()
-        self.metrics.published("event", [(published_ms - s.trigger.published_ms) / 1000 for s in one.answer.slates])
+        slates = one.answer.slates
+        waited_s = [(published_ms - slate.trigger.published_ms) / 1000 for slate in slates]
+        degraded = slates[0].trigger.degraded if slates else None  # all are made with one model
+        self.metrics.published("event", waited_s, degraded)
 
     async def _store_kept(self) -> None:
         """Store what was kept by now, or drop it all; an unknown error is no record's fault and is raised."""

@@ -10,6 +10,8 @@ from embeddings.ids import item_ids
 from embeddings.items import ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.errors import WeightsRefused
+from streams.contract.counter_records import counts_of
+from streams.contract.records import Counter
 from streams.serving.live_model import LiveModel, Serving
 from streams.serving.pipeline import Answer
 from tests.streams.builders import NOW_MS, Service, a_log, an_event, shown, slates_of, small
@@ -190,3 +192,26 @@ def test_fresh_items_are_new_ones_for_a_while(service: Service) -> None:
         assert row in service.serving.current().fresh_F
         service.now_ms += 100_000
         assert row not in service.serving.current().fresh_F
+
+
+def test_before_the_first_snapshot_what_is_popular_is_offered_and_says_so() -> None:
+    """Nothing names an item here but its counts: no catalogue, and no snapshot that could be read."""
+    service = Service()
+    counters = [Counter(item_id=name, popularity=(n, n, n)) for n, name in enumerate("abc", 1)]
+    service.serving.count(counts_of(counters), "abc")
+    (slate,) = slates_of(service.respond([an_event(1, "u1", "never-heard-of", "view")]))
+    assert shown(slate)[:3] == ["c", "b", "a"]
+    assert (slate.degraded, slate.ranked) == ("popular", False)
+    service.swap()
+    (slate,) = slates_of(service.respond([an_event(2, "u1", "never-heard-of", "view")]))
+    assert slate.degraded is None
+
+
+def test_where_there_is_a_catalogue_counts_alone_make_no_item() -> None:
+    """It may have been removed so long ago that nothing says so any more."""
+    service = Service()
+    service.serving.count(counts_of([Counter(item_id=name, popularity=(1, 1, 1)) for name in "ab"]), "ab")
+    service.catalogue("b")
+    assert offered(service) == {"b"}
+    service.catalogue("a")
+    assert offered(service) == {"a", "b"}
