@@ -80,7 +80,7 @@ class ControlReader:
         options: of every client.
         handlers: whose records go to whom.
         max_records: most records in one batch.
-        metadata_s: partitions that are added are found within this time.
+        metadata_s: partitions that are added are found within this time, unless the options say another.
         silent_s: a partition that is not answered for this long is not read any more, says `unread`.
     """
 
@@ -120,13 +120,12 @@ class ControlReader:
         while True:
             consumer = AIOKafkaConsumer(
                 *self.handlers,
-                **self.options,
+                **{"metadata_max_age_ms": int(self.metadata_s * 1000), **self.options},
                 group_id=None,
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",
                 fetch_max_wait_ms=50,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
-                metadata_max_age_ms=int(self.metadata_s * 1000),
             )
             try:
                 await consumer.start()
