@@ -18,7 +18,7 @@ from embeddings.events import Source
 Arrays = dict[str, NDArray[np.generic]]
 
 
-class UnreadableCheckpoint(Exception):
+class UnreadableCheckpoint(OSError):
     """A checkpoint is there and cannot be read. The learner does not start over silently: move the file away first."""
 
 
@@ -86,7 +86,9 @@ class CheckpointFolder:
             logs = {Source(topic, p): log for topic, p, log in json.loads(metadata.get("logs", "[]"))}
             return Checkpoint(load_file(paths[-1]), metadata["state"], offsets, logs)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UnreadableCheckpoint(f"{paths[-1]}: {error}") from error
+            raise UnreadableCheckpoint(
+                f"{paths[-1]} cannot be read, move it away to go on without it: {error}"
+            ) from error
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*.safetensors"))

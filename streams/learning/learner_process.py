@@ -14,6 +14,7 @@ import torch
 
 from embeddings.events import Source
 from embeddings.stoprule import StopRule
+from ranking.errors import RankingError
 from streams.contract import observations
 from streams.contract.cloudevents import place_of
 from streams.contract.counter_records import counters_of
@@ -21,7 +22,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
 from streams.contract.records import encode, largest_record
-from streams.learning.checkpoints import Checkpoint, CheckpointFolder
+from streams.learning.checkpoints import Checkpoint, CheckpointFolder, UnreadableCheckpoint
 from streams.learning.learner import Learner
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
@@ -117,14 +118,18 @@ class Teacher:
         return {source: after.get(source, 0) for source in stretches}
 
     def _restore(self) -> None:
-        self._restored = True
         checkpoint = self.folder.latest(beyond=self.learner.rows)
         if checkpoint is not None:
-            self.learner = Learner(self.settings)
-            self.learner.restore(checkpoint.arrays, checkpoint.text)
+            learner = Learner(self.settings)
+            try:
+                learner.restore(checkpoint.arrays, checkpoint.text)
+            except (RankingError, LookupError, TypeError, ValueError) as error:
+                raise UnreadableCheckpoint(f"the newest checkpoint in {self.folder.folder}: {error!r}") from error
+            self.learner = learner
             self.offsets, self.logs = dict(checkpoint.offsets), dict(checkpoint.logs)
             self.builder.due_rows = self.learner.rows
             log.info("goes on from a checkpoint of %d rows", self.learner.rows)
+        self._restored = True
 
     async def __call__(self, unit: Unit) -> None:
         """Put aside what is no observation, and learn the others.

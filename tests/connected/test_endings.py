@@ -70,6 +70,16 @@ def test_a_codec_that_is_missing_ends_it_by_name(
         assert "pip install cramjam: the first record compressed with snappy or lz4 or zstd ends a worker" in found
 
 
+def test_a_damaged_checkpoint_ends_the_learner_by_name(environ: dict[str, str], tmp_path: Path) -> None:
+    damaged = tmp_path / "checkpoint-00000000000000000009.safetensors"
+    damaged.write_bytes(b"half")
+    code, err = said({**environ, "MARQUEE_LEARNER__CHECKPOINT_DIR": str(tmp_path)}, "learner")
+    assert code == 1
+    assert err.startswith(f"failed: {damaged} cannot be read, move it away to go on without it: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [damaged]
+
+
 def test_a_store_that_refuses_ends_a_worker_with_what_it_needs(environ: dict[str, str], valkey: Valkey) -> None:
     with redis.Redis.from_url(valkey.url) as owner:
         owner.acl_setuser("reads", enabled=True, reset=True, nopass=True, keys=["*"], commands=["+@read", "-info"])
