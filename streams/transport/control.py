@@ -77,17 +77,15 @@ class ControlReader:
     `caught_up` is set once everything that was there at the start has been handled, of every partition of every topic.
 
     Attributes:
-        options: of every client.
+        options: of every client; `metadata_max_age_ms` among them says how soon partitions that are added are found.
         handlers: whose records go to whom.
         max_records: most records in one batch.
-        metadata_s: partitions that are added are found within this time.
         silent_s: a partition that is not answered for this long is not read any more, says `unread`.
     """
 
     options: Mapping[str, Any]
     handlers: Mapping[str, Handler]
     max_records: int = 2_000
-    metadata_s: float = 15.0
     silent_s: float = 60.0
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
     _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
@@ -126,7 +124,6 @@ class ControlReader:
                 isolation_level="read_committed",
                 fetch_max_wait_ms=50,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
-                metadata_max_age_ms=int(self.metadata_s * 1000),
             )
             try:
                 await consumer.start()

@@ -33,9 +33,9 @@ class Reading:
 
     def __post_init__(self) -> None:
         self.values = {topic: [] for topic in self.topics}
-        options = {"bootstrap_servers": self.bootstrap, "request_timeout_ms": 5_000}
+        options = {"bootstrap_servers": self.bootstrap, "request_timeout_ms": 5_000, "metadata_max_age_ms": 300}
         handlers = dict.fromkeys(self.topics, self._take)
-        self.reader = ControlReader(options=options, handlers=handlers, metadata_s=0.3, max_records=7)
+        self.reader = ControlReader(options=options, handlers=handlers, max_records=7)
 
     async def _take(self, records: Sequence[ConsumerRecord]) -> None:
         if not any(self.values.values()):
