@@ -7,10 +7,11 @@ at version 5, so version 12 is spelled here. A broker without topic ids is known
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest_v5
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _UNKNOWN_TOPIC, _NO_LEADER = 3, 5
 _LOOK_S = 5.0
+_END_POLLS, _END_POLL_MS = 8, 500
 _TAGS = ("tags", TaggedFields)
 
 
@@ -174,6 +176,29 @@ async def stretches_of(consumer: Any, sources: Collection[Source]) -> dict[Sourc
         )
         for source, tp in at.items()
     }
+
+
+async def read_ends(options: Mapping[str, Any], stretches: Mapping[Source, Stretch]) -> dict[Source, Stretch]:
+    """The partitions with their ends by the last records that are there; `options` are a client's.
+
+    The embedded broker tells the offset after the first record of the last batch for the end, here and in fetches.
+
+    Raises:
+        KafkaError, OSError: brokers do not answer. Ask again.
+    """
+    at = {TopicPartition(*source): stretch for source, stretch in stretches.items()}
+    ends = {place: stretch.end for place, stretch in at.items()}
+    async with AIOKafkaConsumer(**options, group_id=None, auto_offset_reset="earliest") as consumer:
+        for topic in {place.topic for place in at}:
+            await consumer._client.add_topic(topic)
+        consumer.assign(list(at))
+        for place, stretch in at.items():
+            consumer.seek(place, max(stretch.end - 1, stretch.first))
+        for _ in range(_END_POLLS):
+            if not (fetched := await consumer.getmany(timeout_ms=_END_POLL_MS)):
+                break
+            ends.update((place, records[-1].offset + 1) for place, records in fetched.items())
+    return {source: replace(stretches[source], end=ends[TopicPartition(*source)]) for source in stretches}
 
 
 def read_logs(answer: Any) -> dict[str, Log]:

@@ -10,12 +10,13 @@ from aiokafka.errors import KafkaError
 from embeddings.events import Source
 from streams.transport.deliveries import Deliveries
 from streams.transport.fetching import Batching, BatchThread
-from streams.transport.logs import ForeignLog, Stretch
+from streams.transport.logs import ForeignLog, Stretch, read_ends
 
 log = logging.getLogger(__name__)
 
 _LOOKS, _LOOK_AGAIN_S, _ASK_AGAIN_S = 4, 1.0, 0.5
-"""A broker that became a leader just now may say too low an end, so what does not fit is looked at again."""
+"""A broker that became a leader just now may say too low an end, so what does not fit is looked at again, by what is
+there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Places:
         """
         choose = self.batching.positions
         for looks in range(1, _LOOKS + 1):
-            stretches = await self._look(sources)
+            stretches = await self._look(sources, closely=looks > 1)
             wanted = {source: stretch.committed for source, stretch in stretches.items()}
             try:
                 wanted |= await choose(stretches, self.waiting) if choose is not None else {}
@@ -50,14 +51,16 @@ class Places:
             else:
                 if looks == _LOOKS or all(wanted[source] <= stretches[source].end for source in sources):
                     break
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(_LOOK_AGAIN_S if looks > 1 else 0)
         self.deliveries.begin({source: stretch.first for source, stretch in stretches.items()})
         return placed(wanted, stretches)
 
-    async def _look(self, sources: Collection[Source]) -> dict[Source, Stretch]:
+    async def _look(self, sources: Collection[Source], *, closely: bool) -> dict[Source, Stretch]:
         while True:
             try:
                 found = await self.thread.look(sources)
+                if closely:
+                    found = await read_ends(self.batching.client_options, found)
                 self._notes.update((source, stretch.note) for source, stretch in found.items())
                 return {source: replace(stretch, committed=self.committed(source)) for source, stretch in found.items()}
             except (KafkaError, OSError, TimeoutError) as error:
