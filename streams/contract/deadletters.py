@@ -8,7 +8,7 @@ header holds any part of a payload: the reason names a field and a place, not a 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -129,11 +129,6 @@ def _letter(letter: DeadLetter, topic: str, stage: str, key_bytes: int, value_by
 def header_bytes(headers: Headers) -> int:
     """What headers take, with 16 bytes around each."""
     return sum(len(name) + len(value or b"") + 16 for name, value in headers) if headers else 0
-
-
-def dead_letter_records(letters: Sequence[DeadLetter], topic: str) -> list[Outgoing]:
-    """Dead letters as records of their topic."""
-    return [dead_letter_record(letter, topic) for letter in letters]
 
 
 def replay_record(record: RawRecord) -> Outgoing:

@@ -80,8 +80,7 @@ class DeadLetterTopic:
             return []
         async with self._turn:
             missing = await self._missing(letters, still_waiting)
-            written = [dead_letter_record(letter, self.topic) for letter in missing]
-            records = {_identity(record.headers, record.key, record.value): record for record in written}
+            records = {_identity(record.headers, record.key, record.value): record for _, record in missing}
             try:
                 await self.publisher.send_all(records.values(), still_waiting=still_waiting)
             except BaseException:
@@ -90,7 +89,7 @@ class DeadLetterTopic:
             self._wrote.update(dict.fromkeys(records))
             for old in list(self._wrote)[: max(0, len(self._wrote) - _REMEMBERED)]:
                 del self._wrote[old]
-            return missing
+            return [letter for letter, _ in missing]
 
     async def missing(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Which letters are not there now.
@@ -100,9 +99,9 @@ class DeadLetterTopic:
         """
         async with self._turn:
             self.doubt()
-            return await self._missing(letters, _nobody)
+            return [letter for letter, _ in await self._missing(letters, _nobody)]
 
-    async def _missing(self, letters: Sequence[DeadLetter], still_waiting: Tell) -> list[DeadLetter]:
+    async def _missing(self, letters: Sequence[DeadLetter], still_waiting: Tell) -> list[tuple[DeadLetter, Outgoing]]:
         if (doubts := self._doubts) != self._looked:
             found = set[int]()
             async with aclosing(self.read()) as batches:  # type: ignore[type-var]
@@ -112,7 +111,8 @@ class DeadLetterTopic:
                         still_waiting("brokers do not answer")
             self._found, self._looked = found, doubts
             self._wrote.clear()
-        return [letter for letter in letters if not self._is_there(dead_letter_record(letter, self.topic))]
+        written = [(letter, dead_letter_record(letter, self.topic)) for letter in letters]
+        return [(letter, record) for letter, record in written if not self._is_there(record)]
 
     def _is_there(self, record: Outgoing | None) -> bool:
         """Whether a letter, or what was published where the topic did not take it, is known to be there."""

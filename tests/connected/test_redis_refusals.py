@@ -16,6 +16,7 @@ from embeddings.errors import StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_store import COMMANDS, RedisUserStore
 from embeddings.store import PartitionMark
+from tests.connected.relays import Relay
 
 EVENTS = Source("events", 0)
 pytestmark = pytest.mark.embedded
@@ -165,42 +166,9 @@ def test_what_a_rehearsal_wrote_is_gone_and_what_was_there_is_as_before(
     assert command("DBSIZE") == 2  # topics and the fence
 
 
-class Address:
-    """A name that may move to another server; connections that are open stay where they are."""
-
-    def __init__(self, port: int) -> None:
-        self.port, self.made = port, 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.made += 1
-            server = socket.create_connection(("127.0.0.1", self.port))
-            for pair in ((client, server), (server, client)):
-                threading.Thread(target=_pass_on, args=pair, daemon=True).start()
-
-
-def _pass_on(here: socket.socket, there: socket.socket) -> None:
-    try:
-        while data := here.recv(1 << 16):
-            there.sendall(data)
-    except OSError:
-        pass
-    there.close()
-
-
 def test_a_demoted_server_is_left_for_the_one_its_address_moved_to() -> None:
     with server_with() as (first, demote), server_with() as (second, there):
-        address = Address(first.port)
+        address = Relay(first.port)
         writer, reader = RedisUserStore(address.url), RedisUserStore(address.url)
         writer.claim([EVENTS])
         assert reader.latest_slate("u") is None

@@ -15,6 +15,7 @@ from embeddings.events import Source
 from embeddings.redis_store import RedisUserStore
 from embeddings.state_columns import UserStates, no_states
 from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound
+from tests.connected.relays import Relay
 from tests.embeddings import saving
 
 EVENTS = Source("events", 0)
@@ -22,30 +23,16 @@ WIDTH = 64
 pytestmark = pytest.mark.embedded
 
 
-class CutLine:
+class CutLine(Relay):
     """A relay to a server that swallows replies, from a chosen request on, and hangs up."""
 
     def __init__(self, port: int) -> None:
         self.cut = b""
-        self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().__init__(port)
 
     def _serve(self, client: socket.socket) -> None:
         """One request, one answer: whatever a client sends in one go is answered before it sends more."""
-        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+        with client, socket.create_connection(("127.0.0.1", self.port)) as server:
             server.settimeout(0.05)
             while request := client.recv(1 << 20):
                 server.sendall(request)

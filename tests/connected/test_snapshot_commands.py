@@ -18,7 +18,7 @@ from streams.learning.learner_process import Teacher
 from streams.settings import Settings
 from streams.transport import topics
 from streams.worker.worker import Worker
-from tests.streams.builders import Service, a_log, small
+from tests.streams.builders import a_snapshot, small
 
 NOW_MS = time.time_ns() // 1_000_000
 DAY_MS = 86_400_000
@@ -26,10 +26,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
-    service = Service()
-    service.catalogue("a", "b", "c")
-    service.live_through(a_log(30, items=3))
-    return service.learner.freeze().build(NOW_MS)[0]
+    return a_snapshot(NOW_MS)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A worker process that looks healthy does its work: what ends it otherwise, what it waits for, what it says of lag."""
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from streams.contract.messages import Outgoing
 from streams.transport.publishing import Publisher
 from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK
 from tests.connected.batching_lab import Lab, eventually, until
+from tests.connected.relays import Relay
 
 
 async def test_the_watchdog_ends_what_stands_still_and_lets_a_declared_retry_be(lab: Lab) -> None:
@@ -86,60 +88,25 @@ async def test_a_lane_that_somebody_else_takes_all_the_time_ends_the_process(lab
     assert "another installation claims the same partitions" in worker.child.log.read_text()
 
 
-class Door:
-    """A configured address: a relay to wherever the broker is now."""
-
-    def __init__(self) -> None:
-        self.port, self._server = 0, None
-
-    async def __aenter__(self) -> "Door":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-
-    @property
-    def address(self) -> str:
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.port)
-            await asyncio.gather(self._relay(reader, back), self._relay(there, writer))
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-        writer.close()
-
-
 @pytest.mark.kafka
 @pytest.mark.slow
 async def test_brokers_that_moved_are_found_again_at_the_configured_address(tmp_path: Path, topic_prefix: str) -> None:
     """A client asks the brokers it knows where the others are; when all of them moved it would ask nobody for ever."""
-    async with Door() as door:
-        with KafkaServer() as kafka:
-            door.port, lab = kafka.port, Lab(kafka, topic_prefix, tmp_path)
-            topic, group = await lab.topic("events", records=10), f"{topic_prefix}.group"
-            worker = lab.start({"group": group, "topics": {topic: {}}, "bootstrap": door.address})
-            publisher = Publisher({"bootstrap_servers": door.address, "request_timeout_ms": 10_000})
-            await publisher.send_all([Outgoing(topic, b"k", b"10")])
-            await until(lambda: len(worker.finished(group, topic)) == 11, 40, worker)
-            await asyncio.to_thread(kafka.stop)
-            sending = asyncio.create_task(publisher.send_all([Outgoing(topic, b"k", b"11")], still_waiting=print))
-            door.port = move(kafka)
-            await asyncio.to_thread(kafka.start)
-            await asyncio.wait_for(sending, 60)
-            await until(lambda: len(worker.finished(group, topic)) == 12, 60, worker)
-            worker.child.kill()
-            await publisher.stop()
+    with closing(Relay()) as door, KafkaServer() as kafka:
+        door.port, lab = kafka.port, Lab(kafka, topic_prefix, tmp_path)
+        topic, group = await lab.topic("events", records=10), f"{topic_prefix}.group"
+        worker = lab.start({"group": group, "topics": {topic: {}}, "bootstrap": door.address})
+        publisher = Publisher({"bootstrap_servers": door.address, "request_timeout_ms": 10_000})
+        await publisher.send_all([Outgoing(topic, b"k", b"10")])
+        await until(lambda: len(worker.finished(group, topic)) == 11, 40, worker)
+        await asyncio.to_thread(kafka.stop)
+        sending = asyncio.create_task(publisher.send_all([Outgoing(topic, b"k", b"11")], still_waiting=print))
+        door.port = move(kafka)
+        await asyncio.to_thread(kafka.start)
+        await asyncio.wait_for(sending, 60)
+        await until(lambda: len(worker.finished(group, topic)) == 12, 60, worker)
+        worker.child.kill()
+        await publisher.stop()
 
 
 def move(kafka: KafkaServer) -> int:

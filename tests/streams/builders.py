@@ -17,6 +17,7 @@ from embeddings.events import CONSENT_ALL, Source
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.memory import MemoryUserStore, Shelf
+from embeddings.snapshots import Snapshot
 from streams.contract import observations, records
 from streams.contract.consent import Judge
 from streams.contract.messages import Part
@@ -171,6 +172,14 @@ class Service:
     def states(self, *users: str) -> list[bytes | None]:
         """All that is stored of people, to the bit: states, then what was seen before."""
         return [self.shelf.get((kind, user)) for kind in ("u", "s") for user in users]
+
+
+def a_snapshot(now_ms: int) -> Snapshot:
+    """What was learned of a few events of three items."""
+    service = Service()
+    service.catalogue("a", "b", "c")
+    service.live_through(a_log(30, items=3))
+    return service.learner.freeze().build(now_ms)[0]
 
 
 def told(answer: Answer) -> list[Observation]:

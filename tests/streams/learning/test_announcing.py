@@ -12,7 +12,7 @@ from embeddings.snapshots import Manifest, Snapshot
 from streams.contract.manifests import PIN_KEY, announced, key_of, pinned
 from streams.contract.records import ModelManifest, decode_model, encode
 from streams.learning.learner_process import Teacher
-from tests.streams.builders import Service, a_log
+from tests.streams.builders import a_snapshot
 from tests.streams.teachers import a_teacher, broker_of
 
 NOW_MS = time.time_ns() // 1_000_000
@@ -28,10 +28,7 @@ class Heard(NamedTuple):
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
-    service = Service()
-    service.catalogue("a", "b", "c")
-    service.live_through(a_log(30, items=3))
-    return service.learner.freeze().build(NOW_MS)[0]
+    return a_snapshot(NOW_MS)
 
 
 def written(snapshot: Snapshot, folder: Path, *versions: int, age_h: float = 0, url: str = "") -> list[Manifest]:
