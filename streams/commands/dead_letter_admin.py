@@ -21,6 +21,9 @@ from streams.commands.standing import Standing
 from streams.contract.deadletters import NotReplayable, Reason, replay_record
 from streams.contract.messages import Outgoing, RawRecord
 from streams.transport.publishing import Publisher
+from streams.transport.tail import to_end
+
+_ONE_MS = 2_000
 
 #: A commit's metadata holds 4,096 bytes; two offsets of twelve digits make a range.
 _MOST_RANGES = 150
@@ -124,7 +127,7 @@ class _Pass:
 
 @dataclass(slots=True, kw_only=True)
 class DeadLetterBox:
-    """One dead-letter topic. `group` holds what was dealt with; `idle_s` without a record is taken for the end.
+    """One dead-letter topic. `group` holds what was dealt with.
 
     `compacted` is the topic that the letters came from, where it keeps the newest record of each key only.
     """
@@ -132,7 +135,6 @@ class DeadLetterBox:
     client_options: Mapping[str, Any]
     topic: str
     group: str
-    idle_s: float = 1.0
     idempotent: bool = True
     compacted: str | None = None
 
@@ -153,10 +155,10 @@ class DeadLetterBox:
             where = TopicPartition(self.topic, partition)
             if where not in consumer.assignment():
                 return None
-            consumer.seek(where, offset)
-            fetched = await consumer.getmany(where, timeout_ms=int(self.idle_s * 1000), max_records=1)
             done = (await self._done(consumer)).get(partition, Done())
-            found = [_letter(record, done) for record in fetched.get(where, []) if record.offset == offset]
+            consumer.seek(where, offset)
+            fetched = await consumer.getmany(where, timeout_ms=_ONE_MS, max_records=1)
+            found = [_letter(record, done) for record in fetched.get(where, ()) if record.offset == offset]
             return found[0] if found else None
 
     async def replay(
@@ -273,22 +275,16 @@ class DeadLetterBox:
         return sorted(each["partition"] for each in described["partitions"])
 
     async def _read(self, consumer: AIOKafkaConsumer, done: dict[int, Done]) -> AsyncIterator[Letter]:
-        """Every letter from the start of the topic, partition by partition in order, up to those written since.
+        """Every letter from the start of the topic, partition by partition in order, up to the end as it is now.
 
         A replayed record that is unreadable still is dead-lettered again at once: without this end a replay would
         catch up with what it causes.
         """
-        began_ms, open_ = time.time_ns() // 1_000_000, set(consumer.assignment())
-        if open_:
+        if consumer.assignment():
             await consumer.seek_to_beginning()
-        while open_ and (
-            fetched := await consumer.getmany(*open_, timeout_ms=int(self.idle_s * 1000), max_records=500)
-        ):
+        async for fetched in to_end(consumer):
             for where, records in fetched.items():
                 for record in records:
-                    if record.timestamp > began_ms:
-                        open_.discard(where)
-                        break
                     yield _letter(record, done.get(where.partition, Done()))
 
 

@@ -6,13 +6,13 @@ broken one, or what was removed would come back.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from streams.contract.deadletters import NotReplayable, Reason
-
-_READ_MS = 1_000
+from streams.transport.tail import reader, to_end
 
 
 class _Place(NamedTuple):
@@ -38,16 +38,10 @@ class Standing:
         Raises:
             KafkaError: nobody answers.
         """
-        consumer = AIOKafkaConsumer(
-            topic, **options, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
-        )
-        await consumer.start()
-        try:
+        async with reader(options, topic) as consumer:
             standing = cls(consumer)
             await standing._read()
             yield standing
-        finally:
-            await consumer.stop()
 
     async def check(self, reason: Reason, key: bytes | None) -> None:
         """See that a letter's record is the newest of its key; a record without a key replaces none.
@@ -65,12 +59,9 @@ class Standing:
             raise NotReplayable("a newer record of its key stands in the topic")
 
     async def _read(self) -> None:
-        places = self._consumer.assignment()
-        ends = await self._consumer.end_offsets(places)
-        while left := [place for place in places if await self._consumer.position(place) < ends[place]]:
-            for records in (await self._consumer.getmany(*left, timeout_ms=_READ_MS)).values():
-                for record in records:
-                    self._take(record)
+        async for fetched in to_end(self._consumer):
+            for record in chain.from_iterable(fetched.values()):
+                self._take(record)
 
     def _take(self, record: ConsumerRecord) -> None:
         held, new = self._newest.get(record.key), _Place(record.partition, record.offset, record.timestamp)

@@ -2,8 +2,6 @@
 
 Catalogue, counters, models, campaigns and privacy records reach every worker this way, on a consumer of their own, so
 that a blocked event batch never holds back a removal or a kill switch.
-
-Leans on private names of aiokafka 0.14.0: what the last answered fetch of a partition said of its end.
 """
 
 import asyncio
@@ -17,44 +15,25 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.transport.tail import Reading, end_of, state_of
+
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
 _PAUSE_S = 0.5
-_EMPTY_ANSWERS = 3
 _HELD_S = 5.0
 
 
 @dataclass(slots=True)
-class _Reading:
-    """How far a partition was read; `end` is where it ended when it was answered first.
+class _Reading(Reading):
+    """How far a partition was read, and since when an open transaction holds it up."""
 
-    A transaction that is open ends it too. An end can be out of reach: compaction may have left nothing below it, and
-    then the broker has nothing to answer, again and again, while nothing comes from another partition either.
-    """
-
-    position: int = 0
-    end: int | None = None
-    answered_ms: int = 0
-    empty: int = 0
-    read: bool = False
     _held: tuple[int, float] = (-1, 0.0)
-
-    def follow(self, state: Any, *, quiet: bool) -> None:
-        """Take over how far aiokafka is; `quiet` if it brought nothing of any partition just now."""
-        self.empty = self.empty if quiet and state.position == self.position else 0
-        self.position = state.position
-        if state.timestamp is not None and state.timestamp != self.answered_ms:
-            self.answered_ms = state.timestamp
-            self.empty += quiet
-            if self.end is None:
-                self.end = _end(state)
-        self.read |= self.end is not None and (self.position >= self.end or self.empty >= _EMPTY_ANSWERS)
 
     def held(self, state: Any) -> bool:
         """Whether an open transaction has just been holding back records for `_HELD_S`; true once each."""
-        if state.highwater is None or not self.position >= _end(state) < state.highwater:
+        if state.highwater is None or not self.position >= end_of(state) < state.highwater:
             self._held = (-1, 0.0)
         elif self._held[0] != self.position:
             self._held = (self.position, time.monotonic() + _HELD_S)
@@ -62,12 +41,6 @@ class _Reading:
             self._held = (self.position, math.inf)
             return True
         return False
-
-
-def _end(state: Any) -> int:
-    """Where an answered partition ends for a reader of what is committed."""
-    end: int = state.highwater if state.lso is None or state.lso < 0 else state.lso
-    return end
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,11 +137,9 @@ class ControlReader:
 
     def _note(self, consumer: AIOKafkaConsumer, *, quiet: bool) -> None:
         """Note how far each partition was read, and say what an open transaction holds back."""
-        assignment = consumer._subscription.subscription.assignment
         for partition, reading in self._readings.items():
-            state = assignment.state_value(partition) if assignment is not None else None
-            if state is None or not state.has_valid_position:
-                continue  # its leader has not said where it begins
+            if (state := state_of(consumer, partition)) is None:
+                continue
             reading.follow(state, quiet=quiet)
             if reading.held(state):
                 where = (*partition, reading.position, state.highwater - 1)

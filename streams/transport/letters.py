@@ -14,7 +14,7 @@ from functools import partial
 from statistics import mode
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from xxhash import xxh3_64_intdigest
 
 from embeddings.events import Source
@@ -23,6 +23,7 @@ from streams.contract.cloudevents import Headers
 from streams.contract.deadletters import OFFSET, PARTITION, TOPIC, DeadLetter, dead_letter_record
 from streams.contract.messages import Outgoing, Part
 from streams.transport.publishing import Publisher
+from streams.transport.tail import reader, to_end
 
 log = logging.getLogger(__name__)
 
@@ -156,20 +157,7 @@ async def read_to_end(
     Raises:
         KafkaError: nobody answers.
     """
-    consumer = AIOKafkaConsumer(topic, **options, group_id=None, isolation_level="read_committed", fetch_max_wait_ms=50)
-    await consumer.start()
-    try:
-        places = list(consumer.assignment())
-        begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
-        left = {place for place in places if ends[place] > begins[place]}
-        for place in places:
-            consumer.seek(place, begins[place] if last is None else max(begins[place], ends[place] - last))
-        while left:
-            fetched = await consumer.getmany(*left, timeout_ms=1_000)
-            for records in fetched.values():
+    async with reader(options, topic, last=last) as consumer, aclosing(to_end(consumer)) as batches:  # type: ignore[type-var]
+        async for fetched in batches:
+            for records in fetched.values() or ([],):
                 yield records
-            left = {place for place in left if await consumer.position(place) < ends[place]}
-            if not fetched:
-                yield []
-    finally:
-        await consumer.stop()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest_v5
@@ -28,12 +27,12 @@ from aiokafka.protocol.types import (
 from aiokafka.structs import TopicPartition
 
 from embeddings.events import Source
+from streams.transport.tail import last_records
 
 log = logging.getLogger(__name__)
 
 _UNKNOWN_TOPIC, _NO_LEADER = 3, 5
 _LOOK_S = 5.0
-_END_POLLS, _END_POLL_MS = 8, 500
 _TAGS = ("tags", TaggedFields)
 
 
@@ -186,19 +185,12 @@ async def read_ends(options: Mapping[str, Any], stretches: Mapping[Source, Stret
     Raises:
         KafkaError, OSError: brokers do not answer. Ask again.
     """
-    at = {TopicPartition(*source): stretch for source, stretch in stretches.items()}
-    ends = {place: stretch.end for place, stretch in at.items()}
-    async with AIOKafkaConsumer(**options, group_id=None, auto_offset_reset="earliest") as consumer:
-        for topic in {place.topic for place in at}:
-            await consumer._client.add_topic(topic)
-        consumer.assign(list(at))
-        for place, stretch in at.items():
-            consumer.seek(place, max(stretch.end - 1, stretch.first))
-        for _ in range(_END_POLLS):
-            if not (fetched := await consumer.getmany(timeout_ms=_END_POLL_MS)):
-                break
-            ends.update((place, records[-1].offset + 1) for place, records in fetched.items())
-    return {source: replace(stretches[source], end=ends[TopicPartition(*source)]) for source in stretches}
+    found = dict(stretches)
+    for topic in {source.topic for source in stretches}:
+        partitions = {source.partition for source in stretches if source.topic == topic}
+        for source, records in await last_records(options, topic, 1, partitions=partitions):
+            found[source] = replace(found[source], end=max(found[source].end, records[-1].offset + 1))
+    return found
 
 
 def read_logs(answer: Any) -> dict[str, Log]:

@@ -34,7 +34,6 @@ class Installation:
             client_options=self.options,
             topic=self.dlq,
             group=f"{prefix}.dlq",
-            idle_s=0.5,
             idempotent=self.idempotent,
         )
 

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from prometheus_client.parser import text_string_to_metric_families
 
 from embeddings.events import Fate, Source
@@ -198,6 +200,31 @@ def test_what_a_producer_compressed_is_read(installation: Installation, codec: A
     before = installation.settled()[Fate.applied]
     run(publish())
     assert installation.settled()[Fate.applied] - before == 40
+
+
+def test_a_header_may_be_called_anything(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Name(str):
+        def encode(self, *_: object) -> bytes:
+            return b"\xff\xfe"
+
+    for module in (message_accumulator, producer):
+        monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+    event = installation.event("named", "i1")
+
+    async def publish() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=installation.stack.broker.bootstrap) as sender:
+            headers = [(Name("x"), b"1")]
+            await sender.send_and_wait(installation.topic("events"), event.value, key=event.key, headers=headers)
+            await sender.send_and_wait(installation.topic("observations"), b"broken", headers=headers)
+
+    before = installation.settled()
+    installation.events += 1
+    run(publish())
+    assert installation.settled()[Fate.applied] - before[Fate.applied] == 1
+    give_up = time.monotonic() + 20
+    while not (letters := run(dead_letters(installation, "observations"))):
+        assert time.monotonic() < give_up
+    assert [letter["\\xff\\xfe"] for letter in letters] == [b"1"]
 
 
 def test_a_request_is_answered_once_with_its_id(installation: Installation) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streams.configuration import SettingsError, load_settings, schema, service_links
 from streams.settings import Settings
 from streams.worker.worker import user_store
+from tests.fuzzing import fuzz
 
 SECRET = "hunter2"
 USER = f"u:{SECRET}"
@@ -258,10 +259,11 @@ def settles(file: Path | None, environ: dict[str, str]) -> None:
     assert all(line.isprintable() and len(line) < 700 for line in said.split("\n")), said
 
 
+@fuzz
 @given(st.dictionaries(NAMES, VALUES, max_size=4))
 @example({"redis.url": "redis://[v1.x]/0"})
 @example({"redis.url": "redis://℀/0"})
-def test_whatever_the_environment_holds_is_read_or_refused_in_words(found: dict[str, str]) -> None:
+def test_fuzz_whatever_the_environment_holds_is_read_or_refused_in_words(found: dict[str, str]) -> None:
     settles(None, {f"MARQUEE_{key.upper().replace('.', '__')}": value for key, value in found.items()})
 
 
@@ -269,8 +271,9 @@ SCALARS = VALUES | st.integers() | st.floats() | st.booleans()
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
 
 
+@fuzz
 @given(st.dictionaries(NAMES, JSON, max_size=4), st.binary(max_size=20))
-def test_whatever_the_file_holds_is_read_or_refused_in_words(
+def test_fuzz_whatever_the_file_holds_is_read_or_refused_in_words(
     tmp_path_factory: pytest.TempPathFactory, found: dict[str, object], rest: bytes
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzzed.toml"
