@@ -25,6 +25,7 @@ def test_one_event_is_answered_with_unseen_items() -> None:
     assert not {"Film 1", "Film 2", "Film 3"} & set(titles)
 
 
+@pytest.mark.slow
 def test_a_log_of_ones_own_is_measured_beside_its_yardsticks(tmp_path: Path) -> None:
     told = example("e04_your_own_log")
     found = told.main(told.make_up(tmp_path / "log.csv"))

@@ -88,6 +88,7 @@ async def test_the_end_is_that_of_every_partition_of_every_topic(embedded_broker
         await until(lambda: read.values[none] == [b"late"])
 
 
+@pytest.mark.embedded
 async def test_a_broker_that_falls_silent_is_not_taken_for_the_end(topic_prefix: str) -> None:
     """Polls bring nothing then, as they do at the end."""
     topic, large = f"{topic_prefix}.catalog", b"x" * 900_000

@@ -85,6 +85,7 @@ def test_progress_is_said() -> None:
     assert "of 10,100: recall@10" in said[0]
 
 
+@pytest.mark.slow
 def test_an_event_that_is_not_read_is_a_miss_and_shifts_no_rank(run: Evaluation) -> None:
     """Without the conversion of files: a log made by hand may hold anything."""
     rows = [70, 71, 200, len(LOG) + 3]

@@ -23,6 +23,7 @@ def marquee(folder: Path, *words: str, **environ: str) -> subprocess.CompletedPr
     return done
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"MARQUEE_LEARNER__SNAPSHOT_DIR": "file/snapshots"}
@@ -36,6 +37,7 @@ def test_the_doctor_says_what_cannot_be_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.slow
 def test_a_learner_does_not_start_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folder = {"MARQUEE_LEARNER__CHECKPOINT_DIR": "file/c", "MARQUEE_HTTP__PORT": "0"}

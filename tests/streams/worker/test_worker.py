@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from streams.settings import Settings
 from streams.worker.worker import user_store
 
@@ -13,6 +15,7 @@ def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:
     assert "p@ss" not in repr(store)
 
 
+@pytest.mark.slow
 def test_a_worker_serves_without_torch() -> None:
     """It takes as long to import as everything else together, and twice the memory."""
     served = (
