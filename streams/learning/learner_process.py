@@ -223,16 +223,17 @@ class Teacher:
 
     async def checkpoint(self) -> None:
         """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
-        checkpoint = await self._thread.run(self._state)
+        rows, checkpoint = await self._thread.run(self._state)
         if checkpoint is not None:
-            await self.builder.thread.run(self.folder.write, checkpoint, self._checkpointed_rows)
+            await self.builder.thread.run(self.folder.write, checkpoint, rows)
+            self._checkpointed_rows = rows
             self.metrics.checkpointed()
 
-    def _state(self) -> Checkpoint | None:
-        if self.learner.rows == self._checkpointed_rows or not self._restored:
-            return None
-        self._checkpointed_rows = self.learner.rows
-        return Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs))
+    def _state(self) -> tuple[int, Checkpoint | None]:
+        rows = self.learner.rows
+        if rows == self._checkpointed_rows or not self._restored:
+            return rows, None
+        return rows, Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs))
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""

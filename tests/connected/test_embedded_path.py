@@ -320,7 +320,7 @@ def test_an_item_can_be_offered_a_second_after_it_came_and_never_after_it_went(i
 
 def test_a_bad_deploy_pauses_its_partition_alone_and_one_release_goes_through(installation: Installation) -> None:
     """A thousand unreadable records and ten good ones behind them; the worker is killed twice on the way."""
-    stack, topic, before = installation.stack, installation.topic("events"), installation.totals()
+    stack, topic, before = installation.stack, installation.topic("events"), installation.settled()
     home = {user: int(murmur2([user.encode()])[0]) % PARTITIONS for user in ("flooded", "elsewhere", "aside")}
     assert home["flooded"] != home["elsewhere"]
     place = f"{topic}/{home['flooded']}"
