@@ -66,6 +66,7 @@ class Group(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     positions_declared: bool = True
     instance_id: str | None = None
     bootstrap: str | None = None
+    paused: int | None = None
 
 
 class Scenario(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +154,7 @@ def build(group: Group, bootstrap: str, log: Log) -> faust.App:
             drain_s=group.drain_s,
             stalled_after_s=group.stalled_after_s,
             give_up_after_s=group.give_up_after_s,
+            paused={Source(topic, group.paused) for topic in group.topics if group.paused is not None},
         ),
     )
     if group.style != "units":

@@ -46,6 +46,18 @@ async def test_positions_may_take_longer_than_a_request_and_end_the_process_only
     assert "positions are not known yet" in undeclared.child.log.read_text()
 
 
+async def test_a_pause_may_last_longer_than_anything_that_is_stuck(lab: Lab) -> None:
+    topic = await lab.topic("events", partitions=2)
+    group = f"{lab.prefix}.paused"
+    stuck = {"topics": {topic: {"stuck_after_s": 2.0}}, "stalled_after_s": 2.0, "give_up_after_s": 4.0}
+    worker = lab.start({"group": group, **stuck, "paused": 1})
+    await until(lambda: len(worker.finished(group, topic)) == 500, 40, worker)
+    await asyncio.sleep(8)
+    assert worker.child.returncode is None
+    assert {partition for partition, _ in worker.finished(group, topic)} == {0}
+    assert worker.lines("lag", group)[-1]["records"] == 500
+
+
 async def test_markers_are_no_lag_and_what_waits_behind_an_open_transaction_is(lab: Lab) -> None:
     topic, group = await lab.topic("events", records=0), f"{lab.prefix}.group"
     worker = lab.start({"group": group, "topics": {topic: {}}})
