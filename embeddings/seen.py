@@ -1,8 +1,10 @@
-"""What a person has seen beyond the history: exact ids up to 1,024, then a Bloom filter. Kept beside the state.
+"""What a person has seen beyond the history: exact ids up to 1,024, then Bloom filters. Kept beside the state.
 
-A stored value is a version byte, a kind byte and a payload: five bytes per id in order of eviction, or 8 KiB of filter.
-The filter answers *seen* wrongly for about 1 in 5,000 unseen items after 2,000 evictions, 1 in 200 after 5,000, 1 in 23
-after 10,000 (four bits of 65,536 per id; Bloom, 1970); it never forgets one that was seen.
+A stored value is a version byte, a kind byte and a payload: five bytes per id in order of eviction, or filters one
+after the other, of 8, 16, 32 KiB and so on (scalable Bloom filters; Almeida, Baquero, Preguiça, Hutchison, 2007). Each
+id sets four bits of the last one, which is followed by another once a quarter of its bits are set: after 4,700
+evictions, 14,000, 33,000, 71,000. An unseen item is called seen for 1 in 5,000 after 2,000 evictions, 1 in 256 for
+every filter that is full, so 1 in 65 after 71,000; one that was seen is never forgotten.
 
 Shapes: U users, E evictions, P positions, K candidates, H entries of history, N bytes.
 
@@ -25,12 +27,16 @@ from embeddings.state_columns import Evictions
 
 #: Ids kept exactly; one more turns the set into a filter.
 EXACT = 1024
+#: The first filter; each that follows is twice as large as the one before.
 BLOOM_BYTES = 8192
+_MOST_FILTERS = 12
+_QUARTER = 2 * BLOOM_BYTES
 _VERSION, _LIST, _BLOOM = 1, 0, 1
 _HEADER = 2
 _ID_BYTES = 5
-_IS_BLOOM = -1
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+#: Bytes of so many filters.
+_BLOOM_SIZES = BLOOM_BYTES * (2 ** np.arange(_MOST_FILTERS + 1, dtype=np.int64) - 1)
 _NONE = Evictions(np.empty(0, np.int32), np.empty(0, np.uint64), np.empty(0, np.int32))
 
 
@@ -47,7 +53,7 @@ class SeenSets(NamedTuple):
     Attributes:
         data_N: all values, one after the other.
         start_U: where a user's payload begins.
-        count_U: ids in it; -1 = it is a filter.
+        count_U: ids in it; below 0 = so many filters.
     """
 
     data_N: NDArray[np.uint8]
@@ -68,10 +74,12 @@ class SeenSets(NamedTuple):
         count_U = np.maximum(size_U - _HEADER, 0) // _ID_BYTES
         held = np.flatnonzero(size_U)
         kind_N = data_N[begin_U[held] + 1]
-        sound_N = np.where(kind_N == _BLOOM, size_U[held] == BLOOM_BYTES + _HEADER, size_U[held] % _ID_BYTES == _HEADER)
+        filters_N = np.searchsorted(_BLOOM_SIZES, size_U[held] - _HEADER)
+        whole_N = np.isin(size_U[held] - _HEADER, _BLOOM_SIZES[1:])
+        sound_N = np.where(kind_N == _BLOOM, whole_N, size_U[held] % _ID_BYTES == _HEADER)
         if not (sound_N & (kind_N <= _BLOOM) & (data_N[begin_U[held]] == _VERSION)).all():
             raise UnreadableState(f"a seen set of unknown layout: this release reads version {_VERSION}")
-        count_U[held[kind_N == _BLOOM]] = _IS_BLOOM
+        count_U[held[kind_N == _BLOOM]] = -filters_N[kind_N == _BLOOM]
         return cls(data_N, begin_U + _HEADER, count_U.astype(np.int32))
 
     def hits(
@@ -105,7 +113,7 @@ class SeenSets(NamedTuple):
         An item that the batch evicts once more counts once more. Arguments as for `hits`.
         """
         first_P, last_P = _evictions(user_P, evicted, position_P)
-        stored_U = np.where(self.count_U == _IS_BLOOM, EXACT + 1, self.count_U)
+        stored_U = np.where(self.count_U < 0, EXACT + 1, self.count_U)
         size_P: NDArray[np.int64] = stored_U[user_P] + np.maximum(last_P - first_P, 0)
         return size_P
 
@@ -122,7 +130,8 @@ class SeenSets(NamedTuple):
     def stored(self, user_N: NDArray[np.integer]) -> SeenUpdate:
         """The values of some users as they are, of those who have one; to be stored again, so that they live on."""
         user_M = user_N[self.count_U[user_N] != 0]
-        size_M = np.where(self.count_U[user_M] == _IS_BLOOM, BLOOM_BYTES, _ID_BYTES * self.count_U[user_M])
+        count_M = self.count_U[user_M]
+        size_M = np.where(count_M < 0, _BLOOM_SIZES[-np.minimum(count_M, 0)], _ID_BYTES * count_M)
         ends = zip(self.start_U[user_M].tolist(), size_M.tolist(), strict=True)
         values = [self.data_N[start - _HEADER : start + size].tobytes() for start, size in ends]
         return SeenUpdate(user_M.astype(np.int32), values)
@@ -162,20 +171,54 @@ def _mixed(item: np.uint64) -> np.uint64:
 
 
 @kernel
-def _bloom_has(data_N: NDArray[np.uint8], at: int, item: np.uint64) -> bool:
-    bits, has = _mixed(item), True
-    for k in range(4):
-        bit = np.int64((bits >> np.uint64(16 * k)) & np.uint64(0xFFFF))
-        has &= (data_N[at + (bit >> 3)] >> (bit & 7)) & 1 == 1
-    return has
+def _bit(bits: np.uint64, number: int, k: int) -> np.int64:
+    """The k-th bit of an id in the filter of this number, by double hashing (Kirsch, Mitzenmacher, 2006).
+
+    In the first it is one of four slices of 16 bits.
+    """
+    if number == 0:
+        return np.int64((bits >> np.uint64(16 * k)) & np.uint64(0xFFFF))
+    step = (bits >> np.uint64(32)) | np.uint64(1)
+    return np.int64((bits + np.uint64(k) * step) & np.uint64(8 * (BLOOM_BYTES << number) - 1))
 
 
 @kernel
-def _bloom_put(data_N: NDArray[np.uint8], at: int, item: np.uint64) -> None:
+def _bloom_has(data_N: NDArray[np.uint8], at: int, filters: int, item: np.uint64) -> bool:
     bits = _mixed(item)
+    for number in range(filters):
+        has = True
+        for k in range(4):
+            bit = _bit(bits, number, k)
+            has &= (data_N[at + (bit >> 3)] >> (bit & 7)) & 1 == 1
+        if has:
+            return True
+        at += BLOOM_BYTES << number
+    return False
+
+
+@kernel
+def _bloom_put(data_N: NDArray[np.uint8], at: int, filters: int, item: np.uint64) -> int:
+    """Set the bits of an id in the last filter; return how many were not."""
+    bits, number, new = _mixed(item), filters - 1, 0
+    at += BLOOM_BYTES * ((1 << number) - 1)
     for k in range(4):
-        bit = np.int64((bits >> np.uint64(16 * k)) & np.uint64(0xFFFF))
-        data_N[at + (bit >> 3)] |= np.uint8(1 << (bit & 7))
+        bit = _bit(bits, number, k)
+        mask = np.uint8(1 << (bit & 7))
+        new += data_N[at + (bit >> 3)] & mask == 0
+        data_N[at + (bit >> 3)] |= mask
+    return new
+
+
+@kernel
+def _ones(data_N: NDArray[np.uint8], at: int, filters: int) -> int:
+    """How many bits of the last filter are set."""
+    ones, at = 0, at + BLOOM_BYTES * ((1 << (filters - 1)) - 1)
+    for n in range(at, at + (BLOOM_BYTES << (filters - 1))):
+        byte = int(data_N[n])
+        while byte:
+            byte &= byte - 1
+            ones += 1
+    return ones
 
 
 @kernel
@@ -224,18 +267,21 @@ def _hits(
             key_T[at], stamp_T[at] = item_E[e], p
         for k in range(item_PK.shape[1]):
             seen = stamp_T[_find(key_T, stamp_T, p, item_PK[p, k])] == p
-            hit_PK[p, k] = seen or (count == _IS_BLOOM and _bloom_has(data_N, start, item_PK[p, k]))
+            hit_PK[p, k] = seen or (count < 0 and _bloom_has(data_N, start, -count, item_PK[p, k]))
     return hit_PK
 
 
 @kernel
 def _room(count_U: NDArray[np.int32], user_E: NDArray[np.int32]) -> int:
     """Bytes that suffice for every set that these evictions may touch."""
-    room = 0
-    for e in range(len(user_E)):
-        if e == 0 or user_E[e] != user_E[e - 1]:
-            room += _HEADER + BLOOM_BYTES + _ID_BYTES * max(count_U[user_E[e]], 0)
-        room += _ID_BYTES
+    room, e = 0, 0
+    while e < len(user_E):
+        first, count = e, count_U[user_E[e]]
+        while e < len(user_E) and user_E[e] == user_E[first]:
+            e += 1
+        filters = max(-count, 0) + 1 + (e - first) * 4 // _QUARTER
+        room += _HEADER + _ID_BYTES * (max(count, 0) + e - first)
+        room += BLOOM_BYTES * ((1 << min(filters, _MOST_FILTERS)) - 1)
     return room
 
 
@@ -248,16 +294,13 @@ def _to_bloom(out_N: NDArray[np.uint8], begin: int, count: int) -> None:
     out_N[begin + 1] = _BLOOM
     out_N[begin + _HEADER : begin + _HEADER + BLOOM_BYTES] = 0
     for n in range(count):
-        _bloom_put(out_N, begin + _HEADER, item_M[n])
+        _bloom_put(out_N, begin + _HEADER, 1, item_M[n])
 
 
 @kernel
-def _grow(out_N: NDArray[np.uint8], begin: int, count: int, item: np.uint64) -> int:
-    """Add one item to the set at `begin`; return its new count, -1 = filter. The same count means it was there."""
+def _listed(out_N: NDArray[np.uint8], begin: int, count: int, item: np.uint64) -> int:
+    """Add one item to the list at `begin`; return its new count, -1 = a filter. The same count means it was there."""
     payload = begin + _HEADER
-    if count == _IS_BLOOM:
-        _bloom_put(out_N, payload, item)
-        return count
     for n in range(count):
         if _read_id(out_N, payload + _ID_BYTES * n) == item:
             return count
@@ -265,7 +308,24 @@ def _grow(out_N: NDArray[np.uint8], begin: int, count: int, item: np.uint64) -> 
     if count < EXACT:
         return count + 1
     _to_bloom(out_N, begin, count + 1)
-    return _IS_BLOOM
+    return -1
+
+
+@kernel
+def _grown(out_N: NDArray[np.uint8], begin: int, count: int, item_M: NDArray[np.uint64]) -> tuple[int, bool]:
+    """Add items to the set at `begin`; return its new count and whether it is another set now."""
+    payload, before, grown = begin + _HEADER, count, False
+    ones = _ones(out_N, payload, -count) if count < 0 else 0
+    for item in item_M:
+        if count >= 0:
+            count = _listed(out_N, begin, count, item)
+            ones = _ones(out_N, payload, 1) if count < 0 else 0
+        elif not _bloom_has(out_N, payload, -count, item):
+            if ones >= _QUARTER << (-count - 1) and -count < _MOST_FILTERS:
+                count, ones = count - 1, 0
+            ones += _bloom_put(out_N, payload, -count, item)
+            grown = True
+    return count, grown or count != before
 
 
 @kernel
@@ -282,20 +342,16 @@ def _add(
     while e < len(user_E):
         u = user_E[e]
         start, count = start_U[u], int(count_U[u])
-        size = BLOOM_BYTES if count == _IS_BLOOM else _ID_BYTES * count
+        size = BLOOM_BYTES * ((1 << -count) - 1) if count < 0 else _ID_BYTES * count
         out_N[begin] = _VERSION
-        out_N[begin + 1] = _BLOOM if count == _IS_BLOOM else _LIST
+        out_N[begin + 1] = _BLOOM if count < 0 else _LIST
         out_N[begin + _HEADER : begin + _HEADER + size] = data_N[start : start + size]
-        grown = False
+        first = e
         while e < len(user_E) and user_E[e] == u:
-            if count == _IS_BLOOM:
-                grown |= not _bloom_has(out_N, begin + _HEADER, item_E[e])
-            before = count
-            count = _grow(out_N, begin, count, item_E[e])
-            grown |= count != before
             e += 1
+        count, grown = _grown(out_N, begin, count, item_E[first:e])
         if grown:
-            begin += _HEADER + (BLOOM_BYTES if count == _IS_BLOOM else _ID_BYTES * count)
+            begin += _HEADER + (BLOOM_BYTES * ((1 << -count) - 1) if count < 0 else _ID_BYTES * count)
             user_M[sets], end_M[sets] = u, begin
             sets += 1
     return user_M[:sets], out_N[:begin], end_M[:sets]

@@ -58,7 +58,7 @@ def test_five_bytes_an_id_up_to_the_limit_and_a_filter_beyond() -> None:
     assert all(seen(beyond, np.arange(1, EXACT + 2, dtype=np.uint64)))
 
 
-@pytest.mark.parametrize(("items", "at_most"), [(2_000, 0.0006), (5_000, 0.008), (10_000, 0.055)])
+@pytest.mark.parametrize(("items", "at_most"), [(2_000, 0.0006), (5_000, 0.006), (20_000, 0.012), (70_000, 0.018)])
 def test_the_filter_forgets_nothing_and_errs_as_rarely_as_stated(items: int, at_most: float) -> None:
     draw = np.random.default_rng(items)
     known, strange = np.split(draw.choice(2**39, items + 20_000, replace=False).astype(np.uint64), [items])
@@ -71,6 +71,27 @@ def test_a_filter_grows_by_what_it_did_not_hold() -> None:
     value = grown(None, np.arange(1, EXACT + 2, dtype=np.uint64))
     assert SeenSets.decode([value]).add(np.zeros(1, np.int32), ids(5)).values == []
     assert seen(grown(value, ids(10**9)), ids(10**9)) == [True]
+
+
+@pytest.mark.parametrize("cut", [1_000, 4_699, 4_096, 17_000])
+def test_filters_follow_one_another_at_the_same_item_however_the_log_was_cut(cut: int) -> None:
+    items = np.random.default_rng(1).permutation(40_000).astype(np.uint64) + 1
+    whole = grown(None, items)
+    assert grown(grown(None, items[:cut]), items[cut:]) == whole
+    assert grown(whole, items) == whole
+    assert len(whole) == 2 + 15 * BLOOM_BYTES
+
+
+def test_a_filter_of_an_earlier_release_goes_on() -> None:
+    """It was the only one, however many ids it held."""
+    value = grown(None, np.arange(1, EXACT + 2, dtype=np.uint64))
+    full = value[:2] + b"\xff" * BLOOM_BYTES
+    assert seen(full, ids(10**9)) == [True]
+    half = value[:2] + b"\x0f" * BLOOM_BYTES
+    strange = np.arange(10**6, 10**6 + 500, dtype=np.uint64)
+    after = grown(half, strange)
+    assert len(after) == 2 + 3 * BLOOM_BYTES
+    assert all(seen(after, strange))
 
 
 def test_a_position_sees_the_evictions_before_it_and_not_those_after() -> None:
