@@ -33,7 +33,7 @@ def read_catalogue(
     latest: dict[str, CatalogueFacts | None] = {}
     for record, item in good:
         try:
-            if item is None or item.deleted in (True, "true"):
+            if item is None or item.gone:
                 latest[_removed(record, item, aliases)] = None
             else:
                 name, facts = _kept(record, item, rules)

@@ -105,7 +105,12 @@ class Item(Record):
     available_until: Ms | None = None
     image: Annotated[str, Meta(max_length=87_384)] | None = None
     embedding: Annotated[tuple[Number, ...], Meta(max_length=4_096)] | None = None
-    deleted: bool | Word | None = msgspec.field(default=None, name="__deleted")
+    deleted: Flag | Word = msgspec.field(default=None, name="__deleted")
+
+    @property
+    def gone(self) -> bool:
+        """Whether the row was removed: true, 1, or the word in any case."""
+        return str(self.deleted).lower() in ("true", "1")
 
 
 class Creative(Record):

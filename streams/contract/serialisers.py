@@ -41,11 +41,11 @@ _ENVELOPES = (
 
 def unfit(name: str) -> str | None:
     """What a serialiser made of an id; None where it is a plain one. A name is never empty."""
-    if name[0] not in _STARTS:
+    if name.lstrip()[:1] not in _STARTS:
         return None
     if name[0] == "\0":
         return "a number in binary, or behind a schema registry's magic byte"
-    if _PRINTED.fullmatch(name):
+    if _PRINTED.fullmatch(name.strip()):
         return "a printed structure of fields"
     try:
         msgspec.json.decode(name)

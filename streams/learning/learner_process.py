@@ -70,6 +70,8 @@ class Teacher:
     """Which logs the offsets are of."""
     expired: Expired = field(init=False)
     _thread: Thread = field(init=False, default_factory=lambda: Thread("learner"))
+    _writer: Thread = field(init=False, default_factory=lambda: Thread("checkpoints"))
+    """Not the builder's: at SIGTERM the last checkpoint would wait for a build, longer than the process may take."""
     _restored: bool = field(init=False, default=False)
     _announced: bool = field(init=False, default=False)
     _checkpointed_rows: int = field(init=False, default=-1)
@@ -198,8 +200,10 @@ class Teacher:
                     checkpoint_s = time.monotonic()
                     await self.checkpoint()
         finally:
-            await self.checkpoint()
-            await self.publisher.stop()
+            try:
+                await self.checkpoint()
+            finally:
+                await self.publisher.stop()
 
     async def _announce_again(self) -> None:
         """Once it leads, knows what was announced, and listens where that can be fetched."""
@@ -225,7 +229,7 @@ class Teacher:
         """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
         rows, checkpoint = await self._thread.run(self._state)
         if checkpoint is not None:
-            await self.builder.thread.run(self.folder.write, checkpoint, rows)
+            await self._writer.run(self.folder.write, checkpoint, rows)
             self._checkpointed_rows = rows
             self.metrics.checkpointed()
 

@@ -127,10 +127,11 @@ class Installation:
 
     def settled(self) -> list[int]:
         """The totals once all that was published is in them: what a batch leads to is published before it is stored."""
-        give_up = time.monotonic() + 10
-        while sum(self.totals()) < self.events and time.monotonic() < give_up:
+        give_up = time.monotonic() + 30
+        while sum(totals := self.totals()) < self.events:
+            assert time.monotonic() < give_up, totals
             time.sleep(0.05)
-        return self.totals()
+        return totals
 
 
 @pytest.fixture(scope="module")

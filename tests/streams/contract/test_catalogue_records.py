@@ -107,6 +107,8 @@ def test_a_record_without_any_field_of_an_item_is_no_item(value: bytes, advice: 
         b"\0\0\0\0\0\0\0*",
         b"Struct{id=m1}",
         b"{id=m1, tenant=2}",
+        b' "m1"',
+        b'\n{"id":"m1"}\n',
     ],
 )
 def test_a_key_that_a_serialiser_wrapped_is_told_and_removes_nothing(key: bytes) -> None:
@@ -141,7 +143,11 @@ def test_an_item_whose_key_is_another_is_removed_by_that_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "gone", [None, b"", b"null", b" null ", b'{"__deleted":"true"}', b'{"__deleted":true,"year":1}']
+    "gone",
+    [
+        *(None, b"", b"null", b" null ", b'{"__deleted":"true"}', b'{"__deleted":true,"year":1}'),
+        *(b'{"__deleted":"True","title":"A"}', b'{"__deleted":1,"title":"A"}', b'{"__deleted":"1","title":"A"}'),
+    ],
 )
 def test_what_means_gone_removes(gone: bytes | None) -> None:
     assert read((b"m1", b'{"title":"A"}'), (b"m1", gone)) == ([], ["m1"], [])

@@ -116,20 +116,33 @@ async def test_counters_and_checkpoints_come_on_time_and_at_the_end(tmp_path: Pa
 
 
 async def test_a_checkpoint_that_was_cut_short_is_written_at_the_end(tmp_path: Path, records: list[Told]) -> None:
-    """A build holds the writer's thread when the process is told to end."""
+    """A slow disk holds the writer when the process is told to end."""
     teacher, held = a_teacher(tmp_path), threading.Event()
     await teacher.positions(committed({INPUT: -1}))
     await teach(teacher, records[:2])
     clock = asyncio.create_task(teacher.run_clock())
     await until((tmp_path / "c").exists)
-    building = asyncio.create_task(teacher.builder.thread.run(held.wait))
+    writing = asyncio.create_task(teacher._writer.run(held.wait))
     await teacher(Unit([Part(INPUT, records[2:3], 2, -1)], 1, INPUT.topic))
     await asyncio.sleep(0.3)  # the next checkpoint waits for its turn to be written
     clock.cancel()
     await asyncio.sleep(0.1)
     held.set()
-    await asyncio.wait([clock, building])
+    await asyncio.wait([clock, writing])
     assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+async def test_a_build_does_not_hold_up_the_checkpoint_at_the_end(tmp_path: Path, records: list[Told]) -> None:
+    teacher, held = a_teacher(tmp_path), threading.Event()
+    await teacher.positions(committed({INPUT: -1}))
+    await teach(teacher, records[:2])
+    building = asyncio.create_task(teacher.builder.thread.run(held.wait))
+    try:
+        await asyncio.wait_for(teacher.checkpoint(), 5)
+    finally:
+        held.set()
+        await building
+    assert len(list((tmp_path / "c").iterdir())) == 1
 
 
 async def test_counters_that_were_not_published_come_with_the_next(tmp_path: Path, records: list[Told]) -> None:
