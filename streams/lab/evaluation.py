@@ -75,7 +75,7 @@ class Bench:
     learner: Learner = field(init=False)
 
     def __post_init__(self) -> None:
-        items, width = Items(), self.settings.learner.dimensions
+        items, width = Items(half_lives=self.settings.half_lives.counters), self.settings.learner.dimensions
         self.serving = Serving(
             items, build_index, LiveModel.empty(items, build_index, width), now_s=lambda: self.now_ms // 1000
         )

@@ -6,7 +6,7 @@ together, so that a learner killed at any point goes on from the same counts.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ranking.features import COLUMNS
 from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
+from streams.contract.records import LAST_KEPT_MS
 from streams.learning.attribution import Attribution
 from streams.settings import Settings
 
@@ -82,22 +83,27 @@ class Learner:
 
     def __post_init__(self) -> None:
         s = self.settings.learner
-        self.pairs = PairCounts(
-            CountSettings(
-                power=s.distance_power,
-                backward=s.symmetry,
-                half_life=s.half_life_events,
-                source_power=s.source_power,
-                target_power=s.target_power,
-            )
-        )
-        self.counters = ItemCounters(self.ids)
+        self.pairs = PairCounts(self._pair_settings())
+        self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.attribution = Attribution(window_s=s.attribution_s)
 
-    def learn(self, observation: Observation) -> int:
-        """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing."""
-        o = observation
+    def _pair_settings(self) -> CountSettings:
+        s = self.settings.learner
+        return CountSettings(
+            power=s.distance_power,
+            backward=s.symmetry,
+            half_life_s=self.settings.half_lives.pairs_s,
+            source_power=s.source_power,
+            target_power=s.target_power,
+        )
+
+    def learn(self, observation: Observation, told_s: int = LAST_KEPT_MS // 1000) -> int:
+        """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing.
+
+        `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
+        """
+        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
@@ -127,7 +133,8 @@ class Learner:
         on_item_R = new_R & (row_R >= 0)
         self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
         new_T = new_R[o.take_T]
-        self.pairs.update(row_R[o.take_T[new_T]], self._rows(o.history_TH[new_T]))
+        take_T = o.take_T[new_T]
+        self.pairs.update(row_R[take_T], self._rows(o.history_TH[new_T]), o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
@@ -198,8 +205,8 @@ class Learner:
         self.marks = {(Source(topic, p), log): offset for (topic, p, offset), log in zip(marks, logs, strict=True)}
         self.version, self.rows = known["version"], known["rows"]
         self.ids.ensure(np.array(arrays["ids"], np.uint64))
-        self.pairs = PairCounts.restore(part_of(arrays, "pairs."))
         self.counters.restore(arrays)
+        self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
         self.trainer.restore(part_of(arrays, "trainer."))
         if "factors.source" in arrays:
             self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]

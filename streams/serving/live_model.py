@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embeddings.content import category_vectors, content_vectors
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
-from embeddings.items import ItemCounts, ItemFacts, Items
+from embeddings.items import LONG, TRENDING, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.features import ItemColumns, ItemRows
 from ranking.ranker import Ranker
@@ -180,7 +180,7 @@ class Serving:
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
             self._stock = replace(
                 self._stock,
-                trending_T=items.popular(_SHARED, now_s, half_life=0),
+                trending_T=items.popular(_SHARED, now_s, half_life=TRENDING),
                 fresh_F=fresh[~blocked_N[fresh] & young],
                 blocked_N=blocked_N,
             )
@@ -191,7 +191,7 @@ class Serving:
         """Counts and attributes of all items, as the ranker reads them."""
         c = self.items.columns
         columns = ItemColumns(
-            popularity_N3=c.popularity_N3,
+            popularity_N3=c.popularity_N4[:, :3],
             likes_N=c.likes_N,
             dislikes_N=c.dislikes_N,
             impressions_N=c.shown_N,
@@ -226,7 +226,7 @@ class Serving:
             self.items.count(counts, names)
             self.items.changes += 1
             likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
-            takes = self.items.columns.popularity_N3[:, 2].sum()
+            takes = self.items.columns.popularity_N4[:, LONG].sum()
             self.like_rate = float((likes + 7) / (max(likes + dislikes, takes) + 10))
 
     def swap(self, snapshot: Snapshot) -> LiveModel:
