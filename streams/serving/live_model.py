@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embeddings.content import category_vectors, content_vectors
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
-from embeddings.items import LONG, TRENDING, ItemCounts, ItemFacts, Items
+from embeddings.items import LONG, MID, TRENDING, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.features import ItemColumns, ItemRows
 from ranking.ranker import Ranker
@@ -25,6 +25,7 @@ BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _HEADROOM = 1024
 _SHARED = 200
+_POPULAR = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,14 +126,17 @@ def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empt
 class Stock:
     """What there is to offer at a moment, the same for everybody: the items as one model has them.
 
-    `item_rows` is what the ranker reads of them, `trending_T` and `fresh_F` are rows, best and newest first. A row of
-    `blocked_N` may be shown to nobody: it was removed, or is not available now.
+    `item_rows` is what the ranker reads of them, `trending_T`, `popular_T` and `fresh_F` are rows, best and newest
+    first, `popularity_T` is how popular, as shares of the first. A row of `blocked_N` may be shown to nobody: it was
+    removed, or is not available now.
     """
 
     model: LiveModel
     items: Items
     item_rows: ItemRows
     trending_T: NDArray[np.int32]
+    popular_T: NDArray[np.int32]
+    popularity_T: NDArray[np.float32]
     fresh_F: NDArray[np.int32]
     blocked_N: NDArray[np.bool_]
 
@@ -158,6 +162,8 @@ class Serving:
             items=self.items,
             item_rows=self._packed(),
             trending_T=nothing,
+            popular_T=nothing,
+            popularity_T=np.empty(0, np.float32),
             fresh_F=nothing,
             blocked_N=np.ones(1, np.bool_),
         )
@@ -178,8 +184,12 @@ class Serving:
             blocked_N = items.blocked(now_s)
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
+            popular_T = items.popular(_POPULAR, now_s, half_life=MID)
+            popularity_T = items.columns.popularity_N4[popular_T, MID]
             self._stock = replace(
                 self._stock,
+                popular_T=popular_T,
+                popularity_T=popularity_T / max(float(popularity_T.max(initial=0)), 1e-9),
                 trending_T=items.popular(_SHARED, now_s, half_life=TRENDING),
                 fresh_F=fresh[~blocked_N[fresh] & young],
                 blocked_N=blocked_N,

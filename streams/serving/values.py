@@ -65,6 +65,7 @@ class Query(NamedTuple):
         row_PH: item rows held, latest first, -1 where none is or none may be used.
         weight_PH: how much each says of taste.
         taste_PD: the vector to search near.
+        tasteful_P: is there one? Who has wanted nothing that is known gets what is popular.
         personal_P: may the profile be used?
         reach_P: how many to look for by score.
         trending_P: how many to look for in what is trending.
@@ -74,6 +75,7 @@ class Query(NamedTuple):
     row_PH: NDArray[np.int32]
     weight_PH: NDArray[np.float32]
     taste_PD: NDArray[np.float32]
+    tasteful_P: NDArray[np.bool_]
     personal_P: NDArray[np.bool_]
     reach_P: NDArray[np.int32]
     trending_P: NDArray[np.int32]
