@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.contexts import ContextCounts, Popularity
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.counters import ItemCounters
 from embeddings.events import CONSENT_PROFILE, Source
@@ -26,6 +27,13 @@ from streams.learning.attribution import Attribution
 from streams.settings import Settings
 
 _STEP_EXAMPLES = 64
+_POPULAR = 200
+"""Items that are told as popular in a context."""
+
+
+def _of_items(contexts: Popularity, count: int) -> Popularity:
+    """Without items beyond those that a snapshot holds."""
+    return contexts._replace(row_CK=np.where(contexts.row_CK < count, contexts.row_CK, -1).astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,7 @@ class Frozen:
     names: list[str]
     factors: Factors | None
     ranker: dict[str, NDArray[np.generic]]
+    contexts: Popularity
     version: int
     width: int
     neighbours: int
@@ -57,6 +66,7 @@ class Frozen:
             weights_NK=weights_NK,
             counts_N=self.pairs.counts_N,
             ranker=self.ranker,
+            contexts=_of_items(self.contexts, known),
             created_ms=created_ms,
         )
         return snapshot, factors
@@ -72,6 +82,7 @@ class Learner:
     marks: dict[tuple[Source, str], int] = field(init=False, default_factory=dict)
     pairs: PairCounts = field(init=False)
     counters: ItemCounters = field(init=False)
+    contexts: ContextCounts = field(init=False)
     trainer: Trainer = field(init=False)
     attribution: Attribution = field(init=False)
     factors: Factors | None = field(init=False, default=None)
@@ -84,6 +95,7 @@ class Learner:
     def __post_init__(self) -> None:
         s = self.settings.learner
         self.pairs = PairCounts(self._pair_settings())
+        self.contexts = ContextCounts(self.settings.half_lives.mid_s)
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.attribution = Attribution(window_s=s.attribution_s)
@@ -134,6 +146,9 @@ class Learner:
         self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
         new_T = new_R[o.take_T]
         take_T = o.take_T[new_T]
+        if o.context_RC.shape[1]:
+            here_T = take_T[row_R[take_T] >= 0]
+            self.contexts.count(row_R[here_T], o.context_RC[here_T], o.time_s_R[here_T])
         self.pairs.update(row_R[take_T], self._rows(o.history_TH[new_T]), o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
@@ -174,6 +189,7 @@ class Learner:
             names=[self.names.get(identity, "") for identity in ids_N.tolist()],
             factors=self.factors,
             ranker=self.trainer.tensors(),
+            contexts=self.contexts.popularity(_POPULAR),
             version=self.version,
             width=self.settings.learner.dimensions,
             neighbours=self.settings.learner.neighbours,
@@ -185,6 +201,7 @@ class Learner:
         self.step()
         arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
+        arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
         arrays["ids"] = self.ids.ids_N.copy()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
@@ -206,6 +223,7 @@ class Learner:
         self.version, self.rows = known["version"], known["rows"]
         self.ids.ensure(np.array(arrays["ids"], np.uint64))
         self.counters.restore(arrays)
+        self.contexts.restore(part_of(arrays, "contexts."))
         self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
         self.trainer.restore(part_of(arrays, "trainer."))
         if "factors.source" in arrays:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.content import category_vectors, content_vectors
+from embeddings.contexts import Popularity
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
 from embeddings.items import LONG, MID, TRENDING, ItemCounts, ItemFacts, Items
@@ -39,6 +40,7 @@ class LiveModel:
     neighbours_NM: NDArray[np.int32]
     weights_NM: NDArray[np.float32]
     category_CD: NDArray[np.float32]
+    contexts: Popularity
     index: ItemIndex
     ranker: Ranker
 
@@ -54,6 +56,7 @@ class LiveModel:
             neighbours_NM=np.full((capacity, 1), -1, np.int32),
             weights_NM=np.zeros((capacity, 1), np.float32),
             category_CD=np.zeros((0, width), np.float32),
+            contexts=Popularity.none(),
             index=build(np.empty(0, np.int32), np.empty((0, width), np.float32)),
             ranker=Ranker.untaught(),
         )
@@ -71,7 +74,7 @@ class LiveModel:
             categories_NC = items.columns.categories_NC[: len(items)].copy()
         source_ND = _scattered(snapshot.source_ND, rows_S, capacity, 0)
         target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
-        live_NM = np.where(snapshot.neighbours_NK >= 0, rows_S[snapshot.neighbours_NK], -1).astype(np.int32)
+        live_NM = _moved(snapshot.neighbours_NK, rows_S)
         category_CD = category_vectors(categories_NC, target_ND, len(items.categories))
         learned_N = np.zeros(capacity, np.bool_)
         learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
@@ -89,6 +92,7 @@ class LiveModel:
             neighbours_NM=_scattered(live_NM, rows_S, capacity, -1),
             weights_NM=_scattered(snapshot.weights_NK, rows_S, capacity, 0),
             category_CD=category_CD,
+            contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
         )
@@ -116,6 +120,11 @@ class LiveModel:
             self.index.add(new_R, self.target_ND[new_R])
 
 
+def _moved(places: NDArray[np.int32], rows_S: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Places in a snapshot as rows of this process, -1 where there is none."""
+    return np.where(places >= 0, rows_S[places], -1).astype(np.int32) if len(rows_S) else np.full_like(places, -1)
+
+
 def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:
     out = np.full((capacity, *array.shape[1:]), empty, array.dtype)
     out[rows_R] = array
@@ -127,7 +136,7 @@ class Stock:
     """What there is to offer at a moment, the same for everybody: the items as one model has them.
 
     `item_rows` is what the ranker reads of them, `trending_T`, `popular_T` and `fresh_F` are rows, best and newest
-    first, `popularity_T` is how popular, as shares of the first. A row of `blocked_N` may be shown to nobody: it was
+    first, `popularity_T` is how popular, as shares of all takes. A row of `blocked_N` may be shown to nobody: it was
     removed, or is not available now.
     """
 
@@ -189,7 +198,7 @@ class Serving:
             self._stock = replace(
                 self._stock,
                 popular_T=popular_T,
-                popularity_T=popularity_T / max(float(popularity_T.max(initial=0)), 1e-9),
+                popularity_T=popularity_T / max(float(items.columns.popularity_N4[:, MID].sum()), 1e-9),
                 trending_T=items.popular(_SHARED, now_s, half_life=TRENDING),
                 fresh_F=fresh[~blocked_N[fresh] & young],
                 blocked_N=blocked_N,

@@ -30,6 +30,7 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
         weight_PH=weight_PH,
         taste_PD=taste_PD,
         tasteful_P=np.any(taste_PD, axis=1),
+        key_PC=asked.key_PC,
         personal_P=asked.personal_P,
         reach_P=(size + np.minimum(asked.seen_P // 2, size)).astype(np.int32),
         trending_P=np.maximum(settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),

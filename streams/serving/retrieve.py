@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved, gather
+from embeddings.contexts import PRIOR, shrunk
 from streams.serving.live_model import Stock
 from streams.serving.values import Query
 from streams.settings import Settings
@@ -32,16 +33,23 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
 
 
 def found(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The vector search, and what is popular where there is no taste: rows (P, V), -1 padded, and scores.
+    """The vector search; where there is no taste, what is popular in the context. Rows (P, V), -1 padded, and scores.
 
     One search, as far as the one that looks furthest. A search with no taste would find the lowest rows.
     """
     tasteful, strangers = np.flatnonzero(query.tasteful_P), np.flatnonzero(~query.tasteful_P)
     near = min(int(query.reach_P[tasteful].max(initial=0)), stock.model.index.size)
-    popular = min(int(query.reach_P[strangers].max(initial=0)), len(stock.popular_T))
+    popular = int(query.reach_P[strangers].max(initial=0))
     row_PV = np.full((len(query.tasteful_P), max(near, popular, 1)), -1, np.int32)
     score_PV = np.zeros(row_PV.shape, np.float32)
     if near:
         row_PV[tasteful, :near], score_PV[tasteful, :near] = stock.model.index.search(query.taste_PD[tasteful], near)
-    row_PV[strangers, :popular], score_PV[strangers, :popular] = stock.popular_T[:popular], stock.popularity_T[:popular]
+    there: dict[bytes, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
+    for p in strangers.tolist():
+        keys = query.key_PC[p]
+        if (said := keys.tobytes()) not in there:
+            there[said] = shrunk(keys, stock.model.contexts, stock.popular_T, stock.popularity_T, PRIOR)
+        row_T, share_T = there[said]
+        held = min(popular, len(row_T))
+        row_PV[p, :held], score_PV[p, :held] = row_T[:held], share_T[:held]
     return row_PV, score_PV
