@@ -76,21 +76,22 @@ def shrunk(
     """What is popular where these keys are said: rows, most popular first, and shares of takes.
 
     The share of item x where key c is said is `(takes of x there + prior · share of x) / (all takes there + prior)`,
-    and that of a context the mean over its keys. `row_T` and `share_T` are what is popular with everybody.
+    and by how much that is above its share with everybody multiplies over a context's keys. `row_T` and `share_T` are
+    what is popular with everybody; of others, the least of these shares is taken.
     """
     places = [place for key in keys.tolist() if key and (place := there.place(key)) >= 0]
     if not places:
         return row_T, share_T
     own = there.row_CK[places]
     rows = np.unique(np.concatenate([row_T, own[own >= 0]]))
-    everybody = np.zeros(len(rows))
-    everybody[np.searchsorted(rows, row_T)] = share_T
-    score = np.zeros(len(rows))
+    everybody = np.full(len(rows), max(float(share_T.min(initial=1.0)), 1e-9))
+    everybody[np.searchsorted(rows, row_T)] = np.maximum(share_T, 1e-9)
+    score = everybody.copy()
     for place in places:
         share = prior * everybody
         held_K = there.row_CK[place] >= 0
         share[np.searchsorted(rows, there.row_CK[place][held_K])] += there.takes_CK[place][held_K]
-        score += share / (there.total_C[place] + prior) / len(places)
+        score *= share / (there.total_C[place] + prior) / everybody
     best = np.lexsort((rows, -score))
     return rows[best].astype(np.int32), score[best].astype(np.float32)
 

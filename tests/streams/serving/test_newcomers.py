@@ -56,11 +56,12 @@ def test_a_newcomer_gets_what_is_popular_on_such_a_device() -> None:
     for n in range(600):
         tv = n % 3 == 0
         context = {"device": "tv" if tv else "phone"}
-        log.append(an_event(n, f"u{n}", f"i{30 * tv + n % 30:03d}", context=context))
+        log.append(an_event(n, f"u{n}", f"i{30 * tv + n // 3 % 30:03d}", context=context))
     service.live_through(log)
     on_tv, on_phone = (
         service.ask(a_request(n, "nobody", n=10, context={"device": device}))[0]
         for n, device in enumerate(("tv", "phone"))
     )
     assert len(service.serving.live.contexts.key_C) >= 3, "two devices and an hour or more"
-    assert shown(on_tv) != shown(on_phone)
+    assert {place.item_id >= "i030" for place in on_tv.items if "popular" in place.source} == {True}
+    assert {place.item_id >= "i030" for place in on_phone.items if "popular" in place.source} == {False}
