@@ -13,11 +13,11 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from embeddings import fading
 from streams import addresses
+from streams.half_lives import Group, HalfLives
 
 TopicName = Literal[
     "events",
@@ -71,13 +71,6 @@ PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_ext
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-HalfLife = Annotated[float, Field(ge=60, le=10 * 365 * 86_400)]
-
-
-class Group(BaseModel):
-    """Settings that belong together: frozen, and without room for unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Kafka(Group):
@@ -407,28 +400,6 @@ class Learner(Group):
     """Port the snapshots are served on; 0 takes a free one."""
     public_url: WebUrl | None = None
     """How workers reach that address, where it is not `http://<host>:<port>`."""
-
-
-class HalfLives(Group):
-    """How long counts last: seconds of event time after which one weighs half. Workers and learner need the same."""
-
-    trending_s: HalfLife = 3 * 3_600
-    """Takes, for what is trending."""
-    short_s: HalfLife = 86_400
-    """Takes, for the shortest popularity that the ranker sees."""
-    mid_s: HalfLife = 7 * 86_400
-    """Takes, for its middle popularity, and for what is popular."""
-    long_s: HalfLife = 30 * 86_400
-    """Takes, for its longest popularity."""
-    reactions_s: HalfLife = 30 * 86_400
-    """Likes, dislikes, impressions and clicks."""
-    pairs_s: HalfLife = 30 * 86_400
-    """What is taken together."""
-
-    @property
-    def counters(self) -> fading.HalfLives:
-        """Those of counts of single items."""
-        return fading.HalfLives(self.short_s, self.mid_s, self.long_s, self.trending_s, self.reactions_s)
 
 
 class Model(Group):

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from embeddings.items import ItemFacts
 from streams import addresses
+from streams.half_lives import HalfLives
 from streams.lab.columns import Columns, Faults, UnreadableLog
 from streams.lab.logfiles import FORMATS
 from streams.process.folders import writable
-from streams.settings import HalfLives, Settings
+from streams.settings import Settings
 
 OnError = Literal["stop", "skip"]
 
