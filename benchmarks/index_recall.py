@@ -54,7 +54,7 @@ def a_log(items: int, events: int, seed: int = 0) -> tuple[NDArray[np.int32], ND
 def factors(items: int, events: int, width: int) -> tuple[Floats, Floats]:
     """Target vectors and tastes to query with."""
     item_E, held_EH = a_log(items, events)
-    counts = PairCounts(CountSettings(half_life=1e6, slots=256))
+    counts = PairCounts(CountSettings(slots=256))
     began = time.perf_counter()
     for begin in range(0, events, 1000):
         counts.update(item_E[begin : begin + 1000], held_EH[begin : begin + 1000])

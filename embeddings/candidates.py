@@ -1,6 +1,7 @@
-"""From a history to candidates: the taste vector, and the union of what four sources propose.
+"""From a history to candidates: the taste vector, and the union of what the sources propose.
 
-Sources are the vector search, the neighbour lists of the latest items, what is trending and what is new. `gather` makes
+Sources are the vector search, the neighbour lists of the latest items, what is trending and what is new; where there is
+no taste to search with, what is popular. `gather` makes
 one list per position with more than is wanted; the caller finds out which of those the person has seen or must not
 see, and `keep` takes the first that remain.
 
@@ -29,9 +30,10 @@ class Proposed(IntFlag):
     neighbours = 2
     trending = 4
     fresh = 8
+    popular = 16
 
 
-_VECTOR, _NEIGHBOURS, _TRENDING, _FRESH = (int(bit) for bit in Proposed)
+_VECTOR, _NEIGHBOURS, _TRENDING, _FRESH, _POPULAR = (int(bit) for bit in Proposed)
 _SHARED = _TRENDING | _FRESH
 _BUCKET_SHIFT = 50
 """Keys begin with the bits of a float; this leaves its exponent and five bits of its mantissa."""
@@ -69,6 +71,7 @@ def gather(
     fresh_F: Rows,
     size_P: Rows,
     trending_P: Rows | None = None,
+    popular_P: NDArray[np.bool_] | None = None,
     latest: int = 20,
     decay: float = 0.9,
     vector_share: float = VECTOR_SHARE,
@@ -88,6 +91,7 @@ def gather(
         size_P: candidates by score of each position, for which as many of `found` are looked at: what is wanted for
             one changes nothing for another. The shared lists come on top, M = max(size_P) + T + F.
         trending_P: how far each position looks down the trending list; None is all of it.
+        popular_P: where `found` is what is popular; None is nowhere.
         latest: of how many wanted items the lists are added.
         decay: how much each newer item fades the older ones.
         vector_share: see `VECTOR_SHARE`.
@@ -95,10 +99,12 @@ def gather(
     out = _room(len(history_PH), int(size_P.max(initial=0)) + len(trending_T) + len(fresh_F))
     if trending_P is None:
         trending_P = np.full(len(history_PH), len(trending_T), np.int32)
+    if popular_P is None:
+        popular_P = np.zeros(len(history_PH), np.bool_)
     shared = trending_T, fresh_F, size_P, trending_P
     beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_F))
     place_N = _places(max(len(neighbours[0]), *beyond))
-    _gather(history_PH, weight_PH, *found, *neighbours, *shared, latest, decay, vector_share, place_N, out)
+    _gather(history_PH, weight_PH, *found, *neighbours, *shared, popular_P, latest, decay, vector_share, place_N, out)
     return out
 
 
@@ -207,8 +213,8 @@ def _offer_neighbours(
 
 
 @kernel
-def _offer_found(table: _Table, used: int, row_V: Rows, score_V: Floats, vector_share: float) -> int:
-    """The vector search's rows, by how much they are above the last of them."""
+def _offer_found(table: _Table, used: int, row_V: Rows, score_V: Floats, vector_share: float, bit: int) -> int:
+    """The vector search's rows, or what is popular in their stead, by how much they are above the last of them."""
     last = 0.0
     for v in range(len(row_V)):
         if row_V[v] >= 0:
@@ -216,7 +222,7 @@ def _offer_found(table: _Table, used: int, row_V: Rows, score_V: Floats, vector_
     for v in range(len(row_V)):
         if row_V[v] >= 0:
             score = vector_share * max(0.0, score_V[v] - last) + 2 * _FLOOR
-            used = _offer(table, used, int(row_V[v]), score, _VECTOR)
+            used = _offer(table, used, int(row_V[v]), score, bit)
     return used
 
 
@@ -239,6 +245,7 @@ def _gather(
     fresh_F: Rows,
     size_P: Rows,
     trending_P: Rows,
+    popular_P: NDArray[np.bool_],
     latest: int,
     decay: float,
     vector_share: float,
@@ -255,7 +262,8 @@ def _gather(
     for p in range(len(history_PH)):
         used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
         size = size_P[p]
-        used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share)
+        bit = _POPULAR if popular_P[p] else _VECTOR
+        used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share, bit)
         used = _offer_shared(table, used, trending_T[: trending_P[p]], _TRENDING, _FLOOR)
         used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
         _best(table, used, key_U, order_U, count_B, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import IdCollision
+from embeddings.fading import HalfLives
 from embeddings.ids import item_id, item_ids
 from embeddings.idtable import IdTable
 
 CATEGORIES = 6
-POPULARITY_HALF_LIVES = (1_000.0, 10_000.0, 100_000.0)
+SHORT, MID, LONG, TRENDING = range(4)
+"""Columns of `popularity_N4`."""
 FOREVER_S = 1 << 40
+_REACTIONS = "likes_N", "dislikes_N", "shown_N", "clicked_N"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,24 +39,29 @@ class ItemFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemCounts:
-    """Absolute, decayed counts of N items as of `events` events of the whole log."""
+    """Absolute counts of N items, faded to the event time `clock_s`, of the learner's life `epoch`.
+
+    `events` is how many rows were counted by then. `popularity_N4` is `fading.HalfLives.popularity_4`.
+    """
 
     item_N: NDArray[np.uint64]
-    popularity_N3: NDArray[np.float32]
+    popularity_N4: NDArray[np.float32]
     likes_N: NDArray[np.float32]
     dislikes_N: NDArray[np.float32]
     shown_N: NDArray[np.float32]
     clicked_N: NDArray[np.float32]
     last_taken_s_N: NDArray[np.int64]
     first_seen_s_N: NDArray[np.int64]
-    events: float
+    clock_s: int
+    epoch: int = 0
+    events: float = 0.0
 
 
 @dataclass(slots=True)
 class Columns:
     """One array per fact, all of the same capacity; row r of each speaks of the same item."""
 
-    popularity_N3: NDArray[np.float32]
+    popularity_N4: NDArray[np.float32]
     likes_N: NDArray[np.float32]
     dislikes_N: NDArray[np.float32]
     shown_N: NDArray[np.float32]
@@ -73,7 +81,7 @@ class Columns:
     def empty(cls, capacity: int) -> "Columns":
         """Columns of items nobody knows anything about."""
         return cls(
-            popularity_N3=np.zeros((capacity, 3), np.float32),
+            popularity_N4=np.zeros((capacity, 4), np.float32),
             likes_N=np.zeros(capacity, np.float32),
             dislikes_N=np.zeros(capacity, np.float32),
             shown_N=np.zeros(capacity, np.float32),
@@ -104,13 +112,15 @@ class Items:
     """The item table of one process: ids and names to rows, facts and counts by row."""
 
     capacity: int = 4096
+    half_lives: HalfLives = field(default_factory=HalfLives)
     ids: IdTable = field(init=False)
     columns: Columns = field(init=False)
     names: list[str] = field(init=False, default_factory=list)
     titles: dict[int, str] = field(init=False, default_factory=dict)
     categories: dict[str, int] = field(init=False, default_factory=dict)
     fresh: list[int] = field(init=False, default_factory=list)
-    events: float = field(init=False, default=0.0)
+    clock_s: int = field(init=False, default=0)
+    epoch: int = field(init=False, default=0)
     changes: int = field(init=False, default=0)
     lock: threading.RLock = field(init=False, default_factory=threading.RLock)
 
@@ -202,28 +212,42 @@ class Items:
         return gone_N | ~named_N
 
     def count(self, counts: ItemCounts, names: Sequence[str] = ()) -> None:
-        """Take over the counts of some items, and their names; all other rows fade by the events that passed since."""
+        """Take over the counts of some items, and their names; all other rows fade by the time that passed since.
+
+        The first counts of a later life of the learner end those of the life before, and counts of an earlier life are
+        passed over: what one counts says nothing beside what another does.
+        """
         with self.lock:
+            if counts.epoch < self.epoch:
+                return
+            if counts.epoch > self.epoch:
+                self._forget_counts(counts.epoch)
             rows_R = self.ensure(counts.item_N)
             columns = self.columns
             for row, name in zip(rows_R.tolist(), names, strict=False):
                 if not columns.named_N[row]:
                     self.names[row], columns.counted_N[row] = name, True
-            passed = max(0.0, counts.events - self.events)
-            fade_3 = np.exp2(-passed / np.array(POPULARITY_HALF_LIVES)).astype(np.float32)
-            columns.popularity_N3 *= fade_3
-            self.events = max(self.events, counts.events)
-            late = np.exp2(-(self.events - counts.events) / np.array(POPULARITY_HALF_LIVES)).astype(np.float32)
-            columns.popularity_N3[rows_R] = counts.popularity_N3 * late
-            columns.likes_N[rows_R], columns.dislikes_N[rows_R] = counts.likes_N, counts.dislikes_N
-            columns.shown_N[rows_R], columns.clicked_N[rows_R] = counts.shown_N, counts.clicked_N
+            kept_5 = self.half_lives.kept(float(max(counts.clock_s - self.clock_s, 0))).astype(np.float32)
+            late_5 = self.half_lives.kept(float(max(self.clock_s - counts.clock_s, 0))).astype(np.float32)
+            self.clock_s = max(self.clock_s, counts.clock_s)
+            columns.popularity_N4 *= kept_5[:4]
+            columns.popularity_N4[rows_R] = counts.popularity_N4 * late_5[:4]
+            for name in _REACTIONS:
+                column = getattr(columns, name)
+                column *= kept_5[4]
+                column[rows_R] = getattr(counts, name) * late_5[4]
             columns.last_taken_s_N[rows_R] = counts.last_taken_s_N
             columns.first_seen_s_N[rows_R] = counts.first_seen_s_N
 
-    def popular(self, size: int, now_s: int, half_life: int = 1) -> NDArray[np.int32]:
-        """The `size` most taken rows at one of `POPULARITY_HALF_LIVES`, best first, that may be shown. Ties by id."""
+    def _forget_counts(self, epoch: int) -> None:
+        self.epoch, self.clock_s = epoch, 0
+        for name in ("popularity_N4", *_REACTIONS, "last_taken_s_N"):
+            getattr(self.columns, name)[:] = 0
+
+    def popular(self, size: int, now_s: int, half_life: int = MID) -> NDArray[np.int32]:
+        """The `size` most taken rows at one of the half-lives, best first, that may be shown. Ties by id."""
         n = len(self.ids)
-        popularity_N = np.where(self.blocked(now_s)[:n], -1.0, self.columns.popularity_N3[:n, half_life])
+        popularity_N = np.where(self.blocked(now_s)[:n], -1.0, self.columns.popularity_N4[:n, half_life])
         size = min(size, n)
         top = np.argpartition(-popularity_N, size - 1)[:size] if size else np.empty(0, np.int64)
         top = top[np.lexsort((self.ids.ids_N[top], -popularity_N[top]))]

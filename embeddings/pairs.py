@@ -5,6 +5,8 @@ its hash selects, one cache line, so that adding to a pair is one memory access.
 at its limit the smallest of the sixteen gives way.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,16 +15,18 @@ from embeddings.jit import kernel
 
 WAYS = 16
 EMPTY = -1
-_RENORMALISE_AT = 2.0**64
+_RENORMALISE_AT = 64
+"""Half-lives."""
 
 
 @kernel
 def count_rows(
     item_R: NDArray[np.int32],
     history_RH: NDArray[np.int32],
+    time_s_R: NDArray[np.int64],
     weight_H: NDArray[np.float64],
     backward: float,
-    growth: float,
+    half_life_s: float,
     limits: tuple[int, int],
     count_N: NDArray[np.float64],
     start_N: NDArray[np.int64],
@@ -30,16 +34,26 @@ def count_rows(
     pool_row: NDArray[np.int32],
     pool_weight: NDArray[np.float32],
     tally: NDArray[np.int64],
-    unit: float,
-) -> tuple[NDArray[np.int32], NDArray[np.float32], float]:
-    """Count R rows (`PairCounts.update`); return the pool, which may have moved, and the unit of a count.
+    clock: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Count R rows (`PairCounts.update`); return the pool, which may have moved.
 
-    `limits` are the most slots of one item and of all; `tally` holds the pool's slots given out and those in use.
+    `limits` are the most slots of one item and of all; `tally` holds the pool's slots given out and those in use,
+    `clock` the latest event time and the origin of weights, in half-lives.
     """
     for r in range(len(item_R)):
         item = int(item_R[r])
         if item < 0:
             continue
+        exponent = time_s_R[r] / half_life_s
+        whole = math.floor(exponent)
+        if whole - clock[1] >= _RENORMALISE_AT:
+            shrink = 2.0 ** float(clock[1] - whole)
+            count_N *= shrink
+            pool_weight *= np.float32(shrink)
+            clock[1] = whole
+        clock[0] = max(clock[0], time_s_R[r])
+        unit = 2.0 ** (exponent - whole) * 2.0 ** float(whole - clock[1])
         for h in range(history_RH.shape[1]):
             held = int(history_RH[r, h])
             if held < 0:
@@ -56,12 +70,7 @@ def count_rows(
                         pool_row, pool_weight = _compact(pool_row, pool_weight, start_N, size_N, tally)
                     _grow(pool_row, pool_weight, start_N, size_N, tally, source)
         count_N[item] += unit
-        unit *= growth
-        if unit >= _RENORMALISE_AT:
-            unit /= _RENORMALISE_AT
-            count_N /= _RENORMALISE_AT
-            pool_weight /= np.float32(_RENORMALISE_AT)
-    return pool_row, pool_weight, unit
+    return pool_row, pool_weight
 
 
 @kernel

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as write_tensors
 
+from embeddings.contexts import Popularity
 from embeddings.errors import SnapshotRefused, SnapshotUnreachable
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -35,7 +36,7 @@ MAX_BYTES = 4 << 30
 _CHUNK = 1 << 20
 _PAUSE_S = 0.5
 _CONNECT_S = 5.0
-_RANKER = "ranker."
+_RANKER, _CONTEXTS = "ranker.", "contexts."
 _COLUMNS: dict[str, tuple[str, type[np.generic]]] = {
     "ids_N": ("N", np.uint64),
     "source_ND": ("ND", np.float32),
@@ -51,8 +52,9 @@ class Snapshot:
     """N items: 40-bit ids and names, D-wide vectors, K neighbours (indices into this snapshot, -1 padded).
 
     `source_ND` and `target_ND` are those of `embeddings.svd.Factors`, `neighbours_NK` and `weights_NK` those of
-    `PairCounts.neighbours`, `counts_N` are decayed events; `ranker` holds a model's weights by name and `meta` whatever
-    JSON can say of how the version came about. Times are epoch milliseconds.
+    `PairCounts.neighbours`, `counts_N` are decayed events; `contexts` is what is popular where, `ranker` holds a
+    model's weights by name and `meta` whatever JSON can say of how the version came about. Times are epoch
+    milliseconds.
     """
 
     version: int
@@ -64,6 +66,7 @@ class Snapshot:
     weights_NK: NDArray[np.float32]
     counts_N: NDArray[np.float32]
     ranker: Mapping[str, NDArray[np.generic]]
+    contexts: Popularity = field(default_factory=Popularity.none)
     created_ms: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -206,6 +209,7 @@ def _arrays(snapshot: Snapshot) -> Arrays:
         "json": np.frombuffer(json.dumps(text).encode(), np.uint8),
     }
     arrays |= {name: np.ascontiguousarray(getattr(snapshot, name), kind) for name, (_, kind) in _COLUMNS.items()}
+    arrays |= {_CONTEXTS + name: array for name, array in snapshot.contexts._asdict().items()}
     return arrays | {_RANKER + name: np.ascontiguousarray(array) for name, array in snapshot.ranker.items()}
 
 
@@ -225,7 +229,34 @@ def _checked(arrays: Arrays) -> Snapshot:
     if infinite:
         raise SnapshotRefused(f"not finite: {', '.join(sorted(infinite))}")
     ranker = {name.removeprefix(_RANKER): array for name, array in arrays.items() if name.startswith(_RANKER)}
-    return Snapshot(version=version, created_ms=created_ms, meta=meta, names=names, ranker=ranker, **columns)
+    return Snapshot(
+        version=version,
+        created_ms=created_ms,
+        meta=meta,
+        names=names,
+        ranker=ranker,
+        contexts=_contexts(arrays, count),
+        **columns,
+    )
+
+
+def _contexts(arrays: Arrays, items: int) -> Popularity:
+    """What is popular where; an earlier release says nothing of it.
+
+    Raises:
+        SnapshotRefused: it does not fit the items.
+    """
+    none = Popularity.none()
+    if any(_CONTEXTS + name not in arrays for name in none._fields):
+        return none
+    found: list[Any] = [arrays[_CONTEXTS + name] for name in none._fields]
+    contexts = Popularity(*found)
+    kinds = all(found[n].dtype == getattr(none, name).dtype for n, name in enumerate(none._fields))
+    shapes = contexts.key_C.shape == contexts.total_C.shape and contexts.row_CK.shape == contexts.takes_CK.shape
+    rows_fit = contexts.row_CK.min(initial=-1) >= -1 and contexts.row_CK.max(initial=-1) < items
+    if not kinds or not shapes or contexts.row_CK.shape[:1] != contexts.key_C.shape or not rows_fit:
+        raise SnapshotRefused("what is popular where does not fit the items")
+    return contexts
 
 
 def _columns(arrays: Arrays) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams import addresses
+from streams.half_lives import Group, HalfLives
 
 TopicName = Literal[
     "events",
@@ -70,12 +71,6 @@ PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_ext
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Group(BaseModel):
-    """Settings that belong together: frozen, and without room for unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Kafka(Group):
@@ -371,8 +366,6 @@ class Learner(Group):
     """Counts are divided by the popularity of the item before, to this power."""
     target_power: float = Field(default=0.3, ge=0, le=1)
     """Counts are divided by the popularity of the item after, to this power."""
-    half_life_events: int = Field(default=30_000, ge=100, le=10**9)
-    """Events after which a count weighs half."""
     neighbours: int = Field(default=100, ge=10, le=1_000)
     """Neighbours kept per item."""
     max_items: int = Field(default=1_000_000, ge=100, le=100_000_000)
@@ -461,6 +454,7 @@ class Settings(BaseSettings):
     retrieval: Retrieval = Retrieval()
     observe: Observe = Observe()
     learner: Learner = Learner()
+    half_lives: HalfLives = HalfLives()
     model: Model = Model()
     http: Http = Http()
     log: Log = Log()

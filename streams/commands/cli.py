@@ -190,20 +190,30 @@ def evaluate(
     if form is not None and not Path(dataset).is_file():
         raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
     require("an evaluation", "cpu", "learner")
-    from streams.lab.baselines import BASELINES
-    from streams.lab.datasets import ml_100k
-    from streams.lab.evaluation import run_evaluation
+    from streams.lab.baselines import BASELINES, newcomers
+    from streams.lab.datasets import half_lives_told, ml_100k, paced
+    from streams.lab.evaluation import early, run_evaluation
 
     if unknown := ", ".join(sorted(set(baseline or ()) - set(BASELINES))):
         raise typer.BadParameter(f"{unknown} is none of {', '.join(BASELINES)}", param_hint="baseline")
     log = ml_100k() if form is None else _read(Path(dataset), form, on_error, settings)
+    settings = paced(settings) if form is None else settings
+    err.print(half_lives_told(settings.half_lives))
     log = log.head(events) if events else log
     ours = run_evaluation(log, settings, batch=batch, say=err.print)
     _print_quality(f"{log.name}, every event ranked before it is learned", {"marquee": ours.quality})
+    beside = newcomers(log, early(log))
+    _print_quality("people's first five events", {"marquee": ours.newcomers, "decayed-popularity": beside})
     others = dict(_measured(log, settings, list(dict.fromkeys(baseline or ()))))
     if others:
         _print_quality(f"{log.name}, yardsticks", others)
     result = {"dataset": log.name, "events": len(log), **_rounded(ours.quality), "snapshots": ours.snapshots}
+    result["newcomers"] = {
+        "events": ours.newcomers.events,
+        "recall@10": round(ours.newcomers.recall_10, 4),
+        "popularity_recall@10": round(beside.recall_10, 4),
+    }
+    result["half_lives"] = settings.half_lives.model_dump()
     result["baselines"] = {name: _rounded(quality) for name, quality in others.items()}
     finish({**result, "skipped": log.skipped, "seconds": round(time.monotonic() - began, 1)}, as_json)
 

@@ -39,7 +39,7 @@ def demo(
     began = time.monotonic()
     require("the demo", *_EXTRAS)
     _end_on_sigterm()
-    from streams.lab.datasets import ml_100k
+    from streams.lab.datasets import ML_100K_HALF_LIVES, half_lives_told, ml_100k
     from streams.lab.demo import run_demo
     from streams.lab.local_stack import Stack
     from streams.lab.report import render
@@ -50,8 +50,10 @@ def demo(
     log = log.head(events) if events else log
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")
     err.print(_STARTING)
-    with Stack(_OVERRIDES) as stack:
+    paced = {f"MARQUEE_HALF_LIVES__{name.upper()}": f"{seconds:g}" for name, seconds in ML_100K_HALF_LIVES.items()}
+    with Stack(_OVERRIDES | paced) as stack:
         ready_s = stack.wait_until_ready()
+        err.print(half_lives_told(stack.settings.half_lives))
         err.print(f"worker ready after {ready_s:.1f} s; consent without a word: {stack.settings.consent.default}")
         with Progress(len(log)) as progress:
             run = asyncio.run(run_demo(stack, log, progress, window=window))

@@ -34,7 +34,8 @@ class Observation:
     """One batch of one partition: R rows, T takes, E examples of S items and F features, L shown slates of N items.
 
     `take_T` and `example_E` index rows; `history_TH` is latest first, 0-padded; slot 0 of an example is the item
-    taken. `log_q_ES` is the log probability of a candidate being in the sample. Item, user and slate ids are hashes.
+    taken. `context_RC` are the keys of where a row happened (`embeddings.contexts`), none where an earlier release told
+    it. `log_q_ES` is the log probability of a candidate being in the sample. Item, user and slate ids are hashes.
     `log` names the log that the offsets are of, empty where that is not known.
     """
 
@@ -44,6 +45,7 @@ class Observation:
     log: str = ""
     model_version: int = 0
     names: dict[int, str] = field(default_factory=dict)
+    context_RC: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0), np.uint16))
     offset_R: NDArray[np.int64]
     user_R: NDArray[np.uint64]
     item_R: NDArray[np.uint64]
@@ -85,6 +87,7 @@ _COLUMNS = {
     "shown_item_LN": "<u8",
     "shown_x_LNF": "<f2",
 }
+_CONTEXT = "context_RC"
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(
     tuple[int, str, int, int, int, int, dict[int, str], dict[str, tuple[str, list[int], bytes]]]
@@ -106,6 +109,8 @@ def encode(observation: Observation) -> bytes:
     o = observation
     if o.log:  # beside the columns: earlier releases pass over what they do not know there
         columns["log"] = ("|u1", [len(o.log.encode())], o.log.encode())
+    if o.context_RC.size:
+        columns[_CONTEXT] = (o.context_RC.dtype.str, list(o.context_RC.shape), o.context_RC.tobytes())
     return _encoder.encode((_VERSION, *o.source, o.first, o.last, o.model_version, o.names, columns))
 
 
@@ -136,6 +141,7 @@ def _rows(o: Observation, begin: int, end: int, shown: slice) -> Observation:
         example_item_ES=o.example_item_ES[E],
         example_x_ESF=o.example_x_ESF[E],
         log_q_ES=o.log_q_ES[E],
+        context_RC=o.context_RC[begin:end],
         shown_L=o.shown_L[shown],
         shown_item_LN=o.shown_item_LN[shown],
         shown_x_LNF=o.shown_x_LNF[shown],
@@ -157,9 +163,11 @@ def decode(value: bytes) -> Observation:
         filled_T = _column(*packed["history_count_T"], "|u1")
         columns["history_TH"] = _histories(packed["history_TH"], filled_T)
         log = packed["log"][2].decode() if "log" in packed else ""
+        rows = len(columns["offset_R"])
+        context_RC = _column(*packed[_CONTEXT], "<u2") if _CONTEXT in packed else np.zeros((rows, 0), np.uint16)
     except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
         raise UnreadableObservation(f"not an observation: {type(error).__name__}") from error
-    _check(columns, first, last)
+    _check(columns | {_CONTEXT: context_RC}, first, last)
     return Observation(
         source=Source(topic, partition),
         first=first,
@@ -167,6 +175,7 @@ def decode(value: bytes) -> Observation:
         log=log,
         model_version=model_version,
         names=names,
+        context_RC=context_RC,
         **columns,
     )
 

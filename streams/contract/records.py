@@ -289,7 +289,11 @@ class Trace(Record):
 
 
 class Counter(Record):
-    """Absolute, decayed counts of one item, on topic `counters`; the last one written is true."""
+    """Absolute counts of one item, on topic `counters`, faded to event time `clock_s`; the last one written is true.
+
+    `popularity` has short, middle, long and trending half-lives. `epoch` is the learner's life: counts of two lives are
+    sums over different rows, and only those of the latest count.
+    """
 
     item_id: Id = ""
     popularity: tuple[Count, ...] = ()
@@ -300,6 +304,8 @@ class Counter(Record):
     clicked: Count = 0.0
     last_taken_s: Whole = 0
     first_seen_s: Whole = 0
+    epoch: Whole = 0
+    clock_s: Whole = 0
     events: Count = 0.0
     time_ms: Whole = 0
 

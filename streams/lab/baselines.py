@@ -82,12 +82,19 @@ def available() -> int:
         return free
 
 
+def newcomers(log: Log, early_R: NDArray[np.bool_]) -> Quality:
+    """Decayed popularity over people's first events, the first one of all too."""
+    user_R, item_R = (np.unique(np.array(x), return_inverse=True)[1].astype(np.int32) for x in (log.user_R, log.item_R))
+    rank_R = _run_popularity(user_R, item_R, 2.0 ** (1 / 10_000), True)
+    return Quality.of(np.where(early_R, rank_R, NOT_SCORED))
+
+
 def _popularity(user_R: NDArray[np.int32], item_R: NDArray[np.int32], seed: int) -> NDArray[np.float64]:
-    return _run_popularity(user_R, item_R, 1.0)
+    return _run_popularity(user_R, item_R, 1.0, False)
 
 
 def _decayed_popularity(user_R: NDArray[np.int32], item_R: NDArray[np.int32], seed: int) -> NDArray[np.float64]:
-    return _run_popularity(user_R, item_R, 2.0 ** (1 / 10_000))
+    return _run_popularity(user_R, item_R, 2.0 ** (1 / 10_000), False)
 
 
 def _isgd(user_R: NDArray[np.int32], item_R: NDArray[np.int32], seed: int) -> NDArray[np.float64]:
@@ -130,7 +137,9 @@ def _rank(score_I: NDArray[np.float32], open_I: NDArray[np.bool_], item: int) ->
 
 
 @kernel
-def _run_popularity(user_R: NDArray[np.int32], item_R: NDArray[np.int32], growth: float) -> NDArray[np.float64]:
+def _run_popularity(
+    user_R: NDArray[np.int32], item_R: NDArray[np.int32], growth: float, strangers: bool
+) -> NDArray[np.float64]:
     users, items = user_R.max() + 1, item_R.max() + 1
     taken_UI = np.zeros((users, items), np.bool_)
     known_U = np.zeros(users, np.bool_)
@@ -143,7 +152,7 @@ def _run_popularity(user_R: NDArray[np.int32], item_R: NDArray[np.int32], growth
         if taken_UI[u, i]:
             rank_R[r] = NOT_SCORED
             continue
-        known = known_U[u] and seen_I[i]
+        known = (known_U[u] or strangers) and seen_I[i]
         rank_R[r] = _rank(count_I, seen_I & ~taken_UI[u], i) if known else MISS
         known_U[u] = seen_I[i] = taken_UI[u, i] = True
         count_I[i] += np.float32(unit)

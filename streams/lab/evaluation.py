@@ -6,6 +6,7 @@ states are fresh at every event, item counts and weights are those of before the
 those of the last snapshot.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,7 +33,7 @@ from streams.serving.pipeline import Answer, Recommender
 from streams.serving.scoring import Scorer
 from streams.settings import Settings
 
-_PLACES = 20
+_PLACES, _EARLY = 20, 5
 _SOURCE = Source("evaluate", 0)
 _REPORT_EVERY = 10_000
 
@@ -50,15 +51,24 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a run measured: the rank of every event (0-based), and how many snapshots were swapped in on the way."""
+    """What a run measured: the rank of every event (0-based), and how many snapshots were swapped in on the way.
+
+    `first_R` is the same of people's first five events, the first one of all too; `NOT_SCORED` elsewhere.
+    """
 
     rank_R: NDArray[np.float64]
+    first_R: NDArray[np.float64]
     snapshots: int
 
     @property
     def quality(self) -> Quality:
         """Recall and NDCG over all scored events."""
         return Quality.of(self.rank_R)
+
+    @property
+    def newcomers(self) -> Quality:
+        """The same of people's first five events."""
+        return Quality.of(self.first_R)
 
 
 @dataclass(slots=True)
@@ -75,7 +85,7 @@ class Bench:
     learner: Learner = field(init=False)
 
     def __post_init__(self) -> None:
-        items, width = Items(), self.settings.learner.dimensions
+        items, width = Items(half_lives=self.settings.half_lives.counters), self.settings.learner.dimensions
         self.serving = Serving(
             items, build_index, LiveModel.empty(items, build_index, width), now_s=lambda: self.now_ms // 1000
         )
@@ -116,7 +126,8 @@ def run_evaluation(
     """
     torch.set_num_threads(1)
     bench = Bench(evaluation_settings(settings), log)
-    rank_R = np.full(len(log), MISS)
+    rank_R, first_R = np.full(len(log), MISS), np.full(len(log), NOT_SCORED)
+    early_R = early(log)
     known: set[str] = set()
     started: set[str] = set()
     taken: set[tuple[str, str]] = set()
@@ -128,20 +139,33 @@ def run_evaluation(
         for slate in answer.slates:
             r = slate.trigger.offset
             places = np.flatnonzero(slate.item_N == np.uint64(item_of[r]))
-            if len(places) and log.user_R[r] in started:
-                rank_R[r] = places[0]
+            rank = places[0] if len(places) else MISS
+            if log.user_R[r] in started:
+                rank_R[r] = rank
+            if early_R[r]:
+                first_R[r] = rank
             started.add(log.user_R[r])
         for r in sorted(item_of):
             event = log.user_R[r], log.item_R[r]
             if event in taken:
-                rank_R[r] = NOT_SCORED
+                rank_R[r] = first_R[r] = NOT_SCORED
             taken.add(event)
         _admit(bench, log, [log.item_R[r] for r in sorted(item_of)], known)
         at += len(records)
         if at // _REPORT_EVERY > (at - len(records)) // _REPORT_EVERY:
             so_far = Quality.of(rank_R[:at])
             say(f"{at:,} of {len(log):,}: recall@10 {so_far.recall_10:.4f}, {bench.snapshots} snapshots")
-    return Evaluation(rank_R, bench.snapshots)
+    return Evaluation(rank_R, first_R, bench.snapshots)
+
+
+def early(log: Log) -> NDArray[np.bool_]:
+    """Which events are among the first five of their people."""
+    held: Counter[str] = Counter()
+    early_R = np.zeros(len(log), np.bool_)
+    for r, user in enumerate(log.user_R):
+        early_R[r] = held[user] < _EARLY
+        held[user] += 1
+    return early_R
 
 
 def evaluation_settings(settings: Settings) -> Settings:

@@ -99,10 +99,11 @@ class World:
             takes = float(counts_N[n])
             counter = records.Counter(
                 item_id=self.item_names[n],
-                popularity=(takes, takes, takes),
+                popularity=(takes, takes, takes, takes),
                 likes=takes / 2,
                 last_taken_s=self.now_s - 60,
                 first_seen_s=self.now_s - 86_400,
+                clock_s=self.now_s,
                 events=float(counts_N.sum()),
             )
             yield counter.item_id.encode(), records.encode(counter)
@@ -152,7 +153,7 @@ class World:
 
     def snapshot(self, version: int = 1) -> Snapshot:
         """What the learner makes of the past, with a ranker that has learned a little, as one version."""
-        pairs, takes = PairCounts(CountSettings(half_life=1e9, slots=256)), self.past_UT.shape[1]
+        pairs, takes = PairCounts(CountSettings(slots=256)), self.past_UT.shape[1]
         pairs.update(np.arange(self.items, dtype=np.int32), np.full((self.items, HISTORY), -1, np.int32))
         for at in range(1, takes):
             held_UH = np.full((self.users, HISTORY), -1, np.int32)

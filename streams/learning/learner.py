@@ -6,11 +6,12 @@ together, so that a learner killed at any point goes on from the same counts.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.contexts import ContextCounts, Popularity
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.counters import ItemCounters
 from embeddings.events import CONSENT_PROFILE, Source
@@ -21,10 +22,18 @@ from ranking.features import COLUMNS
 from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
+from streams.contract.records import LAST_KEPT_MS
 from streams.learning.attribution import Attribution
 from streams.settings import Settings
 
 _STEP_EXAMPLES = 64
+_POPULAR = 200
+"""Items that are told as popular in a context."""
+
+
+def _of_items(contexts: Popularity, count: int) -> Popularity:
+    """Without items beyond those that a snapshot holds."""
+    return contexts._replace(row_CK=np.where(contexts.row_CK < count, contexts.row_CK, -1).astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,7 @@ class Frozen:
     names: list[str]
     factors: Factors | None
     ranker: dict[str, NDArray[np.generic]]
+    contexts: Popularity
     version: int
     width: int
     neighbours: int
@@ -56,6 +66,7 @@ class Frozen:
             weights_NK=weights_NK,
             counts_N=self.pairs.counts_N,
             ranker=self.ranker,
+            contexts=_of_items(self.contexts, known),
             created_ms=created_ms,
         )
         return snapshot, factors
@@ -71,6 +82,7 @@ class Learner:
     marks: dict[tuple[Source, str], int] = field(init=False, default_factory=dict)
     pairs: PairCounts = field(init=False)
     counters: ItemCounters = field(init=False)
+    contexts: ContextCounts = field(init=False)
     trainer: Trainer = field(init=False)
     attribution: Attribution = field(init=False)
     factors: Factors | None = field(init=False, default=None)
@@ -82,22 +94,28 @@ class Learner:
 
     def __post_init__(self) -> None:
         s = self.settings.learner
-        self.pairs = PairCounts(
-            CountSettings(
-                power=s.distance_power,
-                backward=s.symmetry,
-                half_life=s.half_life_events,
-                source_power=s.source_power,
-                target_power=s.target_power,
-            )
-        )
-        self.counters = ItemCounters(self.ids)
+        self.pairs = PairCounts(self._pair_settings())
+        self.contexts = ContextCounts(self.settings.half_lives.mid_s)
+        self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.attribution = Attribution(window_s=s.attribution_s)
 
-    def learn(self, observation: Observation) -> int:
-        """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing."""
-        o = observation
+    def _pair_settings(self) -> CountSettings:
+        s = self.settings.learner
+        return CountSettings(
+            power=s.distance_power,
+            backward=s.symmetry,
+            half_life_s=self.settings.half_lives.pairs_s,
+            source_power=s.source_power,
+            target_power=s.target_power,
+        )
+
+    def learn(self, observation: Observation, told_s: int = LAST_KEPT_MS // 1000) -> int:
+        """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing.
+
+        `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
+        """
+        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
@@ -127,7 +145,11 @@ class Learner:
         on_item_R = new_R & (row_R >= 0)
         self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
         new_T = new_R[o.take_T]
-        self.pairs.update(row_R[o.take_T[new_T]], self._rows(o.history_TH[new_T]))
+        take_T = o.take_T[new_T]
+        if o.context_RC.shape[1]:
+            here_T = take_T[row_R[take_T] >= 0]
+            self.contexts.count(row_R[here_T], o.context_RC[here_T], o.time_s_R[here_T])
+        self.pairs.update(row_R[take_T], self._rows(o.history_TH[new_T]), o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
@@ -167,6 +189,7 @@ class Learner:
             names=[self.names.get(identity, "") for identity in ids_N.tolist()],
             factors=self.factors,
             ranker=self.trainer.tensors(),
+            contexts=self.contexts.popularity(_POPULAR),
             version=self.version,
             width=self.settings.learner.dimensions,
             neighbours=self.settings.learner.neighbours,
@@ -178,6 +201,7 @@ class Learner:
         self.step()
         arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
+        arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
         arrays["ids"] = self.ids.ids_N.copy()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
@@ -198,8 +222,9 @@ class Learner:
         self.marks = {(Source(topic, p), log): offset for (topic, p, offset), log in zip(marks, logs, strict=True)}
         self.version, self.rows = known["version"], known["rows"]
         self.ids.ensure(np.array(arrays["ids"], np.uint64))
-        self.pairs = PairCounts.restore(part_of(arrays, "pairs."))
         self.counters.restore(arrays)
+        self.contexts.restore(part_of(arrays, "contexts."))
+        self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
         self.trainer.restore(part_of(arrays, "trainer."))
         if "factors.source" in arrays:
             self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]

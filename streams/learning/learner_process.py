@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from embeddings.events import Source
+from embeddings.items import ItemCounts
 from embeddings.stoprule import StopRule
 from ranking.errors import RankingError
 from streams.contract import observations
@@ -21,7 +22,7 @@ from streams.contract.counter_records import counters_of
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
-from streams.contract.records import encode, largest_record
+from streams.contract.records import FIRST_MS, LAST_KEPT_MS, encode, largest_record
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, UnreadableCheckpoint
 from streams.learning.learner import Learner
 from streams.learning.snapshot_builder import SnapshotBuilder
@@ -40,10 +41,12 @@ from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
-from streams.transport.logs import Expired, Stretch, refuse_foreign
+from streams.transport.logs import UNKNOWN_END, Expired, Stretch, refuse_foreign
 from streams.transport.publishing import Publisher, PublishFailed
 
 log = logging.getLogger(__name__)
+Told = tuple[Observation, int]
+"""What a worker told, and the second it did."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Teacher:
     """Why the work does not move."""
     misfit_topics: Callable[[], str | None] = lambda: None
     """Which topics are not as they should be."""
+    unread: Callable[[Source], int] = lambda source: 1
+    """How many records of a partition are not learned yet."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -75,6 +80,8 @@ class Teacher:
     _restored: bool = field(init=False, default=False)
     _announced: bool = field(init=False, default=False)
     _checkpointed_rows: int = field(init=False, default=-1)
+    _ends: dict[Source, int] = field(init=False, default_factory=dict)
+    """How far the partitions went when they were assigned, where that is not learned yet."""
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -117,6 +124,8 @@ class Teacher:
         for source, stretch in stretches.items():
             self.expired.note(source, after.get(source, 0), stretch)
             self.logs[source] = stretch.log
+        known = {source: stretch.end for source, stretch in stretches.items() if stretch.end < UNKNOWN_END}
+        self._ends = {source: end for source, end in known.items() if end > after.get(source, 0)}
         return {source: after.get(source, 0) for source in stretches}
 
     def _restore(self) -> None:
@@ -145,19 +154,20 @@ class Teacher:
         await self._put_aside(unit, dead)
         self.floods.count(unit.parts, dead)
         rows = await self._thread.run(self._learn, unit.parts, told)
-        self.metrics.learned(rows, sum(map(len, told)) - rows)
+        self.metrics.learned(rows, sum(len(o) for o, _ in told) - rows)
         if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
             asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
 
-    def _read(self, parts: Sequence[Part]) -> tuple[list[Observation], list[DeadLetter]]:
+    def _read(self, parts: Sequence[Part]) -> tuple[list[Told], list[DeadLetter]]:
         """What can be read, in order, and what is no observation; that is put aside once, not when it comes again."""
-        told: list[Observation] = []
+        told: list[Told] = []
         dead: list[DeadLetter] = []
         for part in parts:
             for record in part.records:
                 try:
-                    told.append(observations.decode(record.value))
+                    told_ms = record.timestamp if FIRST_MS <= record.timestamp <= LAST_KEPT_MS else LAST_KEPT_MS
+                    told.append((observations.decode(record.value), told_ms // 1000))
                 except LaterObservation as error:
                     raise LaterObservation(f"{error} ({place_of(*part.source, record.offset).decode()})") from error
                 except UnreadableObservation as error:
@@ -179,8 +189,8 @@ class Teacher:
         for letter in done.result:
             self.metrics.dead_letter("observations", letter.code)
 
-    def _learn(self, parts: Sequence[Part], told: Sequence[Observation]) -> int:
-        rows = sum(map(self.learner.learn, told))
+    def _learn(self, parts: Sequence[Part], told: Sequence[Told]) -> int:
+        rows = sum(self.learner.learn(observation, told_s) for observation, told_s in told)
         self.offsets.update((part.source, part.last + 1) for part in parts)
         return rows
 
@@ -210,8 +220,27 @@ class Teacher:
         if not self._announced and self._restored and self.models.caught_up.is_set() and self.server.listens:
             self._announced = await self.builder.announce_again()
 
+    def _may_count(self) -> bool:
+        """Whether its counts are fit to be told: of a life that has a number, and of all that there was at its start.
+
+        What it has counted while it catches up would put those items first whose events come first in the log.
+        """
+        offsets, unread = self.offsets, self.unread
+        self._ends = {s: end for s, end in self._ends.items() if offsets.get(s, 0) < end and unread(s) > 0}
+        return self._restored and self.models.caught_up.is_set() and not self._ends
+
+    def _changed(self) -> ItemCounts:
+        """What is to be told; a life without a number gets one above those of all before, and so of every version."""
+        learner = self.learner
+        if not learner.counters.epoch:
+            learner.version = max(learner.version, *self.builder.said.versions, int(time.time())) + 1
+            learner.counters.epoch = learner.version
+        return learner.counters.changed()
+
     async def _publish_counters(self) -> None:
-        counts = await self._thread.run(self.learner.counters.changed)
+        if not self._may_count():
+            return
+        counts = await self._thread.run(self._changed)
         topic, now_ms = self.settings.topics.name("counters"), time.time_ns() // 1_000_000
         records = [
             Outgoing(topic, counter.item_id.encode(), encode(counter))
@@ -271,5 +300,6 @@ def run_learner(settings: Settings) -> int:
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     teacher.misfit_topics = app.misfit_topics
+    teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.models.run, teacher.run_pages])

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.content import category_vectors, content_vectors
+from embeddings.contexts import Popularity
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
-from embeddings.items import ItemCounts, ItemFacts, Items
+from embeddings.items import LONG, MID, TRENDING, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.features import ItemColumns, ItemRows
 from ranking.ranker import Ranker
@@ -25,6 +26,7 @@ BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _HEADROOM = 1024
 _SHARED = 200
+_POPULAR = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class LiveModel:
     neighbours_NM: NDArray[np.int32]
     weights_NM: NDArray[np.float32]
     category_CD: NDArray[np.float32]
+    contexts: Popularity
     index: ItemIndex
     ranker: Ranker
 
@@ -53,6 +56,7 @@ class LiveModel:
             neighbours_NM=np.full((capacity, 1), -1, np.int32),
             weights_NM=np.zeros((capacity, 1), np.float32),
             category_CD=np.zeros((0, width), np.float32),
+            contexts=Popularity.none(),
             index=build(np.empty(0, np.int32), np.empty((0, width), np.float32)),
             ranker=Ranker.untaught(),
         )
@@ -70,7 +74,7 @@ class LiveModel:
             categories_NC = items.columns.categories_NC[: len(items)].copy()
         source_ND = _scattered(snapshot.source_ND, rows_S, capacity, 0)
         target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
-        live_NM = np.where(snapshot.neighbours_NK >= 0, rows_S[snapshot.neighbours_NK], -1).astype(np.int32)
+        live_NM = _moved(snapshot.neighbours_NK, rows_S)
         category_CD = category_vectors(categories_NC, target_ND, len(items.categories))
         learned_N = np.zeros(capacity, np.bool_)
         learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
@@ -88,6 +92,7 @@ class LiveModel:
             neighbours_NM=_scattered(live_NM, rows_S, capacity, -1),
             weights_NM=_scattered(snapshot.weights_NK, rows_S, capacity, 0),
             category_CD=category_CD,
+            contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
         )
@@ -115,6 +120,11 @@ class LiveModel:
             self.index.add(new_R, self.target_ND[new_R])
 
 
+def _moved(places: NDArray[np.int32], rows_S: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Places in a snapshot as rows of this process, -1 where there is none."""
+    return np.where(places >= 0, rows_S[places], -1).astype(np.int32) if len(rows_S) else np.full_like(places, -1)
+
+
 def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:
     out = np.full((capacity, *array.shape[1:]), empty, array.dtype)
     out[rows_R] = array
@@ -125,14 +135,17 @@ def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empt
 class Stock:
     """What there is to offer at a moment, the same for everybody: the items as one model has them.
 
-    `item_rows` is what the ranker reads of them, `trending_T` and `fresh_F` are rows, best and newest first. A row of
-    `blocked_N` may be shown to nobody: it was removed, or is not available now.
+    `item_rows` is what the ranker reads of them, `trending_T`, `popular_T` and `fresh_F` are rows, best and newest
+    first, `popularity_T` is how popular, as shares of all takes. A row of `blocked_N` may be shown to nobody: it was
+    removed, or is not available now.
     """
 
     model: LiveModel
     items: Items
     item_rows: ItemRows
     trending_T: NDArray[np.int32]
+    popular_T: NDArray[np.int32]
+    popularity_T: NDArray[np.float32]
     fresh_F: NDArray[np.int32]
     blocked_N: NDArray[np.bool_]
 
@@ -158,6 +171,8 @@ class Serving:
             items=self.items,
             item_rows=self._packed(),
             trending_T=nothing,
+            popular_T=nothing,
+            popularity_T=np.empty(0, np.float32),
             fresh_F=nothing,
             blocked_N=np.ones(1, np.bool_),
         )
@@ -178,9 +193,13 @@ class Serving:
             blocked_N = items.blocked(now_s)
             fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
             young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
+            popular_T = items.popular(_POPULAR, now_s, half_life=MID)
+            popularity_T = items.columns.popularity_N4[popular_T, MID]
             self._stock = replace(
                 self._stock,
-                trending_T=items.popular(_SHARED, now_s, half_life=0),
+                popular_T=popular_T,
+                popularity_T=popularity_T / max(float(items.columns.popularity_N4[:, MID].sum()), 1e-9),
+                trending_T=items.popular(_SHARED, now_s, half_life=TRENDING),
                 fresh_F=fresh[~blocked_N[fresh] & young],
                 blocked_N=blocked_N,
             )
@@ -191,7 +210,7 @@ class Serving:
         """Counts and attributes of all items, as the ranker reads them."""
         c = self.items.columns
         columns = ItemColumns(
-            popularity_N3=c.popularity_N3,
+            popularity_N3=c.popularity_N4[:, :3],
             likes_N=c.likes_N,
             dislikes_N=c.dislikes_N,
             impressions_N=c.shown_N,
@@ -226,7 +245,7 @@ class Serving:
             self.items.count(counts, names)
             self.items.changes += 1
             likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
-            takes = self.items.columns.popularity_N3[:, 2].sum()
+            takes = self.items.columns.popularity_N4[:, LONG].sum()
             self.like_rate = float((likes + 7) / (max(likes + dislikes, takes) + 10))
 
     def swap(self, snapshot: Snapshot) -> LiveModel:

@@ -11,7 +11,7 @@ from embeddings.fold import Folded
 from streams.contract.decode import Decoded
 from streams.contract.observations import Observation
 from streams.serving.planning import Plan
-from streams.serving.slates import PublishedSlate
+from streams.serving.slates import PublishedSlate, context_keys
 from streams.serving.values import Examples, Scored
 
 
@@ -56,6 +56,7 @@ def observe(
             time_s_R=batch.time_s_B[row_R],
             consent_R=batch.consent_B[row_R],
             slate_R=_slates_named(decoded, row_R),
+            context_RC=context_keys([decoded.events[r].context for r in row_R.tolist()], batch.time_s_B[row_R]),
             take_T=take_T,
             history_TH=plan.histories.item_PH[plan.take_at[mine_T]],
             example_E=take_T[told_T],

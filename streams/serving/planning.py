@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.contexts import KEYS
 from embeddings.events import CONSENT_CONTENT, TAKES, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
@@ -14,7 +15,7 @@ from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
-from streams.serving.slates import Trigger, context_code
+from streams.serving.slates import Trigger, context_code, context_keys
 from streams.serving.traces import is_traced
 from streams.serving.values import Asked
 from streams.settings import Settings, Slates
@@ -102,7 +103,7 @@ def asked_of(
     user_P, position_P, histories = plan.user_P, plan.position_P, plan.histories
     personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
     take_at, take_T = plan.take_at[told_T], plan.take_T[told_T]
-    now_s_P, context_P = _moments(decoded, plan, take_at, take_T, foresee)
+    now_s_P, context_P, key_PC = _moments(decoded, plan, take_at, take_T, foresee)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -114,6 +115,7 @@ def asked_of(
         histories=histories,
         now_s_P=now_s_P,
         context_P=context_P,
+        key_PC=key_PC,
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
@@ -127,15 +129,18 @@ def asked_of(
 
 def _moments(
     decoded: Decoded, plan: Plan, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.uint16]]:
     """The second and the context of each position: a take's own, but a slate knows nothing of the event after it."""
     now_s_P, context_P = plan.histories.last_s_P.copy(), np.zeros(len(plan.position_P), np.int16)
+    key_PC = np.zeros((len(plan.position_P), KEYS), np.uint16)
     now_s_P[take_at] = np.maximum(decoded.batch.time_s_B[take_T], now_s_P[take_at])
     if not foresee:
         now_s_P[plan.serve_at] = plan.histories.last_s_P[plan.serve_at]
     for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
-        context_P[at] = [context_code(decoded.events[r].context) for r in rows.tolist()]
-    return now_s_P, context_P
+        contexts = [decoded.events[r].context for r in rows.tolist()]
+        context_P[at] = [context_code(context) for context in contexts]
+        key_PC[at] = context_keys(contexts, now_s_P[at])
+    return now_s_P, context_P, key_PC
 
 
 def _put(positions: int, at: NDArray[np.intp], values: NDArray[T]) -> NDArray[T]:

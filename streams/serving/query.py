@@ -23,11 +23,14 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
     size = settings.slates.candidates
     row_PH, weight_PH = stock.items.ids.rows(asked.histories.item_PH), _WEIGHT[asked.histories.action_PH]
     row_PH[~asked.personal_P] = -1
+    taste_PD = taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay)
     return Query(
         position_P=np.arange(len(row_PH)),
         row_PH=row_PH,
         weight_PH=weight_PH,
-        taste_PD=taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay),
+        taste_PD=taste_PD,
+        tasteful_P=np.any(taste_PD, axis=1),
+        key_PC=asked.key_PC,
         personal_P=asked.personal_P,
         reach_P=(size + np.minimum(asked.seen_P // 2, size)).astype(np.int32),
         trending_P=np.maximum(settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),

@@ -24,7 +24,7 @@ from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
-from streams.serving.slates import PublishedSlate, Trigger, context_code, write_slates
+from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen
 from streams.settings import Settings
@@ -150,6 +150,7 @@ class Answerer:
             histories=Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U),
             now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
             context_P=np.array([context_code(request.context) for request in requests], np.int16),
+            key_PC=context_keys([request.context for request in requests], asked_s_P),
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),

@@ -8,31 +8,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved, gather
-from streams.serving.live_model import LiveModel, Stock
+from embeddings.contexts import PRIOR, shrunk
+from streams.serving.live_model import Stock
 from streams.serving.values import Query
 from streams.settings import Settings
 
 
 def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
-    """Content near each position's taste, beside what it holds, trending and new; not all of it may be shown."""
+    """Content near each position's taste, or popular, beside what it holds, trending and new; not all may be shown."""
     s = settings.retrieval
     return gather(
         query.row_PH,
         query.weight_PH,
-        nearest(query, stock.model),
+        found(query, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
         trending_T=stock.trending_T[: query.trending_P.max()],
         fresh_F=stock.fresh_F[: s.fresh],
         size_P=query.reach_P,
         trending_P=query.trending_P,
+        popular_P=~query.tasteful_P,
         latest=s.neighbour_items,
         decay=settings.learner.taste_decay,
     )
 
 
-def nearest(query: Query, model: LiveModel) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The vector search: rows (P, V), -1 padded, and scores; one search, as far as the one that looks furthest."""
-    reach = min(int(query.reach_P.max()), max(model.index.size, 1))
-    row_PV, score_PV = model.index.search(query.taste_PD, reach)
-    row_PV[~query.personal_P] = -1
+def found(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The vector search; where there is no taste, what is popular in the context. Rows (P, V), -1 padded, and scores.
+
+    One search, as far as the one that looks furthest. A search with no taste would find the lowest rows.
+    """
+    tasteful, strangers = np.flatnonzero(query.tasteful_P), np.flatnonzero(~query.tasteful_P)
+    near = min(int(query.reach_P[tasteful].max(initial=0)), stock.model.index.size)
+    popular = int(query.reach_P[strangers].max(initial=0))
+    row_PV = np.full((len(query.tasteful_P), max(near, popular, 1)), -1, np.int32)
+    score_PV = np.zeros(row_PV.shape, np.float32)
+    if near:
+        row_PV[tasteful, :near], score_PV[tasteful, :near] = stock.model.index.search(query.taste_PD[tasteful], near)
+    there: dict[bytes, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
+    for p in strangers.tolist():
+        keys = query.key_PC[p]
+        if (said := keys.tobytes()) not in there:
+            there[said] = shrunk(keys, stock.model.contexts, stock.popular_T, stock.popularity_T, PRIOR)
+        row_T, share_T = there[said]
+        held = min(popular, len(row_T))
+        row_PV[p, :held], score_PV[p, :held] = row_T[:held], share_T[:held]
     return row_PV, score_PV

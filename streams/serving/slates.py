@@ -9,6 +9,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed
+from embeddings.contexts import KEYS, hour_keys, keys_of
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
@@ -157,6 +158,16 @@ def slate_id_of(source: Source, offset: int, surface: str) -> str:
 def source_name(bits: int) -> str:
     """The sources of a candidate in words."""
     return _SOURCES[bits]
+
+
+def context_keys(contexts: Sequence[records.Context | None], time_s_P: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """The keys of each of P contexts and moments, 0 where a word is not said. Shape (P, `KEYS`)."""
+    key_PC = np.zeros((len(contexts), KEYS), np.uint16)
+    for p, context in enumerate(contexts):
+        if context is not None:
+            key_PC[p, :-1] = keys_of(context.surface, context.country, context.language, context.device)
+    key_PC[:, -1] = hour_keys(time_s_P)
+    return key_PC
 
 
 def context_code(context: records.Context | None) -> int:

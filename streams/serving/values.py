@@ -34,6 +34,7 @@ class Asked:
         histories: what each user held then, by item id.
         now_s_P: the moment, epoch seconds.
         context_P: context code 0..63.
+        key_PC: keys of `embeddings.contexts`, 0 where a word is not said.
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
@@ -47,6 +48,7 @@ class Asked:
     histories: Histories
     now_s_P: NDArray[np.int64]
     context_P: NDArray[np.int16]
+    key_PC: NDArray[np.uint16]
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]
@@ -65,6 +67,8 @@ class Query(NamedTuple):
         row_PH: item rows held, latest first, -1 where none is or none may be used.
         weight_PH: how much each says of taste.
         taste_PD: the vector to search near.
+        tasteful_P: is there one? Who has wanted nothing that is known gets what is popular.
+        key_PC: the keys of its context.
         personal_P: may the profile be used?
         reach_P: how many to look for by score.
         trending_P: how many to look for in what is trending.
@@ -74,6 +78,8 @@ class Query(NamedTuple):
     row_PH: NDArray[np.int32]
     weight_PH: NDArray[np.float32]
     taste_PD: NDArray[np.float32]
+    tasteful_P: NDArray[np.bool_]
+    key_PC: NDArray[np.uint16]
     personal_P: NDArray[np.bool_]
     reach_P: NDArray[np.int32]
     trending_P: NDArray[np.int32]

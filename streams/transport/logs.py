@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _UNKNOWN_TOPIC, _NO_LEADER = 3, 5
 _LOOK_S = 5.0
 _TAGS = ("tags", TaggedFields)
+UNKNOWN_END = 2**63 - 1
 
 
 class ForeignLog(Exception):
@@ -65,7 +66,7 @@ class Stretch:
     committed: int = -1
     note: str = ""
     first: int = 0
-    end: int = 2**63 - 1
+    end: int = UNKNOWN_END
     log: str = ""
 
 

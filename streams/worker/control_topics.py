@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from embeddings.errors import IdCollision
 from embeddings.events import Source
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
-from streams.contract.counter_records import counts_of
+from streams.contract.counter_records import counts_of, of_one_life
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
@@ -84,8 +84,9 @@ class ControlTopics:
     async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
         good = self._readable("counters", records, decode_counter)
         if counters := {record.key: counter for record, counter in good if counter is not None}:
-            said = list(counters.values())
-            await asyncio.to_thread(self.serving.count, counts_of(said), [counter.item_id for counter in said])
+            said = of_one_life(list(counters.values()))
+            counts = counts_of(said, self.serving.items.half_lives)
+            await asyncio.to_thread(self.serving.count, counts, [counter.item_id for counter in said])
 
     async def _announced(self, records: Sequence[ConsumerRecord]) -> None:
         good = self._readable("models", records, decode_model)

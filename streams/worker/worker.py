@@ -100,7 +100,7 @@ class Worker:
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
 
     def __post_init__(self) -> None:
-        settings, items = self.settings, Items()
+        settings, items = self.settings, Items(half_lives=self.settings.half_lives.counters)
         build = index_builder(settings)
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)

@@ -62,7 +62,10 @@ SETTINGS: dict[str, object] = {
     "slates__size": 5,
     "slates__candidates": 50,
     "observe__negatives": 8,
-    "learner__half_life_events": 10**9,
+    **{
+        f"half_lives__{name}_s": 10 * 365 * 86_400
+        for name in ("pairs", "reactions", "short", "mid", "long", "trending")
+    },
     "learner__checkpoint_every_s": 1,
     "learner__refresh_min_s": 5,
 }

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.svd import Factors, aligned
 
-ITEMS, HELD = 40, 6
+ITEMS, HELD, NOW = 40, 6, 1_750_000_000
 
 
 def a_log(events: int, seed: int = 0, items: int = ITEMS) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -21,16 +21,19 @@ def a_log(events: int, seed: int = 0, items: int = ITEMS) -> tuple[NDArray[np.in
     return item_E, held_EH.astype(np.int32)
 
 
+def times(events: int, seed: int = 0) -> NDArray[np.int64]:
+    """Event times, about one a second, some out of order by up to a minute."""
+    return NOW + np.arange(events) - np.random.default_rng(seed).integers(0, 60, events)
+
+
 def counted_plainly(
-    item_R: NDArray[np.int32], history_RH: NDArray[np.int32], setting: CountSettings
+    item_R: NDArray[np.int32], history_RH: NDArray[np.int32], time_s_R: NDArray[np.int64], setting: CountSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """C and n by the definition, everything faded at each event."""
+    """C and n by the definition: each row with what it has kept by the latest."""
     size = int(max(item_R.max(), history_RH.max())) + 1
     pairs, counts = np.zeros((size, size)), np.zeros(size)
-    for item, held in zip(item_R, history_RH, strict=True):
-        fade = 2 ** (-1 / setting.half_life)
-        pairs *= fade
-        counts *= fade
+    for r, (item, held) in enumerate(zip(item_R, history_RH, strict=True)):
+        fade = 2 ** ((time_s_R[r] - time_s_R.max()) / setting.half_life_s)
         counts[item] += fade
         for k, other in enumerate(held[held >= 0]):
             if other != item:
@@ -46,11 +49,12 @@ def normalised(pairs: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArr
 
 
 def test_neighbours_are_the_greatest_normalised_counts() -> None:
-    setting = CountSettings(half_life=300.0)
+    setting = CountSettings(half_life_s=300.0)
     item_R, history_RH = a_log(500)
+    time_s_R = times(500)
     counts = PairCounts(setting)
-    counts.update(item_R, history_RH)
-    matrix = normalised(*counted_plainly(item_R, history_RH, setting))
+    counts.update(item_R, history_RH, time_s_R)
+    matrix = normalised(*counted_plainly(item_R, history_RH, time_s_R, setting))
     rows_NK, weights_NK = counts.neighbours(5)
     for item in range(len(matrix)):
         expected = np.sort(matrix[item])[::-1][:5]
@@ -60,46 +64,50 @@ def test_neighbours_are_the_greatest_normalised_counts() -> None:
 
 
 def test_item_counts_fade_with_the_half_life() -> None:
-    counts = PairCounts(CountSettings(half_life=10.0))
+    counts = PairCounts(CountSettings(half_life_s=10.0))
     empty = np.full((10, 1), -1, np.int32)
-    counts.update(np.zeros(10, np.int32), empty)
-    before = counts.counts_N[0]
-    counts.update(np.ones(10, np.int32), empty)
-    assert counts.counts_N[0] == pytest.approx(before / 2)
+    counts.update(np.zeros(10, np.int32), empty, NOW)
+    assert counts.counts_N[0] == 10
+    counts.update(np.ones(10, np.int32), empty, NOW + 10)
+    assert counts.counts_N.tolist() == pytest.approx([5, 10])
+    counts.update(np.ones(10, np.int32), empty, NOW)
+    assert counts.counts_N.tolist() == pytest.approx([5, 15]), "late ones weigh what they would have"
 
 
 def test_counts_survive_many_half_lives() -> None:
     """The unit of a count is scaled back long before it leaves the range of a float."""
-    counts = PairCounts(CountSettings(half_life=1.0))
+    counts = PairCounts(CountSettings(half_life_s=1.0))
     item_R, history_RH = a_log(2_000)
-    counts.update(item_R, history_RH)
+    counts.update(item_R, history_RH, NOW + np.arange(2_000))
     assert np.isfinite(counts.counts_N).all()
-    assert counts.counts_N.sum() == pytest.approx(1.0)
+    assert counts.counts_N.sum() == pytest.approx(2.0)
     assert np.isfinite(counts.neighbours(5)[1]).all()
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=8), st.integers(0, 3), st.sampled_from([16, 64]))
 def test_counts_do_not_depend_on_how_rows_were_batched(cuts: list[int], seed: int, slots: int) -> None:
-    setting = CountSettings(slots=slots, budget=1500, half_life=20.0)
+    setting = CountSettings(slots=slots, budget=1500, half_life_s=20.0)
     item_R, history_RH = a_log(400, seed, items=300)
+    time_s_R = times(400, seed)
     whole, parts = PairCounts(setting), PairCounts(setting)
-    whole.update(item_R, history_RH)
+    whole.update(item_R, history_RH, time_s_R)
     for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), 400], strict=True):
-        parts.update(item_R[begin:end], history_RH[begin:end])
+        parts.update(item_R[begin:end], history_RH[begin:end], time_s_R[begin:end])
     for one, other in zip(whole.neighbours(20), parts.neighbours(20), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(whole.counts_N, parts.counts_N)
 
 
 def test_restored_counts_go_on_bit_for_bit() -> None:
-    setting = CountSettings(slots=32, half_life=100.0)
+    setting = CountSettings(slots=32, half_life_s=100.0)
     item_R, history_RH = a_log(1_000, items=200)
+    time_s_R = times(1_000)
     straight, stopped = PairCounts(setting), PairCounts(setting)
-    straight.update(item_R, history_RH)
-    stopped.update(item_R[:600], history_RH[:600])
+    straight.update(item_R, history_RH, time_s_R)
+    stopped.update(item_R[:600], history_RH[:600], time_s_R[:600])
     resumed = PairCounts.restore(stopped.state())
-    resumed.update(item_R[600:], history_RH[600:])
+    resumed.update(item_R[600:], history_RH[600:], time_s_R[600:])
     for name, array in straight.state().items():
         if name not in ("start_N", "pool_row", "pool_weight"):
             np.testing.assert_array_equal(resumed.state()[name], array, name)
@@ -108,8 +116,28 @@ def test_restored_counts_go_on_bit_for_bit() -> None:
     np.testing.assert_array_equal(straight.factors(8).target_ND, resumed.factors(8).target_ND)
 
 
+def test_a_state_that_faded_by_events_is_read_as_it_stood() -> None:
+    """As a release without a clock wrote it: its unit, a half-life in events; then it fades by time."""
+    item_R, history_RH = a_log(200)
+    counts = PairCounts()
+    counts.update(item_R, history_RH, NOW)
+    old = counts.state()
+    del old["clock"]
+    old["settings"] = np.array([1.0, 0.5, 30_000.0, 0.5, 0.3, 1024.0, float(1 << 26)])
+    old["count_N"], old["pool_weight"] = (
+        old["count_N"] * (32 / counts._unit()),
+        old["pool_weight"] * np.float32(32 / counts._unit()),
+    )
+    old["unit"] = np.array([32.0])
+    restored = PairCounts.restore(old, CountSettings(half_life_s=1_000.0), clock_s=NOW)
+    np.testing.assert_allclose(restored.counts_N, counts.counts_N, rtol=1e-6)
+    np.testing.assert_allclose(restored.neighbours(5)[1], counts.neighbours(5)[1], rtol=1e-5)
+    restored.update(np.array([ITEMS], np.int32), np.array([[-1]], np.int32), NOW + 1_000)
+    np.testing.assert_allclose(restored.counts_N[: len(counts)], counts.counts_N / 2, rtol=1e-6)
+
+
 def test_an_item_keeps_its_strongest_neighbours_within_its_slots() -> None:
-    counts = PairCounts(CountSettings(slots=16, half_life=1e9))
+    counts = PairCounts(CountSettings(slots=16))
     counts.update(np.zeros(1, np.int32), np.full((1, 1), -1, np.int32))
     strong = np.tile(np.arange(1, 5, dtype=np.int32), 50)
     counts.update(strong, np.zeros((len(strong), 1), np.int32))
@@ -136,11 +164,11 @@ def test_an_item_known_only_from_histories_has_no_neighbours() -> None:
 
 
 def test_factors_are_the_best_approximation_of_their_width() -> None:
-    setting = CountSettings(half_life=1e9)
+    setting = CountSettings()
     item_R, history_RH = a_log(3_000)
     counts = PairCounts(setting)
-    counts.update(item_R, history_RH)
-    matrix = normalised(*counted_plainly(item_R, history_RH, setting))
+    counts.update(item_R, history_RH, NOW)
+    matrix = normalised(*counted_plainly(item_R, history_RH, np.full(3_000, NOW), setting))
     factors = counts.factors(10)
     values = np.linalg.svd(matrix, compute_uv=False)
     error = np.linalg.norm(matrix - factors.source_ND @ factors.target_ND.T)

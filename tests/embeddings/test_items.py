@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from embeddings.errors import IdCollision
+from embeddings.fading import DAY_S, HalfLives
 from embeddings.ids import item_id, item_ids
-from embeddings.items import CATEGORIES, POPULARITY_HALF_LIVES, ItemCounts, ItemFacts, Items
+from embeddings.items import CATEGORIES, SHORT, ItemCounts, ItemFacts, Items
 
 NOW = 1_750_000_000
 
@@ -15,19 +16,20 @@ def a_fact(name: str, **facts: Any) -> ItemFacts:
     return ItemFacts(name=name, added_s=NOW, **facts)
 
 
-def counts(events: float, **popularity: float) -> ItemCounts:
-    """Absolute counts of some items as of `events` events."""
+def counts(clock_s: int, epoch: int = 0, **popularity: float) -> ItemCounts:
+    """Absolute counts of some items as of an event time."""
     N = len(popularity)
     return ItemCounts(
         item_N=item_ids(list(popularity)),
-        popularity_N3=np.array([[value] * 3 for value in popularity.values()], np.float32),
+        popularity_N4=np.array([[value] * 4 for value in popularity.values()], np.float32),
         likes_N=np.full(N, 2, np.float32),
         dislikes_N=np.full(N, 1, np.float32),
         shown_N=np.zeros(N, np.float32),
         clicked_N=np.zeros(N, np.float32),
         last_taken_s_N=np.full(N, NOW),
         first_seen_s_N=np.full(N, NOW - 9),
-        events=events,
+        clock_s=clock_s,
+        epoch=epoch,
     )
 
 
@@ -107,30 +109,49 @@ def test_an_item_is_new_once() -> None:
     assert items.fresh[-1] == 401
 
 
-def test_counts_fade_by_the_events_that_passed_since() -> None:
-    items = Items()
+def test_counts_fade_by_the_time_that_passed_since() -> None:
+    items, day = Items(), int(DAY_S)
     items.add([a_fact("a"), a_fact("b")])
-    items.count(counts(1000, a=8.0, b=4.0))
-    items.count(counts(2000, b=4.0))
-    assert items.columns.popularity_N3[0].tolist() == pytest.approx(
-        [8 * 2 ** (-1000 / h) for h in POPULARITY_HALF_LIVES]
+    items.count(counts(NOW, a=8.0, b=4.0))
+    items.count(counts(NOW + day, b=4.0))
+    assert items.columns.popularity_N4[0].tolist() == pytest.approx(
+        [8 * 2 ** (-day / half_life) for half_life in HalfLives().popularity_4]
     )
-    assert items.columns.popularity_N3[1].tolist() == [4.0] * 3
-    assert items.columns.likes_N[:2].tolist() == [2, 2]
+    assert items.columns.popularity_N4[1].tolist() == [4.0] * 4
+    assert items.columns.likes_N[:2].tolist() == [pytest.approx(2 * 2 ** (-1 / 30)), 2]
 
 
 def test_counts_that_come_late_are_faded_to_now() -> None:
+    items = Items(half_lives=HalfLives(short_s=1_000))
+    items.count(counts(NOW + 1_000, a=4.0))
+    items.count(counts(NOW, b=8.0))
+    assert items.clock_s == NOW + 1_000
+    assert items.columns.popularity_N4[:2, SHORT].tolist() == pytest.approx([4.0, 4.0])
+
+
+def test_counts_of_a_learner_that_began_anew_end_those_of_before() -> None:
+    """Its sums are over fewer rows: beside them what was not counted again would be the most popular for days."""
     items = Items()
-    items.count(counts(2000, a=4.0))
-    items.count(counts(1000, b=8.0))
-    assert items.events == 2000
-    assert items.columns.popularity_N3[0, 0] == 4.0
-    assert items.columns.popularity_N3[1, 0] == pytest.approx(4.0)
+    items.add([a_fact("hit"), a_fact("old"), a_fact("rare")])
+    items.count(counts(NOW, 1, hit=900.0, old=400.0, rare=1.0))
+    items.count(counts(NOW - 50, 2, hit=90.0, rare=2.0))
+    assert named(items, items.popular(3, NOW)) == ["hit", "rare", "old"]
+    assert (items.columns.popularity_N4[1] == 0).all()
+    assert items.clock_s == NOW - 50
+
+
+def test_counts_of_an_earlier_life_are_passed_over() -> None:
+    items = Items()
+    items.add([a_fact("hit"), a_fact("rare")])
+    items.count(counts(NOW, 2, hit=90.0, rare=2.0))
+    items.count(counts(NOW + 9, 1, rare=900.0))
+    assert named(items, items.popular(3, NOW)) == ["hit", "rare"]
+    assert items.clock_s == NOW
 
 
 def test_counts_may_come_before_the_name() -> None:
     items = Items()
-    items.count(counts(10, a=4.0))
+    items.count(counts(NOW, a=4.0))
     assert len(items.popular(5, NOW)) == 0
     items.add([a_fact("a")])
     assert named(items, items.popular(5, NOW)) == ["a"]
@@ -140,7 +161,7 @@ def test_the_most_taken_come_first_and_ties_by_id() -> None:
     items = Items()
     names = ["a", "b", "c", "d", "e", "gone"]
     items.add([a_fact(name) for name in names])
-    items.count(counts(10, c=5.0, gone=9.0, a=2.0))
+    items.count(counts(NOW, c=5.0, gone=9.0, a=2.0))
     items.remove("gone")
     rest = sorted(["b", "d", "e"], key=item_id)
     assert named(items, items.popular(9, NOW)) == ["c", "a", *rest]

@@ -42,8 +42,10 @@ def a_snapshot(version: int = 7, items: int = 5, **changes: Any) -> Snapshot:
 
 
 def same(one: Snapshot, other: Snapshot) -> None:
+    for mine, theirs in zip(one.contexts, other.contexts, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
     for field in dataclasses.fields(Snapshot):
-        if field.name != "ranker":
+        if field.name not in ("ranker", "contexts"):
             np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), field.name)
     assert one.ranker.keys() == other.ranker.keys()
     for name, array in one.ranker.items():

@@ -114,7 +114,7 @@ class Service:
     learner: Learner = field(init=False)
 
     def __post_init__(self) -> None:
-        items, width = Items(), self.settings.learner.dimensions
+        items, width = Items(half_lives=self.settings.half_lives.counters), self.settings.learner.dimensions
         live = LiveModel.empty(items, build_index, width)
         self.serving = Serving(items, build_index, live, now_s=lambda: self.now_ms // 1000)
         self.users = MemoryUserStore(self.shelf, width=width)

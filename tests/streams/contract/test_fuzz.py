@@ -16,7 +16,7 @@ from streams.contract import observations, records
 from streams.contract.catalogue_records import read_catalogue
 from streams.contract.cloudevents import echo, event_headers
 from streams.contract.consent import Judge, UnreadableConsent, gpp_bits, tcf_bits
-from streams.contract.counter_records import counts_of
+from streams.contract.counter_records import counts_of, of_one_life
 from streams.contract.deadletters import Code, DeadLetter, NotReplayable, Reason, dead_letter_record, replay_record
 from streams.contract.decode import decode
 from streams.contract.manifests import manifest_of
@@ -53,6 +53,7 @@ ITEM = objects(
 COUNTER = objects(
     item_id=IDS, popularity=st.lists(st.floats(), max_size=4), likes=st.floats(), dislikes=st.floats(),
     shown=st.floats(), clicked=st.floats(), last_taken_s=INT64, first_seen_s=INT64, events=st.floats(), time_ms=INT64,
+    epoch=INT64, clock_s=INT64,
 )  # fmt: skip
 MANIFEST = objects(
     version=st.integers().map(str) | st.text("0123456789²٣", max_size=30), uri=IDS, sha256=IDS, bytes=INT64,
@@ -147,8 +148,8 @@ def test_fuzz_every_counter_is_counted_or_put_aside(some: list[Raw]) -> None:
     good, dead = read(Source("counters", 0), some, records.decode_counter, RULES, compacted=True)
     all_there(some, dead, len(good))
     if counters := [counter for _, counter in good if counter is not None]:
-        counts = counts_of(counters)
-        assert np.isfinite(counts.popularity_N3).all()
+        counts = counts_of(of_one_life(counters))
+        assert np.isfinite(counts.popularity_N4).all()
         Items(8).count(counts)
 
 

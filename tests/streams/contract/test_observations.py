@@ -56,6 +56,7 @@ def an_observation(
         shown_L=ids(shown),
         shown_item_LN=ids(shown, 6),
         shown_x_LNF=draw.normal(size=(shown, 6, 28)).astype(np.float16),
+        context_RC=draw.integers(0, 2**16, (rows, 5)).astype(np.uint16),
     )
 
 
@@ -74,6 +75,13 @@ def assert_equal(one: Observation, other: Observation) -> None:
 def test_what_is_packed_comes_back_to_the_bit(rows: int, takes: int, held: int, examples: int, shown: int) -> None:
     observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes)
     assert_equal(observation, decode(encode(observation)))
+
+
+def test_an_observation_that_says_nothing_of_contexts_is_read() -> None:
+    """As earlier releases write it."""
+    old = dataclasses.replace(an_observation(rows=4), context_RC=np.zeros((0, 0), np.uint16))
+    assert b"context_RC" not in encode(old)
+    assert decode(encode(old)).context_RC.shape == (4, 0)
 
 
 def test_a_history_costs_five_bytes_an_item() -> None:

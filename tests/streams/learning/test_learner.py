@@ -46,10 +46,15 @@ def counts(learner: Learner) -> dict[str, Any]:
     """What a learner has counted and up to where, comparable bit by bit."""
     rows = learner.ids.rows(np.sort(learner.ids.ids_N))
     items, near = learner.counters.of(rows), learner.pairs.neighbours(40)
-    columns = {name: getattr(items, name) for name in items.__slots__ if name != "events"}
+    known = {name: getattr(items, name) for name in items.__slots__}
+    columns = {name: value for name, value in known.items() if isinstance(value, np.ndarray)}
     columns |= {"pairs": learner.pairs.counts_N, "rows": near[0], "weights": near[1]}
     text = json.loads(learner.state()[1])
-    return {name: column.tobytes() for name, column in columns.items()} | text | {"events": items.events}
+    return (
+        {name: column.tobytes() for name, column in columns.items()}
+        | text
+        | {"events": items.events, "clock_s": items.clock_s}
+    )
 
 
 def everything(learner: Learner) -> dict[str, Any]:
