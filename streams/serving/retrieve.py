@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved, gather
-from streams.serving.live_model import LiveModel, Stock
+from streams.serving.live_model import Stock
 from streams.serving.values import Query
 from streams.settings import Settings
 
@@ -19,10 +19,10 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
     return gather(
         query.row_PH,
         query.weight_PH,
-        nearest(query, stock.model),
+        nearest(query, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
-        trending_T=stock.trending_T[: query.trending_P.max()],
-        fresh_F=stock.fresh_F[: s.fresh],
+        trending_T=stock.offer.trending_T[: query.trending_P.max()],
+        fresh_F=stock.offer.fresh_F[: s.fresh],
         size_P=query.reach_P,
         trending_P=query.trending_P,
         latest=s.neighbour_items,
@@ -30,9 +30,10 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
     )
 
 
-def nearest(query: Query, model: LiveModel) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def nearest(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The vector search: rows (P, V), -1 padded, and scores; one search, as far as the one that looks furthest."""
-    reach = min(int(query.reach_P.max()), max(model.index.size, 1))
-    row_PV, score_PV = model.index.search(query.taste_PD, reach)
+    index = stock.model.index
+    reach = min(int(query.reach_P.max()), max(index.size, 1))
+    row_PV, score_PV = index.search(query.taste_PD, reach, stock.offer.mask)
     row_PV[~query.personal_P] = -1
     return row_PV, score_PV

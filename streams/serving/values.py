@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import Viewer
 from embeddings.state_columns import Histories
 from ranking.features import COLUMNS, Features
 from streams.serving.live_model import LiveModel
@@ -34,6 +35,7 @@ class Asked:
         histories: what each user held then, by item id.
         now_s_P: the moment, epoch seconds.
         context_P: context code 0..63.
+        viewers: P of them, who may not be shown everything.
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
@@ -47,6 +49,7 @@ class Asked:
     histories: Histories
     now_s_P: NDArray[np.int64]
     context_P: NDArray[np.int16]
+    viewers: Sequence[Viewer]
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]
