@@ -152,17 +152,18 @@ class Offers:
     """What may be shown to each class of viewers, kept until the catalogue changes or a window opens or closes."""
 
     items: Items
-    fresh_for_s: int
+    fresh_for_s: int = 0
     _of: dict[ViewerClass, Offer] = field(init=False, default_factory=dict)
     _counted: dict[ViewerClass, int] = field(init=False, default_factory=dict)
     _blocked_N: NDArray[np.bool_] = field(init=False, default_factory=lambda: np.ones(1, np.bool_))
     _as_of: tuple[int, int, int] = (-1, -1, -1)
     _good: range = range(0)
 
-    def renew(self, now_s: int) -> None:
+    def renew(self, now_s: int, fresh_for_s: int) -> None:
         """Forget what no longer holds. The caller holds `items.lock`."""
         items = self.items
-        as_of = items.offers, len(items.columns.year_N), len(items.titles)
+        as_of = items.offers, len(items.columns.year_N), fresh_for_s
+        self.fresh_for_s = fresh_for_s
         if as_of != self._as_of or now_s not in self._good:
             self._as_of, self._good = as_of, range(now_s, items.good_until_s(now_s, self.fresh_for_s))
             self._blocked_N = items.blocked(now_s)
@@ -200,9 +201,9 @@ class Serving:
     _packed_at: tuple[int, int] = (-1, -1)
 
     def __post_init__(self) -> None:
-        self._offers = Offers(self.items, self.fresh_for_s)
+        self._offers = Offers(self.items)
         with self.items.lock:
-            self._offers.renew(self.now_s())
+            self._offers.renew(self.now_s(), self.fresh_for_s)
             offer = self._offers.of(ViewerClass(), self.now_s())
         self._stock = Stock(model=self.live, items=self.items, item_rows=self._packed(), offer=offer)
 
@@ -218,7 +219,7 @@ class Serving:
             self._packed_at = facts
             self._stock = replace(self._stock, item_rows=self._packed())
         now_s = self.now_s()
-        self._offers.renew(now_s)
+        self._offers.renew(now_s, self.fresh_for_s)
         self._stock = replace(self._stock, offer=self._offers.of(ViewerClass(), now_s))
         self.live = self.live.fitted(items)
         return self.stock()
@@ -230,7 +231,7 @@ class Serving:
     def barred(self, viewer: Viewer) -> NDArray[np.bool_]:
         """Which rows must not be shown to a viewer now. The caller holds `items.lock`."""
         now_s = self.now_s()
-        self._offers.renew(now_s)
+        self._offers.renew(now_s, self.fresh_for_s)
         return self._offers.of(self.items.class_of(viewer), now_s).blocked_N
 
     def _packed(self) -> ItemRows:

@@ -25,6 +25,7 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
         fresh_F=stock.offer.fresh_F[: s.fresh],
         size_P=query.reach_P,
         trending_P=query.trending_P,
+        blocked_N=stock.offer.blocked_N,
         latest=s.neighbour_items,
         decay=settings.learner.taste_decay,
     )

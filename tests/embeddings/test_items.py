@@ -97,14 +97,51 @@ def test_facts_are_cut_to_what_a_column_holds() -> None:
     assert items.columns.year_N[row] == 0
 
 
-def test_an_item_is_new_once() -> None:
+def fresh(items: Items, now_s: int) -> list[int]:
+    return items.fresh(200, now_s, 100, items.blocked(now_s)).tolist()
+
+
+def test_an_item_is_new_once_and_for_a_while() -> None:
     items = Items()
-    items.add([a_fact("a"), a_fact("b")])
-    items.add([a_fact("a")])
-    assert items.fresh == [0, 1]
-    items.add([a_fact(f"x{n}") for n in range(400)])
-    assert len(items.fresh) == 256
-    assert items.fresh[-1] == 401
+    items.add([a_fact("a"), ItemFacts(name="b", added_s=NOW + 50)])
+    items.add([ItemFacts(name="a", added_s=NOW + 60)])
+    assert fresh(items, NOW + 60) == [1, 0]
+    assert fresh(items, NOW + 99) == [1, 0]
+    assert fresh(items, NOW + 100) == [1]
+
+
+def test_an_item_with_a_date_is_new_when_it_opens_whenever_its_record_came() -> None:
+    items = Items()
+    items.add([a_fact("coming", available_from_s=NOW + 500), a_fact("old", available_from_s=NOW - 500)])
+    assert fresh(items, NOW) == []
+    assert fresh(items, NOW + 500) == fresh(items, NOW + 599) == [0]
+    items.add([ItemFacts(name="coming", added_s=NOW + 900, available_from_s=NOW + 500)])
+    assert fresh(items, NOW + 900) == []
+
+
+def test_a_catalogue_published_again_makes_nothing_new() -> None:
+    items = Items(catalogue_unread=True)
+    items.add([a_fact("a"), a_fact("b", available_from_s=NOW - 10)])
+    assert fresh(items, NOW) == [1]
+    items.catalogue_unread = False
+    items.add([a_fact("a"), a_fact("c")])
+    assert fresh(items, NOW) == [2, 1]
+
+
+def test_what_may_be_shown_holds_until_a_window_opens_or_closes() -> None:
+    items = Items()
+    items.add([a_fact("a", available_from_s=NOW - 1000, available_until_s=NOW + 500)])
+    items.add([a_fact("b", available_from_s=NOW + 50)])
+    assert [items.good_until_s(NOW + s, 100) for s in (0, 50, 150, 500)] == [NOW + s for s in (50, 150, 500)] + [
+        1 << 40
+    ]
+
+
+def test_the_32001st_category_is_no_category() -> None:
+    items = Items()
+    items.categories.update({f"c{n}": n for n in range(32_000)})
+    (row,) = items.add([a_fact("a", categories=("beyond", "c7"))]).tolist()
+    assert items.columns.categories_NC[row].tolist() == [7, *[-1] * (CATEGORIES - 1)]
 
 
 def test_counts_fade_by_the_events_that_passed_since() -> None:
@@ -131,9 +168,9 @@ def test_counts_that_come_late_are_faded_to_now() -> None:
 def test_counts_may_come_before_the_name() -> None:
     items = Items()
     items.count(counts(10, a=4.0))
-    assert len(items.popular(5, NOW)) == 0
+    assert len(items.popular(5, items.blocked(NOW))) == 0
     items.add([a_fact("a")])
-    assert named(items, items.popular(5, NOW)) == ["a"]
+    assert named(items, items.popular(5, items.blocked(NOW))) == ["a"]
 
 
 def test_the_most_taken_come_first_and_ties_by_id() -> None:
@@ -143,9 +180,9 @@ def test_the_most_taken_come_first_and_ties_by_id() -> None:
     items.count(counts(10, c=5.0, gone=9.0, a=2.0))
     items.remove("gone")
     rest = sorted(["b", "d", "e"], key=item_id)
-    assert named(items, items.popular(9, NOW)) == ["c", "a", *rest]
-    assert named(items, items.popular(2, NOW)) == ["c", "a"]
-    assert Items().popular(5, NOW).tolist() == []
+    assert named(items, items.popular(9, items.blocked(NOW))) == ["c", "a", *rest]
+    assert named(items, items.popular(2, items.blocked(NOW))) == ["c", "a"]
+    assert Items().popular(5, items.blocked(NOW)).tolist() == []
 
 
 def test_names_are_learned_while_the_table_grows_in_another_thread() -> None:
