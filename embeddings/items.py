@@ -5,6 +5,7 @@ that the hot path indexes arrays and never looks at a string. Writers hold `Item
 computes on the columns, because a column is replaced when it grows.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from embeddings.eligibility import UNREADABLE_AGE, Viewer, ViewerClass, Words
 from embeddings.errors import IdCollision
 from embeddings.ids import item_id, item_ids
 from embeddings.idtable import IdTable
+
+log = logging.getLogger(__name__)
 
 CATEGORIES = 6
 POPULARITY_HALF_LIVES = (1_000.0, 10_000.0, 100_000.0)
@@ -237,12 +240,26 @@ class Items:
     def blocked(self, now_s: int) -> NDArray[np.bool_]:
         """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name.
 
-        A name that only counts told is good where there is no catalogue; else the item may have been removed long ago.
+        Once a catalogue was read to its end, only what it holds may be shown: a removal that compaction took away leaves
+        no other trace. Where there is none, a name that events, a snapshot or counts told is good.
         """
         columns = self.columns
         gone_N = columns.removed_N | columns.hidden_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
-        named_N = columns.named_N if columns.catalogued_N.any() else columns.named_N | columns.counted_N
-        return gone_N | ~named_N
+        if not columns.catalogued_N.any():
+            return gone_N | ~(columns.named_N | columns.counted_N)
+        return gone_N | ~(columns.named_N if self.catalogue_unread else columns.catalogued_N)
+
+    def catalogue_read(self) -> None:
+        """The catalogue was read to its end: from now on what it lacks is not shown."""
+        with self.lock:
+            self.catalogue_unread = False
+            self.offers += 1
+            self.changes += 1
+            held, known = int(self.columns.catalogued_N.sum()), int(self.columns.named_N.sum())
+            if 0 < held < known // 2:
+                log.warning(
+                    "the catalogue has %d items and %d are known by name: the others are not shown", held, known
+                )
 
     def class_of(self, viewer: Viewer) -> ViewerClass:
         """The class of a viewer, as far as any item's limits tell viewers apart."""

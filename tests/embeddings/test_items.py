@@ -206,3 +206,21 @@ def test_names_are_learned_while_the_table_grows_in_another_thread() -> None:
     stop.set()
     thread.join()
     assert not faults
+
+
+def test_once_the_catalogue_was_read_only_what_it_holds_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    items = Items(catalogue_unread=True)
+    items.add([a_fact("a")])
+    gone = int(items.ensure(item_ids(["gone"]), ["gone"])[0])  # a snapshot names it; compaction took its removal
+    items.ensure(item_ids(["b", "c"]), ["b", "c"])
+    assert not items.blocked(NOW)[gone]
+    items.catalogue_read()
+    assert items.blocked(NOW)[: len(items)].tolist() == [False, True, True, True]
+    assert "the catalogue has 1 items and 4 are known by name" in caplog.text
+
+
+def test_without_a_catalogue_what_events_name_is_shown() -> None:
+    items = Items(catalogue_unread=True)
+    items.ensure(item_ids(["a"]), ["a"])
+    items.catalogue_read()
+    assert not items.blocked(NOW)[0]

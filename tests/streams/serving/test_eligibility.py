@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from streams.contract.records import Context
+from streams.serving.slates import context_code
 from streams.serving.values import Found
 from tests.streams.builders import Service, a_log, a_request, an_event, shown, slates_of, small
 
@@ -77,3 +79,22 @@ def test_classes_in_one_batch_do_not_mix(service: Service) -> None:
         assert slate.country == "DE" or not {int(name[1:]) // 10 for name in shown(slate)} & {1}
     rows = answer.scored.slates.row_QN
     assert np.isin(rows, np.arange(10, 20)).any()
+
+
+def test_a_worker_that_never_saw_the_removal_does_not_serve_what_a_snapshot_knows() -> None:
+    before = Service()
+    before.catalogue(*[f"i{n:03d}" for n in range(20)])
+    before.live_through(a_log(300, items=20))
+    after = Service(shelf=before.shelf)
+    after.serving.items.catalogue_unread = True
+    after.catalogue(*[f"i{n:03d}" for n in range(5, 20)])
+    after.serving.items.catalogue_read()
+    after.serving.swap(before.learner.freeze().build(after.now_ms)[0])
+    for slate in after.ask(*(a_request(n, f"u{n}", n=20) for n in range(8))):
+        assert shown(slate)
+        assert not {f"i{n:03d}" for n in range(5)} & set(shown(slate))
+
+
+def test_the_surface_of_a_request_alone_sets_its_context() -> None:
+    assert context_code(None, "tv") == context_code(Context(surface="tv")) != 0
+    assert context_code(Context(device="phone"), "tv") == context_code(Context(surface="tv", device="phone"))
