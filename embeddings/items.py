@@ -240,8 +240,8 @@ class Items:
     def blocked(self, now_s: int) -> NDArray[np.bool_]:
         """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name.
 
-        Once a catalogue was read to its end, only what it holds may be shown: a removal that compaction took away leaves
-        no other trace. Where there is none, a name that events, a snapshot or counts told is good.
+        Once a catalogue was read to its end, only what it holds may be shown: of a removal that compaction took away
+        there is no other trace. Without a catalogue a name that events, a snapshot or counts told is good.
         """
         columns = self.columns
         gone_N = columns.removed_N | columns.hidden_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
