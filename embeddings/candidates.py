@@ -72,6 +72,7 @@ def gather(
     size_P: Rows,
     trending_P: Rows | None = None,
     popular_P: NDArray[np.bool_] | None = None,
+    blocked_N: NDArray[np.bool_] | None = None,
     latest: int = 20,
     decay: float = 0.9,
     vector_share: float = VECTOR_SHARE,
@@ -92,6 +93,7 @@ def gather(
             one changes nothing for another. The shared lists come on top, M = max(size_P) + T + F.
         trending_P: how far each position looks down the trending list; None is all of it.
         popular_P: where `found` is what is popular; None is nowhere.
+        blocked_N: rows that must not be shown: the lists' are passed over, so that they take nobody's place.
         latest: of how many wanted items the lists are added.
         decay: how much each newer item fades the older ones.
         vector_share: see `VECTOR_SHARE`.
@@ -104,7 +106,10 @@ def gather(
     shared = trending_T, fresh_F, size_P, trending_P
     beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_F))
     place_N = _places(max(len(neighbours[0]), *beyond))
-    _gather(history_PH, weight_PH, *found, *neighbours, *shared, popular_P, latest, decay, vector_share, place_N, out)
+    if blocked_N is None:
+        blocked_N = np.zeros(0, np.bool_)
+    only = popular_P, blocked_N
+    _gather(history_PH, weight_PH, *found, *neighbours, *shared, *only, latest, decay, vector_share, place_N, out)
     return out
 
 
@@ -191,6 +196,7 @@ def _offer_neighbours(
     weight_H: Floats,
     neighbours_NK: Rows,
     weights_NK: Floats,
+    blocked_N: NDArray[np.bool_],
     latest: int,
     decay: float,
 ) -> int:
@@ -206,7 +212,8 @@ def _offer_neighbours(
             row = int(neighbours_NK[held, k])
             if row < 0:
                 break
-            used = _offer(table, used, row, share * weights_NK[held, k], _NEIGHBOURS)
+            if row >= len(blocked_N) or not blocked_N[row]:
+                used = _offer(table, used, row, share * weights_NK[held, k], _NEIGHBOURS)
         fade *= decay
         latest -= 1
     return used
@@ -246,6 +253,7 @@ def _gather(
     size_P: Rows,
     trending_P: Rows,
     popular_P: NDArray[np.bool_],
+    blocked_N: NDArray[np.bool_],
     latest: int,
     decay: float,
     vector_share: float,
@@ -260,7 +268,9 @@ def _gather(
     key_U, order_U = np.empty(most, np.int64), np.empty(most, np.int64)
     count_B = np.zeros(1 << (63 - _BUCKET_SHIFT), np.int32)
     for p in range(len(history_PH)):
-        used = _offer_neighbours(table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, latest, decay)
+        used = _offer_neighbours(
+            table, 0, history_PH[p], weight_PH[p], neighbours_NK, weights_NK, blocked_N, latest, decay
+        )
         size = size_P[p]
         bit = _POPULAR if popular_P[p] else _VECTOR
         used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share, bit)

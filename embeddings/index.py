@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import Mask
 from embeddings.heap import insert
 from embeddings.jit import kernel
 
@@ -46,8 +48,10 @@ class ItemIndex(Protocol):
     def why(self) -> str:
         """Why this kind, with its size, its settings and its recall where that was measured."""
 
-    def search(self, query_QD: Vectors, k: int) -> tuple[Rows, Vectors]:
+    def search(self, query_QD: Vectors, k: int, mask: Mask | None = None) -> tuple[Rows, Vectors]:
         """The k rows with the greatest products: rows (Q, k), -1 padded, and scores (Q, k); ties to the lower row.
+
+        With a mask they are rows that it allows.
 
         Approximate kinds may miss rows; which of several equal rows at the end of a list are in it is undefined.
         """
@@ -67,6 +71,9 @@ class Engine(Protocol):
     def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """Positions (Q, k), -1 padded, and scores, best first; k ≤ count."""
 
+    def restricted(self, allowed_N: NDArray[np.bool_]) -> "Engine | None":
+        """An engine over the allowed positions alone, under their numbers here; None where it cannot select."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
@@ -76,6 +83,22 @@ class _Changes:
     dead: int
     added_M: Rows
     vectors_MD: Vectors
+
+
+@dataclass(slots=True)
+class _Restriction:
+    """What searches under a mask, if that is another engine, and the positions that were not allowed then."""
+
+    engine: Engine | None
+    barred_N: NDArray[np.bool_]
+    dead: int = 0
+
+
+def _of(mask: Mask, rows_R: Rows) -> NDArray[np.bool_]:
+    """Which of R rows a mask allows; those that came after it was made it does not. Shape (R,)."""
+    allowed_N = mask.allowed_N
+    allowed_R: NDArray[np.bool_] = (rows_R < len(allowed_N)) & allowed_N[np.minimum(rows_R, len(allowed_N) - 1)]
+    return allowed_R
 
 
 class LiveIndex:
@@ -88,6 +111,7 @@ class LiveIndex:
         self._rows_N = np.ascontiguousarray(rows_N, np.int32)
         self._order_N = np.argsort(self._rows_N, kind="stable")
         self._lock = threading.Lock()
+        self._restricted: WeakKeyDictionary[Mask, _Restriction] = WeakKeyDictionary()
         none = np.empty(0, np.int32), np.empty((0, width), np.float32)
         self._changes = _Changes(np.zeros(len(rows_N), np.bool_), 0, *none)
 
@@ -97,19 +121,44 @@ class LiveIndex:
         changes = self._changes
         return self._engine.count - changes.dead + len(changes.added_M)
 
-    def search(self, query_QD: Vectors, k: int) -> tuple[Rows, Vectors]:
-        """See `ItemIndex.search`. Fetches more than k while removed rows leave an answer short."""
+    def search(self, query_QD: Vectors, k: int, mask: Mask | None = None) -> tuple[Rows, Vectors]:
+        """See `ItemIndex.search`. Fetches more than k while rows that must not be found leave an answer short."""
         query_QD = np.ascontiguousarray(query_QD, np.float32)
-        changes, count = self._changes, self._engine.count
-        added_QM = query_QD @ changes.vectors_MD.T
-        fetch = min(count, k + min(changes.dead, k))
+        changes = self._changes
+        engine, dead_N, dead = self._engine, changes.dead_N, changes.dead
+        added_M, vectors_MD = changes.added_M, changes.vectors_MD
+        if mask is not None:
+            engine, dead_N, dead = self._within(mask, changes)
+            some_M = _of(mask, added_M)
+            added_M, vectors_MD = added_M[some_M], vectors_MD[some_M]
+        added_QM, count = query_QD @ vectors_MD.T, engine.count
+        fetch = min(count, k + min(dead, k))
         while True:
-            place_Qk, score_Qk = self._engine.search(query_QD, fetch)
+            place_Qk, score_Qk = engine.search(query_QD, fetch)
             out = np.full((len(query_QD), k), -1, np.int32), np.zeros((len(query_QD), k), np.float32)
-            short = _merge(place_Qk, score_Qk, self._rows_N, changes.dead_N, changes.added_M, added_QM, *out)
+            short = _merge(place_Qk, score_Qk, self._rows_N, dead_N, added_M, added_QM, *out)
             if not short or fetch >= count:
                 return out
             fetch = min(count, 4 * fetch)
+
+    def _within(self, mask: Mask, changes: _Changes) -> tuple[Engine, NDArray[np.bool_], int]:
+        """The engine to ask under a mask, the positions that it may still answer and must not, and how many they are.
+
+        Made once per mask; where rows were removed since, they are filtered out of its answers.
+        """
+        with self._lock:
+            made = self._restricted.get(mask)
+            if made is None:
+                allowed_N = _of(mask, self._rows_N) & ~changes.dead_N
+                all_allowed = int(allowed_N.sum()) == self._engine.count - changes.dead
+                made = _Restriction(
+                    None if all_allowed else self._engine.restricted(allowed_N), ~allowed_N, changes.dead
+                )
+                self._restricted[mask] = made
+        if made.engine is not None:
+            return made.engine, changes.dead_N, max(0, changes.dead - made.dead)
+        dead_N = changes.dead_N | made.barred_N
+        return self._engine, dead_N, int(dead_N.sum())
 
     def add(self, rows_R: Rows, vectors_RD: Vectors) -> None:
         """See `ItemIndex.add`; of a row given twice the last vector counts."""

@@ -19,6 +19,8 @@ faiss: Any = untyped  # its type stubs lag behind it
 RECALL_AT = 200
 _SAMPLE = 64
 _TRAIN_PER_LIST = 48
+_FEW = 10_000
+"""Of so many allowed positions every product is computed."""
 _GPU_MOST = 2048
 """The most results and the most lists of one search that FAISS allows on a GPU."""
 
@@ -36,6 +38,7 @@ class FaissEngine:
         self.count = count
         self._index, self._threads, self._parameters = index, threads, parameters
         self._gpu = gpu
+        self._kept: Any = None  # what the parameters point to
 
     def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """See `embeddings.index.Engine.search`."""
@@ -47,6 +50,28 @@ class FaissEngine:
         score_Qk, place_Qk = self._index.search(query_QD, k, params=self._parameters)
         return place_Qk, score_Qk
 
+    def restricted(self, allowed_N: NDArray[np.bool_]) -> "FaissEngine | FewEngine | None":
+        """See `embeddings.index.Engine.restricted`; a GPU cannot select.
+
+        Inverted lists are visited 1/share times as far, for so many hold as many that are allowed; where the allowed
+        are few they are searched whole.
+        """
+        if self._gpu:
+            return None
+        allowed, lists = int(allowed_N.sum()), getattr(self._index, "nlist", 0)
+        if lists and allowed <= _FEW:
+            return FewEngine(self._index, np.flatnonzero(allowed_N), self._threads)
+        bits = np.packbits(allowed_N, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(allowed_N), faiss.swig_ptr(bits))
+        if lists:
+            wider = min(lists, int(np.ceil(self._parameters.nprobe * len(allowed_N) / allowed)))
+            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=wider)
+        else:
+            parameters = faiss.SearchParameters(sel=selector)
+        within = FaissEngine(self._index, allowed, threads=self._threads, parameters=parameters)
+        within._kept = bits, selector
+        return within
+
     def _on_gpu(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         place_Qk = np.full((len(query_QD), k), -1, np.int64)
         score_Qk = np.zeros((len(query_QD), k), np.float32)
@@ -54,6 +79,24 @@ class FaissEngine:
         with _GPU_TURN:
             score_Qk[:, :most], place_Qk[:, :most] = self._index.search(query_QD, most)
         return place_Qk, score_Qk
+
+
+class FewEngine:
+    """Some positions of inverted lists, every product of which is computed."""
+
+    def __init__(self, lists: Any, place_A: NDArray[np.int64], threads: int) -> None:
+        """`lists` are an index with a direct map; `place_A` are the positions, ascending."""
+        self.count, self._place_A = len(place_A), place_A
+        vectors_AD = lists.reconstruct_batch(place_A) if len(place_A) else np.empty((0, lists.d), np.float32)
+        self._engine, _ = exact(vectors_AD, threads)
+
+    def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """See `embeddings.index.Engine.search`."""
+        place_Qk, score_Qk = self._engine.search(query_QD, k)
+        return np.where(place_Qk >= 0, np.append(self._place_A, -1)[place_Qk], -1), score_Qk
+
+    def restricted(self, allowed_N: NDArray[np.bool_]) -> None:
+        """Is not restricted again."""
 
 
 def gpus() -> int:
@@ -122,6 +165,7 @@ def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tup
     places_N = np.arange(count, dtype=np.int64)
     pointers = faiss.swig_ptr(vectors_ND), faiss.swig_ptr(places_N), faiss.swig_ptr(list_N1)
     index.add_core(count, *pointers)
+    index.make_direct_map()
     return _visited(index, vectors_ND, min(nprobe, lists), threads, recall)
 
 

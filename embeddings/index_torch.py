@@ -35,6 +35,9 @@ class TorchEngine:
                 place_Qk[part], score_Qk[part] = place.cpu().numpy(), score.cpu().numpy()
         return place_Qk, score_Qk
 
+    def restricted(self, allowed_N: NDArray[np.bool_]) -> None:
+        """Cannot select: more is fetched, and what is not allowed is left out."""
+
     def _best(self, query_QD: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and scores of the best k, best first."""
         if self.device == "cpu":

@@ -5,6 +5,7 @@ that the hot path indexes arrays and never looks at a string. Writers hold `Item
 computes on the columns, because a column is replaced when it grows.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import UNREADABLE_AGE, Viewer, ViewerClass, Words
 from embeddings.errors import IdCollision
 from embeddings.fading import HalfLives
 from embeddings.ids import item_id, item_ids
 from embeddings.idtable import IdTable
+
+log = logging.getLogger(__name__)
 
 CATEGORIES = 6
 SHORT, MID, LONG, TRENDING = range(4)
@@ -35,6 +39,10 @@ class ItemFacts:
     available_from_s: int = 0
     available_until_s: int = FOREVER_S
     added_s: int = 0
+    territories: tuple[str, ...] = ()
+    surfaces: tuple[str, ...] = ()
+    age: int = 0
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,11 @@ class Columns:
     year_N: NDArray[np.int16]
     from_s_N: NDArray[np.int64]
     until_s_N: NDArray[np.int64]
+    fresh_s_N: NDArray[np.int64]
+    territory_N4: NDArray[np.uint64]
+    surface_N4: NDArray[np.uint64]
+    age_N: NDArray[np.uint8]
+    hidden_N: NDArray[np.bool_]
     removed_N: NDArray[np.bool_]
     catalogued_N: NDArray[np.bool_]
     named_N: NDArray[np.bool_]
@@ -92,6 +105,11 @@ class Columns:
             year_N=np.zeros(capacity, np.int16),
             from_s_N=np.zeros(capacity, np.int64),
             until_s_N=np.full(capacity, FOREVER_S, np.int64),
+            fresh_s_N=np.zeros(capacity, np.int64),
+            territory_N4=np.full((capacity, 4), np.iinfo(np.uint64).max, np.uint64),
+            surface_N4=np.full((capacity, 4), np.iinfo(np.uint64).max, np.uint64),
+            age_N=np.zeros(capacity, np.uint8),
+            hidden_N=np.zeros(capacity, np.bool_),
             removed_N=np.zeros(capacity, np.bool_),
             catalogued_N=np.zeros(capacity, np.bool_),
             named_N=np.zeros(capacity, np.bool_),
@@ -118,10 +136,16 @@ class Items:
     names: list[str] = field(init=False, default_factory=list)
     titles: dict[int, str] = field(init=False, default_factory=dict)
     categories: dict[str, int] = field(init=False, default_factory=dict)
-    fresh: list[int] = field(init=False, default_factory=list)
     clock_s: int = field(init=False, default=0)
     epoch: int = field(init=False, default=0)
+    territories: Words = field(init=False, default_factory=Words)
+    surfaces: Words = field(init=False, default_factory=Words)
+    catalogue_unread: bool = False
+    """The catalogue is being read for the first time and its end is not reached."""
+    rated: bool = field(init=False, default=False)
     changes: int = field(init=False, default=0)
+    offers: int = field(init=False, default=0)
+    """How often what may be shown changed, other than by time."""
     lock: threading.RLock = field(init=False, default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -149,6 +173,7 @@ class Items:
                     raise IdCollision(f"items {self.names[row]!r} and {name!r} share the id of row {row}")
                 self.names[row] = name
                 self.columns.named_N[row] = True
+                self.offers += 1
             return rows_R
 
     def learn_names(self, names: dict[int, str]) -> None:
@@ -170,21 +195,41 @@ class Items:
             rows_R = self.ensure(np.array([item_id(f.name) for f in facts], np.uint64), [f.name for f in facts])
             columns = self.columns
             for row, fact in zip(rows_R.tolist(), facts, strict=True):
-                codes = [self._category(name) for name in fact.categories[:CATEGORIES]]
+                codes = self._categories(fact.categories)
                 columns.categories_NC[row] = codes + [-1] * (CATEGORIES - len(codes))
                 columns.year_N[row] = min(max(fact.year, 0), 32_767)
                 columns.from_s_N[row], columns.until_s_N[row] = fact.available_from_s, fact.available_until_s
+                columns.territory_N4[row] = self.territories.limits(fact.territories)
+                columns.surface_N4[row] = self.surfaces.limits(fact.surfaces)
+                columns.age_N[row], columns.hidden_N[row] = fact.age, fact.hidden
+                self.rated |= fact.age > 0
+                self._date(row, fact)
                 columns.removed_N[row], columns.catalogued_N[row] = False, True
-                if not columns.first_seen_s_N[row]:
-                    columns.first_seen_s_N[row] = fact.added_s
-                    self.fresh.append(row)
                 self.titles[row] = fact.title or fact.name
-            del self.fresh[:-256]
             self.changes += 1
+            self.offers += 1
             return rows_R
 
-    def _category(self, name: str) -> int:
-        return self.categories.setdefault(name, len(self.categories)) if len(self.categories) < 32_000 else 0
+    def _date(self, row: int, fact: ItemFacts) -> None:
+        """Since when an item is new: since it opened; one without a date, since it came to a catalogue that was read.
+
+        A catalogue that is read from its beginning says when its records were published, last, and not when first.
+        """
+        columns = self.columns
+        new = not columns.first_seen_s_N[row]
+        if new:
+            columns.first_seen_s_N[row] = fact.available_from_s or fact.added_s
+        if fact.available_from_s:
+            columns.fresh_s_N[row] = fact.available_from_s
+        elif new and not self.catalogue_unread:
+            columns.fresh_s_N[row] = fact.added_s
+
+    def _categories(self, names: Sequence[str]) -> list[int]:
+        """Codes of an item's categories; those beyond 32,000 different ones are left out."""
+        known = self.categories
+        return [
+            known.setdefault(name, len(known)) for name in names[:CATEGORIES] if name in known or len(known) < 32_000
+        ]
 
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""
@@ -199,17 +244,56 @@ class Items:
             row = int(self.ensure(np.array([item_id(name)], np.uint64), [name])[0])
             self.columns.removed_N[row] = True
             self.changes += 1
+            self.offers += 1
             return row
 
     def blocked(self, now_s: int) -> NDArray[np.bool_]:
         """Which rows must not be shown at `now_s`: removed, not yet or no longer available, or without a name.
 
-        A name that only counts told is good where there is no catalogue; else the item may have been removed long ago.
+        Once a catalogue was read to its end, only what it holds may be shown: of a removal that compaction took away
+        there is no other trace. Without a catalogue a name that events, a snapshot or counts told is good.
         """
         columns = self.columns
-        gone_N = columns.removed_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
-        named_N = columns.named_N if columns.catalogued_N.any() else columns.named_N | columns.counted_N
-        return gone_N | ~named_N
+        gone_N = columns.removed_N | columns.hidden_N | (columns.from_s_N > now_s) | (columns.until_s_N <= now_s)
+        if not columns.catalogued_N.any():
+            return gone_N | ~(columns.named_N | columns.counted_N)
+        return gone_N | ~(columns.named_N if self.catalogue_unread else columns.catalogued_N)
+
+    def catalogue_read(self) -> None:
+        """The catalogue was read to its end: from now on what it lacks is not shown."""
+        with self.lock:
+            self.catalogue_unread = False
+            self.offers += 1
+            self.changes += 1
+            held, known = int(self.columns.catalogued_N.sum()), int(self.columns.named_N.sum())
+            if 0 < held < known // 2:
+                log.warning(
+                    "the catalogue has %d items and %d are known by name: the others are not shown", held, known
+                )
+
+    def class_of(self, viewer: Viewer) -> ViewerClass:
+        """The class of a viewer, as far as any item's limits tell viewers apart."""
+        limit = UNREADABLE_AGE if viewer.limit is None or not self.rated else min(viewer.limit, UNREADABLE_AGE - 1)
+        return ViewerClass(self.territories.bit(viewer.country), limit, self.surfaces.bit(viewer.surface))
+
+    def barred(self, blocked_N: NDArray[np.bool_], whose: ViewerClass) -> NDArray[np.bool_]:
+        """Which rows must not be shown to a class of viewers, given those that nobody is shown. Shape (N,)."""
+        c = self.columns
+        admitted = Words.admitted(c.territory_N4, whose.country) & Words.admitted(c.surface_N4, whose.surface)
+        barred_N: NDArray[np.bool_] = blocked_N | ~(admitted & (c.age_N <= whose.limit))
+        return barred_N
+
+    def fresh(self, size: int, now_s: int, fresh_for_s: int, blocked_N: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """The `size` newest rows that may be shown, newest first, of those that are new at `now_s`."""
+        since_s_N = self.columns.fresh_s_N
+        rows = np.flatnonzero(~blocked_N & (since_s_N > max(now_s - fresh_for_s, 0)) & (since_s_N <= now_s))
+        return rows[np.lexsort((-rows, -since_s_N[rows]))][:size].astype(np.int32)
+
+    def good_until_s(self, now_s: int, fresh_for_s: int) -> int:
+        """The next second at which time alone changes what may be shown or what is new."""
+        c = self.columns
+        times = np.concatenate([c.from_s_N, c.until_s_N, c.fresh_s_N, c.fresh_s_N + fresh_for_s])
+        return int(times[times > now_s].min(initial=FOREVER_S))
 
     def count(self, counts: ItemCounts, names: Sequence[str] = ()) -> None:
         """Take over the counts of some items, and their names; all other rows fade by the time that passed since.
@@ -227,6 +311,7 @@ class Items:
             for row, name in zip(rows_R.tolist(), names, strict=False):
                 if not columns.named_N[row]:
                     self.names[row], columns.counted_N[row] = name, True
+                    self.offers += 1
             kept_5 = self.half_lives.kept(float(max(counts.clock_s - self.clock_s, 0))).astype(np.float32)
             late_5 = self.half_lives.kept(float(max(self.clock_s - counts.clock_s, 0))).astype(np.float32)
             self.clock_s = max(self.clock_s, counts.clock_s)
@@ -244,10 +329,10 @@ class Items:
         for name in ("popularity_N4", *_REACTIONS, "last_taken_s_N"):
             getattr(self.columns, name)[:] = 0
 
-    def popular(self, size: int, now_s: int, half_life: int = MID) -> NDArray[np.int32]:
-        """The `size` most taken rows at one of the half-lives, best first, that may be shown. Ties by id."""
+    def popular(self, size: int, blocked_N: NDArray[np.bool_], half_life: int = MID) -> NDArray[np.int32]:
+        """The `size` most taken rows at one of the half-lives, best first, none blocked. Ties by id."""
         n = len(self.ids)
-        popularity_N = np.where(self.blocked(now_s)[:n], -1.0, self.columns.popularity_N4[:n, half_life])
+        popularity_N = np.where(blocked_N[:n], -1.0, self.columns.popularity_N4[:n, half_life])
         size = min(size, n)
         top = np.argpartition(-popularity_N, size - 1)[:size] if size else np.empty(0, np.int64)
         top = top[np.lexsort((self.ids.ids_N[top], -popularity_N[top]))]

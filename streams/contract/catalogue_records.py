@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from embeddings.eligibility import age_of
 from embeddings.events import Source
 from embeddings.items import FOREVER_S, ItemFacts
 from streams.contract.deadletters import Code, DeadLetter
@@ -86,4 +87,8 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         available_from_s=-(-(item.available_from or 0) // 1000),
         available_until_s=FOREVER_S if item.available_until is None else item.available_until // 1000,
         added_s=max(added_s, 1),
+        territories=item.territories or (),
+        surfaces=item.surfaces or (),
+        age=age_of(item.rating),
+        hidden=bool(item.hidden or item.blocked),
     )

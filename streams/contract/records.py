@@ -55,7 +55,7 @@ class Consent(Record):
 
 
 class Context(Record):
-    """Where and how it happened."""
+    """Where and how it happened. `age_limit` is a parental limit in years: nothing rated above it is offered."""
 
     surface: Word | None = None
     device: Word | None = None
@@ -63,6 +63,7 @@ class Context(Record):
     language: Word | None = None
     session_id: Id | None = None
     utcoffset: int | None = None
+    age_limit: Annotated[int, Meta(ge=0, le=1_000)] | None = None
 
 
 class Event(Record):
@@ -100,7 +101,10 @@ class Item(Record):
     language: Word | None = None
     year: int | None = None
     rating: Word | None = None
-    territories: Annotated[tuple[Word, ...], Meta(max_length=256)] = ()
+    territories: Annotated[tuple[Word, ...], Meta(max_length=256)] | None = ()
+    surfaces: Annotated[tuple[Word, ...], Meta(max_length=64)] | None = ()
+    hidden: Flag = None
+    blocked: Flag = None
     available_from: Ms | None = None
     available_until: Ms | None = None
     image: Annotated[str, Meta(max_length=87_384)] | None = None
@@ -251,6 +255,8 @@ class Slate(Record):
     model_version: str = ""
     index_version: str = ""
     policy: str = ""
+    country: str | None = None
+    age_limit: int | None = None
     arm: str | None = None
     degraded: str | None = None
     ranked: bool = True

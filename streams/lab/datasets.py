@@ -52,6 +52,10 @@ class Log:
     def __len__(self) -> int:
         return len(self.user_R)
 
+    def facts(self, name: str) -> ItemFacts:
+        """What the catalogue says of an item: bare where nothing is known of it."""
+        return self.items.get(name) or ItemFacts(name=name)
+
     def head(self, events: int) -> "Log":
         """The first `events` events."""
         rows = slice(events)

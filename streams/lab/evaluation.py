@@ -192,5 +192,5 @@ def _admit(bench: Bench, log: Log, names: list[str], known: set[str]) -> None:
     """Tell the catalogue of the items that the batch brought in: an item exists from its first event on."""
     new = [name for name in dict.fromkeys(names) if name not in known]
     known.update(new)
-    if facts := [log.items[name] for name in new if name in log.items]:
+    if facts := [log.facts(name) for name in new]:
         bench.serving.catalogue(facts, [])

@@ -27,8 +27,9 @@ _CHUNK = 1_000
 
 
 def catalogue_records(log: Log) -> Iterator[KeyValueHeaders]:
-    """One `catalog` record per known item of the log."""
-    for name, facts in log.items.items():
+    """One `catalog` record per item of the log, bare where nothing else is known of it: what has none is not shown."""
+    for name in dict.fromkeys((*log.items, *log.item_R)):
+        facts = log.facts(name)
         item = records.Item(item_id=name, title=facts.title, categories=facts.categories, year=facts.year or None)
         yield name.encode(), records.encode(item), []
 

@@ -13,9 +13,9 @@ from streams.settings import Settings
 def drop(retrieved: Retrieved, query: Query, asked: Asked, stock: Stock, settings: Settings) -> Found:
     """Drop what was seen or is blocked; keep as many as are ranked, with places for what is new."""
     seen_PM = asked.seen(query.position_P, ids_of(retrieved.row_PM, stock.items.ids.ids_N))
-    kept = keep(retrieved, seen_PM, stock.blocked_N, settings.slates.candidates, reserve=settings.retrieval.fresh)
+    kept = keep(retrieved, seen_PM, stock.offer.blocked_N, settings.slates.candidates, reserve=settings.retrieval.fresh)
     traced = asked.trace_P[query.position_P].any()
-    dropped = _dropped(retrieved.row_PM, seen_PM, stock.blocked_N) if traced else None
+    dropped = _dropped(retrieved.row_PM, seen_PM, stock.offer.blocked_N) if traced else None
     return Found(query, Candidates.content(kept.row_PM, kept.source_PM), dropped)
 
 

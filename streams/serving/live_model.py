@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embeddings.content import category_vectors, content_vectors
 from embeddings.contexts import Popularity
+from embeddings.eligibility import Mask, Viewer, ViewerClass
 from embeddings.ids import item_ids
 from embeddings.index import ItemIndex
 from embeddings.items import LONG, MID, TRENDING, ItemCounts, ItemFacts, Items
@@ -27,6 +28,8 @@ T = TypeVar("T", bound=np.generic)
 _HEADROOM = 1024
 _SHARED = 200
 _POPULAR = 1_000
+_CLASSES = 256
+"""How many classes of viewers are remembered; more take turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,23 +134,80 @@ def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empt
     return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stock:
-    """What there is to offer at a moment, the same for everybody: the items as one model has them.
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What may be shown to a class of viewers: `trending_T`, `popular_T` and `fresh_F` are rows, best and newest first.
 
-    `item_rows` is what the ranker reads of them, `trending_T`, `popular_T` and `fresh_F` are rows, best and newest
-    first, `popularity_T` is how popular, as shares of all takes. A row of `blocked_N` may be shown to nobody: it was
-    removed, or is not available now.
+    `popularity_T` is how popular, as shares of all takes. A row of `blocked_N` may not be shown to them, or to nobody;
+    `mask` says the same to the index.
     """
 
-    model: LiveModel
-    items: Items
-    item_rows: ItemRows
     trending_T: NDArray[np.int32]
     popular_T: NDArray[np.int32]
     popularity_T: NDArray[np.float32]
     fresh_F: NDArray[np.int32]
     blocked_N: NDArray[np.bool_]
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """What there is to offer at a moment: the items as one model has them; `item_rows` is what the ranker reads."""
+
+    model: LiveModel
+    items: Items
+    item_rows: ItemRows
+    offer: Offer
+
+
+@dataclass(slots=True)
+class Offers:
+    """What may be shown to each class of viewers, kept until the catalogue changes or a window opens or closes."""
+
+    items: Items
+    fresh_for_s: int = 0
+    _of: dict[ViewerClass, Offer] = field(init=False, default_factory=dict)
+    _counted: dict[ViewerClass, int] = field(init=False, default_factory=dict)
+    _blocked_N: NDArray[np.bool_] = field(init=False, default_factory=lambda: np.ones(1, np.bool_))
+    _as_of: tuple[int, int, int] = (-1, -1, -1)
+    _good: range = range(0)
+
+    def renew(self, now_s: int, fresh_for_s: int) -> None:
+        """Forget what no longer holds. The caller holds `items.lock`."""
+        items = self.items
+        as_of = items.offers, len(items.columns.year_N), fresh_for_s
+        self.fresh_for_s = fresh_for_s
+        if as_of != self._as_of or now_s not in self._good:
+            self._as_of, self._good = as_of, range(now_s, items.good_until_s(now_s, self.fresh_for_s))
+            self._blocked_N = items.blocked(now_s)
+            self._of.clear()
+            self._counted.clear()
+
+    def of(self, whose: ViewerClass, now_s: int) -> Offer:
+        """The offer of a class; what is popular is looked up again when counts have come. `renew` comes first."""
+        found = self._of.get(whose)
+        if found is None:
+            barred_N = self.items.barred(self._blocked_N, whose)
+            fresh_F = self.items.fresh(_SHARED, now_s, self.fresh_for_s, barred_N)
+            nothing = fresh_F[:0]
+            found = Offer(nothing, nothing, nothing.astype(np.float32), fresh_F, barred_N, Mask(~barred_N))
+        if self._counted.get(whose) != self.items.changes:
+            self._counted[whose] = self.items.changes
+            found = self._with_counts(found)
+            if len(self._of) >= _CLASSES:
+                self._of.clear()
+            self._of[whose] = found
+        return found
+
+    def _with_counts(self, offer: Offer) -> Offer:
+        items, takes_N = self.items, self.items.columns.popularity_N4[:, MID]
+        popular_T = items.popular(_POPULAR, offer.blocked_N, MID)
+        return replace(
+            offer,
+            trending_T=items.popular(_SHARED, offer.blocked_N, TRENDING),
+            popular_T=popular_T,
+            popularity_T=takes_N[popular_T] / max(float(takes_N.sum()), 1e-9),
+        )
 
 
 @dataclass(slots=True)
@@ -161,21 +221,15 @@ class Serving:
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
     _stock: Stock = field(init=False)
-    _seen: tuple[int, int, int] = (-1, -1, -1)
+    _offers: Offers = field(init=False)
     _packed_at: tuple[int, int] = (-1, -1)
 
     def __post_init__(self) -> None:
-        nothing = np.empty(0, np.int32)
-        self._stock = Stock(
-            model=self.live,
-            items=self.items,
-            item_rows=self._packed(),
-            trending_T=nothing,
-            popular_T=nothing,
-            popularity_T=np.empty(0, np.float32),
-            fresh_F=nothing,
-            blocked_N=np.ones(1, np.bool_),
-        )
+        self._offers = Offers(self.items)
+        with self.items.lock:
+            self._offers.renew(self.now_s(), self.fresh_for_s)
+            offer = self._offers.of(ViewerClass(), self.now_s())
+        self._stock = Stock(model=self.live, items=self.items, item_rows=self._packed(), offer=offer)
 
     def stock(self) -> Stock:
         """What there is to offer, as it was when a slate was made last, under the model that is live now."""
@@ -183,28 +237,26 @@ class Serving:
 
     def current(self) -> Stock:
         """What to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
-        items, now_s = self.items, self.now_s()
+        items = self.items
         facts = items.changes, len(items.columns.year_N)
         if facts != self._packed_at:
             self._packed_at = facts
             self._stock = replace(self._stock, item_rows=self._packed())
-        if (*facts, now_s) != self._seen:
-            self._seen = (*facts, now_s)
-            blocked_N = items.blocked(now_s)
-            fresh = np.array(items.fresh[: -_SHARED - 1 : -1], np.int32)
-            young = items.columns.first_seen_s_N[fresh] > now_s - self.fresh_for_s
-            popular_T = items.popular(_POPULAR, now_s, half_life=MID)
-            popularity_T = items.columns.popularity_N4[popular_T, MID]
-            self._stock = replace(
-                self._stock,
-                popular_T=popular_T,
-                popularity_T=popularity_T / max(float(items.columns.popularity_N4[:, MID].sum()), 1e-9),
-                trending_T=items.popular(_SHARED, now_s, half_life=TRENDING),
-                fresh_F=fresh[~blocked_N[fresh] & young],
-                blocked_N=blocked_N,
-            )
+        now_s = self.now_s()
+        self._offers.renew(now_s, self.fresh_for_s)
+        self._stock = replace(self._stock, offer=self._offers.of(ViewerClass(), now_s))
         self.live = self.live.fitted(items)
         return self.stock()
+
+    def for_class(self, stock: Stock, whose: ViewerClass) -> Stock:
+        """A stock of `current` as one class of viewers is offered it. The caller holds `items.lock` since."""
+        return replace(stock, offer=self._offers.of(whose, self.now_s()))
+
+    def barred(self, viewer: Viewer) -> NDArray[np.bool_]:
+        """Which rows must not be shown to a viewer now. The caller holds `items.lock`."""
+        now_s = self.now_s()
+        self._offers.renew(now_s, self.fresh_for_s)
+        return self._offers.of(self.items.class_of(viewer), now_s).blocked_N
 
     def _packed(self) -> ItemRows:
         """Counts and attributes of all items, as the ranker reads them."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.contexts import KEYS
+from embeddings.eligibility import Viewer
 from embeddings.events import CONSENT_CONTENT, TAKES, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
@@ -15,7 +16,7 @@ from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
-from streams.serving.slates import Trigger, context_code, context_keys
+from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
 from streams.serving.values import Asked
 from streams.settings import Settings, Slates
@@ -80,7 +81,7 @@ def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
             offset=int(batch.offset_B[r]),
             event_ms=decoded.events[r].event_time,
             published_ms=int(decoded.published_ms_B[r]),
-            surface=slates.surface,
+            viewer=viewer_of(decoded.events[r].context, slates.surface),
             size=slates.size,
             headers=decoded.records[r].headers,
         )
@@ -104,6 +105,7 @@ def asked_of(
     personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
     take_at, take_T = plan.take_at[told_T], plan.take_T[told_T]
     now_s_P, context_P, key_PC = _moments(decoded, plan, take_at, take_T, foresee)
+    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -116,6 +118,7 @@ def asked_of(
         now_s_P=now_s_P,
         context_P=context_P,
         key_PC=key_PC,
+        viewers=viewers,
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
@@ -141,6 +144,23 @@ def _moments(
         context_P[at] = [context_code(context) for context in contexts]
         key_PC[at] = context_keys(contexts, now_s_P[at])
     return now_s_P, context_P, key_PC
+
+
+def _viewers(
+    decoded: Decoded,
+    plan: Plan,
+    take_at: NDArray[np.intp],
+    take_T: NDArray[np.int32],
+    triggers: Sequence[Trigger],
+    surface: str,
+) -> list[Viewer]:
+    """Who looks at each position: whoever a slate is for, else whoever took something."""
+    viewers = [Viewer(surface=surface)] * len(plan.position_P)
+    for at, r in zip(take_at.tolist(), take_T.tolist(), strict=True):
+        viewers[at] = viewer_of(decoded.events[r].context, surface)
+    for at, trigger in zip(plan.serve_at.tolist(), triggers, strict=True):
+        viewers[at] = trigger.viewer
+    return viewers
 
 
 def _put(positions: int, at: NDArray[np.intp], values: NDArray[T]) -> NDArray[T]:

@@ -24,7 +24,7 @@ from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
-from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, write_slates
+from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen
 from streams.settings import Settings
@@ -78,7 +78,7 @@ class Answerer:
             offset=record.offset,
             event_ms=moment_ms(request.event_time, published, self.rules),
             published_ms=published,
-            surface=surface,
+            viewer=viewer_of(request.context, surface),
             size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
             headers=record.headers,
             request_id=request.request_id,
@@ -149,8 +149,9 @@ class Answerer:
         return Asked(
             histories=Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U),
             now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
-            context_P=np.array([context_code(request.context) for request in requests], np.int16),
+            context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
             key_PC=context_keys([request.context for request in requests], asked_s_P),
+            viewers=[trigger.viewer for trigger in triggers],
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),

@@ -22,11 +22,12 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
         query.weight_PH,
         found(query, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
-        trending_T=stock.trending_T[: query.trending_P.max()],
-        fresh_F=stock.fresh_F[: s.fresh],
+        trending_T=stock.offer.trending_T[: query.trending_P.max()],
+        fresh_F=stock.offer.fresh_F[: s.fresh],
         size_P=query.reach_P,
         trending_P=query.trending_P,
         popular_P=~query.tasteful_P,
+        blocked_N=stock.offer.blocked_N,
         latest=s.neighbour_items,
         decay=settings.learner.taste_decay,
     )
@@ -43,12 +44,16 @@ def found(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.flo
     row_PV = np.full((len(query.tasteful_P), max(near, popular, 1)), -1, np.int32)
     score_PV = np.zeros(row_PV.shape, np.float32)
     if near:
-        row_PV[tasteful, :near], score_PV[tasteful, :near] = stock.model.index.search(query.taste_PD[tasteful], near)
+        nearest = stock.model.index.search(query.taste_PD[tasteful], near, stock.offer.mask)
+        row_PV[tasteful, :near], score_PV[tasteful, :near] = nearest
     there: dict[bytes, tuple[NDArray[np.int32], NDArray[np.float32]]] = {}
     for p in strangers.tolist():
         keys = query.key_PC[p]
         if (said := keys.tobytes()) not in there:
-            there[said] = shrunk(keys, stock.model.contexts, stock.popular_T, stock.popularity_T, PRIOR)
+            offer = stock.offer
+            row_T, share_T = shrunk(keys, stock.model.contexts, offer.popular_T, offer.popularity_T, PRIOR)
+            open_T = ~offer.blocked_N[row_T]
+            there[said] = row_T[open_T], share_T[open_T]
         row_T, share_T = there[said]
         held = min(popular, len(row_T))
         row_PV[p, :held], score_PV[p, :held] = row_T[:held], share_T[:held]

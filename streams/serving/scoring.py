@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import ViewerClass
 from embeddings.items import Items
 from embeddings.state_columns import UserStates
 from streams.serving.compose import compose
@@ -50,7 +51,7 @@ class Scorer:
             stock = self.serving.current() if asked.serve_P.any() else self.serving.stock()
             with stage("retrieve"):
                 query = query_of(asked, stock, self.settings)
-                found = [self.find(asked, query.at(at), stock) for at in _chunks(asked, asked.serve_P)]
+                found = self._found(asked, query, stock, asked.serve_P)
                 stamps.retrieved_ms = now_ms()
             with stage("rank"):
                 chosen = [self.choose(asked, each, stock) for each in found]
@@ -72,10 +73,25 @@ class Scorer:
             stock = self.serving.current()
             stock = replace(stock, model=scored.model.fitted(self.items))  # items may have come since
             found = [each for each in scored.found if told_P[each.query.position_P].any()]
-            unserved = _chunks(asked, told_P & ~asked.serve_P)
-            found += [self.find(asked, scored.query.at(at), stock) for at in unserved]
+            found += self._found(asked, scored.query, stock, told_P & ~asked.serve_P)
             parts = [examples_of(asked, each, stock, self.settings) for each in found]
         return joined([some for some in parts if len(some.position_E)] or parts[:1])
+
+    def _found(self, asked: Asked, query: Query, stock: Stock, wanted_P: NDArray[np.bool_]) -> list[Found]:
+        """The candidates of some positions, in chunks of one class of viewers: a search has one mask."""
+        if not wanted_P.any():
+            return []
+        classes: dict[ViewerClass, int] = {}
+        code_of = {
+            viewer: classes.setdefault(self.items.class_of(viewer), len(classes)) for viewer in set(asked.viewers)
+        }
+        class_P = np.array([code_of[viewer] for viewer in asked.viewers])
+        found = []
+        for whose, code in classes.items():
+            chunks = _chunks(asked, wanted_P & (class_P == code))
+            theirs = stock if whose == ViewerClass() else self.serving.for_class(stock, whose)
+            found += [self.find(asked, query.at(at), theirs) for at in chunks]
+        return found
 
     def find(self, asked: Asked, query: Query, stock: Stock) -> Found:
         """The candidates of a chunk."""

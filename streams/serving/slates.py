@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed
 from embeddings.contexts import KEYS, hour_keys, keys_of
+from embeddings.eligibility import Viewer
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
@@ -41,12 +42,17 @@ class Trigger:
     offset: int
     event_ms: int
     published_ms: int
-    surface: str
+    viewer: Viewer
     size: int
     headers: Headers = ()
     request_id: str | None = None
     degraded: Degraded | None = None
     reply_to: str | None = None
+
+    @property
+    def surface(self) -> str:
+        """Where the slate is shown."""
+        return self.viewer.surface
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface))
@@ -126,6 +132,8 @@ def _slate(
         model_version=version,
         index_version=version,
         policy=POLICY,
+        country=trigger.viewer.country or None,
+        age_limit=trigger.viewer.limit,
         degraded=trigger.degraded,
         ranked=scored.model.ranker.learned,
         expires_at=now_ms + ttl_s * 1000,
@@ -170,9 +178,16 @@ def context_keys(contexts: Sequence[records.Context | None], time_s_P: NDArray[n
     return key_PC
 
 
-def context_code(context: records.Context | None) -> int:
-    """Surface and device as one of 64 codes; 0 where neither is said."""
-    return _code(context.surface, context.device) if context is not None else 0
+def viewer_of(context: records.Context | None, surface: str) -> Viewer:
+    """Who looks at a surface, as far as what may be shown depends on it."""
+    return Viewer(context.country or "", context.age_limit, surface) if context is not None else Viewer(surface=surface)
+
+
+def context_code(context: records.Context | None, surface: str | None = None) -> int:
+    """Surface and device as one of 64 codes; 0 where neither is said. `surface` is the one that a request names."""
+    if context is None:
+        return _code(surface, None)
+    return _code(surface or context.surface, context.device)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.eligibility import Viewer
 from embeddings.state_columns import Histories
 from ranking.features import COLUMNS, Features
 from streams.serving.live_model import LiveModel
@@ -35,6 +36,7 @@ class Asked:
         now_s_P: the moment, epoch seconds.
         context_P: context code 0..63.
         key_PC: keys of `embeddings.contexts`, 0 where a word is not said.
+        viewers: P of them, who may not be shown everything.
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
@@ -49,6 +51,7 @@ class Asked:
     now_s_P: NDArray[np.int64]
     context_P: NDArray[np.int16]
     key_PC: NDArray[np.uint16]
+    viewers: Sequence[Viewer]
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]

@@ -61,6 +61,8 @@ class ControlReader:
     max_records: int = 2_000
     silent_s: float = 60.0
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+    at_end: Callable[[], object] = lambda: None
+    """Called once, when everything was read to its end for the first time."""
     _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
 
     def unread(self) -> str | None:
@@ -117,6 +119,7 @@ class ControlReader:
                 await self.handlers[partition.topic](records)
         self._note(consumer, quiet=not fetched)
         if not self.caught_up.is_set() and self.unread() is None:
+            self.at_end()
             self.caught_up.set()
 
     def _assigned(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:

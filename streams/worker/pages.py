@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from msgspec import structs
 
+from embeddings.eligibility import Viewer
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.ids import item_ids
@@ -96,7 +96,7 @@ class Pages:
         return None
 
     async def latest_slate(self, user_id: str) -> bytes | None:
-        """The stored slate, without what was removed or seen since; None when it expired."""
+        """The stored slate, without what may not be shown any more or was seen since; None when it expired."""
         value = await asyncio.to_thread(self.reads.latest_slate, user_id)
         if value is None:
             return None
@@ -108,8 +108,10 @@ class Pages:
         profile = self.reads.read([user_id])
         ids_1K = item_ids([item.item_id for item in slate.items])[None]
         seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
+        viewer = Viewer(slate.country or "", slate.age_limit, slate.surface)
         with self.serving.items.lock:
             row_K = self.serving.items.ids.rows(ids_1K[0])
-            gone_K = (row_K < 0) | self.serving.items.blocked(int(time.time()))[row_K]
+            barred_N = self.serving.barred(viewer)
+            gone_K = (row_K < 0) | (row_K >= len(barred_N)) | barred_N[np.minimum(row_K, len(barred_N) - 1)]
         good = [item for item, out in zip(slate.items, (seen_K | gone_K).tolist(), strict=True) if not out]
         return encode(structs.replace(slate, items=tuple(good)))

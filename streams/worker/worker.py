@@ -100,7 +100,8 @@ class Worker:
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
 
     def __post_init__(self) -> None:
-        settings, items = self.settings, Items(half_lives=self.settings.half_lives.counters)
+        settings = self.settings
+        items = Items(half_lives=settings.half_lives.counters, catalogue_unread=True)
         build = index_builder(settings)
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
@@ -116,7 +117,11 @@ class Worker:
             letters=self._control_letters(),
             metrics=self.metrics,
         )
-        self.control = ControlReader(options=settings.kafka.client_options(), handlers=self.control_topics.handlers())
+        self.control = ControlReader(
+            options=settings.kafka.client_options(),
+            handlers=self.control_topics.handlers(),
+            at_end=items.catalogue_read,
+        )
 
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings import index_faiss
+from embeddings.eligibility import Mask
 from embeddings.index import ItemIndex, build_index
 
 needs_torch_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -196,3 +197,29 @@ def test_ivf_visits_enough_lists_for_the_recall_asked_for() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="sees a GPU"):
         build_index(some_rows(10), vectors(10), device="gpu")
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05, 0.0])
+def test_under_a_mask_the_best_that_are_allowed_are_found(build: Build, share: float) -> None:
+    rows_N, vectors_ND, query_QD = some_rows(12_000), vectors(12_000), vectors(20, seed=5)
+    index = build(rows_N, vectors_ND)
+    allowed_N = np.zeros(int(rows_N.max()) + 1, np.bool_)
+    allowed_N[rows_N[: int(share * len(rows_N))]] = True
+    found_Qk, score_Qk = index.search(query_QD, 50, Mask(allowed_N))
+    assert allowed_N[found_Qk[found_Qk >= 0]].all()
+    if not share:
+        assert (found_Qk == -1).all()
+        return
+    wanted_QA = np.sort(query_QD @ vectors_ND[allowed_N[rows_N]].T)[:, ::-1][:, :50]
+    assert (found_Qk >= 0).all()
+    assert (score_Qk >= wanted_QA[:, -1:] - 1e-2).mean() > 0.9
+
+
+def test_a_mask_holds_for_what_comes_and_goes(build: Build) -> None:
+    index = build(np.arange(3, dtype=np.int32), np.array([[3, 0], [2, 0], [1, 0]], np.float32))
+    mask = Mask(np.array([True, True, False, False, True]))
+    query_QD = np.array([[1, 0]], np.float32)
+    assert index.search(query_QD, 3, mask)[0].tolist() == [[0, 1, -1]]
+    index.add(np.array([3, 4, 5], np.int32), np.array([[9, 0], [8, 0], [7, 0]], np.float32))
+    index.remove(np.array([0], np.int32))
+    assert index.search(query_QD, 3, mask)[0].tolist() == [[4, 1, -1]]

@@ -99,14 +99,51 @@ def test_facts_are_cut_to_what_a_column_holds() -> None:
     assert items.columns.year_N[row] == 0
 
 
-def test_an_item_is_new_once() -> None:
+def fresh(items: Items, now_s: int) -> list[int]:
+    return items.fresh(200, now_s, 100, items.blocked(now_s)).tolist()
+
+
+def test_an_item_is_new_once_and_for_a_while() -> None:
     items = Items()
-    items.add([a_fact("a"), a_fact("b")])
-    items.add([a_fact("a")])
-    assert items.fresh == [0, 1]
-    items.add([a_fact(f"x{n}") for n in range(400)])
-    assert len(items.fresh) == 256
-    assert items.fresh[-1] == 401
+    items.add([a_fact("a"), ItemFacts(name="b", added_s=NOW + 50)])
+    items.add([ItemFacts(name="a", added_s=NOW + 60)])
+    assert fresh(items, NOW + 60) == [1, 0]
+    assert fresh(items, NOW + 99) == [1, 0]
+    assert fresh(items, NOW + 100) == [1]
+
+
+def test_an_item_with_a_date_is_new_when_it_opens_whenever_its_record_came() -> None:
+    items = Items()
+    items.add([a_fact("coming", available_from_s=NOW + 500), a_fact("old", available_from_s=NOW - 500)])
+    assert fresh(items, NOW) == []
+    assert fresh(items, NOW + 500) == fresh(items, NOW + 599) == [0]
+    items.add([ItemFacts(name="coming", added_s=NOW + 900, available_from_s=NOW + 500)])
+    assert fresh(items, NOW + 900) == []
+
+
+def test_a_catalogue_published_again_makes_nothing_new() -> None:
+    items = Items(catalogue_unread=True)
+    items.add([a_fact("a"), a_fact("b", available_from_s=NOW - 10)])
+    assert fresh(items, NOW) == [1]
+    items.catalogue_unread = False
+    items.add([a_fact("a"), a_fact("c")])
+    assert fresh(items, NOW) == [2, 1]
+
+
+def test_what_may_be_shown_holds_until_a_window_opens_or_closes() -> None:
+    items = Items()
+    items.add([a_fact("a", available_from_s=NOW - 1000, available_until_s=NOW + 500)])
+    items.add([a_fact("b", available_from_s=NOW + 50)])
+    assert [items.good_until_s(NOW + s, 100) for s in (0, 50, 150, 500)] == [NOW + s for s in (50, 150, 500)] + [
+        1 << 40
+    ]
+
+
+def test_the_32001st_category_is_no_category() -> None:
+    items = Items()
+    items.categories.update({f"c{n}": n for n in range(32_000)})
+    (row,) = items.add([a_fact("a", categories=("beyond", "c7"))]).tolist()
+    assert items.columns.categories_NC[row].tolist() == [7, *[-1] * (CATEGORIES - 1)]
 
 
 def test_counts_fade_by_the_time_that_passed_since() -> None:
@@ -135,7 +172,7 @@ def test_counts_of_a_learner_that_began_anew_end_those_of_before() -> None:
     items.add([a_fact("hit"), a_fact("old"), a_fact("rare")])
     items.count(counts(NOW, 1, hit=900.0, old=400.0, rare=1.0))
     items.count(counts(NOW - 50, 2, hit=90.0, rare=2.0))
-    assert named(items, items.popular(3, NOW)) == ["hit", "rare", "old"]
+    assert named(items, items.popular(3, items.blocked(NOW))) == ["hit", "rare", "old"]
     assert (items.columns.popularity_N4[1] == 0).all()
     assert items.clock_s == NOW - 50
 
@@ -145,16 +182,16 @@ def test_counts_of_an_earlier_life_are_passed_over() -> None:
     items.add([a_fact("hit"), a_fact("rare")])
     items.count(counts(NOW, 2, hit=90.0, rare=2.0))
     items.count(counts(NOW + 9, 1, rare=900.0))
-    assert named(items, items.popular(3, NOW)) == ["hit", "rare"]
+    assert named(items, items.popular(3, items.blocked(NOW))) == ["hit", "rare"]
     assert items.clock_s == NOW
 
 
 def test_counts_may_come_before_the_name() -> None:
     items = Items()
     items.count(counts(NOW, a=4.0))
-    assert len(items.popular(5, NOW)) == 0
+    assert len(items.popular(5, items.blocked(NOW))) == 0
     items.add([a_fact("a")])
-    assert named(items, items.popular(5, NOW)) == ["a"]
+    assert named(items, items.popular(5, items.blocked(NOW))) == ["a"]
 
 
 def test_the_most_taken_come_first_and_ties_by_id() -> None:
@@ -164,9 +201,9 @@ def test_the_most_taken_come_first_and_ties_by_id() -> None:
     items.count(counts(NOW, c=5.0, gone=9.0, a=2.0))
     items.remove("gone")
     rest = sorted(["b", "d", "e"], key=item_id)
-    assert named(items, items.popular(9, NOW)) == ["c", "a", *rest]
-    assert named(items, items.popular(2, NOW)) == ["c", "a"]
-    assert Items().popular(5, NOW).tolist() == []
+    assert named(items, items.popular(9, items.blocked(NOW))) == ["c", "a", *rest]
+    assert named(items, items.popular(2, items.blocked(NOW))) == ["c", "a"]
+    assert Items().popular(5, items.blocked(NOW)).tolist() == []
 
 
 def test_names_are_learned_while_the_table_grows_in_another_thread() -> None:
@@ -190,3 +227,21 @@ def test_names_are_learned_while_the_table_grows_in_another_thread() -> None:
     stop.set()
     thread.join()
     assert not faults
+
+
+def test_once_the_catalogue_was_read_only_what_it_holds_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    items = Items(catalogue_unread=True)
+    items.add([a_fact("a")])
+    gone = int(items.ensure(item_ids(["gone"]), ["gone"])[0])  # a snapshot names it; compaction took its removal
+    items.ensure(item_ids(["b", "c"]), ["b", "c"])
+    assert not items.blocked(NOW)[gone]
+    items.catalogue_read()
+    assert items.blocked(NOW)[: len(items)].tolist() == [False, True, True, True]
+    assert "the catalogue has 1 items and 4 are known by name" in caplog.text
+
+
+def test_without_a_catalogue_what_events_name_is_shown() -> None:
+    items = Items(catalogue_unread=True)
+    items.ensure(item_ids(["a"]), ["a"])
+    items.catalogue_read()
+    assert not items.blocked(NOW)[0]

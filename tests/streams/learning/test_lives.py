@@ -64,7 +64,7 @@ def popular(counters: Sequence[Sequence[Counter]]) -> list[str]:
             heard = of_one_life(said)
             service.serving.count(counts_of(heard), [counter.item_id for counter in heard])
     items = service.serving.items
-    return [items.names[row] for row in items.popular(10, NOW_MS // 1000, LONG).tolist()]
+    return [items.names[row] for row in items.popular(10, items.blocked(NOW_MS // 1000), LONG).tolist()]
 
 
 def most_taken(teacher: Teacher) -> list[str]:

@@ -57,9 +57,9 @@ def a_moment(*, blocked: int | None = None, **asked: Any) -> Moment:
     with service.serving.items.lock:
         stock = service.serving.current()
     if blocked is not None:
-        blocked_N = stock.blocked_N.copy()
+        blocked_N = stock.offer.blocked_N.copy()
         blocked_N[blocked] = True
-        stock = replace(stock, blocked_N=blocked_N)
+        stock = replace(stock, offer=replace(stock.offer, blocked_N=blocked_N))
     return Moment(replace(service.respond(LOG[300:]).asked, **asked), stock, service.settings)
 
 

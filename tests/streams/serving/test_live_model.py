@@ -189,9 +189,9 @@ def test_fresh_items_are_new_ones_for_a_while(service: Service) -> None:
     service.catalogue("newcomer")
     row = service.serving.items.ids.rows(item_ids(["newcomer"]))[0]
     with service.serving.items.lock:
-        assert row in service.serving.current().fresh_F
+        assert row in service.serving.current().offer.fresh_F
         service.now_ms += 100_000
-        assert row not in service.serving.current().fresh_F
+        assert row not in service.serving.current().offer.fresh_F
 
 
 def test_before_the_first_snapshot_what_is_popular_is_offered_and_says_so() -> None:

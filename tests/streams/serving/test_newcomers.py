@@ -19,7 +19,7 @@ def service() -> Service:
 
 def most_popular(service: Service) -> set[str]:
     items = service.serving.items
-    return {items.names[row] for row in items.popular(20, NOW_MS // 1000, MID).tolist()}
+    return {items.names[row] for row in items.popular(20, items.blocked(NOW_MS // 1000), MID).tolist()}
 
 
 def test_candidates_of_a_newcomer_are_the_most_popular(service: Service) -> None:
@@ -42,7 +42,7 @@ def test_before_a_ranker_is_taught_the_slate_is_the_most_popular() -> None:
         service.deliver(LOG[at : at + 30])
     (slate,) = service.ask(a_request(0, "nobody", n=10))
     items = service.serving.items
-    taken_R = items.columns.popularity_N4[items.popular(10, NOW_MS // 1000, MID), MID]
+    taken_R = items.columns.popularity_N4[items.popular(10, items.blocked(NOW_MS // 1000), MID), MID]
     rows = [items.names.index(name) for name in shown(slate)]
     assert not slate.ranked
     np.testing.assert_allclose(items.columns.popularity_N4[rows, MID], taken_R)

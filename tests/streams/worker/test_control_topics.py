@@ -84,5 +84,5 @@ async def test_counters_make_popularity(worker: Worker) -> None:
     gone = Read("marquee.counters.v1", b"x", None)
     await handle(worker, "counters", Read("marquee.counters.v1", b"b", encode(counter)), gone)
     with worker.serving.items.lock:
-        trending_T = worker.serving.current().trending_T
+        trending_T = worker.serving.current().offer.trending_T
     assert worker.serving.items.names[trending_T[0]] == "b"

@@ -1,0 +1,90 @@
+"""What may be shown to whom: limits of items as columns, and a mask of item rows per class of viewers.
+
+A limit that an item does not state admits everybody, and what a viewer does not state is not judged. Viewers who cannot
+be told apart by any item's limits are of one class, so that a catalogue without limits has one.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ANY, NOWHERE = -1, -2
+"""Bits of words: not judged, and a word that no item names."""
+UNREADABLE_AGE = 255
+"""The age of a rating that nobody can read: such an item is shown only where there is no limit."""
+_BITS = 256
+_AGES = {
+    "g": 0, "tv-g": 0, "tv-y": 0, "u": 0, "all": 0, "tv-y7": 7, "pg": 8, "tv-pg": 10, "pg-13": 13, "tv-14": 14,
+    "r": 17, "tv-ma": 17, "nc-17": 17,
+}  # fmt: skip
+
+
+class Viewer(NamedTuple):
+    """Who looks, and where: country, age limit in years, surface; empty and None where that is not said."""
+
+    country: str = ""
+    limit: int | None = None
+    surface: str = ""
+
+
+class ViewerClass(NamedTuple):
+    """Viewers that the same items may be shown to: bits of country and surface (`ANY`, `NOWHERE`) and the limit."""
+
+    country: int = ANY
+    limit: int = UNREADABLE_AGE
+    surface: int = ANY
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Mask:
+    """Which item rows may be shown. Shape (N,), by row; one object stays one mask, so that what follows is cached."""
+
+    allowed_N: NDArray[np.bool_]
+
+
+class Words:
+    """Up to 256 words, each a bit of four 64-bit numbers per item; a word beyond them admits nobody."""
+
+    def __init__(self) -> None:
+        self._bit_of: dict[str, int] = {}
+
+    def bit(self, word: str) -> int:
+        """The bit that a viewer's word is: `ANY` where it or every item's limit is missing."""
+        return self._bit_of.get(word.casefold(), NOWHERE) if word and self._bit_of else ANY
+
+    def limits(self, words: tuple[str, ...]) -> NDArray[np.uint64]:
+        """The limit that an item states, as bits; all of them without any word. Shape (4,)."""
+        if not words:
+            return np.full(4, np.iinfo(np.uint64).max, np.uint64)
+        bits = [self._bit_of.setdefault(word.casefold(), min(len(self._bit_of), _BITS)) for word in words]
+        flags = np.zeros(_BITS + 1, np.bool_)
+        flags[bits] = True
+        return np.packbits(flags[:_BITS], bitorder="little").view(np.uint64)
+
+    @staticmethod
+    def admitted(limit_N4: NDArray[np.uint64], bit: int) -> NDArray[np.bool_] | np.bool_:
+        """Which items admit viewers with a bit. Shape (N,), or one answer for all."""
+        if bit == ANY:
+            return np.True_
+        if not 0 <= bit < _BITS:
+            everywhere_N: NDArray[np.bool_] = (limit_N4 == np.iinfo(np.uint64).max).all(1)
+            return everywhere_N
+        found_N: NDArray[np.bool_] = (limit_N4[:, bit // 64] >> np.uint64(bit % 64)) & np.uint64(1) != 0
+        return found_N
+
+
+@lru_cache(maxsize=1024)
+def age_of(rating: str | None) -> int:
+    """The age from which a rating admits: its number, or that of a known US rating; 0 where nothing is rated.
+
+    >>> age_of("PG-13"), age_of("FSK 16"), age_of("12+"), age_of(None), age_of("mature")
+    (13, 16, 12, 0, 255)
+    """
+    word = (rating or "").strip().casefold()
+    if not word or word in _AGES:
+        return _AGES.get(word, 0)
+    digits = "".join(c if c.isascii() and c.isdigit() else " " for c in word).split()
+    return int(digits[0]) if len(digits) == 1 and len(digits[0]) < 3 else UNREADABLE_AGE
