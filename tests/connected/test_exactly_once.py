@@ -34,6 +34,7 @@ from streams.learning.checkpoints import Checkpoint, CheckpointFolder
 from tests.connected.cluster import Cluster, Node
 from tests.connected.lives import (
     GARBAGE,
+    HALF_LIFE_S,
     LATENESS_S,
     MAX_BYTES,
     Life,
@@ -62,10 +63,7 @@ SETTINGS: dict[str, object] = {
     "slates__size": 5,
     "slates__candidates": 50,
     "observe__negatives": 8,
-    **{
-        f"half_lives__{name}_s": 10 * 365 * 86_400
-        for name in ("pairs", "reactions", "short", "mid", "long", "trending")
-    },
+    **{f"half_lives__{name}_s": HALF_LIFE_S for name in ("pairs", "reactions", "short", "mid", "long", "trending")},
     "learner__checkpoint_every_s": 1,
     "learner__refresh_min_s": 5,
 }
