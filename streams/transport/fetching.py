@@ -158,6 +158,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             elif not _NOT_A_MEMBER.isdisjoint(errors):
                 # A silent member is put out; one that was heard all the time has lost its place to a namesake.
                 self.displaced = self.displaced or (static and self.heard_s - member_s < session_s)
+            if self.displaced:
+                await _for_ever()  # or aiokafka joins again and displaces the namesake, before the watchdog ends us
             return answer
 
         client.send = send_and_note
@@ -326,6 +328,10 @@ def _errors(request: Any, answer: Any) -> set[int]:
     if isinstance(request, OffsetCommitRequest):
         return {code for _topic, partitions in answer.topics for _partition, code in partitions}
     return {answer.error_code} if isinstance(request, HeartbeatRequest | JoinGroupRequest | SyncGroupRequest) else set()
+
+
+async def _for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 def _now(coroutine: Coroutine[Any, Any, Any]) -> Any:

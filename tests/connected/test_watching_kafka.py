@@ -89,6 +89,7 @@ async def test_a_worker_whose_name_another_took_ends_and_says_so(lab: Lab) -> No
     second = lab.start(group)
     assert await first.ended(40) == EXIT_DISPLACED
     assert "instance_id" in first.child.tail(3)
+    assert first.child.log.read_text().count("Joined group") == 1, "it joined again, which displaces the second"
     await lab.produce(topic, range(1000, 1100))
     await until(lambda: len(second.finished(group["group"], topic)) >= 100, 40, second)
 
