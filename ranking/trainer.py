@@ -252,6 +252,7 @@ class Trainer:
         """What a snapshot carries and `Ranker.from_tensors` reads; copies."""
         platt_O2 = np.stack([self._outcomes[head].platt.state[:2] for head in OUTCOMES])
         tensors: dict[str, NDArray[np.generic]] = {"platt": platt_O2, "learned": np.array([self.learned], np.uint8)}
+        tensors["standing"] = np.array([self.rows, self.settings.learned_rows, self.listwise().gain])
         for name, value in self.model.state_dict().items():
             tensors[f"model.{name}"] = value.numpy().copy()
         return tensors

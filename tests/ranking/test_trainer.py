@@ -154,12 +154,18 @@ def test_it_has_learned_only_after_enough_rows_and_a_better_order_than_retrieval
     trainer.learn_listwise(*some_choices(0))
     assert trainer.listwise().gain > 0
     assert not trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=1).state == "few_examples"
     trainer.learn_listwise(*some_choices(1))
     assert trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=2).state == "serves"
     worse = Trainer(SMALL, TrainerSettings(learned_rows=64, rate=1e-6, item_rate=1e-6))
     x_RSX, *rest = some_choices(2, by=Feature.cooc_decayed)
     worse.learn_listwise(x_RSX, *rest)
     assert not worse.learned
+    tensors = worse.tensors()
+    assert Ranker.from_tensors(tensors, version=1).state == "behind_retrieval"
+    del tensors["standing"]
+    assert not Ranker.from_tensors(tensors, version=1).learned, "as earlier releases write it"
 
 
 def test_an_impossible_sampling_probability_poisons_nothing():
