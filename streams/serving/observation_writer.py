@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from embeddings.events import Fate, Source
 from embeddings.fold import Folded
 from streams.contract.decode import Decoded
-from streams.contract.observations import Observation
+from streams.contract.observations import MOST_BYTES, Observation
 from streams.serving.planning import Plan
 from streams.serving.slates import PublishedSlate, context_keys
 from streams.serving.values import Examples, Scored
@@ -41,6 +41,7 @@ def observe(
         take_T = np.searchsorted(row_R, plan.take_T[mine_T]).astype(np.int32)
         told_T, example_E = _told(plan.take_at[mine_T], examples)
         shown = [slates[q] for q in np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q).tolist()]
+        shown = shown[: _most_shown(len(row_R), scored)]
         yield Observation(
             source=source,
             log=(logs or {}).get(source, ""),
@@ -74,6 +75,15 @@ def _told(take_at: NDArray[np.intp], examples: Examples) -> tuple[NDArray[np.int
     example_T = np.searchsorted(examples.position_E, take_at)
     told_T = np.flatnonzero(np.append(examples.position_E, -1)[example_T] == take_at)
     return told_T, example_T[told_T]
+
+
+def _most_shown(rows: int, scored: Scored) -> int:
+    """How many slates may be told with so many rows: a piece holds at least one.
+
+    There may be many more where most of a batch was stored before, and comes again.
+    """
+    _, places, features = scored.slates.x_QNF.shape
+    return rows * max(1, MOST_BYTES // (8 + places * (8 + 2 * features)))
 
 
 def _items_shown(shown: Sequence[PublishedSlate], scored: Scored) -> NDArray[np.uint64]:

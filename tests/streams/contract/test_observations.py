@@ -206,6 +206,20 @@ def test_slates_are_told_with_the_features_of_their_items(observation: Observati
     assert observation.model_version == 1
 
 
+def test_slates_that_are_published_again_do_not_make_one_row_too_large_to_tell() -> None:
+    from tests.streams.builders import an_event, small
+
+    service = Service(small(slates={"size": 100, "candidates": 200}))
+    service.catalogue(*(f"i{n:03d}" for n in range(200)))
+    log = [an_event(n, f"u{n}", f"i{n % 200:03d}") for n in range(200)]
+    service.deliver(log[:199])
+    again = service.respond(log)  # stored, and not committed: a row is new, and all get their slates
+    assert len(again.slates) == 200
+    assert max(len(value) for _, value in again.told) < 2 * MOST_BYTES
+    assert [len(one) for one in told(again)] == [1]
+    assert len(told(again)[0].shown_L) > 50
+
+
 def test_names_of_all_items_travel_along(observation: Observation) -> None:
     assert set(observation.names) == set(observation.item_R.tolist())
 
