@@ -83,7 +83,8 @@ def _most_shown(rows: int, scored: Scored) -> int:
     There may be many more where most of a batch was stored before, and comes again.
     """
     _, places, features = scored.slates.x_QNF.shape
-    return rows * max(1, MOST_BYTES // (8 + places * (8 + 2 * features)))
+    slate_bytes: int = 8 + places * (8 + 2 * features)
+    return rows * max(1, MOST_BYTES // slate_bytes)
 
 
 def _items_shown(shown: Sequence[PublishedSlate], scored: Scored) -> NDArray[np.uint64]:
