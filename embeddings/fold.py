@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TOUCHES, EventBatch, Fate
+from embeddings.events import TOUCHES, EventBatch, Fate, Says, actions_that
 from embeddings.jit import kernel
+from embeddings.lessons import AFTER_2AA, SITTING_S
 from embeddings.state_columns import (
     HISTORY,
     MAX_LATENESS_S,
@@ -23,11 +24,13 @@ from embeddings.state_columns import (
     Evictions,
     Histories,
     UserStates,
+    coarse,
     coarsen,
     no_histories,
 )
 
 _LAST_SECOND = 2**32 - 1
+_TAKES_BACK = actions_that(Says.takes_back)
 _APPLIED, _REPLAYED = np.uint8(Fate.applied), np.uint8(Fate.replayed)
 _DUPLICATE, _LATE = np.uint8(Fate.duplicate), np.uint8(Fate.late)
 
@@ -75,7 +78,7 @@ class Folded:
         slot_P = np.full(len(self.before_B) + len(self.start_U), -1, np.int32)
         slot_P[position_P] = np.arange(wanted, dtype=np.int32)
         windows = no_histories(wanted)
-        _fold(self._origin.copy(), self._rows, self.before_B, self.start_U, slot_P, windows)
+        _fold(self._origin.copy(), self._rows, self.before_B, self.start_U, slot_P, windows, AFTER_2AA)
         owner_P = slot_P[position_P]
         if np.array_equal(owner_P, np.arange(wanted)):
             return windows
@@ -113,7 +116,8 @@ def fold(
     own mark for that partition → replayed; its id among the user's last `RING` → duplicate; older than the user's
     latest event by more than `lateness_s` → late; else applied. Refused and replayed events leave the user untouched,
     duplicate and late ones only advance the mark. An applied event of an action without history (`TOUCHES`) counts,
-    moves the clock and is remembered, but leaves the history alone.
+    moves the clock and is remembered, but leaves the history alone; one that takes something back changes what the
+    entry of its item says (`embeddings.lessons.after`).
 
     Args:
         states: one row for each of `batch.user_ids`.
@@ -136,7 +140,8 @@ def fold(
     )
     before_B, start_U, final_U = _positions(batch.user_B, len(batch.user_ids))
     after = states.copy()
-    fate_B, changed_U, evicted = _fold(after, rows, before_B, start_U, np.empty(0, np.int32), no_histories(0))
+    none = np.empty(0, np.int32), no_histories(0)
+    fate_B, changed_U, evicted = _fold(after, rows, before_B, start_U, *none, AFTER_2AA)
     order_E = np.argsort(evicted[2])
     return Folded(
         states=after,
@@ -247,25 +252,53 @@ def _advance(
 
 
 @kernel
+def _find(item_UH: NDArray[np.uint64], count_U: NDArray[np.int32], u: int, item: np.uint64) -> int:
+    """Where an item is in a history; its length where it is not."""
+    at = 0
+    while at < count_U[u] and item_UH[u, at] != item:
+        at += 1
+    return at
+
+
+@kernel
+def _said(
+    action_UH: NDArray[np.uint8],
+    time_UH: NDArray[np.int64],
+    u: int,
+    at: int,
+    action: int,
+    time_s: int,
+    last_s: int,
+    after_2AA: NDArray[np.uint8],
+) -> np.uint8:
+    """What an item's entry says after one more event of it, which may be the earlier of the two.
+
+    Its time counts as the state had it before the event, so that nothing depends on when that was last stored.
+    """
+    held, held_s = action_UH[u, at] & 15, coarse(time_UH[u, at], last_s)
+    same = int(abs(time_s - held_s) < SITTING_S)
+    return np.uint8(after_2AA[same, action, held] if time_s < time_UH[u, at] else after_2AA[same, held, action])
+
+
+@kernel
 def _place(
     item_UH: NDArray[np.uint64],
     action_UH: NDArray[np.uint8],
     time_UH: NDArray[np.int64],
     count_U: NDArray[np.int32],
     u: int,
+    at: int,
     item: np.uint64,
-    action: int,
+    action: np.uint8,
     time_s: int,
 ) -> np.uint64:
-    """Put an item where its time belongs, before its equals; return what fell out of the history, or 0."""
+    """Put an item from place `at` where its time belongs, before its equals; return what fell out, or 0."""
     count = count_U[u]
     to = 0
     while to < count and time_UH[u, to] > time_s:
         to += 1
-    at = 0
-    while at < count and item_UH[u, at] != item:
-        at += 1
     if at < to:  # known by a later event
+        action_UH[u, at] = action
         return np.uint64(0)
     if to == HISTORY:  # older than all that is kept
         return item
@@ -307,6 +340,7 @@ def _fold(
     start_U: NDArray[np.int32],
     slot_P: NDArray[np.int32],
     windows: Histories,
+    after_2AA: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.int32]]]:
     """Fold into `now`, in place; position p is copied to `windows[slot_P[p]]` where that is not negative.
 
@@ -332,9 +366,15 @@ def _fold(
             fate_B[r] = _judge(source_U2, offset_U2, ring_UR, u, code, offset, dedupe, late)
             changed_U[u] |= fate_B[r] != _REPLAYED
         if fate_B[r] == _APPLIED:
+            before_s, action = last_s_U[u], action_B[r]
             _advance(events_U, last_s_U, consent_U, ring_UR, u, time_s, consent_B[r], dedupe)
-            if item_B[r] != 0 and TOUCHES[action_B[r] & 31]:
-                out = _place(item_UH, action_UH, time_UH, count_U, u, item_B[r], action_B[r], time_s)
+            at = _find(item_UH, count_U, u, item_B[r]) if item_B[r] != 0 and action < 16 else HISTORY
+            if at < count_U[u]:
+                action = _said(action_UH, time_UH, u, at, action, time_s, before_s, after_2AA)
+            if _TAKES_BACK[action_B[r]] and at < count_U[u] and time_s >= time_UH[u, at]:
+                action_UH[u, at] = action
+            elif item_B[r] != 0 and TOUCHES[action_B[r]]:
+                out = _place(item_UH, action_UH, time_UH, count_U, u, at, item_B[r], action, time_s)
                 if out != 0:
                     user_E[evictions], item_E[evictions], position_E[evictions] = u, out, before_B[r] + 1
                     evictions += 1

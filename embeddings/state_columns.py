@@ -157,3 +157,12 @@ def coarsen(time_H: NDArray[np.int64], count: int, last_s: int) -> None:
         while k < 15 and (last_s >> k) - (time_H[h] >> k) > 4095:
             k += 1
         time_H[h] = ((last_s >> k) - min((last_s >> k) - (time_H[h] >> k), 4095)) << k
+
+
+@kernel
+def coarse(time_s: int, last_s: int) -> int:
+    """What `coarsen` makes of one time."""
+    k = 0
+    while k < 15 and (last_s >> k) - (time_s >> k) > 4095:
+        k += 1
+    return ((last_s >> k) - min((last_s >> k) - (time_s >> k), 4095)) << k

@@ -116,7 +116,8 @@ class Recommender:
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
         triggers = triggers_of(decoded, plan, self.settings.slates)
-        told_T = self._budget.spend(batch.offset_B[plan.take_T], self.now_ms())
+        told_T = plan.new_T.copy()
+        told_T[told_T] = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms())
         asked = asked_of(decoded, folded, loaded, plan, told_T, triggers, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):

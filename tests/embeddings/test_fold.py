@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from embeddings.codec import StateCodec
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
 from embeddings.fold import Folded, fold
+from embeddings.lessons import SITTING_S
 from embeddings.seen import SeenSets
 from embeddings.state_columns import UserStates, no_states, source_code
 from tests.embeddings.oracle import Event, Person, lives, stored
@@ -90,6 +91,35 @@ def test_a_repeated_item_moves_to_its_latest_event_and_stays_one_entry() -> None
     life = one_life([an_event(0, item=1), an_event(1, item=2), an_event(2, item=1, action=Action.like)])
     assert history(life) == [1, 2]
     assert life.states.action_UH[0, 0] == Action.like
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [
+        (("like", "progress", "progress"), "like"),
+        (("play", "dislike", "progress", "complete"), "dislike"),
+        (("dislike", "play"), "play"),
+        (("like", "skip"), "skip"),
+        (("play", "like", "unlike"), "view"),
+        (("add", "remove"), "view"),
+        (("like", "remove"), "like"),
+        (("play", "unlike"), "play"),
+    ],
+)
+def test_what_a_person_said_of_an_item_stays_until_they_say_otherwise(actions: Sequence[str], says: str) -> None:
+    life = one_life([an_event(n, time_s=1_000_000 + n, action=Action[name]) for n, name in enumerate(actions)])
+    assert life.states.action_UH[0, 0] == Action[says]
+    assert history(life) == [1]
+
+
+def test_a_dislike_gives_way_to_what_goes_on_in_another_sitting() -> None:
+    later = an_event(1, time_s=1_000_000 + SITTING_S, action=Action.progress)
+    assert one_life([an_event(0, action=Action.dislike), later]).states.action_UH[0, 0] == Action.progress
+
+
+def test_a_like_that_comes_after_a_later_event_of_its_item_is_kept() -> None:
+    life = one_life([an_event(0, time_s=1_000_010, action=Action.progress), an_event(1, action=Action.like)])
+    assert (life.states.action_UH[0, 0], life.states.time_UH[0, 0]) == (Action.like, 1_000_010)
 
 
 def test_an_event_that_comes_out_of_order_is_placed_by_its_time() -> None:
