@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TOUCHES, EventBatch, Fate, Says, actions_that
+from embeddings.events import TOUCHES, Action, EventBatch, Fate, Says, actions_that
 from embeddings.jit import kernel
 from embeddings.lessons import AFTER_2AA, SITTING_S
 from embeddings.state_columns import (
@@ -72,7 +72,7 @@ class Folded:
         user_P = self.users_of(position_P) if user_P is None else user_P
         if np.array_equal(self.final_U[user_P], position_P):
             now = self.states
-            columns = (now.item_UH, now.action_UH, now.time_UH, now.count_U, now.last_s_U)
+            columns = (now.item_UH, now.action_UH, now.time_UH, now.share_UH, now.count_U, now.last_s_U)
             return Histories._make(column[user_P] for column in columns)
         wanted = len(position_P)
         slot_P = np.full(len(self.before_B) + len(self.start_U), -1, np.int32)
@@ -97,6 +97,7 @@ class _Rows(NamedTuple):
     dedupe_B: NDArray[np.uint32]
     consent_B: NDArray[np.uint8]
     refused_B: NDArray[np.uint8]
+    share_B: NDArray[np.uint8]
     source_code_S: NDArray[np.int32]
     floor_offset_S: NDArray[np.int64]
     lateness_s: int
@@ -109,6 +110,7 @@ def fold(
     lateness_s: int,
     source_code_S: NDArray[np.int32],
     floor_offset_S: NDArray[np.int64] | None = None,
+    length_s_B: NDArray[np.float32] | None = None,
 ) -> Folded:
     """Apply a batch of behaviour to its users' states, and tell every event's fate. Does not mutate its arguments.
 
@@ -125,6 +127,7 @@ def fold(
         lateness_s: 0 … `MAX_LATENESS_S`.
         source_code_S: `source_code` of each of `batch.sources`.
         floor_offset_S: last offset of each partition whose effects are stored already; -1 = none.
+        length_s_B: how long each event's item is, 0 = not known.
 
     Raises:
         ValueError: `lateness_s` is out of range, or `states` has another number of users. A bug of the caller.
@@ -136,7 +139,7 @@ def fold(
     floor_S = np.full(len(batch.sources), NO_OFFSET, np.int64) if floor_offset_S is None else floor_offset_S
     rows = _Rows(
         *(batch.user_B, batch.item_B, batch.action_B, batch.time_s_B, batch.source_B, batch.offset_B, batch.dedupe_B),
-        *(batch.consent_B, batch.refused_B, source_code_S, floor_S, lateness_s),
+        *(batch.consent_B, batch.refused_B, _shares(batch, length_s_B), source_code_S, floor_S, lateness_s),
     )
     before_B, start_U, final_U = _positions(batch.user_B, len(batch.user_ids))
     after = states.copy()
@@ -154,6 +157,20 @@ def fold(
         _origin=states,
         _rows=rows,
     )
+
+
+def _shares(batch: EventBatch, length_s_B: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """How far each event says that its person got, in 255ths; 0 = says nothing.
+
+    `progress` says seconds, or where the item's length is not known a share up to 1; who completes got to the end.
+    """
+    share_B = np.where(batch.action_B == Action.complete, np.float32(1), np.float32(0))
+    r = np.flatnonzero(batch.action_B == Action.progress)
+    value, length_s = batch.value_B[r], np.zeros(len(r)) if length_s_B is None else length_s_B[r]
+    share_B[r] = np.where(length_s > 0, value / np.where(length_s > 0, length_s, 1), np.where(value <= 1, value, 0))
+    share_B = np.clip(share_B, 0, 1)
+    whole_B: NDArray[np.uint8] = np.maximum(np.rint(255 * share_B), share_B > 0).astype(np.uint8)
+    return whole_B
 
 
 @kernel
@@ -285,14 +302,19 @@ def _place(
     item_UH: NDArray[np.uint64],
     action_UH: NDArray[np.uint8],
     time_UH: NDArray[np.int64],
+    share_UH: NDArray[np.uint8],
     count_U: NDArray[np.int32],
     u: int,
     at: int,
     item: np.uint64,
     action: np.uint8,
     time_s: int,
+    share: np.uint8,
 ) -> np.uint64:
-    """Put an item from place `at` where its time belongs, before its equals; return what fell out, or 0."""
+    """Put an item from place `at` where its time belongs, before its equals; return what fell out, or 0.
+
+    A share of 0 leaves what is known of how far its person got.
+    """
     count = count_U[u]
     to = 0
     while to < count and time_UH[u, to] > time_s:
@@ -303,6 +325,8 @@ def _place(
     if to == HISTORY:  # older than all that is kept
         return item
     evicted = np.uint64(0)
+    if at < count and share == 0:
+        share = share_UH[u, at]
     if at == HISTORY:
         at = HISTORY - 1
         evicted = item_UH[u, at]
@@ -312,21 +336,24 @@ def _place(
         item_UH[u, h] = item_UH[u, h - 1]
         action_UH[u, h] = action_UH[u, h - 1]
         time_UH[u, h] = time_UH[u, h - 1]
+        share_UH[u, h] = share_UH[u, h - 1]
     item_UH[u, to] = item
     action_UH[u, to] = action
     time_UH[u, to] = time_s
+    share_UH[u, to] = share
     return evicted
 
 
 @kernel
 def _copy_window(now: UserStates, u: int, windows: Histories, p: int) -> None:
-    item_UH, action_UH, time_UH = now.item_UH, now.action_UH, now.time_UH
-    item_PH, action_PH, time_PH = windows.item_PH, windows.action_PH, windows.time_PH
+    item_UH, action_UH, time_UH, share_UH = now.item_UH, now.action_UH, now.time_UH, now.share_UH
+    item_PH, action_PH, time_PH, share_PH = windows.item_PH, windows.action_PH, windows.time_PH, windows.share_PH
     count, last_s = now.count_U[u], now.last_s_U[u]
     for h in range(count):
         item_PH[p, h] = item_UH[u, h]
         action_PH[p, h] = action_UH[u, h]
         time_PH[p, h] = time_UH[u, h]
+        share_PH[p, h] = share_UH[u, h]
     coarsen(time_PH[p], count, last_s)
     windows.count_P[p] = count
     windows.last_s_P[p] = last_s
@@ -346,9 +373,9 @@ def _fold(
 
     Columns are bound to names once: reading them off the tuples inside the loop costs reference counts, 0.3 µs a row.
     """
-    item_UH, action_UH, time_UH, count_U, last_s_U, events_U, source_U2, offset_U2, ring_UR, consent_U = now
-    user_B, item_B, action_B, time_s_B, source_B, offset_B, dedupe_B, consent_B, refused_B = rows[:9]
-    code_S, floor_S, lateness_s = rows[9:]
+    item_UH, action_UH, time_UH, share_UH, count_U, last_s_U, events_U, source_U2, offset_U2, ring_UR, consent_U = now
+    user_B, item_B, action_B, time_s_B, source_B, offset_B, dedupe_B, consent_B, refused_B, share_B = rows[:10]
+    code_S, floor_S, lateness_s = rows[10:]
     rows_B, wanted = len(user_B), len(slot_P) > 0
     fate_B = np.empty(rows_B, np.uint8)
     changed_U = np.zeros(len(start_U), np.bool_)
@@ -374,7 +401,8 @@ def _fold(
             if _TAKES_BACK[action_B[r]] and at < count_U[u] and time_s >= time_UH[u, at]:
                 action_UH[u, at] = action
             elif item_B[r] != 0 and TOUCHES[action_B[r]]:
-                out = _place(item_UH, action_UH, time_UH, count_U, u, at, item_B[r], action, time_s)
+                row = item_B[r], action, time_s, share_B[r]
+                out = _place(item_UH, action_UH, time_UH, share_UH, count_U, u, at, *row)
                 if out != 0:
                     user_E[evictions], item_E[evictions], position_E[evictions] = u, out, before_B[r] + 1
                     evictions += 1

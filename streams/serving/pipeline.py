@@ -193,6 +193,7 @@ class Recommender:
             lateness_s=self.settings.events.lateness_s,
             source_code_S=loaded.source_code_S,
             floor_offset_S=loaded.floor_offset_S,
+            length_s_B=self.scorer.items.lengths_s(batch.item_B),
         )
 
     def _judged(

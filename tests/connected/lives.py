@@ -125,7 +125,8 @@ class Life:
         fate = sent.fate
         if sent.event is not None:
             time_s, item, action, dedupe = sent.event
-            event, last_s = Event(sent.partition, sent.offset, time_s, item, action, dedupe), self.person.last_s
+            share = 255 if action == Action.complete else 0
+            event, last_s = Event(sent.partition, sent.offset, time_s, item, action, dedupe, share), self.person.last_s
             fate = self.person.meet(event, LATENESS_S)
             if fate == "applied" and action < 16:
                 self._apply(event, last_s)
@@ -173,7 +174,7 @@ def as_stored(profiles: Profiles, u: int) -> dict[str, Any]:
     s, seen, count = profiles.states, profiles.seen, int(profiles.states.count_U[u])
     packed = seen.data_N[seen.start_U[u] :][: 5 * seen.count_U[u]].tobytes()
     assert seen.count_U[u] >= 0, "a filter cannot be compared"
-    columns = (s.item_UH[u], s.action_UH[u], s.time_UH[u])
+    columns = (s.item_UH[u], s.action_UH[u], s.time_UH[u], s.share_UH[u])
     return {
         "history": list(zip(*(column[:count].tolist() for column in columns), strict=True)),
         "beyond": any(column[count:].any() for column in columns),

@@ -20,6 +20,7 @@ class Event(NamedTuple):
     item: int
     action: int
     dedupe: int
+    share: int = 0
 
 
 @dataclass
@@ -65,15 +66,19 @@ class Person:
             self.entries[event.item] = (*place, held._replace(action=says(held.action, event.action, same)))
         elif event.action in TOUCHING:
             said = says(held.action, event.action, same)
-            self.entries[event.item] = event.time_s, len(self.applied), event._replace(action=said)
+            said_event = event._replace(action=said, share=event.share or held.share)
+            self.entries[event.item] = event.time_s, len(self.applied), said_event
 
     def all_items(self) -> list[Event]:
         """Every item that was touched and what is said of it, latest first; of equal times the last to arrive."""
         return [event for _, _, event in sorted(self.entries.values(), reverse=True)]
 
-    def history(self) -> list[tuple[int, int, int]]:
-        """(item, action, stored time) of the last 50."""
-        return [(event.item, event.action, stored(event.time_s, self.last_s)) for event in self.all_items()[:HISTORY]]
+    def history(self) -> list[tuple[int, int, int, int]]:
+        """(item, action, stored time, share watched) of the last 50."""
+        return [
+            (event.item, event.action, stored(event.time_s, self.last_s), event.share)
+            for event in self.all_items()[:HISTORY]
+        ]
 
     def ring(self) -> list[int]:
         """The last eight ids, latest first, filled with zeros."""
