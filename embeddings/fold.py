@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TOUCHES, Action, EventBatch, Fate, Says, actions_that
+from embeddings.events import TOUCHES, EventBatch, Fate, Says, actions_that
 from embeddings.jit import kernel
-from embeddings.lessons import AFTER_2AA, SITTING_S
+from embeddings.lessons import AFTER_2AA, SITTING_S, shares
 from embeddings.state_columns import (
     HISTORY,
     MAX_LATENESS_S,
@@ -139,7 +139,7 @@ def fold(
     floor_S = np.full(len(batch.sources), NO_OFFSET, np.int64) if floor_offset_S is None else floor_offset_S
     rows = _Rows(
         *(batch.user_B, batch.item_B, batch.action_B, batch.time_s_B, batch.source_B, batch.offset_B, batch.dedupe_B),
-        *(batch.consent_B, batch.refused_B, _shares(batch, length_s_B), source_code_S, floor_S, lateness_s),
+        *(batch.consent_B, batch.refused_B, shares(batch, length_s_B), source_code_S, floor_S, lateness_s),
     )
     before_B, start_U, final_U = _positions(batch.user_B, len(batch.user_ids))
     after = states.copy()
@@ -157,20 +157,6 @@ def fold(
         _origin=states,
         _rows=rows,
     )
-
-
-def _shares(batch: EventBatch, length_s_B: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-    """How far each event says that its person got, in 255ths; 0 = says nothing.
-
-    `progress` says seconds, or where the item's length is not known a share up to 1; who completes got to the end.
-    """
-    share_B = np.where(batch.action_B == Action.complete, np.float32(1), np.float32(0))
-    r = np.flatnonzero(batch.action_B == Action.progress)
-    value, length_s = batch.value_B[r], np.zeros(len(r)) if length_s_B is None else length_s_B[r]
-    share_B[r] = np.where(length_s > 0, value / np.where(length_s > 0, length_s, 1), np.where(value <= 1, value, 0))
-    share_B = np.clip(share_B, 0, 1)
-    whole_B: NDArray[np.uint8] = np.maximum(np.rint(255 * share_B), share_B > 0).astype(np.uint8)
-    return whole_B
 
 
 @kernel

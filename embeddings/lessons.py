@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TAKES, Action, Says, actions_that
+from embeddings.events import TAKES, Action, EventBatch, Says, actions_that
 from embeddings.jit import kernel
 
 SITTING_S = 4 * 3_600 - 32
@@ -92,6 +92,20 @@ def lessons(
         at_T: whose history is whose; None is one for each event, in their order.
     """
     return _lessons(*done, *held, np.arange(len(done[0])) if at_T is None else at_T, LESSON_2AA)
+
+
+def shares(batch: EventBatch, length_s_B: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """How far each of B events says that its person got, in 255ths; 0 = says nothing.
+
+    `progress` says seconds, or where the item's length is not known a share up to 1; who completes got to the end.
+    """
+    share_B = np.where(batch.action_B == Action.complete, np.float32(1), np.float32(0))
+    r = np.flatnonzero(batch.action_B == Action.progress)
+    value, length_s = batch.value_B[r], np.zeros(len(r)) if length_s_B is None else length_s_B[r]
+    share_B[r] = np.where(length_s > 0, value / np.where(length_s > 0, length_s, 1), np.where(value <= 1, value, 0))
+    share_B = np.clip(share_B, 0, 1)
+    whole_B: NDArray[np.uint8] = np.maximum(np.rint(255 * share_B), share_B > 0).astype(np.uint8)
+    return whole_B
 
 
 @kernel
