@@ -91,4 +91,5 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         surfaces=item.surfaces or (),
         age=age_of(item.rating),
         hidden=bool(item.hidden or item.blocked),
+        length_s=max(item.duration_s or 0.0, 0.0),
     )
