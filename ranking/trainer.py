@@ -19,8 +19,8 @@ from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, part_of,
 Head = Literal["click", "complete"]
 #: A sampled candidate stands for at most e^12 others.
 LEAST_LOG_Q = -12.0
-_PLACE_SQUARES = "outcome.squares.2"
-"""What the optimiser keeps of the places: the outcome tower's last table."""
+_LATER = f"model.{PLACE}", "outcome.squares.2", "standing"
+"""What checkpoints of earlier releases lack, and begins anew: what a place adds, its optimiser's part, a statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +265,7 @@ class Trainer:
     def _tensors(self, weights: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         platt_O2 = np.stack([self._outcomes[head].platt.state[:2] for head in OUTCOMES])
         tensors: dict[str, NDArray[np.generic]] = {"platt": platt_O2, "learned": np.array([self.learned], np.uint8)}
+        tensors["standing"] = np.array([self.rows, self.settings.learned_rows, self.listwise().gain])
         for name, value in weights.items():
             tensors[f"model.{name}"] = value.numpy().copy()
         return tensors
@@ -290,8 +291,7 @@ class Trainer:
         """
         model = load_model(state)
         blank = Trainer(shape_of(state), self.settings).state()
-        if f"model.{PLACE}" not in state:  # of a release that knew nothing of places: they begin now
-            state = {name: blank[name] for name in (f"model.{PLACE}", _PLACE_SQUARES)} | dict(state)
+        state = {name: blank[name] for name in _LATER} | dict(state)
         state = {name: checked(state, name, have.shape) for name, have in blank.items()}
         self._take_model(model)
         self._next.restore(part_of(state, "next."))

@@ -175,11 +175,11 @@ def test_an_item_is_not_thought_better_for_the_place_it_stood_in():
     assert told == pytest.approx([0.4, 0.4], abs=0.06), "as in the first place"
 
 
-def test_a_checkpoint_that_knew_nothing_of_places_is_gone_on_from():
+def test_a_checkpoint_of_a_release_that_knew_nothing_of_places_is_gone_on_from():
     old = Trainer(SMALL)
     old.learn_pointwise(*some_outcomes(), "click")
     state = old.state()
-    for name in ("model.outcome.place.weight", "outcome.squares.2"):
+    for name in ("standing", "model.outcome.place.weight", "outcome.squares.2"):
         moved = state.pop(name)
     assert moved.shape == (64, 2)
     trainer = Trainer(SMALL)
@@ -208,12 +208,18 @@ def test_it_has_learned_only_after_enough_rows_and_a_better_order_than_retrieval
     trainer.learn_listwise(*some_choices(0))
     assert trainer.listwise().gain > 0
     assert not trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=1).state == "few_examples"
     trainer.learn_listwise(*some_choices(1))
     assert trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=2).state == "serves"
     worse = Trainer(SMALL, TrainerSettings(learned_rows=64, rate=1e-6, item_rate=1e-6))
     x_RSX, *rest = some_choices(2, by=Feature.cooc_decayed)
     worse.learn_listwise(x_RSX, *rest)
     assert not worse.learned
+    tensors = worse.tensors()
+    assert Ranker.from_tensors(tensors, version=1).state == "behind_retrieval"
+    del tensors["standing"]
+    assert not Ranker.from_tensors(tensors, version=1).learned, "as earlier releases write it"
 
 
 def test_an_impossible_sampling_probability_poisons_nothing():

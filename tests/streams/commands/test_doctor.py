@@ -19,6 +19,7 @@ from streams.commands.doctor import (
     judge_consent,
     judge_gpu,
     judge_producers,
+    judge_ranker,
     judge_redis,
     judge_topics,
 )
@@ -95,6 +96,18 @@ def test_what_producers_should_set_is_said_with_how_many() -> None:
     assert "1 seconds" in finding.advice
     here = Rules(judge=Judge(0))
     assert judge_producers(decode([(Source("events", 3), good)], here, NOW_MS), "events").advice == ""
+
+
+def test_whether_the_ranker_serves_is_said_and_why_not() -> None:
+    def of(**metrics: float) -> Finding:
+        return judge_ranker(ModelManifest(version="7", uri="x", sha256="x", metrics=metrics))
+
+    assert "no snapshot is announced yet" in judge_ranker(None).detail
+    assert "snapshot 7 does not say" in of().detail
+    assert of(ranks=1, examples=5_000, wanted=1_000, gain=0.2).detail.startswith("serves: snapshot 7, 5,000 examples")
+    few = of(ranks=0, examples=120, wanted=1_000, gain=0.2)
+    assert (few.ok, "it takes 1,000 examples" in few.advice) == (True, True)
+    assert "better than that of retrieval" in of(ranks=0, examples=5_000, wanted=1_000, gain=-0.1).advice
 
 
 async def test_everything_embedded_is_well(embedded_broker: Broker, valkey: Valkey, topic_prefix: str) -> None:

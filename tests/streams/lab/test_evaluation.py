@@ -6,6 +6,7 @@ import pytest
 from embeddings.events import Fate
 from streams.lab.baselines import MISS, NOT_SCORED, measure
 from streams.lab.evaluation import Bench, Evaluation, LogRecord, evaluation_settings, run_evaluation
+from streams.lab.leave_last_out import run_leave_last_out
 from streams.lab.replay import event_records
 from tests.streams.builders import NOW_MS, a_table, small, told
 
@@ -110,3 +111,38 @@ def test_a_log_may_count_from_anywhere(first_s: int) -> None:
     one, two = (run_evaluation(log, small()).quality for log in (moved, near))
     assert one.events == two.events
     assert one.recall_10 == pytest.approx(two.recall_10, abs=0.02)
+
+
+def test_both_moments_are_told_of_the_same_events(run: Evaluation) -> None:
+    np.testing.assert_array_equal(run.event_R == NOT_SCORED, run.rank_R == NOT_SCORED)
+    assert run.written.events == run.quality.events
+    assert (run.event_R != run.rank_R).any(), "they are not the same moment"
+    assert run.written.recall_10 > 0.8 * run.quality.recall_10
+
+
+def test_people_are_asked_for_what_they_took_last() -> None:
+    later, event = (run_leave_last_out(LOG, small(), ask) for ask in ("later", "event"))
+    assert later.marquee.events == event.marquee.events == len(set(LOG.user_R))
+    assert later.popular == event.popular
+    assert later.marquee.ndcg_10 != event.marquee.ndcg_10
+    for asked in (later, event):
+        assert asked.marquee.recall_10 > asked.popular.recall_10
+
+
+def test_the_last_of_a_person_is_the_later_in_the_file_and_is_not_learned() -> None:
+    """All at one time: everybody takes `last` last, which nobody who is learned of had taken."""
+    names = [f"i{n}" for n in range(12)] + ["last"]
+    rows = [(f"u{u}", name) for name in names for u in range(8)]
+    log = dataclasses.replace(
+        a_table(len(rows)),
+        user_R=[user for user, _ in rows],
+        item_R=[item for _, item in rows],
+        time_s_R=np.full(len(rows), NOW_MS // 1000, np.int64),
+    )
+    found = run_leave_last_out(log, small(), "later")
+    assert (found.marquee.recall_20, found.popular.recall_20, found.marquee.events) == (0, 0, 8)
+
+
+def test_who_has_nothing_but_a_last_event_is_not_asked_for() -> None:
+    once = dataclasses.replace(LOG, user_R=[*LOG.user_R[:-1], "once"])
+    assert run_leave_last_out(once, small(), "event").marquee.events == len(set(LOG.user_R))
