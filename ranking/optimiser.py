@@ -45,6 +45,12 @@ class Optimiser:
             _adagrad(table, squares, row, self.item_rate)
         return True
 
+    @torch.no_grad()
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """Begin anew with these rows of the tables: nothing is known of them, and their next step is a first one."""
+        for table, squares in zip(self._tables, self._squares, strict=True):
+            table[rows], squares[rows] = 0.0, FIRST_SQUARES
+
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Moments and counts; copies."""
         adam = self._adam.state[self._vector]
