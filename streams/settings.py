@@ -345,6 +345,10 @@ class Observe(Group):
     """Fraction of rows with a taken item that carry candidate features."""
     examples_per_s: int = Field(default=50, ge=0, le=1_000_000)
     """Most of them in a second: a busy worker tells a sample, a quiet one everything."""
+    first_examples: int = Field(default=20_000, ge=0, le=10_000_000)
+    """So many more a worker tells while the ranker is not taught, however many they are in a second."""
+    at_event: Fraction = 0.5
+    """Fraction of them told as of the event before, when slates are written; the others as of the take itself."""
     negatives: int = Field(default=32, ge=1, le=255)
     """Candidates not taken that are sent with a taken one."""
     shown: Fraction = 0.1

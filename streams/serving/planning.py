@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
+from streams.contract.observations import AT_EVENT, AT_TAKE
+from streams.serving.draws import GOLDEN, seeds, uniform
 from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
-from streams.serving.values import Asked
+from streams.serving.values import Asked, Told
 from streams.settings import Settings, Slates
 
 T = TypeVar("T", bound=np.generic)
@@ -45,6 +47,41 @@ class Plan:
     take_at: NDArray[np.intp]
     user_P: NDArray[np.int32]
     histories: Histories
+
+
+class Chosen(NamedTuple):
+    """Which of T takes are told with candidates, and the share of takes that was."""
+
+    told_T: NDArray[np.bool_]
+    rate: float
+
+
+@dataclass(slots=True)
+class ExampleBudget:
+    """How many takes may be told with candidates.
+
+    All of them while the ranker is not taught and `first` lasts, so that it is soon; then what fills up with time.
+    """
+
+    per_s: float
+    rate: float
+    """The largest share of takes."""
+    first: float = 0
+    """So many more may be told while the ranker is not taught."""
+    _left: float = field(init=False, default=0.0)
+    _filled_ms: int = field(init=False, default=0)
+
+    def spend(self, offset_T: NDArray[np.int64], now_ms: int, *, taught: bool = True) -> Chosen:
+        """Which of T takes are told: chosen by offset, as many as there may be now."""
+        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
+        self._filled_ms = now_ms
+        most = self._left if taught else max(self._left, self.first)
+        rate = min(self.rate, most / max(len(offset_T), 1))
+        told_T: NDArray[np.bool_] = (offset_T.astype(np.uint64) * GOLDEN >> np.uint64(40)) < rate * 2**24
+        told = float(told_T.sum())
+        self.first -= 0 if taught else max(told - self._left, 0)
+        self._left = max(self._left - told, 0)
+        return Chosen(told_T, rate)
 
 
 def plan_of(
@@ -94,17 +131,18 @@ def asked_of(
     folded: Folded,
     loaded: Loaded,
     plan: Plan,
-    told_T: NDArray[np.bool_],
+    chosen: Chosen,
     triggers: Sequence[Trigger],
     settings: Settings,
     *,
     foresee: bool,
 ) -> Asked:
-    """What is asked at the positions of a plan; of its takes only `told_T` are told with candidates."""
+    """What is asked at the positions of a plan; of its takes only those `chosen` are told with candidates."""
     user_P, position_P, histories = plan.user_P, plan.position_P, plan.histories
     personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
-    take_at, take_T = plan.take_at[told_T], plan.take_T[told_T]
-    now_s_P, context_P, key_PC = _moments(decoded, plan, take_at, take_T, foresee)
+    take_at, take_T = plan.take_at[chosen.told_T], plan.take_T[chosen.told_T]
+    told = _told(decoded, plan, take_at, take_T, chosen, settings)
+    now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
     viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
@@ -122,27 +160,56 @@ def asked_of(
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
-        taken_P=_put(len(position_P), take_at, decoded.batch.item_B[take_T]),
+        told=told,
         seen=seen,
         seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
         places_P=np.full(len(position_P), settings.slates.size, np.int32),
-        seed=settings.seed,
+    )
+
+
+def _told(
+    decoded: Decoded,
+    plan: Plan,
+    take_at: NDArray[np.intp],
+    take_T: NDArray[np.int32],
+    chosen: Chosen,
+    settings: Settings,
+) -> Told:
+    """Each take seen from its own moment, as a request would have asked, or from that of the event before it.
+
+    The context is that of the take: where the event before happened is known no more.
+    """
+    batch, last_s_T, positions = decoded.batch, plan.histories.last_s_P[take_at], len(plan.position_P)
+    draw_T = seeds(batch.sources, batch.source_B[take_T], batch.offset_B[take_T], settings.seed)
+    at_event_T = (uniform(~draw_T, 1)[:, 0] < settings.observe.at_event) & (last_s_T > 0)
+    now_s_T = np.where(at_event_T, last_s_T, np.maximum(batch.time_s_B[take_T], last_s_T))
+    context_T = np.array([context_code(decoded.events[r].context) for r in take_T.tolist()], np.int16)
+    return Told(
+        taken_P=_put(positions, take_at, batch.item_B[take_T]),
+        now_s_P=_put(positions, take_at, now_s_T),
+        context_P=_put(positions, take_at, context_T),
+        moment_P=_put(positions, take_at, np.where(at_event_T, AT_EVENT, AT_TAKE).astype(np.uint8)),
+        draw_P=_put(positions, take_at, draw_T),
+        rate=chosen.rate,
     )
 
 
 def _moments(
-    decoded: Decoded, plan: Plan, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
+    decoded: Decoded, plan: Plan, told: Told, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.uint16]]:
-    """The second and the context of each position: a take's own, but a slate knows nothing of the event after it."""
-    now_s_P, context_P = plan.histories.last_s_P.copy(), np.zeros(len(plan.position_P), np.int16)
+    """The second and the context in which each position is looked at: a slate's where there is one, else as it is told.
+
+    A slate is written at the event before its position and knows nothing of the next; with `foresee` it is asked for
+    at the time of the event that it foresees.
+    """
+    now_s_P, context_P = told.now_s_P.copy(), told.context_P.copy()
     key_PC = np.zeros((len(plan.position_P), KEYS), np.uint16)
-    now_s_P[take_at] = np.maximum(decoded.batch.time_s_B[take_T], now_s_P[take_at])
-    if not foresee:
-        now_s_P[plan.serve_at] = plan.histories.last_s_P[plan.serve_at]
-    for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
-        contexts = [decoded.events[r].context for r in rows.tolist()]
-        context_P[at] = [context_code(context) for context in contexts]
-        key_PC[at] = context_keys(contexts, now_s_P[at])
+    at, rows, last_s_P = plan.serve_at, plan.serve_Q, plan.histories.last_s_P
+    now_s_P[at] = np.maximum(decoded.batch.time_s_B[rows], last_s_P[at]) if foresee else last_s_P[at]
+    contexts = [decoded.events[r].context for r in rows.tolist()]
+    context_P[at] = [context_code(context) for context in contexts]
+    key_PC[take_at] = context_keys([decoded.events[r].context for r in take_T.tolist()], now_s_P[take_at])
+    key_PC[at] = context_keys(contexts, now_s_P[at])
     return now_s_P, context_P, key_PC
 
 
@@ -168,27 +235,6 @@ def _put(positions: int, at: NDArray[np.intp], values: NDArray[T]) -> NDArray[T]
     out_P = np.zeros(positions, values.dtype)
     out_P[at] = values
     return out_P
-
-
-@dataclass(slots=True)
-class ExampleBudget:
-    """How many takes may be told with candidates: fills up with time, to what may be told in a second."""
-
-    per_s: float
-    rate: float
-    """The largest share of takes."""
-    _left: float = field(init=False, default=0.0)
-    _filled_ms: int = field(init=False, default=0)
-
-    def spend(self, offset_T: NDArray[np.int64], now_ms: int) -> NDArray[np.bool_]:
-        """Which of T takes are told: chosen by offset, as many as there may be now."""
-        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
-        self._filled_ms = now_ms
-        rate = min(self.rate, self._left / max(len(offset_T), 1))
-        mixed_T = offset_T.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        told_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
-        self._left -= float(told_T.sum())
-        return told_T
 
 
 @kernel

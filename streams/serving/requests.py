@@ -26,7 +26,7 @@ from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
-from streams.serving.values import Asked, Seen
+from streams.serving.values import Asked, Seen, Told
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -155,11 +155,10 @@ class Answerer:
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
-            taken_P=np.zeros(count, np.uint64),
+            told=Told.nothing(count),
             seen=_seen(profiles, allowed_P & ~repeats_P, excluded),
             seen_P=allowed_P * held_P + np.array(list(map(len, excluded))),
             places_P=np.array([trigger.size for trigger in triggers], np.int32),
-            seed=self.settings.seed,
         )
 
 

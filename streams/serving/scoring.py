@@ -66,7 +66,7 @@ class Scorer:
 
     def examples(self, asked: Asked, scored: Scored) -> Examples:
         """Examples of the positions whose take is told, under the model of their slates."""
-        told_P = asked.taken_P != 0
+        told_P = asked.told.taken_P != 0
         if not told_P.any():
             return Examples.none()
         with self.items.lock:

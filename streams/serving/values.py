@@ -28,6 +28,38 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What was taken after each of P positions, as the learner is told it: seen from one moment.
+
+    Attributes:
+        taken_P: item id; 0 = nothing, or it is not told.
+        now_s_P: the moment, epoch seconds; `context_P` the context code then.
+        moment_P: which it is, `observations.AT_TAKE` or `AT_EVENT`.
+        draw_P: what the sample of candidates is drawn by, another one for every event.
+        rate: the share of takes that are told.
+    """
+
+    taken_P: NDArray[np.uint64]
+    now_s_P: NDArray[np.int64]
+    context_P: NDArray[np.int16]
+    moment_P: NDArray[np.uint8]
+    draw_P: NDArray[np.uint64]
+    rate: float = 1.0
+
+    @classmethod
+    def nothing(cls, positions: int) -> Self:
+        """Of these positions nothing is told."""
+        none_P = np.zeros(positions, np.uint64)
+        return cls(
+            taken_P=none_P,
+            now_s_P=none_P.astype(np.int64),
+            context_P=none_P.astype(np.int16),
+            moment_P=none_P.astype(np.uint8),
+            draw_P=none_P,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """P positions to look at, in any order.
 
@@ -40,11 +72,10 @@ class Asked:
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
-        taken_P: item id that was taken next and is to be told with its features; 0 = none.
+        told: what was taken next, where that is to be told with its features.
         seen: which of item ids (R, K) the users of positions (R,) have seen by then.
         seen_P: about how much each has seen, for how far to look.
         places_P: places of each slate.
-        seed: for the sampling of candidates that are told.
     """
 
     histories: Histories
@@ -55,11 +86,10 @@ class Asked:
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]
-    taken_P: NDArray[np.uint64]
+    told: Told
     seen: Seen
     seen_P: NDArray[np.int64]
     places_P: NDArray[np.int32]
-    seed: int = 0
 
 
 class Query(NamedTuple):
