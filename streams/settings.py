@@ -372,8 +372,8 @@ class Learner(Group):
     """Counts are divided by the popularity of the item after, to this power."""
     neighbours: int = Field(default=100, ge=10, le=1_000)
     """Neighbours kept per item."""
-    max_items: int = Field(default=1_000_000, ge=100, le=100_000_000)
-    """Items that are learned; rarer ones beyond it are not."""
+    max_items: int = Field(default=1_000_000, ge=100, le=16_000_000)
+    """Items known at a time; beyond it those go that were taken least recently, first those of no catalogue."""
     refresh_events: int = Field(default=1_000, ge=10, le=10**8)
     """Events between two snapshots, at least."""
     refresh_min_s: float = Field(default=2, ge=0, le=86_400)
@@ -387,7 +387,7 @@ class Learner(Group):
     snapshot_dir: Folder = Path("var/snapshots")
     """Where snapshots are written."""
     checkpoint_dir: Folder = Path("var/checkpoints")
-    """Where counts, weights and offsets are written together."""
+    """Where counts, weights and offsets are written together, whole now and then, else what changed."""
     checkpoint_every_s: float = Field(default=10, ge=0.1, le=3_600)
     """How often they are."""
     keep: int = Field(default=3, ge=1, le=100)
@@ -405,12 +405,18 @@ class Learner(Group):
     public_url: WebUrl | None = None
     """How workers reach that address, where it is not `http://<host>:<port>`."""
 
+    def snapshot_bytes(self) -> int:
+        """How large a snapshot becomes, by and large: two vectors and neighbours an item, and a name of 64 bytes."""
+        return self.max_items * (8 * self.dimensions + 8 * self.neighbours + 84) + (16 << 20)
+
 
 class Model(Group):
     """Which snapshot serves."""
 
     pinned_version: str | None = None
     """Serve this version whatever is announced later."""
+    max_bytes: int = Field(default=4 << 30, ge=1 << 20, le=1 << 40)
+    """Larger snapshots are neither announced nor taken; `learner.max_items` must fit."""
 
 
 class Http(Group):
@@ -467,11 +473,14 @@ class Settings(BaseSettings):
     """Seed of everything random: sampling, initial weights."""
 
     @model_validator(mode="after")
-    def _buckets_cover_partitions(self) -> "Settings":
+    def _fit_together(self) -> "Settings":
         if self.redis.buckets < self.topics.partitions:
             raise ValueError(f"redis.buckets {self.redis.buckets} is less than topics.partitions")
         if self.slates.size > self.slates.candidates:
             raise ValueError(f"slates.size {self.slates.size} is more than slates.candidates")
+        if (size := self.learner.snapshot_bytes()) > self.model.max_bytes:
+            what = "learner.max_items with learner.dimensions and learner.neighbours"
+            raise ValueError(f"{what} make snapshots of {size} bytes, model.max_bytes is {self.model.max_bytes}")
         return self
 
     @classmethod

@@ -211,3 +211,10 @@ def test_the_example_of_a_toml_file_loads(tmp_path: Path) -> None:
     assert load_settings(file, {}).slates.reply_topics == ("a", "b")
     assert load_settings(environ={"MARQUEE_SLATES__REPLY_TOPICS": '["a"]'}).slates.reply_topics == ("a",)
     assert "lists are written as JSON" in refusal(SLATES__REPLY_TOPICS="a,b")
+
+
+def test_a_snapshot_of_as_many_items_as_are_allowed_is_one_that_workers_take() -> None:
+    assert "model.max_bytes is 4294967296" in refusal(LEARNER__MAX_ITEMS="16000000")
+    enough = {"MARQUEE_LEARNER__MAX_ITEMS": "16000000", "MARQUEE_MODEL__MAX_BYTES": str(32 << 30)}
+    assert load_settings(environ=enough).learner.max_items == 16_000_000
+    assert "100 to 16000000" in refusal(LEARNER__MAX_ITEMS="17000000"), "an item's row is a number of 24 bits"

@@ -19,6 +19,7 @@ from ranking.features import COLUMNS
 from streams.contract.messages import Part
 from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
+from streams.learning import checkpoints
 from streams.learning.learner_process import Teacher
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
@@ -187,6 +188,28 @@ async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, rec
     assert second.learner.pairs.counts_N.tolist() == control.learner.pairs.counts_N.tolist()
 
 
+async def test_what_changed_since_the_first_checkpoint_is_found_after_a_death(
+    tmp_path: Path, records: list[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
+    first = a_teacher(tmp_path)
+    await first.positions(committed({INPUT: 99}))
+    for n in range(6):
+        await teach(first, records[n : n + 1])
+        await first.checkpoint()
+    second = a_teacher(tmp_path)
+    assert await second.positions(committed({INPUT: 99})) == {INPUT: 6}
+    names = ["checkpoint", *["increment"] * 5]
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "c").iterdir()) == names
+    for each in ("rows", "marks", "names", "version"):
+        assert getattr(second.learner, each) == getattr(first.learner, each)
+    for learner in (first, second):
+        await teach(learner, records[6:])
+    assert second.learner.pairs.counts_N.tolist() == first.learner.pairs.counts_N.tolist()
+    await second.checkpoint()
+    assert len([*(tmp_path / "c").glob("checkpoint-*")]) == 2, "who was assigned anew begins with a whole"
+
+
 async def test_a_rebalance_does_not_throw_away_what_is_in_memory(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
     await teacher.positions(committed({INPUT: -1}))
@@ -281,7 +304,8 @@ async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_pat
     await teacher.positions(committed({INPUT: -1}))
     rng = np.random.default_rng(0)
     x_RF, item_R = rng.random((64, COLUMNS), np.float32), rng.integers(1, 1 << 40, 64)
-    shown = teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
+    teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
+    shown = teacher.learner.trainer.outcome("click")
     await teach(teacher, records[:4])
     value = teacher.metrics.registry.get_sample_value
     assert value("marquee_learner_calibration_ratio", {"objective": "engage"}) == shown.predicted / shown.observed

@@ -74,6 +74,6 @@ def test_an_item_rises_from_its_first_take_on_and_never_falls_behind_what_its_re
     others, taker, own = zip(*ranks.values(), strict=True)
     assert list(others) == sorted(others, reverse=True)
     assert list(taker) == sorted(taker, reverse=True)
-    assert others[0] < ITEMS // GENRES
+    assert others[0] < 1.5 * ITEMS // GENRES
     assert others[-1] < 10
     assert taker[1] < 200 < 400 < own[1], "among the candidates, where its own vector alone would not be"
