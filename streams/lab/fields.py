@@ -69,9 +69,7 @@ def taken(row: Mapping[str, Any]) -> None:
     """
     kind, value = row.get("type"), row.get("value")
     if kind is not None and kind not in _TAKEN:
-        raise Unusable(
-            f"type is {shown(kind)}; one of {', '.join(_TAKEN)} is wanted, or no type (a rating is `rating`)"
-        )
+        raise Unusable(f"type is {shown(kind)}; one of {', '.join(_TAKEN)} is wanted, or no type")
     if value is not None and ((number := _number(value)) is None or not abs(number) <= LARGEST):
         raise Unusable(f"value is {shown(value)}; a finite number is wanted, or nothing")
 

@@ -18,16 +18,7 @@ from tests.streams.builders import NOW_MS, Raw
 
 RULES = Rules(judge=Judge(CONSENT_ALL))
 MARKED = ["\ufeffu1", "u\ufeff1"]
-CONTROLLED = [
-    "u1\n",
-    "u1\r",
-    "\ru1",
-    "\x07",
-    "\x1b[0m",
-    "u\x7f",
-    "u\x85",
-    *(chr(c) for c in range(32) if chr(c) != "\t"),
-]
+CONTROLLED = ["u1\n", "u1\r", "\ru1", "\x07", "\x1b[0m", "u\x7f", "u\x85", *(chr(c) for c in range(32) if c != 9)]
 PRINTED = [
     *("Struct{id=m1}", "Struct{}", "Struct{id=m1", "Struct{a.id=1,b={c=2}}", "{id=m1", "{tenant-id=2, id=m1}"),
     *("[B@6d06d69c", "[Ljava.lang.String;@1b", "[object Object]", "b'u1'", 'b"u1"'),
@@ -40,19 +31,8 @@ BINARY = [
     if number.isascii()
 ]
 FINE = [
-    *(
-        'say "hi"',
-        '"hello" she said',
-        "[rec]",
-        "{3F2504E0-4F89-11D3}",
-        "tab\tinside",
-        "two\nlines",
-        "00042",
-        "a|b",
-        "..",
-        "100%",
-    ),
-    *("ü-日本-😀", "a b", "o'brien", "b'", "x=1", "{x}", "a\u200db", "null and void", "u:1", "7"),
+    *('say "hi"', '"hello" she said', "[rec]", "{3F2504E0-4F89-11D3}", "tab\tinside", "two\nlines", "00042", "a|b"),
+    *("..", "100%", "ü-日本-😀", "a b", "o'brien", "b'", "x=1", "{x}", "a\u200db", "null and void", "u:1", "7"),
 ]
 
 
