@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 T = TypeVar("T")
 
 #: Letters of ids that are looked at more closely.
-_LETTERS = ("{", "[", '"', "b'")
+_LETTERS = "{[\"'"
 #: How Java, JavaScript and Python print what is no text.
 _PRINTED = re.compile(r"Struct\{|\{[^{}=\"]+=|\[+[A-Z][\w.$]*;?@[0-9a-f]+$|\[object \w+\]$|b'.*'$|b\".*\"$", re.DOTALL)
 #: What no plain id begins or ends with, or holds: JSON that was cut at either end.
@@ -72,7 +73,12 @@ def all_fit(names: Iterable[str]) -> bool:
 
 def _plain(text: str) -> bool:
     """Has a text, or several in a row, no letter that an unfit one has?"""
-    return text.isprintable() and not any(letters in text for letters in _LETTERS)
+    if any(letter in text for letter in _LETTERS):
+        return False
+    if len(text) < 256 or not text.isascii():
+        return text.isprintable()
+    letter_N = np.frombuffer(text.encode(), np.uint8)
+    return not bool(((letter_N < ord(" ")) | (letter_N == 0x7F)).any())
 
 
 def _is_json(text: str) -> bool:

@@ -40,6 +40,7 @@ FINE = [
 def test_what_a_serialiser_left_is_no_id_wherever_it_stands(name: str) -> None:
     assert unfit(name)
     assert not all_fit(["u1", name])
+    assert not all_fit(["u1"] * 200 + [name])
     good = {"type": "play", "event_time": NOW_MS, "user_id": "u1", "item_id": "m1"}
     events = [
         Raw(0, json.dumps(good | {"user_id": name}).encode()),
@@ -64,6 +65,7 @@ def test_what_a_serialiser_left_is_no_id_wherever_it_stands(name: str) -> None:
 def test_plain_ids_may_look_odd(name: str) -> None:
     assert unfit(name) is None
     assert all_fit(["u1", name])
+    assert all_fit(["u1"] * 200 + [name])
 
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from([*MARKED, *PIECES, "\n", "\0"]))
