@@ -69,8 +69,8 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
     passed_over = set(service_links(environ))
     for name, value in environ.items():
         ours = name.upper().startswith(PREFIX) and name.upper() not in PLACES and name not in passed_over
-        if ours and value != "":
-            found.add(name[len(PREFIX) :].lower().replace("__", "."), value, _plain(name), from_environment=True)
+        if ours and not found.unset_by(key := name[len(PREFIX) :].lower().replace("__", "."), value):
+            found.add(key, value, _plain(name), from_environment=True)
     try:
         settings = Settings(**found.tree)
     except ValidationError as error:
@@ -122,7 +122,8 @@ def require_consent_default(settings: Settings) -> str:
 
 def describe() -> str:
     """All settings as a page of Markdown: key, default, what is allowed, what it does."""
-    lines = ["# Settings", "", "Environment `MARQUEE_<GROUP>__<NAME>` over a TOML file over these defaults.", ""]
+    lines = ["# Settings", "", "Environment `MARQUEE_<GROUP>__<NAME>` over a TOML file over these defaults. An empty"]
+    lines += ["variable leaves unset what has no default, and is refused where there is one.", ""]
     lines += ["| key | default | allowed | what |", "|---|---|---|---|"]
     for key, leaf in _known().items():
         default = leaf.get("default")
@@ -138,6 +139,10 @@ class _Found:
         self.tree: dict[str, Any] = {}
         self.wrong: list[str] = []
         self._known = _known()
+
+    def unset_by(self, key: str, value: str) -> bool:
+        """Is a variable empty whose setting may be unset? What has a default is not set to it by mistake."""
+        return value == "" and key in self._known and self._known[key].get("default") is None
 
     def add(self, key: str, value: object, place: str, *, from_environment: bool = False) -> None:
         """Take a value, found at a place, if it can be what was meant."""

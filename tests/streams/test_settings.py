@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from streams.configuration import (
+    HIDDEN,
     REMOVED,
     SettingsError,
     describe,
@@ -108,6 +109,30 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 )
 def test_an_impossible_value_is_refused_with_key_value_and_range(name: str, value: str, said: str) -> None:
     assert re.search(said, refusal(**{name: value}))
+
+
+def test_an_empty_variable_unsets_what_may_be_unset_and_is_refused_where_there_is_a_default() -> None:
+    for key, leaf in leaves(Settings):
+        said = ""
+        try:
+            load_settings(environ={f"MARQUEE_{key.upper().replace('.', '__')}": ""})
+        except SettingsError as error:
+            said = str(error)
+        assert (f"{key} = '': " in said or f"{key} = {HIDDEN}: " in said) == (leaf is not None), key
+    assert load_settings(environ={"MARQUEE_CONFIG": "", "MARQUEE_CACHE": ""}) == Settings()
+    assert "did you mean kafka.bootstrap" in refusal(KAFKA__BOOTSTRP="")
+
+
+def leaves(model: type[BaseModel], before: str = "") -> list[tuple[str, object]]:
+    """Every key with its default."""
+    found: list[tuple[str, object]] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += leaves(inner, f"{before}{name}.")
+        else:
+            found.append((before + name, field.get_default(call_default_factory=True)))
+    return found
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

@@ -74,6 +74,19 @@ async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_p
     assert teacher.metrics.registry.get_sample_value("marquee_learner_snapshots_total") == 1
 
 
+@pytest.mark.parametrize("at_ms", [-1, -(2**63), 0, NOW_MS // 1000, NOW_MS * 1000, NOW_MS + 10**12, 2**63 - 1])
+async def test_no_timestamp_of_a_record_changes_what_is_learned(
+    tmp_path: Path, records: list[Told], at_ms: int
+) -> None:
+    teachers = [a_teacher(tmp_path / name) for name in ("right", "odd")]
+    for teacher, timestamp in zip(teachers, (NOW_MS + 10**6, at_ms), strict=True):
+        await teacher.positions(committed({INPUT: -1}))
+        await teach(teacher, [record._replace(timestamp=timestamp) for record in records[:3]])
+    right, odd = (teacher.learner.counters.state() for teacher in teachers)
+    assert teachers[1].learner.rows == teachers[0].learner.rows > 0
+    assert np.array_equal(right["counters.popularity"], odd["counters.popularity"])
+
+
 async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
     await teacher.positions(committed({INPUT: -1}))
