@@ -178,13 +178,16 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 6
         timeout_s: for the whole transfer, which is tried three times where trying again may help.
 
     Raises:
-        SnapshotUnreachable: nobody answers, there is no such file (yet), or it takes too long. Try again later.
+        SnapshotUnreachable: nobody answers, the file is not there (yet), or not all of it, or it takes too long. Try
+            again later.
         SnapshotRefused: too large, another hash, version or other shapes than announced, inconsistent, or not finite.
             The snapshot in use stays; the announcement is counted and skipped.
     """
     if manifest.bytes > max_bytes:
         raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
     data = _fetch(manifest.uri, manifest.bytes or max_bytes, time.monotonic() + timeout_s)
+    if len(data) < manifest.bytes:
+        raise SnapshotUnreachable(f"{manifest.uri}: {len(data)} of {manifest.bytes} bytes are there")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise SnapshotRefused(f"snapshot {manifest.version}: the file's sha256 is not the announced one")
     try:
