@@ -284,6 +284,7 @@ class Trace(Record):
     slate_id: str
     user_id: str
     model_version: str = ""
+    policy: str = ""
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     filtered: dict[str, int] = {}
