@@ -210,7 +210,7 @@ class Imp(Record):
 class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
-    request_id: Id
+    request_id: Annotated[str, Meta(min_length=1, max_length=512)]
     user_id: Id | None = ""
     surface: Word | None = None
     n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -296,6 +296,7 @@ class Trace(Record):
     slate_id: str
     user_id: str
     model_version: str = ""
+    policy: str = ""
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     filtered: dict[str, int] = {}

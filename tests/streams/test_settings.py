@@ -228,6 +228,16 @@ def test_any_power_of_two_is_a_bucket_count(power: int) -> None:
         assert Settings(redis=Redis(buckets=2**power)).redis.buckets == 2**power
 
 
+def test_a_policy_is_set_by_the_name_of_its_surface(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('[policies.news]\nsize = 7\nsources = ["fresh", "trending"]\n')
+    news = load_settings(file, {"MARQUEE_POLICIES__NEWS__REPEATS": "false"}).policies["news"]
+    assert (news.size, news.sources, news.repeats) == (7, ("fresh", "trending"), False)
+    assert "policies.news.size = '201'" in refusal(POLICIES__NEWS__SIZE="201")
+    assert "did you mean policies.NAME.size?" in refusal(POLICIES__NEWS__SISE="3")
+    assert "its size is more than its candidates" in refusal(POLICIES__NEWS__SIZE="200", SLATES__CANDIDATES="20")
+
+
 def test_the_example_of_a_toml_file_loads(tmp_path: Path) -> None:
     text = '[kafka]\nbootstrap = "k:9092"\n[consent]\ndefault = "deny"\n[slates]\nreply_topics = ["a", "b"]\n'
     assert tomllib.loads(text)
