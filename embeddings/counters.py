@@ -17,7 +17,8 @@ from embeddings.items import ItemCounts
 
 _OLD_HALF_LIVES_4 = np.array([1_000.0, 10_000.0, 100_000.0, 100_000.0])
 """Of checkpoints without a clock: events, for three popularities and reactions."""
-_REACTIONS = [actions_that(say) for say in (Says.like, Says.dislike, Says.shown, Says.clicked)]
+_REACTIONS = [actions_that(say) for say in (Says.like, Says.dislike)]
+_SHOWN, _ANSWERED = len(_REACTIONS), len(_REACTIONS) + 1
 _NEVER = np.iinfo(np.int64).max
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -47,7 +48,7 @@ class ItemCounters:
     _changed: list[NDArray[np.int32]] = field(default_factory=list)
 
     def count(self, row_R: NDArray[np.int32], action_R: NDArray[np.uint8], time_s_R: NDArray[np.int64]) -> None:
-        """Count R events, in any order: their actions say who takes, likes, dislikes, is shown or clicks an item."""
+        """Count R events, in any order: their actions say who takes, likes or dislikes an item."""
         if not len(row_R):
             return
         self._make_room()
@@ -64,6 +65,16 @@ class ItemCounters:
         self.first_seen_s_N[rows] = np.where(self.first_seen_s_N[rows], self.first_seen_s_N[rows], _NEVER)
         np.minimum.at(self.first_seen_s_N, row_R, time_s_R)
         self.events += len(row_R)
+        self._changed.append(row_R)
+
+    def count_shown(
+        self, row_R: NDArray[np.int32], answered_R: NDArray[np.bool_], shown_s_R: NDArray[np.int64]
+    ) -> None:
+        """Count R impressions that nobody can answer any more, and those that were, at the time they were made."""
+        self._make_room()
+        weight_R = weights(shown_s_R, np.array(self.half_lives), self.origin_5)[:, 4]
+        np.add.at(self.reactions_N4[:, _SHOWN], row_R, weight_R)
+        np.add.at(self.reactions_N4[:, _ANSWERED], row_R, weight_R * answered_R)
         self._changed.append(row_R)
 
     def changed(self) -> ItemCounts:

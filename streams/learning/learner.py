@@ -23,7 +23,7 @@ from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
 from streams.contract.records import LAST_KEPT_MS
-from streams.learning.attribution import Attribution
+from streams.learning.outcomes import Outcomes
 from streams.settings import Settings
 
 _STEP_EXAMPLES = 64
@@ -84,7 +84,7 @@ class Learner:
     counters: ItemCounters = field(init=False)
     contexts: ContextCounts = field(init=False)
     trainer: Trainer = field(init=False)
-    attribution: Attribution = field(init=False)
+    outcomes: Outcomes = field(init=False)
     factors: Factors | None = field(init=False, default=None)
     version: int = field(init=False, default=0)
     rows: int = field(init=False, default=0)
@@ -98,7 +98,7 @@ class Learner:
         self.contexts = ContextCounts(self.settings.half_lives.mid_s)
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
-        self.attribution = Attribution(window_s=s.attribution_s)
+        self.outcomes = Outcomes.of(self.settings)
 
     def _pair_settings(self) -> CountSettings:
         s = self.settings.learner
@@ -114,7 +114,12 @@ class Learner:
         """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing.
 
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
+        Slates shown are only remembered, however often they are told; of slates asked for there are no rows.
         """
+        if observation.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
+            self.outcomes.show(observation)
+        if not len(observation):
+            return 0
         o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
@@ -126,6 +131,7 @@ class Learner:
         row_R = self._rows(o.item_R)
         self._count(o, row_R, new_R)
         self._rank(o, new_R)
+        self._learn_outcomes(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
 
@@ -152,7 +158,7 @@ class Learner:
         self.pairs.update(row_R[take_T], self._rows(o.history_TH[new_T]), o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
-        if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
+        if o.example_x_ESF.shape[2] != COLUMNS:
             return  # told by a release with other features
         new_E = new_R[o.example_E]
         if new_E.any():
@@ -161,14 +167,14 @@ class Learner:
             self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
         if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
             self.step()
-        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
-        labelled = self.attribution.happen(
-            o.user_R[new_R], o.item_R[new_R], o.action_R[new_R], o.slate_R[new_R], o.time_s_R[new_R]
-        )
-        if len(labelled.item_R):
-            item_R = labelled.item_R.astype(np.int64)
-            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.engaged_R, "click")
-            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.completed_R, "complete")
+
+    def _learn_outcomes(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
+        """Count the impressions whose window closed with these rows, and learn what became of them."""
+        closed = self.outcomes.learn(o, new_R, self.trainer)
+        row_C = self._rows(closed.item_C)
+        known_C = row_C >= 0
+        if known_C.any():
+            self.counters.count_shown(row_C[known_C], closed.engaged_C[known_C], closed.shown_s_C[known_C])
 
     def step(self) -> None:
         """Train the ranker on the examples at hand."""
@@ -202,6 +208,8 @@ class Learner:
         arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
         arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
+        open_impressions, clocks = self.outcomes.attribution.state()
+        arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
         arrays["ids"] = self.ids.ids_N.copy()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
@@ -211,6 +219,7 @@ class Learner:
             "logs": [log for _, log in self.marks],
             "version": self.version,
             "rows": self.rows,
+            "clocks": clocks,
         }
         return arrays, json.dumps(known)
 
@@ -226,5 +235,7 @@ class Learner:
         self.contexts.restore(part_of(arrays, "contexts."))
         self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
         self.trainer.restore(part_of(arrays, "trainer."))
+        if "clocks" in known:
+            self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
         if "factors.source" in arrays:
             self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]

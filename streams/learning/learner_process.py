@@ -25,6 +25,7 @@ from streams.contract.observations import LaterObservation, Observation, Unreada
 from streams.contract.records import FIRST_MS, LAST_KEPT_MS, encode, largest_record
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, UnreadableCheckpoint
 from streams.learning.learner import Learner
+from streams.learning.outcomes import surfaces_of
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
 from streams.process.folders import folders_of, writable
@@ -62,7 +63,7 @@ class Teacher:
     unread: Callable[[Source], int] = lambda source: 1
     """How many records of a partition are not learned yet."""
     learner: Learner = field(init=False)
-    metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
+    metrics: LearnerMetrics = field(init=False)
     publisher: Publisher = field(init=False)
     letters: DeadLetterTopic = field(init=False)
     floods: Floods = field(init=False)
@@ -85,7 +86,7 @@ class Teacher:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.learner = Learner(s)
+        self.learner, self.metrics = Learner(s), LearnerMetrics(surfaces=surfaces_of(s))
         self.publisher = Publisher(
             s.kafka.client_options(), max_request_bytes=largest_record(s), idempotent=s.kafka.idempotent
         )
@@ -155,6 +156,8 @@ class Teacher:
         self.floods.count(unit.parts, dead)
         rows = await self._thread.run(self._learn, unit.parts, told)
         self.metrics.learned(rows, sum(len(o) for o, _ in told) - rows)
+        for kind, count in self.learner.outcomes.attribution.take_dropped().items():
+            self.metrics.dropping(kind, count)
         if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
             asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
