@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TAKES, Says, actions_that
+from embeddings.events import TAKES
 from embeddings.fading import LARGEST_EXPONENT, HalfLives, weights
 from embeddings.idtable import IdTable
 from embeddings.items import ItemCounts
@@ -19,7 +19,7 @@ from embeddings.lessons import Lesson
 _OLD_HALF_LIVES_4 = np.array([1_000.0, 10_000.0, 100_000.0, 100_000.0])
 """Of checkpoints without a clock: events, for three popularities and reactions."""
 _LESSONS = Lesson.like, Lesson.dislike
-_REACTIONS = [actions_that(say) for say in (Says.shown, Says.clicked)]
+_SHOWN, _ANSWERED = len(_LESSONS), len(_LESSONS) + 1
 _NEVER = np.iinfo(np.int64).max
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -55,7 +55,7 @@ class ItemCounters:
         time_s_R: NDArray[np.int64],
         lesson_R: NDArray[np.uint8],
     ) -> None:
-        """Count R events, in any order: who takes, likes or dislikes an item, is shown it or clicks it.
+        """Count R events, in any order: who takes, likes or dislikes an item.
 
         `lesson_R` are `embeddings.lessons.Lesson` bits: an item is not taken anew with every event of its person.
         """
@@ -67,8 +67,8 @@ class ItemCounters:
         weight_R5 = self._weights(time_s_R)
         takes_R = lesson_R & Lesson.take != 0
         np.add.at(self.popularity_N4, row_R[takes_R], weight_R5[takes_R, :4])
-        chosen = [lesson_R & lesson != 0 for lesson in _LESSONS] + [counts[action_R] for counts in _REACTIONS]
-        for column, chosen_R in enumerate(chosen):
+        for column, lesson in enumerate(_LESSONS):
+            chosen_R = lesson_R & lesson != 0
             np.add.at(self.reactions_N4[:, column], row_R[chosen_R], weight_R5[chosen_R, 4])
         touched_R = TAKES[action_R]
         np.maximum.at(self.last_taken_s_N, row_R[touched_R], time_s_R[touched_R])
@@ -84,6 +84,16 @@ class ItemCounters:
             self._make_room()
             np.subtract.at(self.reactions_N4[:, 0], row_R, self._weights(liked_s_R)[:, 4])
             self._changed.append(row_R)
+
+    def count_shown(
+        self, row_R: NDArray[np.int32], answered_R: NDArray[np.bool_], shown_s_R: NDArray[np.int64]
+    ) -> None:
+        """Count R impressions that nobody can answer any more, and those that were, at the time they were made."""
+        self._make_room()
+        weight_R = self._weights(shown_s_R)[:, 4]
+        np.add.at(self.reactions_N4[:, _SHOWN], row_R, weight_R)
+        np.add.at(self.reactions_N4[:, _ANSWERED], row_R, weight_R * answered_R)
+        self._changed.append(row_R)
 
     def changed(self, may_tell: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None) -> ItemCounts:
         """Absolute counts of the items counted since the last call, most taken first, of those that may be told.

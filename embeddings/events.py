@@ -29,9 +29,7 @@ class Says(IntFlag):
     dislike = 32
     """Counted among its dislikes."""
     shown = 64
-    """Counted among its impressions."""
-    clicked = 128
-    """Counted among its clicks."""
+    """The item was before the person's eyes: an impression, which others may answer."""
     engaged = 256
     """Answers an impression: the person went for what was shown."""
     completed = 512
@@ -73,7 +71,7 @@ class Action(IntEnum):
     hide = 13, Says.hated
     impression = 16, Says.shown
     viewable = 17
-    click = 18, Says.clicked | Says.engaged
+    click = 18, Says.engaged
     conversion = 19
     first_quartile = 20
     midpoint = 21

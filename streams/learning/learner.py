@@ -27,8 +27,8 @@ from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
 from streams.contract.records import LAST_KEPT_MS
-from streams.learning.attribution import Attribution
 from streams.learning.catalogue import Catalogue
+from streams.learning.outcomes import Outcomes
 from streams.learning.roster import Roster
 from streams.settings import Settings
 
@@ -99,7 +99,7 @@ class Learner:
     counters: ItemCounters = field(init=False)
     contexts: ContextCounts = field(init=False)
     trainer: Trainer = field(init=False)
-    attribution: Attribution = field(init=False)
+    outcomes: Outcomes = field(init=False)
     factors: Factors | None = field(init=False, default=None)
     version: int = field(init=False, default=0)
     rows: int = field(init=False, default=0)
@@ -114,7 +114,7 @@ class Learner:
         self.contexts = ContextCounts(self.settings.half_lives.mid_s)
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
-        self.attribution = Attribution(window_s=s.attribution_s)
+        self.outcomes = Outcomes.of(self.settings)
 
     @property
     def ids(self) -> IdTable:
@@ -140,11 +140,13 @@ class Learner:
         """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing.
 
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
+        Slates shown are only remembered, however often they are told; of slates asked for there are no rows.
         """
-        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
-        if not len(o):
-            self._show(o)
+        if observation.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
+            self.outcomes.show(observation)
+        if not len(observation):
             return 0
+        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
@@ -155,6 +157,7 @@ class Learner:
         self.roster.name(o.names)
         self._count(o, row_R, new_R)
         self._rank(o, new_R)
+        self._learn_outcomes(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
 
@@ -208,7 +211,6 @@ class Learner:
         self.pairs.update(row_R[take_T], held_TH, o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
-        self._show(o)
         if o.example_x_ESF.shape[2] != COLUMNS:
             return  # told by a release with other features
         new_E = new_R[o.example_E]
@@ -218,17 +220,14 @@ class Learner:
             self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
         if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
             self.step()
-        labelled = self.attribution.happen(
-            o.user_R[new_R], o.item_R[new_R], o.action_R[new_R], o.slate_R[new_R], o.time_s_R[new_R]
-        )
-        if len(labelled.item_R):
-            item_R = labelled.item_R.astype(np.int64)
-            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.engaged_R, "click")
-            self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.completed_R, "complete")
 
-    def _show(self, o: Observation) -> None:
-        if o.shown_x_LNF.shape[2] == COLUMNS:
-            self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
+    def _learn_outcomes(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
+        """Count the impressions whose window closed with these rows, and learn what became of them."""
+        closed = self.outcomes.learn(o, new_R, self.trainer)
+        row_C = self._rows(closed.item_C)
+        known_C = row_C >= 0
+        if known_C.any():
+            self.counters.count_shown(row_C[known_C], closed.engaged_C[known_C], closed.shown_s_C[known_C])
 
     def step(self) -> None:
         """Train the ranker on the examples at hand."""
@@ -265,6 +264,8 @@ class Learner:
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
         arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
         arrays |= self.roster.state()
+        open_impressions, clocks = self.outcomes.attribution.state()
+        arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
             arrays |= {"factors.ids": self.factors.ids_N} if self.factors.ids_N is not None else {}
@@ -273,6 +274,7 @@ class Learner:
             "logs": [log for _, log in self.marks],
             "version": self.version,
             "rows": self.rows,
+            "clocks": clocks,
         }
         return arrays, json.dumps(known)
 
@@ -287,6 +289,8 @@ class Learner:
         self.contexts.restore(part_of(arrays, "contexts."))
         self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
         self.trainer.restore(part_of(arrays, "trainer."))
+        if "clocks" in known:
+            self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
         if "factors.source" in arrays:
             source_ND, target_ND = (np.asarray(arrays[f"factors.{name}"], np.float32) for name in ("source", "target"))
             of_N = arrays.get("factors.ids", self.ids.ids_N[: len(source_ND)])

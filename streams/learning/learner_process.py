@@ -31,6 +31,7 @@ from streams.contract.records import FIRST_MS, LAST_KEPT_MS, encode, largest_rec
 from streams.learning.catalogue import CatalogueRecords
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Increment, Journal, UnreadableCheckpoint
 from streams.learning.learner import Learner
+from streams.learning.outcomes import surfaces_of
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
 from streams.process.folders import folders_of, writable
@@ -71,7 +72,7 @@ class Teacher:
     lags: Callable[[], Mapping[Source, Lag]] = lambda: {}
     """The lag of each owned partition."""
     learner: Learner = field(init=False)
-    metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
+    metrics: LearnerMetrics = field(init=False)
     publisher: Publisher = field(init=False)
     letters: DeadLetterTopic = field(init=False)
     floods: Floods = field(init=False)
@@ -97,7 +98,7 @@ class Teacher:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self.learner = Learner(s)
+        self.learner, self.metrics = Learner(s), LearnerMetrics(surfaces=surfaces_of(s))
         self.publisher = Publisher(
             s.kafka.client_options(), max_request_bytes=largest_record(s), idempotent=s.kafka.idempotent
         )
@@ -181,6 +182,8 @@ class Teacher:
         self.floods.count(unit.parts, dead)
         rows = await self._thread.run(self._learn, unit.parts, told)
         self.metrics.learned(rows, sum(len(o) for o, _ in told) - rows)
+        for kind, count in self.learner.outcomes.attribution.take_dropped().items():
+            self.metrics.dropping(kind, count)
         if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
             asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
@@ -310,7 +313,7 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
-            "models": self.models.unread,
+            "models": self.control.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }

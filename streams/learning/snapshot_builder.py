@@ -171,5 +171,5 @@ class SnapshotBuilder:
             outcome = learner.trainer.outcome(head)
             if outcome.rows:
                 self.metrics.scored(objective, loss=outcome.loss)
-            if outcome.observed:
-                self.metrics.calibrated(objective, ratio=outcome.predicted / outcome.observed)
+        for (head, surface), ratio in learner.outcomes.calibration().items():
+            self.metrics.calibrated(HEADS[head], surface, ratio=ratio)

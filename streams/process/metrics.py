@@ -269,8 +269,14 @@ class WorkerMetrics(Metrics):
 class LearnerMetrics(Metrics):
     """What a learner does: rows learned, refreshes, losses and calibration, snapshots and checkpoints."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
-        """See `Metrics`."""
+    def __init__(
+        self,
+        *,
+        surfaces: Iterable[str] = ("other",),
+        clock: Callable[[], float] = time.time,
+        process: bool = True,
+    ) -> None:
+        """See `Metrics`; `surfaces` are told apart."""
         super().__init__(role="learner", reads=LEARNER_READS, clock=clock, process=process)
         objectives: tuple[Objective, ...] = get_args(Objective)
         self.rows = Counter("marquee_learner_rows", "Rows of observations learned.", registry=self.registry)
@@ -286,8 +292,20 @@ class LearnerMetrics(Metrics):
             "How much better the ranker's order is than retrieval's, mean of log ranks; it serves above 0.",
             registry=self.registry,
         )
-        self.calibration_ratio = self._gauge(
-            "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", ("engage", "complete")
+        self.calibration_ratio = Gauge(
+            "marquee_learner_calibration_ratio",
+            "Sum of what was predicted over the sum of what came, of the latest impressions.",
+            ("objective", "surface"),
+            registry=self.registry,
+        )
+        for surface in surfaces:
+            for objective in ("engage", "complete"):
+                self.calibration_ratio.labels(objective, surface).set(math.nan)
+        self.dropped = self._counter(
+            "marquee_learner_dropped",
+            "Slates and impressions that were not kept until an outcome could be known.",
+            "kind",
+            ("slates", "impressions"),
         )
         self.refresh_seconds = Histogram(
             "marquee_learner_refresh_seconds",
@@ -315,9 +333,13 @@ class LearnerMetrics(Metrics):
         self.examples.set(examples)
         self.gain.set(gain)
 
-    def calibrated(self, objective: Objective, *, ratio: float) -> None:
-        """The mean of what was predicted of an objective, over the mean of what came."""
-        self.calibration_ratio.labels(objective).set(ratio)
+    def calibrated(self, objective: Objective, surface: str, *, ratio: float) -> None:
+        """The sum of what was predicted of an objective on a surface, over the sum of what came."""
+        self.calibration_ratio.labels(objective, surface).set(ratio)
+
+    def dropping(self, kind: str, count: int) -> None:
+        """So many slates or impressions were dropped; a lower `observe.shown` has fewer of them told."""
+        self.dropped.labels(kind).inc(count)
 
     def announced(self, *, seconds: float, items: int) -> None:
         """A snapshot of `items` items was built in `seconds` and announced."""

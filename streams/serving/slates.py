@@ -61,11 +61,15 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class PublishedSlate:
-    """A slate as it goes out; `at` is its place among the scored slates, `item_N` the ids of its places, 0-padded."""
+    """A slate as it goes out; `at` is its place among the scored slates.
+
+    `item_N` are the ids of its places, 0-padded, `x_NF` their features; places beyond what was asked for may be filled.
+    """
 
     trigger: Trigger
     value: bytes
     item_N: NDArray[np.uint64]
+    x_NF: NDArray[np.float32]
     at: int
     sampled: bool
 
@@ -93,7 +97,7 @@ def write_slates(
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
         slate = _slate(trigger, _places(places, items.names), scored, stamps, settings.slates.ttl_s, now_ms)
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], q, sampled))
+        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], s.x_QNF[q], q, sampled))
     return out
 
 

@@ -92,14 +92,25 @@ def test_half_lives_are_those_of_the_clock_however_busy_it_was() -> None:
 
 def test_times_are_the_first_sight_and_the_last_take() -> None:
     counters = some_counters(HalfLives())
-    kinds = (0, Action.skip), (0, Action.play), (0, Action.skip), (1, Action.impression)
+    kinds = (0, Action.skip), (0, Action.play), (0, Action.skip), (1, Action.impression), (1, Action.click)
     count(counters, [(row, action, NOW + n) for n, (row, action) in enumerate(kinds)])
     count(counters, [(0, Action.skip, NOW - 5)])
     now = everything(counters)
     assert now["first_seen_s_N"][:3].tolist() == [NOW - 5, NOW + 3, 0]
     assert now["last_taken_s_N"][:3].tolist() == [NOW + 1, 0, 0]
     assert now["dislikes_N"][0] == pytest.approx(3, rel=1e-4)
-    assert now["shown_N"][1] == 1
+    assert now["shown_N"][1] == now["clicked_N"][1] == 0, "an impression counts when it can be answered no more"
+
+
+def test_impressions_are_counted_with_their_answers_at_their_own_times() -> None:
+    counters = some_counters(HalfLives(reactions_s=3_600))
+    count(counters, [(0, Action.impression, NOW - 3_600), (0, Action.impression, NOW)])
+    counters.changed()
+    times_s = np.array([NOW - 3_600, NOW, NOW])
+    counters.count_shown(np.array([0, 0, 2], np.int32), np.array([True, False, True]), times_s)
+    now = everything(counters)
+    assert (now["shown_N"][0], now["clicked_N"][0]) == (1.5, 0.5)
+    assert counters.changed().item_N.tolist() == [1, 3]
 
 
 def test_only_what_changed_is_told_most_taken_first() -> None:

@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaTimeoutError
 from deploy.processes import free_port
 from embeddings import snapshots
 from embeddings.events import Source
-from ranking.features import COLUMNS
+from ranking.trainer import Fading
 from streams.contract.messages import Part
 from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
@@ -318,14 +318,18 @@ async def test_rows_that_were_learned_before_are_counted_apart(tmp_path: Path, r
 async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
     await teacher.positions(committed({INPUT: -1}))
-    rng = np.random.default_rng(0)
-    x_RF, item_R = rng.random((64, COLUMNS), np.float32), rng.integers(1, 1 << 40, 64)
-    teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
-    shown = teacher.learner.trainer.outcome("click")
+    teacher.learner.outcomes.sums["click", "home"] = Fading(np.array([3.0, 2.0]), 20)
+    teacher.learner.outcomes.sums["complete", "home"] = Fading(np.array([3.0, 0.0]), 20)
+    teacher.learner.outcomes.attribution.dropped["impressions"] = 5
     await teach(teacher, records[:4])
     value = teacher.metrics.registry.get_sample_value
-    assert value("marquee_learner_calibration_ratio", {"objective": "engage"}) == shown.predicted / shown.observed
-    assert math.isnan(value("marquee_learner_calibration_ratio", {"objective": "complete"}) or 0)
+    ratio = "marquee_learner_calibration_ratio"
+    assert value(ratio, {"objective": "engage", "surface": "home"}) == 1.5
+    assert math.isnan(value(ratio, {"objective": "engage", "surface": "other"}) or 0)
+    assert math.isnan(value(ratio, {"objective": "complete", "surface": "home"}) or 0), "nothing came"
+    assert value("marquee_learner_dropped_total", {"kind": "impressions"}) == 5
+    await teach(teacher, records[4:5])
+    assert value("marquee_learner_dropped_total", {"kind": "impressions"}) == 5, "said once"
 
 
 async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Path) -> None:
