@@ -279,3 +279,9 @@ def test_an_address_that_gives_nothing_is_refused_for_now_or_for_good(uri: str, 
     with pytest.raises(SnapshotRefused) as refused:
         snapshots.load(Manifest(version=1, uri=uri, sha256="", bytes=0, shapes={}), timeout_s=2)
     assert isinstance(refused.value, SnapshotUnreachable) == passes
+
+
+def test_one_that_no_reader_would_take_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotRefused, match="are more than 500"):
+        snapshots.write(a_snapshot(), tmp_path / "new", max_bytes=500)
+    assert not (tmp_path / "new").exists()
