@@ -313,7 +313,7 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
-            "models": self.control.unread,
+            "control": self.control.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }
