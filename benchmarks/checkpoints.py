@@ -91,7 +91,7 @@ def restarted(folder: CheckpointFolder, settings: Settings) -> Learner:
     """A learner as another process finds it."""
     found, learner = folder.latest(), Learner(settings)
     assert found is not None
-    learner.restore(found.arrays, found.text)
+    learner.restore(found.arrays, found.text, found.steps)
     return learner
 
 
@@ -133,7 +133,7 @@ def main() -> None:
             for _ in range(max(given.events // ROWS, 1)):
                 learn(some((min(given.events, ROWS),)))
             began = time.perf_counter()
-            taken = journal.take(Checkpoint(*learner.state(), {HERE: offset}))
+            taken = journal.take(Checkpoint(*learner.state(), {HERE: offset}), learner.pairs.log())
             pause_s = time.perf_counter() - began
             write_s = seconds(lambda taken=taken: journal.put(taken, offset))  # type: ignore[misc]
             kind = "checkpoint" if isinstance(taken, Checkpoint) else "increment"

@@ -56,9 +56,7 @@ def count_rows(
         unit = 2.0 ** (exponent - whole) * 2.0 ** float(whole - clock[1])
         for h in range(history_RH.shape[1]):
             held = int(history_RH[r, h])
-            if held < 0:
-                break
-            if held == item:
+            if held < 0 or held == item:
                 continue
             for source, target, share in ((held, item, 1.0), (item, held, backward)):
                 weight = unit * weight_H[h] * share
