@@ -186,7 +186,8 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float | N
             given, and what is large may take longer.
 
     Raises:
-        SnapshotUnreachable: nobody answers, there is no such file (yet), or it takes too long. Try again later.
+        SnapshotUnreachable: nobody answers, the file is not there (yet), or not all of it, or it takes too long. Try
+            again later.
         SnapshotRefused: too large, another hash, version or other shapes than announced, inconsistent, or not finite.
             The snapshot in use stays; the announcement is counted and skipped.
     """
@@ -194,6 +195,8 @@ def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float | N
         raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
     timeout_s = 60 + manifest.bytes / _BYTES_PER_S if timeout_s is None else timeout_s
     data = _fetch(manifest.uri, manifest.bytes or max_bytes, time.monotonic() + timeout_s)
+    if len(data) < manifest.bytes:
+        raise SnapshotUnreachable(f"{manifest.uri}: {len(data)} of {manifest.bytes} bytes are there")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise SnapshotRefused(f"snapshot {manifest.version}: the file's sha256 is not the announced one")
     try:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams import addresses
 from streams.half_lives import Group, HalfLives
+from streams.policies import Objectives, SurfacePolicy, with_built_in
 
 TopicName = Literal[
     "events",
@@ -69,6 +70,7 @@ File = Annotated[Path, AfterValidator(addresses.readable), _like("a file that ca
 Folder = Annotated[Path, AfterValidator(addresses.folder), _like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
+Surface = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -270,17 +272,6 @@ class Events(Group):
     """`replay` and `evaluate` take a log's rating from this up for a like, below it for a play; 0 is no rating."""
 
 
-class Objectives(Group):
-    """Weights of what a slate is optimised for."""
-
-    next_item: float = Field(default=1, ge=0, le=100)
-    """That the item is what the person takes next."""
-    engage: float = Field(default=0, ge=0, le=100)
-    """Calibrated probability of a click or play when shown."""
-    complete: float = Field(default=0, ge=0, le=100)
-    """Calibrated probability of watching to the end when shown."""
-
-
 class Slates(Group):
     """What is published, for whom, how large."""
 
@@ -460,6 +451,8 @@ class Settings(BaseSettings):
     consent: Consent = Consent()
     events: Events = Events()
     slates: Slates = Slates()
+    policies: dict[Surface, SurfacePolicy] = {}
+    """By surface; `default` is that of every surface which has none of its own."""
     index: Index = Index()
     retrieval: Retrieval = Retrieval()
     observe: Observe = Observe()
@@ -481,6 +474,9 @@ class Settings(BaseSettings):
         if (size := self.learner.snapshot_bytes()) > self.model.max_bytes:
             what = "learner.max_items with learner.dimensions and learner.neighbours"
             raise ValueError(f"{what} make snapshots of {size} bytes, model.max_bytes is {self.model.max_bytes}")
+        for name, policy in with_built_in(self.policies).items():
+            if (policy.size or self.slates.size) > (policy.candidates or self.slates.candidates):
+                raise ValueError(f"policies.{name}: its size is more than its candidates")
         return self
 
     @classmethod

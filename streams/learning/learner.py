@@ -19,6 +19,7 @@ from embeddings.counters import ItemCounters
 from embeddings.events import CONSENT_PROFILE, Source
 from embeddings.ids import NO_ITEM
 from embeddings.idtable import IdTable
+from embeddings.lessons import GOES_WITH, Lesson, lessons
 from embeddings.names import Names
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
@@ -142,15 +143,18 @@ class Learner:
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
         """
         o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
+        if not len(o):
+            self._show(o)
+            return 0
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
         new_R = (o.offset_R > mark) & ((o.consent_R & CONSENT_PROFILE) != 0)
         if not new_R.any():
             return 0
-        row_R, history_TH = self._rows(np.where(new_R, o.item_R, 0), o.history_TH[new_R[o.take_T]])
+        row_R = self._rows(np.where(new_R, o.item_R, 0))
         self.roster.name(o.names)
-        self._count(o, row_R, history_TH, new_R)
+        self._count(o, row_R, new_R)
         self._rank(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
@@ -162,12 +166,10 @@ class Learner:
             self.marks[named] = self.marks.pop(unnamed)
         return named
 
-    def _rows(
-        self, item_R: NDArray[np.uint64], history_TH: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Rows of items, 0 for none, and of what was held before; -1 for those that find no room."""
+    def _rows(self, item_R: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Rows of items, 0 for none; -1 for those that find no room."""
         self._forget(self.roster.crowded_out(item_R, self.counters.last_seen_s))
-        return self.roster.rows(item_R), self.roster.rows_held(history_TH)
+        return self.roster.rows(item_R)
 
     def heed(self, kept: NDArray[np.uint64], removed: NDArray[np.uint64]) -> None:
         """Take over what a part of the catalogue says: which items it holds, and which it does not hold any more."""
@@ -188,20 +190,27 @@ class Learner:
         kept_N = self.ids.ids_N
         self.trainer.forget(ids_R.astype(np.int64), kept_N[kept_N != NO_ITEM].astype(np.int64))
 
-    def _count(
-        self, o: Observation, row_R: NDArray[np.int32], history_TH: NDArray[np.int32], new_R: NDArray[np.bool_]
-    ) -> None:
+    def _count(self, o: Observation, row_R: NDArray[np.int32], new_R: NDArray[np.bool_]) -> None:
+        """Count what the rows teach; an item once per person and sitting (`embeddings.lessons`)."""
+        done = o.item_R[o.take_T], o.action_R[o.take_T], o.time_s_R[o.take_T]
+        lesson_T, held_T = lessons(done, (o.history_TH, o.history_action_TH, o.history_time_s_TH))
+        lesson_R = np.zeros(len(o), np.uint8)
+        lesson_R[o.take_T] = lesson_T
         on_item_R = new_R & (row_R >= 0)
-        self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
-        new_T = new_R[o.take_T]
-        take_T = o.take_T[new_T]
+        self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R], lesson_R[on_item_R])
+        back_T = np.flatnonzero((lesson_T & Lesson.like_back != 0) & on_item_R[o.take_T])
+        self.counters.take_back(row_R[o.take_T[back_T]], o.history_time_s_TH[back_T, held_T[back_T]])
+        took_T = new_R[o.take_T] & (lesson_T & Lesson.take != 0)
+        take_T = o.take_T[took_T]
         if o.context_RC.shape[1]:
             here_T = take_T[row_R[take_T] >= 0]
             self.contexts.count(row_R[here_T], o.context_RC[here_T], o.time_s_R[here_T])
-        self.pairs.update(row_R[take_T], history_TH, o.time_s_R[take_T])
+        held_TH = self.roster.rows_held(np.where(GOES_WITH[o.history_action_TH], o.history_TH, 0)[took_T])
+        self.pairs.update(row_R[take_T], held_TH, o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
-        if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
+        self._show(o)
+        if o.example_x_ESF.shape[2] != COLUMNS:
             return  # told by a release with other features
         new_E = new_R[o.example_E]
         if new_E.any():
@@ -210,7 +219,6 @@ class Learner:
             self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
         if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
             self.step()
-        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
         labelled = self.attribution.happen(
             o.user_R[new_R], o.item_R[new_R], o.action_R[new_R], o.slate_R[new_R], o.time_s_R[new_R]
         )
@@ -218,6 +226,10 @@ class Learner:
             item_R = labelled.item_R.astype(np.int64)
             self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.engaged_R, "click")
             self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.completed_R, "complete")
+
+    def _show(self, o: Observation) -> None:
+        if o.shown_x_LNF.shape[2] == COLUMNS:
+            self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
 
     def step(self) -> None:
         """Train the ranker on the examples at hand."""

@@ -42,6 +42,7 @@ from streams.process.threads import Thread
 from streams.settings import Settings
 from streams.transport import topics
 from streams.transport.control import ControlReader
+from streams.transport.deliveries import Lag
 from streams.transport.failures import Failed, Guard
 from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
@@ -67,6 +68,8 @@ class Teacher:
     """Which topics are not as they should be."""
     unread: Callable[[Source], int] = lambda source: 1
     """How many records of a partition are not learned yet."""
+    lags: Callable[[], Mapping[Source, Lag]] = lambda: {}
+    """The lag of each owned partition."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False, default_factory=LearnerMetrics)
     publisher: Publisher = field(init=False)
@@ -308,11 +311,14 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
+            "models": self.models.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
-            await asyncio.Event().wait()
+            while True:
+                self.metrics.lags(self.lags())
+                await asyncio.sleep(1)
 
 
 def run_learner(settings: Settings) -> int:
@@ -333,6 +339,7 @@ def run_learner(settings: Settings) -> int:
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     teacher.misfit_topics = app.misfit_topics
+    teacher.lags = app.lags
     teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages])

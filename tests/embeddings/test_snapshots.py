@@ -211,6 +211,17 @@ def test_addresses_are_absolute_whatever_the_folder_is_called(tmp_path: Path, mo
     same(snapshots.load(manifest), a_snapshot())
 
 
+def test_a_file_that_is_still_being_copied_is_no_damaged_one(tmp_path: Path) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    path = tmp_path / manifest.uri.rsplit("/", 1)[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(SnapshotUnreachable, match=f"{len(whole) - 1} of {len(whole)} bytes are there"):
+        snapshots.load(manifest)
+    path.write_bytes(whole)
+    assert snapshots.load(manifest).version == manifest.version
+
+
 def test_another_hash_is_refused(tmp_path: Path) -> None:
     manifest = snapshots.write(a_snapshot(), tmp_path)
     with pytest.raises(SnapshotRefused, match="sha256"):

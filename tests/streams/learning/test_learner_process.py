@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
+from deploy.processes import free_port
 from embeddings import snapshots
 from embeddings.events import Source
 from ranking.features import COLUMNS
@@ -21,6 +22,8 @@ from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
 from streams.learning import checkpoints
 from streams.learning.learner_process import Teacher
+from streams.settings import Http
+from streams.transport.deliveries import Lag
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import NOW_MS, Service, a_log, committed
@@ -72,6 +75,19 @@ async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_p
     assert (manifest.events, manifest.dimensions, manifest.kind) == (120, 8, "snapshot")
     assert len(snapshots.load(written)) == manifest.items > 10
     assert teacher.metrics.registry.get_sample_value("marquee_learner_snapshots_total") == 1
+
+
+@pytest.mark.parametrize("at_ms", [-1, -(2**63), 0, NOW_MS // 1000, NOW_MS * 1000, NOW_MS + 10**12, 2**63 - 1])
+async def test_no_timestamp_of_a_record_changes_what_is_learned(
+    tmp_path: Path, records: list[Told], at_ms: int
+) -> None:
+    teachers = [a_teacher(tmp_path / name) for name in ("right", "odd")]
+    for teacher, timestamp in zip(teachers, (NOW_MS + 10**6, at_ms), strict=True):
+        await teacher.positions(committed({INPUT: -1}))
+        await teach(teacher, [record._replace(timestamp=timestamp) for record in records[:3]])
+    right, odd = (teacher.learner.counters.state() for teacher in teachers)
+    assert teachers[1].learner.rows == teachers[0].learner.rows > 0
+    assert np.array_equal(right["counters.popularity"], odd["counters.popularity"])
 
 
 async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_path: Path, records: list[Told]) -> None:
@@ -304,11 +320,33 @@ async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_pat
     await teacher.positions(committed({INPUT: -1}))
     rng = np.random.default_rng(0)
     x_RF, item_R = rng.random((64, COLUMNS), np.float32), rng.integers(1, 1 << 40, 64)
-    shown = teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
+    teacher.learner.trainer.learn_pointwise(x_RF, item_R, rng.random(64) < 0.5, "click")
+    shown = teacher.learner.trainer.outcome("click")
     await teach(teacher, records[:4])
     value = teacher.metrics.registry.get_sample_value
     assert value("marquee_learner_calibration_ratio", {"objective": "engage"}) == shown.predicted / shown.observed
     assert math.isnan(value("marquee_learner_calibration_ratio", {"objective": "complete"}) or 0)
+
+
+async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Path) -> None:
+    teacher, port = a_teacher(tmp_path), free_port()
+    teacher.settings = teacher.settings.model_copy(update={"http": Http(port=port)})
+    teacher.lags = lambda: {INPUT: Lag(7, 2.5)}
+    pages = asyncio.create_task(teacher.run_pages())
+    try:
+        await teacher.positions(committed({INPUT: -1}))
+        await asyncio.sleep(0.5)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            ready = await (await session.get("/readyz")).json()
+            metrics = await (await session.get("/metrics")).text()
+        assert ready["checks"]["checkpoint"] == "ok"
+        assert (
+            ready["checks"]["models"] == "marquee.models.v1 is not read yet: the brokers have not named its partitions"
+        )
+        assert 'marquee_lag_records{partition="0",topic="marquee.observations.v1"} 7.0' in metrics
+    finally:
+        pages.cancel()
+        await asyncio.wait([pages])
 
 
 async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path, records: list[Told]) -> None:
