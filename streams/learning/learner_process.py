@@ -311,7 +311,7 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
-            "models": self.models.unread,
+            "models": self.control.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }
