@@ -163,6 +163,7 @@ class Journal:
     _number: int = field(init=False, default=0)
     _whole_bytes: int = field(init=False, default=0)
     _bytes: int = field(init=False, default=0)
+    _last: int = field(init=False, default=0)
     _due: bool = field(init=False, default=True)
     """The next one is a whole."""
 
@@ -181,21 +182,29 @@ class Journal:
         self._bytes += sum(array.nbytes for array in (done or {}).values())
         much = self._bytes > _LARGEST_SHARE * whole_bytes or self._number >= _MOST
         whole, self._due = self._due or done is None or much, True  # until it is written
-        if whole or done is None:
+        taken = self._copied(checkpoint, changed, done or {}, whole=whole)
+        self._last = id(taken)
+        return taken
+
+    def _copied(
+        self, checkpoint: Checkpoint, changed: dict[str, NDArray[np.int64]], done: Arrays, *, whole: bool
+    ) -> Checkpoint | Increment:
+        arrays = checkpoint.arrays
+        if whole:
             return replace(checkpoint, arrays={name: array.copy() for name, array in arrays.items()})
         changes = {name: copied(arrays[name], block_B) for name, block_B in changed.items()}
         text, offsets, logs = checkpoint.text, checkpoint.offsets, checkpoint.logs
         return Increment(self._whole, self._number + 1, changes, done, text, offsets, logs)
 
     def put(self, taken: Checkpoint | Increment, serial: int) -> None:
-        """Write what was taken last, durably."""
+        """Write what was taken, durably."""
         if isinstance(taken, Increment):
             self.folder.add(taken, serial)
             self._number = taken.number
         else:
             self.folder.write(taken, serial)
             self._whole, self._number, self._bytes = serial, 0, 0
-        self._due = False
+        self._due = id(taken) != self._last  # another was taken meanwhile
 
 
 def _metadata(of: Checkpoint | Increment) -> dict[str, str]:

@@ -104,6 +104,15 @@ def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observat
     journal.begin_anew()
     learner.learn(observations[4])
     assert wrote(journal, learner, 4) == ["checkpoint", "checkpoint", "checkpoint", "increment"]
+    learner.learn(observations[5])
+    slow = journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
+    rows = learner.rows
+    learner.learn(observations[6])
+    journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())  # and lost, when the one before is written
+    journal.put(slow, rows)
+    learner.learn(observations[7])
+    wrote(journal, learner, 7)
+    assert everything(restored(journal.folder)[0]) == everything(learner)
 
 
 def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
