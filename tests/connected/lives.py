@@ -14,9 +14,11 @@ from typing import Any
 
 import xxhash
 
+from embeddings.cooccurrence import PairCounts
 from embeddings.events import CONSENT_ALL, TAKES, TOUCHES, Action
 from embeddings.ids import item_id
 from embeddings.store import Profiles
+from ranking.weights import part_of
 from streams.learning.checkpoints import Checkpoint
 from tests.embeddings.oracle import HISTORY, SITTING_S, Event, Person, stored
 
@@ -206,7 +208,9 @@ def learner_differences(lives: Mapping[str, Life], checkpoint: Checkpoint) -> li
 
     A row weighs by its event time; that of a record may stand for it, a day apart at most, 2 in 10,000 of its weight.
     """
-    arrays, known = checkpoint.arrays, json.loads(checkpoint.text)
+    counts = PairCounts.restore(part_of(checkpoint.arrays, "pairs."), logs=checkpoint.steps).state()
+    arrays = checkpoint.arrays | {f"pairs.{name}": array for name, array in counts.items()}
+    known = json.loads(checkpoint.text)
     ids, (latest_s, origin) = arrays["ids"].tolist(), arrays["pairs.clock"].tolist()
     unit, since = 2.0 ** (latest_s / HALF_LIFE_S - origin), 2.0 ** (SINCE_S / HALF_LIFE_S - origin)
     applied = sum(len(life.person.applied) for life in lives.values())
