@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 
+#: An item row's sum of squared gradients fades with so many of its steps: after a million the next still moves it.
+HORIZON_STEPS = 10_000
 #: A fresh row's sum of squared gradients: small beside any real one, so that its first step is about `item_rate`.
 FIRST_SQUARES = 1e-10
 
@@ -65,6 +67,6 @@ class Optimiser:
 @torch.no_grad()
 def _adagrad(table: Tensor, squares: Tensor, gradient: Tensor, rate: float) -> None:
     rows, values = gradient.indices()[0], gradient.values()
-    total = squares[rows] + values * values
+    total = squares[rows] * (1 - 1 / HORIZON_STEPS) + values * values
     squares[rows] = total
     table[rows] -= rate * values / total.sqrt()

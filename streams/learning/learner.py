@@ -117,6 +117,9 @@ class Learner:
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
         """
         o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
+        if not len(o):
+            self._show(o)
+            return 0
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
@@ -161,7 +164,8 @@ class Learner:
         self.pairs.update(row_R[take_T], held_TH, o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
-        if o.example_x_ESF.shape[2] != COLUMNS or o.shown_x_LNF.shape[2] != COLUMNS:
+        self._show(o)
+        if o.example_x_ESF.shape[2] != COLUMNS:
             return  # told by a release with other features
         new_E = new_R[o.example_E]
         if new_E.any():
@@ -170,7 +174,6 @@ class Learner:
             self._examples.append((o.example_x_ESF[new_E], o.example_item_ES[new_E], o.log_q_ES[new_E]))
         if sum(len(x) for x, _, _ in self._examples) >= _STEP_EXAMPLES:
             self.step()
-        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
         labelled = self.attribution.happen(
             o.user_R[new_R], o.item_R[new_R], o.action_R[new_R], o.slate_R[new_R], o.time_s_R[new_R]
         )
@@ -178,6 +181,10 @@ class Learner:
             item_R = labelled.item_R.astype(np.int64)
             self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.engaged_R, "click")
             self.trainer.learn_pointwise(labelled.x_RF, item_R, labelled.completed_R, "complete")
+
+    def _show(self, o: Observation) -> None:
+        if o.shown_x_LNF.shape[2] == COLUMNS:
+            self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
 
     def step(self) -> None:
         """Train the ranker on the examples at hand."""

@@ -118,13 +118,18 @@ class SnapshotBuilder:
 
     async def _announce(self, manifest: Manifest) -> None:
         learner = self.learner()
-        progress = learner.trainer.listwise()
+        p, trainer = learner.trainer.listwise(), learner.trainer
+        standing = {
+            "ranks": float(trainer.learned),
+            "examples": float(p.rows),
+            "wanted": float(trainer.settings.learned_rows),
+        }
         record = announced(
             manifest,
             events=learner.rows,
             items=manifest.shapes["ids_N"][0],
             dimensions=self.settings.learner.dimensions,
-            metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
+            metrics={"loss": p.loss, "hits": p.hits, "retrieval_hits": p.retrieval_hits, "gain": p.gain, **standing},
         )
         await self._publish((key_of(manifest.version), record))
         self._report(learner)
@@ -157,10 +162,12 @@ class SnapshotBuilder:
 
     def _report(self, learner: Learner) -> None:
         """How well each objective was predicted before it was learned."""
-        self.metrics.scored("next_item", loss=learner.trainer.listwise().loss)
+        progress = learner.trainer.listwise()
+        self.metrics.scored("next_item", loss=progress.loss)
+        self.metrics.ranked(examples=progress.rows, gain=progress.gain)
         for head, objective in HEADS.items():
-            progress = learner.trainer.outcome(head)
-            if progress.rows:
-                self.metrics.scored(objective, loss=progress.loss)
-            if progress.observed:
-                self.metrics.calibrated(objective, ratio=progress.predicted / progress.observed)
+            outcome = learner.trainer.outcome(head)
+            if outcome.rows:
+                self.metrics.scored(objective, loss=outcome.loss)
+            if outcome.observed:
+                self.metrics.calibrated(objective, ratio=outcome.predicted / outcome.observed)

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.process_collector import ProcessCollector
 
 from embeddings.events import Fate, Source
+from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.contract.records import Degraded
 from streams.settings import TopicName
@@ -188,6 +189,10 @@ class WorkerMetrics(Metrics):
         self.index_items = Gauge("marquee_index_items", "Items that can be found.", registry=self.registry)
         self.index = Info("marquee_index", "The index that serves.", registry=self.registry)
         self.snapshot = Info("marquee_snapshot", "The snapshot that serves.", registry=self.registry)
+        self.ranker = self._gauge(
+            "marquee_ranker_state", "Whether the ranker's order serves, and why not.", "state", get_args(RankerState)
+        )
+        self.ranker.labels("no_snapshot").set(1)
         self.removals = self._counter(
             "marquee_catalogue_removals", "Removals on the catalogue's topic.", "result", ("removed", "unknown")
         )
@@ -238,9 +243,11 @@ class WorkerMetrics(Metrics):
         self.index.info({"kind": kind, "device": device, "version": version})
         self._built_at = built_at_s
 
-    def swapped(self, *, version: str, created_at_s: float) -> None:
+    def swapped(self, *, version: str, created_at_s: float, ranker: RankerState) -> None:
         """A snapshot serves now; `created_at_s` is epoch seconds."""
         self.swaps.labels("swapped").inc()
+        for state in get_args(RankerState):
+            self.ranker.labels(state).set(state == ranker)
         self.snapshot.info({"version": version})
         self._created_at = created_at_s
 
@@ -261,6 +268,14 @@ class LearnerMetrics(Metrics):
             "marquee_learner_rows_skipped", "Rows that had been learned before.", registry=self.registry
         )
         self.loss = self._gauge("marquee_learner_loss", "Loss before learning, decayed mean.", "objective", objectives)
+        self.examples = Gauge(
+            "marquee_learner_ranker_examples", "Examples that the ranker has learned of.", registry=self.registry
+        )
+        self.gain = Gauge(
+            "marquee_learner_ranker_gain",
+            "How much better the ranker's order is than retrieval's, mean of log ranks; it serves above 0.",
+            registry=self.registry,
+        )
         self.calibration_ratio = self._gauge(
             "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", ("engage", "complete")
         )
@@ -284,6 +299,11 @@ class LearnerMetrics(Metrics):
     def scored(self, objective: Objective, *, loss: float) -> None:
         """How well an objective was predicted before it was learned."""
         self.loss.labels(objective).set(loss)
+
+    def ranked(self, *, examples: int, gain: float) -> None:
+        """So many examples taught the ranker, and its order is so much better than retrieval's."""
+        self.examples.set(examples)
+        self.gain.set(gain)
 
     def calibrated(self, objective: Objective, *, ratio: float) -> None:
         """The mean of what was predicted of an objective, over the mean of what came."""

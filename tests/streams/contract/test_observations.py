@@ -19,6 +19,7 @@ from streams.contract.observations import (
     encode,
     pieces,
 )
+from streams.learning.learner import Learner
 from tests.streams.builders import Service, a_log, told
 
 ID = (1 << 40) - 1
@@ -257,6 +258,22 @@ def test_slates_are_told_with_the_features_of_their_items(observation: Observati
     assert np.isfinite(observation.shown_x_LNF).all()
     assert np.abs(observation.shown_x_LNF).sum(axis=2).all()
     assert (observation.rate_L == 1).all()
+
+
+def test_slates_that_are_published_again_do_not_make_one_row_too_large_to_tell() -> None:
+    from tests.streams.builders import an_event, small
+
+    service = Service(small(slates={"size": 100, "candidates": 200}))
+    service.catalogue(*(f"i{n:03d}" for n in range(200)))
+    log = [an_event(n, f"u{n}", f"i{n % 200:03d}") for n in range(200)]
+    service.deliver(log[:199])
+    again = service.respond(log)  # stored, and not committed: a row is new, and all get their slates
+    assert len(again.slates) == 200
+    assert max(len(value) for _, value in again.told) <= MOST_BYTES
+    assert sum(len(one) for one in told(again)) == 1
+    assert sum(len(one.shown_L) for one in told(again)) == 200
+    learner = Learner(service.settings)
+    assert [learner.learn(one) for one in told(again)][-1] == 1, "the pieces before it have no row of it"
 
 
 def test_names_of_all_items_travel_along(observation: Observation) -> None:
