@@ -78,8 +78,8 @@ class PairCounts:
         """Count R events in order: the item taken, and what was held before it, latest first. Mutates.
 
         `time_s_R` are their event times, in any order. A row with an empty history counts the item and no pair; a row
-        with item -1 counts nothing. In a history -1 and the item itself are passed over: the k-th latest is that of
-        what remains.
+        with item -1 counts nothing. The k-th latest of a history is that of what is not -1; with itself an item makes
+        no pair.
         """
         if not len(item_R):
             return

@@ -138,8 +138,9 @@ class Life:
         if TAKES[event.action] and self._counts(event, last_s):
             unit = 2.0 ** ((event.time_s - SINCE_S) / HALF_LIFE_S)
             self.taken[event.item] += unit
-            wanted = [held.item for held in self._window if TAKES[held.action] and held.item != event.item]
-            for k, held in enumerate(wanted, 1):
+            for k, held in enumerate([held.item for held in self._window if TAKES[held.action]], 1):
+                if held == event.item:
+                    continue
                 self.pairs[held, event.item] += unit / k
                 self.pairs[event.item, held] += unit * 0.5 / k
         before, self._window = self._window, self.person.all_items()[:HISTORY]
