@@ -68,7 +68,7 @@ def gather(
     neighbours: tuple[Rows, Floats],
     *,
     trending_T: Rows,
-    fresh_F: Rows,
+    fresh_PF: Rows,
     size_P: Rows,
     trending_P: Rows | None = None,
     popular_P: NDArray[np.bool_] | None = None,
@@ -88,7 +88,7 @@ def gather(
         found: rows (P, V) and scores of the vector search, best first, -1 padded.
         neighbours: lists of every row (N, K) and their weights, as `PairCounts.neighbours` gives them.
         trending_T: rows trending now, best first.
-        fresh_F: new rows, newest first.
+        fresh_PF: new rows for each position, best first.
         size_P: candidates by score of each position, for which as many of `found` are looked at: what is wanted for
             one changes nothing for another. The shared lists come on top, M = max(size_P) + T + F.
         trending_P: how far each position looks down the trending list; None is all of it.
@@ -98,13 +98,13 @@ def gather(
         decay: how much each newer item fades the older ones.
         vector_share: see `VECTOR_SHARE`.
     """
-    out = _room(len(history_PH), int(size_P.max(initial=0)) + len(trending_T) + len(fresh_F))
+    out = _room(len(history_PH), int(size_P.max(initial=0)) + len(trending_T) + fresh_PF.shape[1])
     if trending_P is None:
         trending_P = np.full(len(history_PH), len(trending_T), np.int32)
     if popular_P is None:
         popular_P = np.zeros(len(history_PH), np.bool_)
-    shared = trending_T, fresh_F, size_P, trending_P
-    beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_F))
+    shared = trending_T, fresh_PF, size_P, trending_P
+    beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_PF))
     place_N = _places(max(len(neighbours[0]), *beyond))
     if blocked_N is None:
         blocked_N = np.zeros(0, np.bool_)
@@ -249,7 +249,7 @@ def _gather(
     neighbours_NK: Rows,
     weights_NK: Floats,
     trending_T: Rows,
-    fresh_F: Rows,
+    fresh_PF: Rows,
     size_P: Rows,
     trending_P: Rows,
     popular_P: NDArray[np.bool_],
@@ -261,7 +261,7 @@ def _gather(
     out: Retrieved,
 ) -> None:
     most = min(latest, history_PH.shape[1]) * neighbours_NK.shape[1] + found_PV.shape[1]
-    most += len(trending_T) + len(fresh_F)
+    most += len(trending_T) + fresh_PF.shape[1]
     score_U = np.zeros(most + 1, np.float32)
     row_U, source_U = np.zeros(most + 1, np.int32), np.zeros(most + 1, np.uint8)
     table = _Table(place_N, row_U, score_U, score_U.view(np.int32), source_U)
@@ -275,7 +275,7 @@ def _gather(
         bit = _POPULAR if popular_P[p] else _VECTOR
         used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share, bit)
         used = _offer_shared(table, used, trending_T[: trending_P[p]], _TRENDING, _FLOOR)
-        used = _offer_shared(table, used, fresh_F, _FRESH, 0.5 * _FLOOR)
+        used = _offer_shared(table, used, fresh_PF[p], _FRESH, 0.5 * _FLOOR)
         _best(table, used, key_U, order_U, count_B, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
         for u in range(used):
             place_N[row_U[u]] = -1

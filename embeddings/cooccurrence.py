@@ -73,10 +73,11 @@ class PairCounts:
     def update(
         self, item_R: NDArray[np.int32], history_RH: NDArray[np.int32], time_s_R: NDArray[np.int64] | int = 0
     ) -> None:
-        """Count R events in order: the item taken, and what was held before it, latest first, -1 padded. Mutates.
+        """Count R events in order: the item taken, and what was held before it, latest first. Mutates.
 
         `time_s_R` are their event times, in any order. A row with an empty history counts the item and no pair; a row
-        with item -1 counts nothing.
+        with item -1 counts nothing. In a history -1 and the item itself are passed over: the k-th latest is that of
+        what remains.
         """
         if not len(item_R):
             return

@@ -54,14 +54,15 @@ def count_rows(
             clock[1] = whole
         clock[0] = max(clock[0], time_s_R[r])
         unit = 2.0 ** (exponent - whole) * 2.0 ** float(whole - clock[1])
+        k = 0
         for h in range(history_RH.shape[1]):
             held = int(history_RH[r, h])
-            if held < 0:
-                break
-            if held == item:
+            if held < 0 or held == item:
                 continue
+            weight_k = weight_H[k]
+            k += 1
             for source, target, share in ((held, item, 1.0), (item, held, backward)):
-                weight = unit * weight_H[h] * share
+                weight = unit * weight_k * share
                 while not _add(pool_row, pool_weight, start_N[source], size_N[source], target, weight, False):
                     if not _may_grow(size_N[source], limits, tally):
                         _add(pool_row, pool_weight, start_N[source], size_N[source], target, weight, True)

@@ -16,6 +16,7 @@ from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.counters import ItemCounters
 from embeddings.events import CONSENT_PROFILE, Source
 from embeddings.idtable import IdTable
+from embeddings.lessons import GOES_WITH, Lesson, lessons
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
 from ranking.features import COLUMNS
@@ -116,11 +117,11 @@ class Learner:
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
         Slates shown are only remembered, however often they are told; of slates asked for there are no rows.
         """
-        if observation.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
-            self.outcomes.show(observation)
-        if not len(observation):
-            return 0
         o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
+        if o.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
+            self.outcomes.show(o)
+        if not len(o):
+            return 0
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
@@ -148,14 +149,22 @@ class Learner:
         return self.ids.rows(ids) if full else self.ids.ensure(ids)
 
     def _count(self, o: Observation, row_R: NDArray[np.int32], new_R: NDArray[np.bool_]) -> None:
+        """Count what the rows teach; an item once per person and sitting (`embeddings.lessons`)."""
+        done = o.item_R[o.take_T], o.action_R[o.take_T], o.time_s_R[o.take_T]
+        lesson_T, held_T = lessons(done, (o.history_TH, o.history_action_TH, o.history_time_s_TH))
+        lesson_R = np.zeros(len(o), np.uint8)
+        lesson_R[o.take_T] = lesson_T
         on_item_R = new_R & (row_R >= 0)
-        self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R])
-        new_T = new_R[o.take_T]
-        take_T = o.take_T[new_T]
+        self.counters.count(row_R[on_item_R], o.action_R[on_item_R], o.time_s_R[on_item_R], lesson_R[on_item_R])
+        back_T = np.flatnonzero((lesson_T & Lesson.like_back != 0) & on_item_R[o.take_T])
+        self.counters.take_back(row_R[o.take_T[back_T]], o.history_time_s_TH[back_T, held_T[back_T]])
+        took_T = new_R[o.take_T] & (lesson_T & Lesson.take != 0)
+        take_T = o.take_T[took_T]
         if o.context_RC.shape[1]:
             here_T = take_T[row_R[take_T] >= 0]
             self.contexts.count(row_R[here_T], o.context_RC[here_T], o.time_s_R[here_T])
-        self.pairs.update(row_R[take_T], self._rows(o.history_TH[new_T]), o.time_s_R[take_T])
+        held_TH = self._rows(np.where(GOES_WITH[o.history_action_TH], o.history_TH, 0)[took_T])
+        self.pairs.update(row_R[take_T], held_TH, o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         if o.example_x_ESF.shape[2] != COLUMNS:

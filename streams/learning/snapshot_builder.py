@@ -119,7 +119,11 @@ class SnapshotBuilder:
     async def _announce(self, manifest: Manifest) -> None:
         learner = self.learner()
         p, trainer = learner.trainer.listwise(), learner.trainer
-        standing = {"ranks": trainer.learned, "examples": p.rows, "wanted": trainer.settings.learned_rows}
+        standing = {
+            "ranks": float(trainer.learned),
+            "examples": float(p.rows),
+            "wanted": float(trainer.settings.learned_rows),
+        }
         record = announced(
             manifest,
             events=learner.rows,

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.process_collector import ProcessCollector
 
 from embeddings.events import Fate, Source
@@ -189,12 +189,10 @@ class WorkerMetrics(Metrics):
         self.index_items = Gauge("marquee_index_items", "Items that can be found.", registry=self.registry)
         self.index = Info("marquee_index", "The index that serves.", registry=self.registry)
         self.snapshot = Info("marquee_snapshot", "The snapshot that serves.", registry=self.registry)
-        self.ranker = Enum(
-            "marquee_ranker_state",
-            "Whether the ranker's order serves, and why not.",
-            states=get_args(RankerState),
-            registry=self.registry,
+        self.ranker = self._gauge(
+            "marquee_ranker_state", "Whether the ranker's order serves, and why not.", "state", get_args(RankerState)
         )
+        self.ranker.labels("no_snapshot").set(1)
         self.removals = self._counter(
             "marquee_catalogue_removals", "Removals on the catalogue's topic.", "result", ("removed", "unknown")
         )
@@ -248,7 +246,8 @@ class WorkerMetrics(Metrics):
     def swapped(self, *, version: str, created_at_s: float, ranker: RankerState) -> None:
         """A snapshot serves now; `created_at_s` is epoch seconds."""
         self.swaps.labels("swapped").inc()
-        self.ranker.state(ranker)
+        for state in get_args(RankerState):
+            self.ranker.labels(state).set(state == ranker)
         self.snapshot.info({"version": version})
         self._created_at = created_at_s
 

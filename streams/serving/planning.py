@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from embeddings.contexts import KEYS
 from embeddings.eligibility import Viewer
-from embeddings.events import CONSENT_CONTENT, TAKES, Fate
+from embeddings.events import CONSENT_CONTENT, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
+from embeddings.lessons import TEACHES, Lesson, lessons
 from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
@@ -33,7 +34,8 @@ class Plan:
 
     Attributes:
         serve_Q: rows that get a slate, from the position after them.
-        take_T: rows that took an item their user did not hold, told from the position before them.
+        take_T: rows that teach something beside what was held (`embeddings.lessons`), told from the position before.
+        new_T: which of them took an item that was not held: those may be told with candidates.
         position_P: the distinct positions of both, ascending.
         serve_at: where in `position_P` each slate's position is; `take_at` likewise.
         user_P: whose positions they are.
@@ -42,6 +44,7 @@ class Plan:
 
     serve_Q: NDArray[np.int32]
     take_T: NDArray[np.int32]
+    new_T: NDArray[np.bool_]
     position_P: NDArray[np.int32]
     serve_at: NDArray[np.intp]
     take_at: NDArray[np.intp]
@@ -104,8 +107,11 @@ def plan_of(
         each, last, settings.observe.enabled, not foresee,
     )  # fmt: skip
     histories = folded.histories(position_P, user_P)
-    new_T = _not_held(histories.item_PH, take_at, batch.item_B, take_T)
-    return Plan(serve_Q, take_T[new_T], position_P, serve_at, take_at[new_T], user_P, histories)
+    done = batch.item_B[take_T], batch.action_B[take_T], batch.time_s_B[take_T]
+    lesson_T, held_T = lessons(done, (histories.item_PH, histories.action_PH, histories.time_PH), take_at)
+    told_T = lesson_T != 0
+    new_T = (lesson_T & Lesson.take != 0) & (held_T < 0)
+    return Plan(serve_Q, take_T[told_T], new_T[told_T], position_P, serve_at, take_at[told_T], user_P, histories)
 
 
 def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
@@ -253,7 +259,7 @@ def _positions(
 ) -> tuple[
     NDArray[np.int32], NDArray[np.int32], NDArray[np.intp], NDArray[np.intp], NDArray[np.int32], NDArray[np.int32]
 ]:
-    """Rows served and rows that took something, and the distinct positions of both with their users."""
+    """Rows served and rows that may teach something, and the distinct positions of both with their users."""
     rows, users = len(fate_B), len(final_U)
     last_U = np.full(users, -1, np.int32)
     for r in range(rows):
@@ -267,7 +273,7 @@ def _positions(
             serve_Q[served] = r
             served += 1
             slot_P[before_B[r] + int(after)] = 0
-        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TAKES[action_B[r]]:
+        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TEACHES[action_B[r]]:
             take_T[took] = r
             took += 1
             slot_P[before_B[r]] = 0
@@ -286,16 +292,3 @@ def _positions(
     for t in range(took):
         take_at[t] = slot_P[before_B[take_T[t]]]
     return serve_Q[:served], take_T[:took], serve_at, take_at, position_P[:held], user_P[:held]
-
-
-@kernel
-def _not_held(
-    item_PH: NDArray[np.uint64], at_T: NDArray[np.intp], item_B: NDArray[np.uint64], row_T: NDArray[np.int32]
-) -> NDArray[np.bool_]:
-    """Which rows took an item that is not in the history at their position."""
-    new_T = np.ones(len(row_T), np.bool_)
-    for t in range(len(row_T)):
-        for h in range(item_PH.shape[1]):
-            if item_PH[at_T[t], h] == item_B[row_T[t]]:
-                new_T[t] = False
-    return new_T

@@ -147,7 +147,7 @@ class Answerer:
         held_P = profiles.seen.sizes(np.arange(count, dtype=np.int32)) + states.count_U
         asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
         return Asked(
-            histories=Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U),
+            histories=Histories(*states[:6]),
             now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
             context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
             key_PC=context_keys([request.context for request in requests], asked_s_P),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved, gather
 from embeddings.contexts import PRIOR, shrunk
+from ranking.features import dots
 from streams.serving.live_model import Stock
 from streams.serving.values import Query
 from streams.settings import Settings
@@ -23,7 +24,7 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
         found(query, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
         trending_T=stock.offer.trending_T[: query.trending_P.max()],
-        fresh_F=stock.offer.fresh_F[: s.fresh],
+        fresh_PF=fresh(query, stock, s.fresh),
         size_P=query.reach_P,
         trending_P=query.trending_P,
         popular_P=~query.tasteful_P,
@@ -31,6 +32,20 @@ def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
         latest=s.neighbour_items,
         decay=settings.learner.taste_decay,
     )
+
+
+def fresh(query: Query, stock: Stock, most: int) -> NDArray[np.int32]:
+    """Of what is new, the rows nearest to each position's taste; the newest where there is none. (P, `most` or fewer).
+
+    A catalogue brings thousands of items at once, and the newest alone would be the same few for everybody.
+    """
+    fresh_F = stock.offer.fresh_F
+    fresh_PF = np.tile(fresh_F, (len(query.taste_PD), 1))
+    if len(fresh_F) <= most:
+        return fresh_PF
+    order_PF = np.argsort(-dots(query.taste_PD, stock.model.target_ND, fresh_PF), axis=1, kind="stable")
+    best_PF: NDArray[np.int32] = fresh_F[order_PF[:, :most]]
+    return best_PF
 
 
 def found(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -35,10 +35,9 @@ def counted_plainly(
     for r, (item, held) in enumerate(zip(item_R, history_RH, strict=True)):
         fade = 2 ** ((time_s_R[r] - time_s_R.max()) / setting.half_life_s)
         counts[item] += fade
-        for k, other in enumerate(held[held >= 0]):
-            if other != item:
-                pairs[other, item] += fade * (k + 1) ** -setting.power
-                pairs[item, other] += fade * setting.backward * (k + 1) ** -setting.power
+        for k, other in enumerate(held[(held >= 0) & (held != item)]):
+            pairs[other, item] += fade * (k + 1) ** -setting.power
+            pairs[item, other] += fade * setting.backward * (k + 1) ** -setting.power
     return pairs, counts
 
 

@@ -10,6 +10,7 @@ from embeddings.counters import ItemCounters
 from embeddings.events import Action
 from embeddings.fading import HalfLives
 from embeddings.idtable import IdTable
+from embeddings.lessons import lesson_of
 
 ITEMS, NOW = 6, 1_750_000_000
 EVENT = st.tuples(st.integers(0, ITEMS - 1), st.sampled_from(list(Action)), st.integers(NOW - 10**7, NOW))
@@ -27,7 +28,8 @@ def some_counters(half_lives: HalfLives = FAST) -> ItemCounters:
 def count(counters: ItemCounters, log: list[Row]) -> None:
     row_R = np.array([row for row, _, _ in log], np.int32)
     action_R = np.array([action for _, action, _ in log], np.uint8)
-    counters.count(row_R, action_R, np.array([time_s for _, _, time_s in log], np.int64))
+    lesson_R = np.array([action < 16 and lesson_of(action, Action.unknown) for _, action, _ in log], np.uint8)
+    counters.count(row_R, action_R, np.array([time_s for _, _, time_s in log], np.int64), lesson_R)
 
 
 def everything(counters: ItemCounters) -> dict[str, NDArray[Any]]:

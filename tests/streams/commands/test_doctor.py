@@ -27,6 +27,7 @@ from streams.commands.paused import release
 from streams.contract.consent import Judge
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules
+from streams.contract.records import ModelManifest
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
 from streams.worker.worker import user_store
@@ -157,6 +158,7 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
         "redis",
         "dead letters",
         "producers",
+        "ranker",
     ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice

@@ -5,7 +5,7 @@ import pytest
 
 from embeddings.events import Fate
 from streams.lab.baselines import MISS, NOT_SCORED, measure
-from streams.lab.evaluation import Bench, Evaluation, LogRecord, evaluation_settings, run_evaluation
+from streams.lab.evaluation import Bench, Evaluation, LogRecord, batches, evaluation_settings, run_evaluation
 from streams.lab.leave_last_out import run_leave_last_out
 from streams.lab.replay import event_records
 from tests.streams.builders import NOW_MS, a_table, small, told
@@ -116,17 +116,32 @@ def test_a_log_may_count_from_anywhere(first_s: int) -> None:
 def test_both_moments_are_told_of_the_same_events(run: Evaluation) -> None:
     np.testing.assert_array_equal(run.event_R == NOT_SCORED, run.rank_R == NOT_SCORED)
     assert run.written.events == run.quality.events
-    assert (run.event_R != run.rank_R).any(), "they are not the same moment"
     assert run.written.recall_10 > 0.8 * run.quality.recall_10
+
+
+def test_a_slate_written_at_the_event_before_knows_nothing_of_how_long_it_took() -> None:
+    """A ranker that is taught sees the pause before what is asked at the take, and only there."""
+    settings, differ = evaluation_settings(small()), 0
+    log = a_table(900, users=60, items=150)
+    log.time_s_R[:] = log.time_s_R[0] + np.cumsum(np.random.default_rng(0).exponential(4_000, len(log))).astype(int)
+    bench = Bench(settings, log)
+    for records in batches(log, settings, 64):
+        answer = bench.step(records)
+        bench.serving.catalogue([log.facts(log.item_R[record.offset]) for record in records], [])
+        shown_QN = np.array([slate.item_N for slate in answer.slates])
+        differ += int((shown_QN != bench.earlier_QN).any(1).sum())
+        snapshot = bench.learner.freeze()
+        snapshot.ranker["learned"] = np.ones(1, np.uint8)
+        bench.serving.swap(snapshot.build(bench.now_ms)[0])
+    assert differ > 0
 
 
 def test_people_are_asked_for_what_they_took_last() -> None:
     later, event = (run_leave_last_out(LOG, small(), ask) for ask in ("later", "event"))
-    assert later.marquee.events == event.marquee.events == len(set(LOG.user_R))
     assert later.popular == event.popular
-    assert later.marquee.ndcg_10 != event.marquee.ndcg_10
     for asked in (later, event):
-        assert asked.marquee.recall_10 > asked.popular.recall_10
+        assert 5 < asked.marquee.events < len(set(LOG.user_R)), "not those who took last what they had"
+        assert asked.marquee.recall_20 > 0.5
 
 
 def test_the_last_of_a_person_is_the_later_in_the_file_and_is_not_learned() -> None:
@@ -144,5 +159,6 @@ def test_the_last_of_a_person_is_the_later_in_the_file_and_is_not_learned() -> N
 
 
 def test_who_has_nothing_but_a_last_event_is_not_asked_for() -> None:
-    once = dataclasses.replace(LOG, user_R=[*LOG.user_R[:-1], "once"])
-    assert run_leave_last_out(once, small(), "event").marquee.events == len(set(LOG.user_R))
+    log = LOG.head(300)
+    once = dataclasses.replace(log, user_R=["once", *log.user_R[1:]])
+    assert run_leave_last_out(once, small(), "event").marquee.events <= len(set(log.user_R[1:]))

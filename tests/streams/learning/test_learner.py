@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_ALL, CONSENT_STORE, Action, Source
 from embeddings.ids import item_id
+from embeddings.items import ItemCounts
 from streams.contract.messages import Part
 from streams.contract.observations import Observation, decode, pieces
 from streams.contract.records import Slate, decode_slate
@@ -23,6 +24,7 @@ from tests.streams.builders import (
     EVENTS,
     NOW_MS,
     REQUESTS,
+    Raw,
     Service,
     a_log,
     a_request,
@@ -334,6 +336,71 @@ def test_a_skip_counts_against_an_item_and_pairs_with_nothing(observations: list
     counts_now = learner.counters.of(learner.ids.rows(np.array([item_id("b")], np.uint64)))
     assert counts_now.dislikes_N.tolist() == pytest.approx([1.0])
     assert learner.pairs.counts_N.tolist() == pytest.approx([1.0], rel=1e-4)
+
+
+def learned(log: list[Raw], batch: int = 50) -> Learner:
+    """What is learned of a log that one worker was given."""
+    service = Service()
+    for at in range(0, len(log), batch):
+        service.learn(service.deliver(log[at : at + batch]))
+    return service.learner
+
+
+def of_item(learner: Learner, item: str) -> ItemCounts:
+    return learner.counters.of(learner.ids.rows(np.array([item_id(item)], np.uint64)))
+
+
+def neighbours(learner: Learner, item: str) -> set[str]:
+    rows_NK, _ = learner.pairs.neighbours(10)
+    (row,) = learner.ids.rows(np.array([item_id(item)], np.uint64)).tolist()
+    return {learner.names[int(learner.ids.ids_N[near])] for near in rows_NK[row] if near >= 0}
+
+
+@pytest.mark.parametrize("kind", ["dislike", "skip", "hide"])
+def test_what_people_turned_down_goes_with_nothing_they_take_later(kind: str) -> None:
+    log = [an_event(0, "first", "a"), an_event(1, "first", "c")]
+    for n in range(2, 82, 2):
+        log += [an_event(n, f"u{n}", "a", kind), an_event(n + 1, f"u{n}", "b")]
+    learner = learned(log)
+    assert (neighbours(learner, "a"), neighbours(learner, "b")) == ({"c"}, set())
+    assert of_item(learner, "a").dislikes_N[0] == pytest.approx(40, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 100, 1_000])
+def test_a_film_whose_player_reports_every_ten_seconds_is_taken_once(batch: int) -> None:
+    start = NOW_MS - 9_000_000
+    log = [an_event(0, item="before", event_time=start - 1_000), an_event(1, item="film", event_time=start)]
+    log += [an_event(n + 2, item="film", kind="progress", event_time=start + 10_000 * n) for n in range(720)]
+    learner = learned(log, batch)
+    one = 2.0 ** (-7_190 / learner.settings.half_lives.long_s)
+    assert of_item(learner, "film").popularity_N4[0, 2] == pytest.approx(one, rel=1e-5)
+    assert learner.pairs.counts_N[:2].max() <= 1.0
+    assert float(learner.contexts.popularity(5).takes_CK.max()) <= 1.0
+
+
+@pytest.mark.parametrize(("last", "likes"), [("unlike", 1), ("remove", 2), ("dislike", 2)])
+@pytest.mark.parametrize("batch", [1, 50])
+def test_only_an_unlike_takes_its_like_back(last: str, likes: int, batch: int) -> None:
+    log = [an_event(0, "ann", "a"), an_event(1, "ann", "a", "like"), an_event(2, "bob", "a", "like")]
+    log += [an_event(3, "bob", "a", "like"), an_event(4, "ann", "a", "progress"), an_event(5, "ann", "a", last)]
+    log += [an_event(6, "ann", "a", last), an_event(7, "eve", "a", "unlike")]
+    counted = of_item(learned(log, batch), "a")
+    assert counted.likes_N[0] == pytest.approx(likes, rel=1e-4)
+    assert counted.popularity_N4[0, 2] == pytest.approx(2, rel=1e-3)
+
+
+@given(st.lists(st.integers(1, 149), max_size=6), st.integers(0, 2**20))
+@settings(deadline=None, max_examples=10)
+def test_whatever_people_do_counts_do_not_depend_on_how_it_was_cut(cuts: list[int], seed: int) -> None:
+    draw, kinds = np.random.default_rng(seed), [action.name for action in Action if 0 < action < 16]
+    times = NOW_MS - 40 * 3_600_000 + np.cumsum(draw.integers(0, 1_800_000, 150)) // 4
+    log = [
+        an_event(n, f"u{draw.integers(2)}", f"i{draw.integers(4)}", str(draw.choice(kinds)), event_time=int(time))
+        for n, time in enumerate(times)
+    ]
+    service = Service()
+    parts = [o for a, b in pairwise([0, *sorted(set(cuts)), 150]) for o in told(service.deliver(log[a:b]))]
+    assert counts(taught(parts)) == counts(taught(told(Service().deliver(log))))
 
 
 def test_rows_of_a_log_made_anew_are_new_though_their_offsets_are_low(observations: list[Observation]) -> None:

@@ -29,7 +29,7 @@ def test_names_follow_the_rules_of_prometheus(kind: type[WorkerMetrics | Learner
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     allowed = {"stage", "fate", "topic", "code", "partition", "trigger", "mode", "kind", "result", "objective"}
-    allowed |= {"le", "version", "device", "role", "surface"}
+    allowed |= {"le", "version", "device", "role", "state", "surface"}
     labels = {name for f in kind().registry.collect() for s in f.samples for name in s.labels}
     assert labels <= allowed
 
@@ -127,8 +127,8 @@ def test_a_new_snapshot_leaves_no_series_of_the_one_before() -> None:
     metrics.refused()
     assert value(metrics, "marquee_snapshot_info", version="v1") is None
     assert value(metrics, "marquee_snapshot_info", version="v2") == 1
-    assert value(metrics, "marquee_ranker_state", marquee_ranker_state="behind_retrieval") == 1
-    assert value(metrics, "marquee_ranker_state", marquee_ranker_state="serves") == 0
+    assert value(metrics, "marquee_ranker_state", state="behind_retrieval") == 1
+    assert value(metrics, "marquee_ranker_state", state="serves") == 0
     assert value(metrics, "marquee_snapshot_swaps_total", result="refused") == 1
 
 

@@ -17,7 +17,7 @@ from streams.settings import Settings
 from tests.streams.builders import Service, a_log, small
 
 LOG = a_log(320, items=40)
-POSITIONS = 29
+POSITIONS = 30
 """So many moments of people lie before and after these events."""
 
 

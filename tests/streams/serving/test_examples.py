@@ -36,7 +36,9 @@ def test_half_of_the_takes_are_told_as_of_the_event_before_and_the_others_as_of_
     service = Service()
     service.catalogue(*(f"i{n:03d}" for n in range(40)))
     service.live_through(LOG[:300])
-    log = [an_event(300 + n, f"u{n % 12}", f"i{n % 40:03d}", event_time=NOW_MS + n * 600_000) for n in range(200)]
+    log = [
+        an_event(300 + n, f"v{n % 12}", f"i{n % 40:03d}", event_time=NOW_MS - (200 - n) * 600_000) for n in range(200)
+    ]
     (o,) = told(service.deliver(log))
     away_E = o.example_x_ESF[:, 0, Feature.since_last]
     assert 0.3 < (o.moment_E == AT_EVENT).mean() < 0.7
@@ -54,14 +56,14 @@ def test_what_is_drawn_depends_on_the_event_and_not_on_its_batch() -> None:
     (o,) = told(whole.respond(LOG[300:]))
     ones = [told(single.respond([record]))[0] for record in LOG[300:]]
     alone = {int(one.offset_R[0]): one for one in ones if len(one.example_E)}
-    same, draws = 0, set()
+    same = 0
     for e, r in enumerate(o.example_E.tolist()):
         one = alone.get(int(o.offset_R[r]))
         if one is not None and (one.history_TH[0] == o.history_TH[o.take_T == r][0]).all():
             same += 1
             assert one.moment_E[0] == o.moment_E[e]
             assert set(one.example_item_ES[0].tolist()) == set(o.example_item_ES[e].tolist())
-    assert same > 5
+    assert same >= 3
     seed_E = seeds([EVENTS], np.zeros(500, np.int32), np.arange(500), 0)
     draws = {tuple(np.argsort(row)[:4].tolist()) for row in uniform(seed_E, 20)}
     assert len(draws) > 450

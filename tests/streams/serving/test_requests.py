@@ -57,7 +57,7 @@ def test_an_answer_is_what_an_event_would_have_been_answered_with(service: Servi
 def test_it_has_as_many_places_as_were_asked_for(service: Service) -> None:
     slates = service.ask(a_request(0, "u1", n=3), a_request(1, "u1"), a_request(2, "u1", n=1000))
     assert [len(slate.items) for slate in slates] == [3, 5, 20]
-    assert shown(slates[2])[:3] == shown(slates[0])
+    assert shown(slates[1])[:3] == shown(slates[0])
 
 
 def test_an_answer_does_not_depend_on_the_requests_beside_it(service: Service) -> None:
