@@ -143,11 +143,11 @@ class Learner:
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
         Slates shown are only remembered, however often they are told; of slates asked for there are no rows.
         """
-        if observation.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
-            self.outcomes.show(observation)
-        if not len(observation):
-            return 0
         o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
+        if o.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
+            self.outcomes.show(o)
+        if not len(o):
+            return 0
         log = self._log_of(o)
         mark = self.marks.get(log, -1)
         self.marks[log] = max(mark, o.last)
