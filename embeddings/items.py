@@ -46,6 +46,7 @@ class ItemFacts:
     surfaces: tuple[str, ...] = ()
     age: int = 0
     hidden: bool = False
+    length_s: float = 0.0
 
     def words(self) -> list[int]:
         """What it says of what the item is like (`embeddings.content`)."""
@@ -92,6 +93,7 @@ class Columns:
     categories_NC: NDArray[np.int16]
     words_NW: NDArray[np.int16]
     year_N: NDArray[np.int16]
+    length_s_N: NDArray[np.float32]
     from_s_N: NDArray[np.int64]
     until_s_N: NDArray[np.int64]
     fresh_s_N: NDArray[np.int64]
@@ -118,6 +120,7 @@ class Columns:
             categories_NC=np.full((capacity, CATEGORIES), -1, np.int16),
             words_NW=np.full((capacity, WORDS), -1, np.int16),
             year_N=np.zeros(capacity, np.int16),
+            length_s_N=np.zeros(capacity, np.float32),
             from_s_N=np.zeros(capacity, np.int64),
             until_s_N=np.full(capacity, FOREVER_S, np.int64),
             fresh_s_N=np.zeros(capacity, np.int64),
@@ -219,6 +222,7 @@ class Items:
                 columns.territory_N4[row] = self.territories.limits(fact.territories)
                 columns.surface_N4[row] = self.surfaces.limits(fact.surfaces)
                 columns.age_N[row], columns.hidden_N[row] = fact.age, fact.hidden
+                columns.length_s_N[row] = fact.length_s
                 self.rated |= fact.age > 0
                 self._date(row, fact)
                 columns.removed_N[row], columns.catalogued_N[row] = False, True
@@ -256,6 +260,12 @@ class Items:
             rows_N = self.ids.rows(item_ids(names))
             known_N: NDArray[np.bool_] = (rows_N >= 0) & self.columns.named_N[rows_N]
             return known_N
+
+    def lengths_s(self, ids_R: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """How long each of R items is, in seconds, 0 where nobody said it. Shape (R,)."""
+        with self.lock:
+            rows_R = self.ids.rows(ids_R)
+            return np.where(rows_R >= 0, self.columns.length_s_N[rows_R], np.float32(0))
 
     def remove(self, name: str) -> int:
         """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""

@@ -39,7 +39,7 @@ class LeftOut:
 def run_leave_last_out(
     log: Log, settings: Settings, ask: Ask, *, batch: int = 64, say: Callable[[str], None] = lambda text: None
 ) -> LeftOut:
-    """Ask for everybody who has taken something before their last event.
+    """Ask for everybody who has taken something before their last event, and last something that was new to them.
 
     Args:
         log: events in time order; of those of one time, the later in the file is the last.
@@ -54,7 +54,9 @@ def run_leave_last_out(
     left_P = np.sort(np.array(list(row_of.values()), np.intp))
     past = log.at(np.setdiff1d(np.arange(len(log)), left_P))
     seen_s = dict(zip(past.user_R, past.time_s_R.tolist(), strict=True))
-    left = log.at(left_P[[log.user_R[r] in seen_s for r in left_P.tolist()]])
+    taken = set(zip(past.user_R, past.item_R, strict=True))
+    who_P = [log.user_R[r] in seen_s and (log.user_R[r], log.item_R[r]) not in taken for r in left_P.tolist()]
+    left = log.at(left_P[who_P])
     bench = Bench(evaluation_settings(settings), past)
     known: set[str] = set()
     for events in batches(past, settings, batch):

@@ -48,6 +48,7 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
     because_QN = query.row_PH[row_Q1, np.maximum(evidence.held_PN, 0)]
     return Slates(
         position_Q=query.position_P,
+        kind_QN=candidates.kind_PK[row_Q1, here_QN],
         row_QN=row_QN,
         score_QN=score_QN,
         source_QN=source_QN,

@@ -231,6 +231,7 @@ class Serving:
     now_s: Callable[[], int] = lambda: int(time.time())
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
+    click_rate: float = 0.05
     _stock: Stock = field(init=False)
     _offers: Offers = field(init=False)
     _packed_at: tuple[int, int] = (-1, -1)
@@ -283,7 +284,7 @@ class Serving:
             category_NC=c.categories_NC,
             year_N=c.year_N,
         )
-        return columns.packed(like_rate=self.like_rate)
+        return columns.packed(like_rate=self.like_rate, click_rate=self.click_rate)
 
     def catalogue(self, facts: Sequence[ItemFacts], removed: Sequence[str]) -> None:
         """Take over catalogue records: new items can be found at once, removed ones are not shown any more.
@@ -310,6 +311,8 @@ class Serving:
             likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
             takes = self.items.columns.popularity_N4[:, LONG].sum()
             self.like_rate = float((likes + 7) / (max(likes + dislikes, takes) + 10))
+            shown, answered = self.items.columns.shown_N.sum(), self.items.columns.clicked_N.sum()
+            self.click_rate = float((answered + 2.5) / (shown + 50))
 
     def swap(self, snapshot: Snapshot) -> LiveModel:
         """Build the next model beside the one in use, then put it in its place. Returns it."""

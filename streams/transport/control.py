@@ -15,14 +15,17 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.transport.brokers import answer, unanswered
 from streams.transport.tail import Reading, end_of, state_of
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
-_PAUSE_S = 0.5
+_PAUSE_S, _TRIES_A_LINE = 0.5, 60
 _HELD_S = 5.0
+_UNHEARD_S = 6.0
+"""Brokers that answer nothing for so long may have moved, all of them."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class ControlReader:
     at_end: Callable[[], object] = lambda: None
     """Called once, when everything was read to its end for the first time."""
     _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
+    _heard_s: float = field(init=False, default_factory=time.time)
+    """Epoch second of the last answer, or of the last look for who could give one."""
 
     def unread(self) -> str | None:
         """Why the topics are not read to their end now, or None."""
@@ -86,10 +91,12 @@ class ControlReader:
         try:
             while True:
                 await self._read(consumer)
+                await self._look_for_brokers(consumer)
         finally:
             await consumer.stop()
 
     async def _started(self) -> AIOKafkaConsumer:
+        tries = 0
         while True:
             consumer = AIOKafkaConsumer(
                 *self.handlers,
@@ -104,7 +111,10 @@ class ControlReader:
                 await consumer.start()
                 return consumer
             except KafkaError as error:
-                log.warning("control topics cannot be read yet (%s); trying again", error)
+                if tries % _TRIES_A_LINE == 0:
+                    said = unanswered(error) or error
+                    log.warning("control topics cannot be read yet (%s); trying again", said)
+                tries += 1
                 await consumer.stop()
                 await asyncio.sleep(_PAUSE_S)
             except BaseException:
@@ -121,6 +131,12 @@ class ControlReader:
         if not self.caught_up.is_set() and self.unread() is None:
             self.at_end()
             self.caught_up.set()
+
+    async def _look_for_brokers(self, consumer: AIOKafkaConsumer) -> None:
+        self._heard_s = max((self._heard_s, *(reading.answered_ms / 1000 for reading in self._readings.values())))
+        if time.time() - self._heard_s > _UNHEARD_S:
+            await answer(consumer._client, self.options)
+            self._heard_s = time.time()
 
     def _assigned(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
         """Go on where a partition was read to, if there are others now: aiokafka begins all of them again.

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -7,9 +7,11 @@ import pytest
 from embeddings.errors import Fenced, StoreUnavailable, UnreadableState
 from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
+from streams.contract.deadletters import Reason
 from streams.contract.messages import Part
 from streams.process.member import Rewind
 from streams.transport.ledger import Unit
+from streams.transport.logs import Stretch
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import Raw, an_event, committed
 from tests.streams.lanes import AWAY, LOG, TOO_LARGE, Worker, a_worker, shaky_store
@@ -179,6 +181,19 @@ async def test_a_misrouted_record_is_sent_to_its_partition(worker: Worker) -> No
     assert worker.mark.totals[Fate.misrouted] == 1
 
 
+async def test_a_misrouted_record_that_its_topic_does_not_take_uncompressed_is_put_aside(worker: Worker) -> None:
+    worker.service.recommender.rules.partitions["events"] = 8
+    raw = an_event(0, "nobody", kind="x" * 10)
+    large = raw._replace(value=(raw.value or b"")[:-1] + b',"more":"' + b"x" * 70_000 + b'"}')
+    await worker.take([an_event(0, "nobody"), large._replace(offset=1)])
+    first, second = worker.topics.of("events")
+    assert first.smaller is None
+    assert second.smaller is not None
+    letter = Reason.of(cast(Any, second.smaller))
+    assert (second.smaller.topic, letter.source, letter.offset) == ("marquee.events.v1.dlq", Source("events", 0), 1)
+    assert (letter.code, second.smaller.value) == ("misrouted", large.value)
+
+
 async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Worker) -> None:
     lane, (known, new) = worker.events, (Source("marquee.events.v1", n) for n in range(2))
     users = worker.service.users
@@ -187,6 +202,15 @@ async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Wo
     requests = Source("marquee.requests.v1", 0)
     assert await lane.positions(committed({known: 30, new: -1, requests: 7})) == {}
     assert await lane.positions(committed({known: 41, new: 5})) == {known: 30, new: 0}
+
+
+async def test_what_the_store_lost_and_the_log_has_no_longer_is_said(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost, whole = (Source("marquee.events.v1", n) for n in range(2))
+    stretches = {lost: Stretch(committed=30, first=12, end=40), whole: Stretch(committed=7, end=9)}
+    assert await worker.events.positions(stretches) == {lost: 0, whole: 0}
+    assert "2 partitions; they are folded again, but for 12 records that expired meanwhile" in caplog.text
 
 
 async def test_partitions_are_claimed_as_soon_as_the_store_is_back(worker: Worker) -> None:
