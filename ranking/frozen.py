@@ -95,12 +95,16 @@ class FrozenTower:
             shared_PW = shared_PW - middle_PF @ self._apart_FW
         places, W, z_RF = index_PN.shape[1], self._width, a_RA[:, :NUMERIC]
         h_RH = a_RA @ self._first_AH
-        wide_RW = h_RH[:, :W] + np.repeat(shared_PW, places, axis=0)
-        deep_RV = np.maximum(wide_RW, 0) @ self._deep_WV + self._deep_V
-        slope_RV = np.where(deep_RV > 0, self._from_deep_VO[:, 0], np.float32(0))
-        slope_RW = np.where(wide_RW > 0, slope_RV @ self._deep_WV.T, np.float32(0))
-        slope_RF = slope_RW @ self._first_AH[:NUMERIC, :W].T + self._cross_slopes(z_RF, h_RH[:, W:])
-        share_RF = slope_RF * (z_RF - np.repeat(middle_PF, places, axis=0))
+        wide_RW = h_RH[:, :W].reshape(-1, places, W) + shared_PW[:, None]
+        wide_RW = np.maximum(wide_RW, 0, out=wide_RW).reshape(-1, W)
+        deep_RV = wide_RW @ self._deep_WV
+        deep_RV += self._deep_V
+        slope_RW = ((deep_RV > 0) * self._from_deep_VO[:, 0]) @ self._deep_WV.T
+        slope_RW *= wide_RW > 0
+        slope_RF = slope_RW @ self._first_AH[:NUMERIC, :W].T
+        slope_RF += self._cross_slopes(z_RF, h_RH[:, W:])
+        share_RF = slope_RF.reshape(-1, places, NUMERIC)
+        share_RF *= z_RF.reshape(-1, places, NUMERIC) - middle_PF[:, None]
         share_PNF: Floats = share_RF.reshape(*index_PN.shape, NUMERIC)
         return share_PNF
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.features import CATEGORY_COLUMN, COLUMNS, Feature, Histories, ItemRows
-from ranking.jit import kernel
+from ranking.jit import kernel, summing_kernel
 
 Floats = NDArray[np.float32]
 
@@ -36,6 +36,7 @@ class Reason(IntEnum):
 REASONS = 7
 CARRIES = 0.2
 """Share of an item's score from the history that one item of it must give to be named."""
+_CODES = 1 << 15
 _OF_ANOTHER = 0.25
 """How much of a repetition the same reason with another item or category is."""
 _CATEGORY_AT_LEAST = 2
@@ -149,6 +150,14 @@ def carriers(
     return held_PN
 
 
+@summing_kernel
+def _product(one_D: Floats, other_D: Floats) -> float:
+    total = np.float32(0)
+    for d in range(len(one_D)):
+        total += one_D[d] * other_D[d]
+    return float(total)
+
+
 @kernel
 def _carriers(
     history_PH: NDArray[np.int32],
@@ -169,11 +178,7 @@ def _carriers(
                 held = history_PH[p, h]
                 if weight_PH[p, h] <= 0 or held < 0 or held >= len(source_ND):
                     continue
-                product = np.float32(0)
-                source_D, target_D = source_ND[held], target_ND[row]
-                for d in range(len(source_D)):
-                    product += source_D[d] * target_D[d]
-                gives = fade * weight_PH[p, h] * product
+                gives = fade * weight_PH[p, h] * _product(source_ND[held], target_ND[row])
                 total += gives
                 if gives > most:
                     most, place = gives, h
@@ -188,8 +193,8 @@ def categories_taken(histories: Histories, items: ItemRows, row_PN: NDArray[np.i
     -1 where the person took none of them at least two times more than they disliked it.
     """
     out_PN = np.full(row_PN.shape, -1, np.int16)
-    codes = 1 + int(max(items.code_NX[:, CATEGORY_COLUMN:].max(initial=-1), 0))
-    _categories_taken(histories.row_PH, histories.appeal_PH, items.code_NX, row_PN, np.zeros(codes, np.int32), out_PN)
+    taken_C = np.zeros(_CODES, np.int32)
+    _categories_taken(histories.row_PH, histories.appeal_PH, items.code_NX, row_PN, taken_C, out_PN)
     return out_PN
 
 

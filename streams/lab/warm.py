@@ -46,7 +46,9 @@ def meet_the_rest() -> None:
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
     for tower in ("next", "outcome"):
-        FrozenTower(weights, tower).logits(x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_))
+        candidates = x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_)
+        FrozenTower(weights, tower).logits(*candidates)
+        FrozenTower(weights, tower).shares(*candidates, np.zeros((1, 1), np.int32))
 
 
 def main() -> None:
