@@ -86,9 +86,8 @@ def _remedy(counts: Mapping[str, int]) -> str:
     if set(counts.values()) == {fits}:
         return f"set topics.partitions (MARQUEE_TOPICS__PARTITIONS) to {fits}, as the topics have it"
     less = ", ".join(name for name, count in counts.items() if count < fits)
-    return (
-        f"grow to {fits} partitions: {less} (kafka-topics --alter --partitions {fits}); set topics.partitions to {fits}"
-    )
+    how = f"kafka-topics --alter --partitions {fits}, while no worker runs"
+    return f"grow to {fits} partitions: {less} ({how}); set topics.partitions to {fits}"
 
 
 async def plan(settings: Settings) -> Plan:
