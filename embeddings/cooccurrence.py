@@ -6,14 +6,15 @@ score of x for a history is `Σk decay^(k-1) · M[jk, x]` with `M[j, x] = C[j, x
 the greatest entries of each row of M, `factors` a truncated singular value decomposition of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.fading import DAY_S, weights
-from embeddings.pairs import EMPTY, WAYS, best_neighbours, compress, count_rows
+from embeddings.pairlog import FORGOTTEN, MOST_BYTES, PairLog, steps
+from embeddings.pairs import EMPTY, WAYS, best_neighbours, compress, count_rows, erase
 from embeddings.svd import Factors, decompose
 
 _LEAST = 1e-60
@@ -56,6 +57,7 @@ class PairCounts:
         self._pool_weight = np.zeros(WAYS, np.float32)
         self._tally = np.zeros(2, np.int64)
         self._clock = np.zeros(2, np.int64)
+        self._log: PairLog | None = None
 
     def __len__(self) -> int:
         return len(self._count_N)
@@ -73,13 +75,17 @@ class PairCounts:
     def update(
         self, item_R: NDArray[np.int32], history_RH: NDArray[np.int32], time_s_R: NDArray[np.int64] | int = 0
     ) -> None:
-        """Count R events in order: the item taken, and what was held before it, latest first, -1 padded. Mutates.
+        """Count R events in order: the item taken, and what was held before it, latest first. Mutates.
 
         `time_s_R` are their event times, in any order. A row with an empty history counts the item and no pair; a row
-        with item -1 counts nothing.
+        with item -1 counts nothing. The k-th latest of a history is that of what is not -1; with itself an item makes
+        no pair.
         """
         if not len(item_R):
             return
+        if self._log is not None:
+            self._log.update(item_R, history_RH, np.broadcast_to(time_s_R, len(item_R)))
+            self._log = self._log if self._log.bytes <= MOST_BYTES else None
         self._reserve_items(int(max(item_R.max(), history_RH.max(initial=EMPTY))) + 1)
         settings = self.settings
         weight_H = np.arange(1, history_RH.shape[1] + 1, dtype=np.float64) ** -settings.power
@@ -100,8 +106,18 @@ class PairCounts:
             self._clock,
         )
 
-    def neighbours(self, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The k greatest entries of each row of M, greatest first, ties to the lower row.
+    def forget(self, gone_N: NDArray[np.bool_]) -> None:
+        """Leave nothing of items by their rows, neither counts nor pairs. Looks at every pair."""
+        if self._log is not None:
+            self._log.forget(np.flatnonzero(gone_N))
+        gone_N = np.append(gone_N[: len(self)], np.zeros(max(len(self) - len(gone_N), 0), np.bool_))
+        self._count_N[gone_N] = 0
+        erase(self._start_N, self._size_N, self._pool_row, self._pool_weight, self._tally, gone_N)
+
+    def neighbours(
+        self, k: int, among_N: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k greatest entries of each row of M, greatest first, ties to the lower row; with a mask, of its columns.
 
         Returns:
             Rows (N, k), -1 padded, and M's values (N, k), so that `Σk decay^(k-1) · value` is the score above.
@@ -109,6 +125,8 @@ class PairCounts:
         rows_NK = np.empty((len(self), k), np.int32)
         weights_NK = np.empty((len(self), k), np.float32)
         source_N, target_N = self._scales()
+        if among_N is not None:
+            target_N = target_N * among_N
         best_neighbours(
             self._start_N, self._size_N, self._pool_row, self._pool_weight, source_N, target_N, rows_NK, weights_NK
         )
@@ -123,22 +141,32 @@ class PairCounts:
         return decompose(*self._matrix(), width=width, previous=previous, passes=passes, seed=seed)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to continue, as arrays (copies), bit for bit."""
+        """Everything needed to continue, bit for bit, as arrays: views, good until the next `update`."""
         return {
             "settings": np.array([getattr(self.settings, field.name) for field in fields(CountSettings)], np.float64),
-            "count_N": self._count_N.copy(),
-            "start_N": self._start_N.copy(),
-            "size_N": self._size_N.copy(),
-            "pool_row": self._pool_row[: self._tally[0]].copy(),
-            "pool_weight": self._pool_weight[: self._tally[0]].copy(),
-            "clock": self._clock.copy(),
+            "count_N": self._count_N,
+            "start_N": self._start_N,
+            "size_N": self._size_N,
+            "pool_row": self._pool_row[: self._tally[0]],
+            "pool_weight": self._pool_weight[: self._tally[0]],
+            "clock": self._clock,
         }
+
+    def log(self) -> dict[str, NDArray[np.generic]] | None:
+        """What was done since the last call, to be done again on its `state`; None if that was not noted."""
+        log, self._log = self._log, PairLog()
+        return log.arrays() if log is not None else None
 
     @classmethod
     def restore(
-        cls, state: Mapping[str, NDArray[np.generic]], settings: CountSettings | None = None, *, clock_s: int = 0
+        cls,
+        state: Mapping[str, NDArray[np.generic]],
+        settings: CountSettings | None = None,
+        *,
+        clock_s: int = 0,
+        logs: Sequence[Mapping[str, NDArray[np.generic]]] = (),
     ) -> "PairCounts":
-        """Continue from `state()`: every later result is bit-equal to what it would have been.
+        """Continue from `state()` and what was done since: every later result is bit-equal to what it would have been.
 
         With `settings` from then on under these; what the counts come to now stays. A state of a release that faded by
         events knows no time: its counts are taken for those of `clock_s`.
@@ -155,6 +183,14 @@ class PairCounts:
         counts._tally = np.array([len(counts._pool_row), counts._size_N.sum()], np.int64)
         if not by_event:
             counts._clock = np.array(state["clock"], np.int64)
+        for log in logs:
+            for item_R, history_RH, time_s_R in steps(log):
+                if item_R[0] == FORGOTTEN:
+                    gone_N = np.zeros(len(counts), np.bool_)
+                    gone_N[history_RH[history_RH < len(counts)]] = True
+                    counts.forget(gone_N)
+                else:
+                    counts.update(item_R, history_RH, time_s_R)
         now = float(state["unit"][0]) if by_event else counts._unit()
         wanted = settings or counts.settings
         if by_event:

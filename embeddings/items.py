@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.content import WORDS, words_of
 from embeddings.eligibility import UNREADABLE_AGE, Viewer, ViewerClass, Words
 from embeddings.errors import IdCollision
 from embeddings.fading import HalfLives
@@ -30,11 +31,13 @@ _REACTIONS = "likes_N", "dislikes_N", "shown_N", "clicked_N"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFacts:
-    """One catalogue record, as far as ranking needs it. Times are epoch seconds."""
+    """One catalogue record, as far as ranking needs it. Times are epoch seconds; `makers` are series and creators."""
 
     name: str
     title: str = ""
     categories: tuple[str, ...] = ()
+    makers: tuple[str, ...] = ()
+    language: str = ""
     year: int = 0
     available_from_s: int = 0
     available_until_s: int = FOREVER_S
@@ -43,6 +46,17 @@ class ItemFacts:
     surfaces: tuple[str, ...] = ()
     age: int = 0
     hidden: bool = False
+    length_s: float = 0.0
+
+    def words(self) -> list[int]:
+        """What it says of what the item is like (`embeddings.content`)."""
+        return words_of(
+            categories=self.categories,
+            makers=self.makers,
+            language=self.language,
+            year=self.year,
+            title=self.title,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +91,9 @@ class Columns:
     last_taken_s_N: NDArray[np.int64]
     first_seen_s_N: NDArray[np.int64]
     categories_NC: NDArray[np.int16]
+    words_NW: NDArray[np.int16]
     year_N: NDArray[np.int16]
+    length_s_N: NDArray[np.float32]
     from_s_N: NDArray[np.int64]
     until_s_N: NDArray[np.int64]
     fresh_s_N: NDArray[np.int64]
@@ -102,7 +118,9 @@ class Columns:
             last_taken_s_N=np.zeros(capacity, np.int64),
             first_seen_s_N=np.zeros(capacity, np.int64),
             categories_NC=np.full((capacity, CATEGORIES), -1, np.int16),
+            words_NW=np.full((capacity, WORDS), -1, np.int16),
             year_N=np.zeros(capacity, np.int16),
+            length_s_N=np.zeros(capacity, np.float32),
             from_s_N=np.zeros(capacity, np.int64),
             until_s_N=np.full(capacity, FOREVER_S, np.int64),
             fresh_s_N=np.zeros(capacity, np.int64),
@@ -136,6 +154,7 @@ class Items:
     names: list[str] = field(init=False, default_factory=list)
     titles: dict[int, str] = field(init=False, default_factory=dict)
     categories: dict[str, int] = field(init=False, default_factory=dict)
+    category_names: list[str] = field(init=False, default_factory=list)
     clock_s: int = field(init=False, default=0)
     epoch: int = field(init=False, default=0)
     territories: Words = field(init=False, default_factory=Words)
@@ -194,6 +213,7 @@ class Items:
         with self.lock:
             rows_R = self.ensure(np.array([item_id(f.name) for f in facts], np.uint64), [f.name for f in facts])
             columns = self.columns
+            columns.words_NW[rows_R] = np.array([fact.words() for fact in facts], np.int16).reshape(-1, WORDS)
             for row, fact in zip(rows_R.tolist(), facts, strict=True):
                 codes = self._categories(fact.categories)
                 columns.categories_NC[row] = codes + [-1] * (CATEGORIES - len(codes))
@@ -202,6 +222,7 @@ class Items:
                 columns.territory_N4[row] = self.territories.limits(fact.territories)
                 columns.surface_N4[row] = self.surfaces.limits(fact.surfaces)
                 columns.age_N[row], columns.hidden_N[row] = fact.age, fact.hidden
+                columns.length_s_N[row] = fact.length_s
                 self.rated |= fact.age > 0
                 self._date(row, fact)
                 columns.removed_N[row], columns.catalogued_N[row] = False, True
@@ -227,9 +248,11 @@ class Items:
     def _categories(self, names: Sequence[str]) -> list[int]:
         """Codes of an item's categories; those beyond 32,000 different ones are left out."""
         known = self.categories
-        return [
-            known.setdefault(name, len(known)) for name in names[:CATEGORIES] if name in known or len(known) < 32_000
-        ]
+        for name in names[:CATEGORIES]:
+            if name not in known and len(known) < 32_000:
+                known[name] = len(known)
+                self.category_names.append(name)
+        return [known[name] for name in names[:CATEGORIES] if name in known]
 
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""
@@ -237,6 +260,12 @@ class Items:
             rows_N = self.ids.rows(item_ids(names))
             known_N: NDArray[np.bool_] = (rows_N >= 0) & self.columns.named_N[rows_N]
             return known_N
+
+    def lengths_s(self, ids_R: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """How long each of R items is, in seconds, 0 where nobody said it. Shape (R,)."""
+        with self.lock:
+            rows_R = self.ids.rows(ids_R)
+            return np.where(rows_R >= 0, self.columns.length_s_N[rows_R], np.float32(0))
 
     def remove(self, name: str) -> int:
         """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""
@@ -284,10 +313,10 @@ class Items:
         return barred_N
 
     def fresh(self, size: int, now_s: int, fresh_for_s: int, blocked_N: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """The `size` newest rows that may be shown, newest first, of those that are new at `now_s`."""
+        """The `size` newest rows that may be shown, newest first, of those that are new at `now_s`. Ties by id."""
         since_s_N = self.columns.fresh_s_N
         rows = np.flatnonzero(~blocked_N & (since_s_N > max(now_s - fresh_for_s, 0)) & (since_s_N <= now_s))
-        return rows[np.lexsort((-rows, -since_s_N[rows]))][:size].astype(np.int32)
+        return rows[np.lexsort((self.ids.ids_N[rows], -since_s_N[rows]))][:size].astype(np.int32)
 
     def good_until_s(self, now_s: int, fresh_for_s: int) -> int:
         """The next second at which time alone changes what may be shown or what is new."""

@@ -150,7 +150,7 @@ class _Found:
 
     def add(self, key: str, value: object, place: str, *, from_environment: bool = False) -> None:
         """Take a value, found at a place, if it can be what was meant."""
-        leaf = self._known.get(key)
+        leaf = self._known.get(_general(key))
         said = _stranger(key, value, self._known)
         if said is None and leaf is not None:
             try:
@@ -214,14 +214,24 @@ def _known() -> dict[str, dict[str, Any]]:
 
     def walk(node: Mapping[str, Any], before: str) -> None:
         for name, leaf in node["properties"].items():
-            inner = whole["$defs"].get(str(leaf.get("$ref", "")).rpartition("/")[2])
+            each: Mapping[str, Any] = next(iter(leaf.get("patternProperties", {}).values()), {})
+            inner = whole["$defs"].get(str(each.get("$ref") or leaf.get("$ref", "")).rpartition("/")[2])
             if inner is None:
                 out[before + name] = leaf
             else:
-                walk(inner, f"{before}{name}.")
+                walk(inner, f"{before}{name}.{'NAME.' if each else ''}")
 
     walk(whole, "")
     return out
+
+
+def _general(key: str) -> str:
+    """A key with `NAME` for what a deployment calls something itself.
+
+    >>> _general("policies.news.size")
+    'policies.NAME.size'
+    """
+    return re.sub(r"^policies\.[^.]+", "policies.NAME", key)
 
 
 def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | None:
@@ -229,7 +239,7 @@ def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | Non
     for gone in (key, f"{key} = {value}"):
         if gone in REMOVED:
             return f"{gone} was removed: {REMOVED[gone]}"
-    if key in known:
+    if _general(key) in known:
         return None
     near = difflib.get_close_matches(key, known, 1, 0.4)
     groups = sorted({name.partition(".")[0] for name in known})
@@ -241,7 +251,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     known = _known()
     for detail in error.errors(include_url=False):
         key = ".".join(str(part) for part in detail["loc"] if not isinstance(part, int))
-        leaf = known.get(key)
+        leaf = known.get(_general(key))
         said = detail["msg"].removeprefix("Value error, ")
         if leaf is None:
             yield f"{key or 'settings'}: {said}"

@@ -89,6 +89,8 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         name=name,
         title=item.title,
         categories=item.categories,
+        makers=(*((item.series,) if item.series else ()), *item.creators),
+        language=item.language or "",
         year=item.year if item.year is not None and 0 < item.year < 10_000 else 0,
         available_from_s=-(-(item.available_from or 0) // 1000),
         available_until_s=FOREVER_S if item.available_until is None else item.available_until // 1000,
@@ -97,4 +99,5 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         surfaces=item.surfaces or (),
         age=age_of(item.rating),
         hidden=bool(item.hidden or item.blocked),
+        length_s=max(item.duration_s or 0.0, 0.0),
     )

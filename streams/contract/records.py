@@ -210,7 +210,7 @@ class Imp(Record):
 class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
-    request_id: Id
+    request_id: Annotated[str, Meta(min_length=1, max_length=512)]
     user_id: Id | None = ""
     surface: Word | None = None
     n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -224,7 +224,11 @@ class Request(Record):
 
 
 class SlateItem(Record):
-    """One place of a slate. `propensity` is null where the place was not drawn by chance."""
+    """One place of a slate. `propensity` is null where the place was not drawn by chance.
+
+    What the reason names: `because` an item that the person took, `category` one that they take, `country` where the
+    item is popular or trending.
+    """
 
     item_id: str
     position: int
@@ -232,6 +236,9 @@ class SlateItem(Record):
     source: str = UNKNOWN
     reasons: tuple[str, ...] = ()
     propensity: float | None = None
+    because: str | None = None
+    category: str | None = None
+    country: str | None = None
 
 
 class AdDecision(Record):
@@ -296,6 +303,7 @@ class Trace(Record):
     slate_id: str
     user_id: str
     model_version: str = ""
+    policy: str = ""
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     filtered: dict[str, int] = {}

@@ -2,18 +2,18 @@
 
 A `LiveModel` is never changed; a new snapshot is built beside it and swapped in by one assignment, so a batch that took
 it at its start sees one version to its end. New catalogue items are the exception that a version allows: they are added
-to its index with a vector made from their categories until a snapshot has learned one.
+to its index with a vector made from what the catalogue says of them.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.content import category_vectors, content_vectors
+from embeddings.content import Content, blended
 from embeddings.contexts import Popularity
 from embeddings.eligibility import Mask, Viewer, ViewerClass
 from embeddings.ids import item_ids
@@ -26,6 +26,7 @@ from ranking.ranker import Ranker
 BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _HEADROOM = 1024
+_CHUNK = 1 << 16
 _SHARED = 200
 _POPULAR = 1_000
 _CLASSES = 256
@@ -34,7 +35,10 @@ _CLASSES = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveModel:
-    """One version by item row (N, with room for items that come later), `category_CD` is the mean target vector."""
+    """One version by item row (N, with room for items that come later); `content` is what words say of target vectors.
+
+    The less an item was taken, the more of its target vector is what the catalogue says of it.
+    """
 
     version: int
     created_ms: int
@@ -42,7 +46,7 @@ class LiveModel:
     target_ND: NDArray[np.float32]
     neighbours_NM: NDArray[np.int32]
     weights_NM: NDArray[np.float32]
-    category_CD: NDArray[np.float32]
+    content: Content
     contexts: Popularity
     index: ItemIndex
     ranker: Ranker
@@ -58,7 +62,7 @@ class LiveModel:
             target_ND=np.zeros((capacity, width), np.float32),
             neighbours_NM=np.full((capacity, 1), -1, np.int32),
             weights_NM=np.zeros((capacity, 1), np.float32),
-            category_CD=np.zeros((0, width), np.float32),
+            content=Content.unlearned(width),
             contexts=Popularity.none(),
             index=build(np.empty(0, np.int32), np.empty((0, width), np.float32)),
             ranker=Ranker.untaught(),
@@ -74,17 +78,19 @@ class LiveModel:
             capacity = len(items.columns.year_N) + _HEADROOM
             catalogued = np.flatnonzero(items.columns.catalogued_N[: len(items)]).astype(np.int32)
             removed_N = items.columns.removed_N[: len(items)].copy()
-            categories_NC = items.columns.categories_NC[: len(items)].copy()
+            words_NW, ids_N = items.columns.words_NW[: len(items)], items.ids.ids_N
         source_ND = _scattered(snapshot.source_ND, rows_S, capacity, 0)
         target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
         live_NM = _moved(snapshot.neighbours_NK, rows_S)
-        category_CD = category_vectors(categories_NC, target_ND, len(items.categories))
+        content = Content.learned(words_NW[rows_S], snapshot.target_ND, snapshot.counts_N)
         learned_N = np.zeros(capacity, np.bool_)
         learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
-        unlearned = catalogued[~learned_N[catalogued]]
-        target_ND[unlearned] = content_vectors(categories_NC[unlearned], category_CD)
         served_N = learned_N.copy()
         served_N[catalogued] = True
+        counts_N = _scattered(snapshot.counts_N, rows_S, capacity, 0)
+        for some_R in _in_chunks(np.flatnonzero(served_N)):
+            said_RD = content.vectors(words_NW[some_R], ids_N[some_R])
+            target_ND[some_R] = blended(target_ND[some_R], said_RD, counts_N[some_R])
         served_N[: len(removed_N)] &= ~removed_N
         rows_R = np.flatnonzero(served_N).astype(np.int32)
         return cls(
@@ -94,7 +100,7 @@ class LiveModel:
             target_ND=target_ND,
             neighbours_NM=_scattered(live_NM, rows_S, capacity, -1),
             weights_NM=_scattered(snapshot.weights_NK, rows_S, capacity, 0),
-            category_CD=category_CD,
+            content=content,
             contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
@@ -115,17 +121,22 @@ class LiveModel:
         )
 
     def admit(self, rows_R: NDArray[np.int32], items: Items) -> None:
-        """Make new catalogue items searchable at once, by the mean vector of their categories."""
+        """Make new catalogue items searchable at once, by what their records say."""
         new_R = rows_R[(rows_R < len(self.target_ND))]
         new_R = new_R[~np.any(self.target_ND[new_R], axis=1)]
         if len(new_R):
-            self.target_ND[new_R] = content_vectors(items.columns.categories_NC[new_R], self.category_CD)
+            self.target_ND[new_R] = self.content.vectors(items.columns.words_NW[new_R], items.ids.ids_N[new_R])
             self.index.add(new_R, self.target_ND[new_R])
 
 
 def _moved(places: NDArray[np.int32], rows_S: NDArray[np.int32]) -> NDArray[np.int32]:
     """Places in a snapshot as rows of this process, -1 where there is none."""
     return np.where(places >= 0, rows_S[places], -1).astype(np.int32) if len(rows_S) else np.full_like(places, -1)
+
+
+def _in_chunks(rows_R: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Rows by the ten thousand, so that what is made of them takes little room beside them."""
+    yield from (rows_R[begin : begin + _CHUNK] for begin in range(0, len(rows_R), _CHUNK))
 
 
 def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:
@@ -220,6 +231,7 @@ class Serving:
     now_s: Callable[[], int] = lambda: int(time.time())
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
+    click_rate: float = 0.05
     _stock: Stock = field(init=False)
     _offers: Offers = field(init=False)
     _packed_at: tuple[int, int] = (-1, -1)
@@ -272,7 +284,7 @@ class Serving:
             category_NC=c.categories_NC,
             year_N=c.year_N,
         )
-        return columns.packed(like_rate=self.like_rate)
+        return columns.packed(like_rate=self.like_rate, click_rate=self.click_rate)
 
     def catalogue(self, facts: Sequence[ItemFacts], removed: Sequence[str]) -> None:
         """Take over catalogue records: new items can be found at once, removed ones are not shown any more.
@@ -299,6 +311,8 @@ class Serving:
             likes, dislikes = self.items.columns.likes_N.sum(), self.items.columns.dislikes_N.sum()
             takes = self.items.columns.popularity_N4[:, LONG].sum()
             self.like_rate = float((likes + 7) / (max(likes + dislikes, takes) + 10))
+            shown, answered = self.items.columns.shown_N.sum(), self.items.columns.clicked_N.sum()
+            self.click_rate = float((answered + 2.5) / (shown + 50))
 
     def swap(self, snapshot: Snapshot) -> LiveModel:
         """Build the next model beside the one in use, then put it in its place. Returns it."""

@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 
 from embeddings.contexts import KEYS
 from embeddings.eligibility import Viewer
-from embeddings.events import CONSENT_CONTENT, TAKES, Fate
+from embeddings.events import CONSENT_CONTENT, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
+from embeddings.lessons import TEACHES, Lesson, lessons
 from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
 from streams.contract.observations import AT_EVENT, AT_TAKE
 from streams.serving.draws import GOLDEN, seeds, uniform
+from streams.serving.policies import Policy
 from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
 from streams.serving.values import Asked, Told
-from streams.settings import Settings, Slates
+from streams.settings import Settings
 
 T = TypeVar("T", bound=np.generic)
 _APPLIED, _REPLAYED = int(Fate.applied), int(Fate.replayed)
@@ -33,7 +35,8 @@ class Plan:
 
     Attributes:
         serve_Q: rows that get a slate, from the position after them.
-        take_T: rows that took an item their user did not hold, told from the position before them.
+        take_T: rows that teach something beside what was held (`embeddings.lessons`), told from the position before.
+        new_T: which of them took an item that was not held: those may be told with candidates.
         position_P: the distinct positions of both, ascending.
         serve_at: where in `position_P` each slate's position is; `take_at` likewise.
         user_P: whose positions they are.
@@ -42,6 +45,7 @@ class Plan:
 
     serve_Q: NDArray[np.int32]
     take_T: NDArray[np.int32]
+    new_T: NDArray[np.bool_]
     position_P: NDArray[np.int32]
     serve_at: NDArray[np.intp]
     take_at: NDArray[np.intp]
@@ -104,12 +108,15 @@ def plan_of(
         each, last, settings.observe.enabled, not foresee,
     )  # fmt: skip
     histories = folded.histories(position_P, user_P)
-    new_T = _not_held(histories.item_PH, take_at, batch.item_B, take_T)
-    return Plan(serve_Q, take_T[new_T], position_P, serve_at, take_at[new_T], user_P, histories)
+    done = batch.item_B[take_T], batch.action_B[take_T], batch.time_s_B[take_T]
+    lesson_T, held_T = lessons(done, (histories.item_PH, histories.action_PH, histories.time_PH), take_at)
+    told_T = lesson_T != 0
+    new_T = (lesson_T & Lesson.take != 0) & (held_T < 0)
+    return Plan(serve_Q, take_T[told_T], new_T[told_T], position_P, serve_at, take_at[told_T], user_P, histories)
 
 
-def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
-    """What the slates of a plan answer."""
+def triggers_of(decoded: Decoded, plan: Plan, surface: str, policy: Policy) -> list[Trigger]:
+    """What the slates of a plan answer: nobody asked for them, so all are for one surface."""
     batch = decoded.batch
     return [
         Trigger(
@@ -118,8 +125,9 @@ def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
             offset=int(batch.offset_B[r]),
             event_ms=decoded.events[r].event_time,
             published_ms=int(decoded.published_ms_B[r]),
-            viewer=viewer_of(decoded.events[r].context, slates.surface),
-            size=slates.size,
+            viewer=policy.viewer(viewer_of(decoded.events[r].context, surface)),
+            policy=policy,
+            size=policy.size,
             headers=decoded.records[r].headers,
         )
         for r in plan.serve_Q.tolist()
@@ -133,6 +141,7 @@ def asked_of(
     plan: Plan,
     chosen: Chosen,
     triggers: Sequence[Trigger],
+    policy: Policy,
     settings: Settings,
     *,
     foresee: bool,
@@ -143,12 +152,12 @@ def asked_of(
     take_at, take_T = plan.take_at[chosen.told_T], plan.take_T[chosen.told_T]
     told = _told(decoded, plan, take_at, take_T, chosen, settings)
     now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
-    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface)
+    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface, policy)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
         hit_PK = loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
-        hit_PK &= personal_P[at, None]
+        hit_PK &= personal_P[at, None] & (not policy.repeats)
         return hit_PK
 
     return Asked(
@@ -157,13 +166,14 @@ def asked_of(
         context_P=context_P,
         key_PC=key_PC,
         viewers=viewers,
+        policies=[policy] * len(position_P),
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
         told=told,
         seen=seen,
-        seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
-        places_P=np.full(len(position_P), settings.slates.size, np.int32),
+        seen_P=(loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P) * (not policy.repeats),
+        places_P=np.full(len(position_P), policy.size, np.int32),
     )
 
 
@@ -220,11 +230,12 @@ def _viewers(
     take_T: NDArray[np.int32],
     triggers: Sequence[Trigger],
     surface: str,
+    policy: Policy,
 ) -> list[Viewer]:
     """Who looks at each position: whoever a slate is for, else whoever took something."""
     viewers = [Viewer(surface=surface)] * len(plan.position_P)
     for at, r in zip(take_at.tolist(), take_T.tolist(), strict=True):
-        viewers[at] = viewer_of(decoded.events[r].context, surface)
+        viewers[at] = policy.viewer(viewer_of(decoded.events[r].context, surface))
     for at, trigger in zip(plan.serve_at.tolist(), triggers, strict=True):
         viewers[at] = trigger.viewer
     return viewers
@@ -253,7 +264,7 @@ def _positions(
 ) -> tuple[
     NDArray[np.int32], NDArray[np.int32], NDArray[np.intp], NDArray[np.intp], NDArray[np.int32], NDArray[np.int32]
 ]:
-    """Rows served and rows that took something, and the distinct positions of both with their users."""
+    """Rows served and rows that may teach something, and the distinct positions of both with their users."""
     rows, users = len(fate_B), len(final_U)
     last_U = np.full(users, -1, np.int32)
     for r in range(rows):
@@ -267,7 +278,7 @@ def _positions(
             serve_Q[served] = r
             served += 1
             slot_P[before_B[r] + int(after)] = 0
-        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TAKES[action_B[r]]:
+        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TEACHES[action_B[r]]:
             take_T[took] = r
             took += 1
             slot_P[before_B[r]] = 0
@@ -286,16 +297,3 @@ def _positions(
     for t in range(took):
         take_at[t] = slot_P[before_B[take_T[t]]]
     return serve_Q[:served], take_T[:took], serve_at, take_at, position_P[:held], user_P[:held]
-
-
-@kernel
-def _not_held(
-    item_PH: NDArray[np.uint64], at_T: NDArray[np.intp], item_B: NDArray[np.uint64], row_T: NDArray[np.int32]
-) -> NDArray[np.bool_]:
-    """Which rows took an item that is not in the history at their position."""
-    new_T = np.ones(len(row_T), np.bool_)
-    for t in range(len(row_T)):
-        for h in range(item_PH.shape[1]):
-            if item_PH[at_T[t], h] == item_B[row_T[t]]:
-                new_T[t] = False
-    return new_T

@@ -15,17 +15,17 @@ from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
 from ranking.features import CONTEXTS
-from ranking.slate import Reason
+from ranking.reasons import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
 from streams.serving.live_model import LiveModel
+from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
 from streams.serving.values import Scored
 from streams.settings import Settings
 
-POLICY = "marquee"
 _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or records.UNKNOWN for mask in range(1 << len(Proposed))
 )
@@ -43,6 +43,7 @@ class Trigger:
     event_ms: int
     published_ms: int
     viewer: Viewer
+    policy: Policy
     size: int
     headers: Headers = ()
     request_id: str | None = None
@@ -55,16 +56,20 @@ class Trigger:
         return self.viewer.surface
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface))
+        object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface, self.policy.hash))
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedSlate:
-    """A slate as it goes out; `at` is its place among the scored slates, `item_N` the ids of its places, 0-padded."""
+    """A slate as it goes out; `at` is its place among the scored slates.
+
+    `item_N` are the ids of its places, 0-padded, `x_NF` their features; places beyond what was asked for may be filled.
+    """
 
     trigger: Trigger
     value: bytes
     item_N: NDArray[np.uint64]
+    x_NF: NDArray[np.float32]
     at: int
     sampled: bool
 
@@ -86,13 +91,16 @@ def write_slates(
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
-    columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, s.reason_QN, s.because_QN)]
+    told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN
+    columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
     for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
-        slate = _slate(trigger, _places(places, items.names), scored, stamps, settings.slates.ttl_s, now_ms)
+        slate = _slate(
+            trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
+        )
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], q, sampled))
+        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], s.x_QNF[q], q, sampled))
     return out
 
 
@@ -103,8 +111,11 @@ def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
     return [trigger if trigger.degraded else replace(trigger, degraded="popular") for trigger in triggers]
 
 
-def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[str]) -> tuple[records.SlateItem, ...]:
+def _places(
+    places: Iterable[tuple[int, float, int, int, int, int, bool]], items: Items, country: str
+) -> tuple[records.SlateItem, ...]:
     """The places that are filled. Propensities are null: nothing is drawn by chance."""
+    names, categories = items.names, items.category_names
     return tuple(
         records.SlateItem(
             item_id=names[row],
@@ -112,8 +123,11 @@ def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[
             score=score,
             source=_SOURCES[mask],
             reasons=_REASONS[reason] if held < 0 else (f"similar_to_recent:{names[held]}",),
+            because=names[held] if held >= 0 else None,
+            category=categories[category] if category >= 0 else None,
+            country=country if there else None,
         )
-        for n, (row, score, mask, reason, held) in enumerate(places)
+        for n, (row, score, mask, reason, held, category, there) in enumerate(places)
         if row >= 0
     )
 
@@ -131,7 +145,7 @@ def _slate(
         items=places,
         model_version=version,
         index_version=version,
-        policy=POLICY,
+        policy=trigger.policy.label,
         country=trigger.viewer.country or None,
         age_limit=trigger.viewer.limit,
         degraded=trigger.degraded,
@@ -158,9 +172,9 @@ def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
     return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
 
 
-def slate_id_of(source: Source, offset: int, surface: str) -> str:
+def slate_id_of(source: Source, offset: int, surface: str, policy: int) -> str:
     """What a slate is called: the same for the same input, surface and policy, however often it is answered."""
-    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{POLICY}".encode())
+    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{policy}".encode())
 
 
 def source_name(bits: int) -> str:

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from embeddings import cooccurrence
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.svd import Factors, aligned
 
@@ -116,6 +117,40 @@ def test_restored_counts_go_on_bit_for_bit() -> None:
     np.testing.assert_array_equal(straight.factors(8).target_ND, resumed.factors(8).target_ND)
 
 
+def test_what_was_done_since_a_state_can_be_done_again_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = CountSettings(slots=32, half_life_s=100.0)
+    item_R, history_RH = a_log(1_000, items=200)
+    history_RH[::7, 1] = -1  # one that found no room
+    item_R[::9] = -1
+    time_s_R, counts = times(1_000), PairCounts(setting)
+    counts.update(item_R[:300], history_RH[:300], time_s_R[:300])
+    assert counts.log() is None, "nobody noted it"
+    before, logs = {name: array.copy() for name, array in counts.state().items()}, []
+    for begin, end, width in ((300, 500, 6), (500, 500, 6), (500, 900, 2), (900, 1_000, 6)):
+        counts.update(item_R[begin:end], history_RH[begin:end, :width], time_s_R[begin:end])
+        if width == 2:
+            counts.forget(np.arange(200) % 5 == 0)
+        if begin != 300:
+            logs.append(counts.log() or {})
+    again = PairCounts.restore(before, logs=logs)
+    assert again.counts_N.tolist() == counts.counts_N.tolist()
+    for one, other in zip(again.neighbours(40), counts.neighbours(40), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum(array.nbytes for array in logs[-1].values()) < 100 * 40
+    monkeypatch.setattr(cooccurrence, "MOST_BYTES", 1_000)
+    counts.update(item_R, history_RH, time_s_R)
+    assert counts.log() is None, "it became too large"
+
+
+def test_what_was_held_before_one_without_a_row_counts() -> None:
+    counts = PairCounts()
+    counts.update(np.array([3], np.int32), np.array([[1, -1, 2]], np.int32), NOW)
+    counts.update(np.array([1, 2], np.int32), np.full((2, 1), -1, np.int32), NOW)
+    rows_NK, weights_NK = counts.neighbours(2)
+    assert rows_NK[3].tolist() == [1, 2]
+    assert weights_NK[3][1] / weights_NK[3][0] == pytest.approx(1 / 2)
+
+
 def test_a_state_that_faded_by_events_is_read_as_it_stood() -> None:
     """As a release without a clock wrote it: its unit, a half-life in events; then it fades by time."""
     item_R, history_RH = a_log(200)
@@ -217,3 +252,53 @@ def test_few_items_have_padded_factors(items: int) -> None:
     assert factors.source_ND.shape == factors.target_ND.shape == (items, 8)
     assert np.isfinite(factors.target_ND).all()
     assert counts.neighbours(4)[0].shape == (items, 4)
+
+
+def test_nothing_is_left_of_items_that_are_forgotten() -> None:
+    """Neither in their own rows nor in others', and whoever gets their rows begins at nothing."""
+    setting = CountSettings(half_life_s=1_000.0)
+    item_R, history_RH = a_log(800)
+    time_s_R = times(800)
+    counts, gone = PairCounts(setting), [0, 3, 21, 39]
+    counts.update(item_R[:500], history_RH[:500], time_s_R[:500])
+    used = counts.slots
+    gone_N = np.zeros(ITEMS, np.bool_)
+    gone_N[gone] = True
+    counts.forget(gone_N)
+    assert counts.slots < used
+    counts.update(item_R[500:], history_RH[500:], time_s_R[500:])
+    before = [(item_R[:500], history_RH[:500], time_s_R[:500]), (item_R[500:], history_RH[500:], time_s_R[500:])]
+    (old, taken), (new, taken_later) = (counted_plainly(*part, setting) for part in before)
+    faded = 2 ** ((time_s_R[:500].max() - time_s_R.max()) / 1_000)
+    old[gone], old[:, gone], taken[gone] = 0, 0, 0
+    matrix = normalised(old * faded + new, taken * faded + taken_later)
+    np.testing.assert_allclose(counts.counts_N, taken * faded + taken_later, rtol=1e-5)
+    rows_NK, weights_NK = counts.neighbours(ITEMS)
+    for item in range(ITEMS):
+        held = rows_NK[item] >= 0
+        assert len(set(rows_NK[item][held].tolist())) == held.sum()
+        np.testing.assert_allclose(weights_NK[item][held], np.sort(matrix[item])[::-1][: held.sum()], rtol=1e-3)
+        assert held.sum() == (matrix[item] > 0).sum()
+
+
+def test_neighbours_are_looked_for_among_some_only() -> None:
+    item_R, history_RH = a_log(500)
+    counts = PairCounts()
+    counts.update(item_R, history_RH, NOW)
+    among_N = np.arange(ITEMS) % 3 == 0
+    rows_NK, weights_NK = counts.neighbours(5, among_N)
+    every_NK, value_NK = counts.neighbours(ITEMS)
+    for item in range(ITEMS):
+        chosen = (every_NK[item] >= 0) & among_N[every_NK[item]]
+        assert rows_NK[item][rows_NK[item] >= 0].tolist() == every_NK[item][chosen][:5].tolist()
+        np.testing.assert_array_equal(weights_NK[item][rows_NK[item] >= 0], value_NK[item][chosen][:5])
+
+
+def test_vectors_of_rows_that_are_other_items_now_are_no_start() -> None:
+    random = np.random.default_rng(0)
+    vectors_ND = random.standard_normal((4, 3)).astype(np.float32)
+    factors = Factors(vectors_ND, -vectors_ND, np.array([7, 8, 9, 10], np.uint64))
+    assert factors.of(np.array([7, 8, 9, 10, 11], np.uint64)) is factors
+    changed = factors.of(np.array([7, 0, 9], np.uint64))
+    np.testing.assert_array_equal(changed.source_ND, vectors_ND[:3] * np.array([[1], [0], [1]]))
+    np.testing.assert_array_equal(changed.target_ND, -changed.source_ND)

@@ -130,6 +130,14 @@ def test_a_catalogue_published_again_makes_nothing_new() -> None:
     assert fresh(items, NOW) == [2, 1]
 
 
+def test_what_came_at_once_is_new_in_no_order_of_rows() -> None:
+    items = Items()
+    items.add([a_fact(f"e{n}") for n in range(50)])
+    rows = fresh(items, NOW)
+    assert sorted(rows) == list(range(50))
+    assert rows not in (sorted(rows), sorted(rows)[::-1])
+
+
 def test_what_may_be_shown_holds_until_a_window_opens_or_closes() -> None:
     items = Items()
     items.add([a_fact("a", available_from_s=NOW - 1000, available_until_s=NOW + 500)])
