@@ -33,6 +33,10 @@ REMOVED = {
     "index.ef_search": "index.nprobe is the breadth of an approximate search",
     "index.kind = hnsw": "ivf finds more of the nearest items; auto takes it where exact search is slow",
 }
+#: What else is said where a value is refused: for whoever cannot choose it.
+HINTS = {
+    "topics.partitions": "topics of another count can be grown to one of these, or others be named (topics.events ...)"
+}
 HIDDEN = "**********"
 _SECRET_WORDS = ("password", "secret", "hmac", "token")
 #: What Kubernetes sets in every pod for every service, by the ends of names and by values: a service whose name begins
@@ -252,7 +256,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         if leaf is None:
             yield f"{key or 'settings'}: {said}"
         else:
-            yield f"{key} = {_printable(key, detail['input'])}: {said}; allowed: {_allowed(leaf)}"
+            hint = f"; {HINTS[key]}" if key in HINTS else ""
+            yield f"{key} = {_printable(key, detail['input'])}: {said}; allowed: {_allowed(leaf)}{hint}"
 
 
 def _printable(key: str, value: object) -> str:

@@ -76,7 +76,18 @@ def unfit(settings: Settings, found: Mapping[str, Found]) -> list[str]:
         if count != settings.topics.partitions
     ]
     nowhere = [f"{name} is missing: slates.reply_topics names it" for name in answers if name not in found]
-    return missing + nowhere + wrong
+    return missing + nowhere + wrong + ([_remedy(counts)] if wrong else [])
+
+
+def _remedy(counts: Mapping[str, int]) -> str:
+    """What to do about partition counts that are not the setting's: none can become smaller."""
+    most = max(counts.values())
+    fits = 1 << (most - 1).bit_length()
+    if set(counts.values()) == {fits}:
+        return f"set topics.partitions (MARQUEE_TOPICS__PARTITIONS) to {fits}, as the topics have it"
+    less = ", ".join(name for name, count in counts.items() if count < fits)
+    how = f"kafka-topics --alter --partitions {fits}, while no worker runs"
+    return f"grow to {fits} partitions: {less} ({how}); set topics.partitions to {fits}"
 
 
 async def plan(settings: Settings) -> Plan:

@@ -76,6 +76,31 @@ async def test_refusal_by_the_broker_says_which_topic(kafka: KafkaServer, topic_
         await topics.apply(settings)
 
 
+@pytest.mark.parametrize(
+    ("events", "others", "remedy"),
+    [
+        (16, 16, "set topics.partitions (MARQUEE_TOPICS__PARTITIONS) to 16, as the topics have it"),
+        (12, 12, "grow to 16 partitions: marquee.events.v1, marquee.requests.v1, "),
+        (12, 8, "grow to 16 partitions: marquee.events.v1, marquee.requests.v1, "),
+        (16, 8, "grow to 16 partitions: marquee.requests.v1, "),
+        (12, None, "grow to 16 partitions: marquee.events.v1 (kafka-topics --alter --partitions 16, while no"),
+        (8, 8, ""),
+    ],
+)
+def test_whoever_may_not_start_because_of_partitions_is_told_what_to_do(
+    events: int, others: int | None, remedy: str
+) -> None:
+    settings = Settings(topics=Topics(partitions=8))
+    found = {
+        spec.topic: topics.Found(partitions=count, replication=1, config={})
+        for spec in topic_specs(settings)
+        if (count := events if spec.topic == "marquee.events.v1" else others) is not None
+    }
+    reasons = topics.unfit(settings, found)
+    assert (reasons[-1] if reasons else "").startswith(remedy)
+    assert bool(reasons) == bool(remedy)
+
+
 def test_names_come_from_settings() -> None:
     settings = Settings(topics=Topics(prefix="acme", slates="acme.homepage"))
     names = {spec.topic for spec in topic_specs(settings)}

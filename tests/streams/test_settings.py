@@ -138,6 +138,11 @@ def leaves(model: type[BaseModel], before: str = "") -> list[tuple[str, object]]
     return found
 
 
+def test_whoever_cannot_choose_the_partitions_is_told_what_else_there_is() -> None:
+    assert "topics of another count can be grown" in refusal(TOPICS__PARTITIONS="12")
+    assert "topics of another count" not in refusal(REDIS__BUCKETS="12")
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
     assert "slates.size 20 is more than slates.candidates" in refusal(SLATES__CANDIDATES="10")
     assert "redis.buckets 4 is less than topics.partitions" in refusal(REDIS__BUCKETS="4")
