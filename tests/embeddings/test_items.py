@@ -7,7 +7,8 @@ import pytest
 from embeddings.errors import IdCollision
 from embeddings.fading import DAY_S, HalfLives
 from embeddings.ids import item_id, item_ids
-from embeddings.items import CATEGORIES, SHORT, ItemCounts, ItemFacts, Items
+from embeddings.item_columns import CATEGORIES
+from embeddings.items import SHORT, ItemCounts, ItemFacts, Items
 
 NOW = 1_750_000_000
 
@@ -130,13 +131,12 @@ def test_a_catalogue_published_again_makes_nothing_new() -> None:
     assert fresh(items, NOW) == [2, 1]
 
 
-def test_what_may_be_shown_holds_until_a_window_opens_or_closes() -> None:
+def test_rows_are_due_when_a_window_opens_or_closes() -> None:
     items = Items()
     items.add([a_fact("a", available_from_s=NOW - 1000, available_until_s=NOW + 500)])
-    items.add([a_fact("b", available_from_s=NOW + 50)])
-    assert [items.good_until_s(NOW + s, 100) for s in (0, 50, 150, 500)] == [NOW + s for s in (50, 150, 500)] + [
-        1 << 40
-    ]
+    items.add([a_fact("b", available_from_s=NOW + 50), a_fact("c")])
+    seen = [items.due(NOW + after, NOW + until).tolist() for after, until in ((0, 49), (0, 50), (50, 499), (499, 500))]
+    assert seen == [[], [1], [], [0]]
 
 
 def test_the_32001st_category_is_no_category() -> None:
@@ -151,11 +151,10 @@ def test_counts_fade_by_the_time_that_passed_since() -> None:
     items.add([a_fact("a"), a_fact("b")])
     items.count(counts(NOW, a=8.0, b=4.0))
     items.count(counts(NOW + day, b=4.0))
-    assert items.columns.popularity_N4[0].tolist() == pytest.approx(
-        [8 * 2 ** (-day / half_life) for half_life in HalfLives().popularity_4]
-    )
-    assert items.columns.popularity_N4[1].tolist() == [4.0] * 4
-    assert items.columns.likes_N[:2].tolist() == [pytest.approx(2 * 2 ** (-1 / 30)), 2]
+    for h, half_life in enumerate(HalfLives().popularity_4.tolist()):
+        assert items.takes(np.array([0, 1], np.int32), h).tolist() == [pytest.approx(8 * 2 ** (-day / half_life)), 4.0]
+        assert items.all_takes(h) == pytest.approx(4 + 8 * 2 ** (-day / half_life))
+    assert items.opinions() == pytest.approx((2 * 2 ** (-1 / 30) + 2, 2 ** (-1 / 30) + 1))
 
 
 def test_counts_that_come_late_are_faded_to_now() -> None:
@@ -163,7 +162,7 @@ def test_counts_that_come_late_are_faded_to_now() -> None:
     items.count(counts(NOW + 1_000, a=4.0))
     items.count(counts(NOW, b=8.0))
     assert items.clock_s == NOW + 1_000
-    assert items.columns.popularity_N4[:2, SHORT].tolist() == pytest.approx([4.0, 4.0])
+    assert items.takes(np.arange(2, dtype=np.int32), SHORT).tolist() == pytest.approx([4.0, 4.0])
 
 
 def test_counts_of_a_learner_that_began_anew_end_those_of_before() -> None:
