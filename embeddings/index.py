@@ -29,6 +29,11 @@ Device = Literal["auto", "cpu", "gpu"]
 EXACT_BELOW = 10_000
 """Up to this many items exact search on one core takes less than 100 µs per query."""
 
+_BLOCK = 4_096
+"""Rows that are added are laid out in blocks of so many."""
+_HIDDEN = 1_000
+"""So many answers, and an eighth of all, may be in vain before what searches under a mask is made anew."""
+
 _GPU_DRIVERS = "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd"
 """What Linux has where a GPU can be computed on: NVIDIA's driver, that of its small boards, Windows' own, AMD's."""
 
@@ -82,10 +87,15 @@ class Engine(Protocol):
 
 
 class _Added(NamedTuple):
-    """Rows that came since the build, -1 where one went again, and their vectors; replaced when rows are added."""
+    """Some rows that came since the build, -1 where one went again or none came yet, and their vectors."""
 
     row_M: Rows
     vectors_MD: Vectors
+
+    @classmethod
+    def room(cls, width: int) -> "_Added":
+        """Room for as many as a block holds."""
+        return cls(np.full(_BLOCK, -1, np.int32), np.zeros((_BLOCK, width), np.float32))
 
 
 @dataclass(slots=True)
@@ -104,9 +114,6 @@ class _Restriction:
         if self.engine is None:
             return True
         return self.engine.follow(place_R, allowed_R) and self.hidden <= _HIDDEN + len(self.hidden_N) // 8
-
-
-_HIDDEN = 1_000
 
 
 def _of(mask: Mask, rows_R: Rows) -> NDArray[np.bool_]:
@@ -132,9 +139,8 @@ class LiveIndex:
         self._lock = threading.Lock()
         self._restricted: WeakKeyDictionary[Mask, _Restriction] = WeakKeyDictionary()
         self._dead_N, self._dead = np.zeros(len(rows_N), np.bool_), 0
+        self._width, self._blocks, self._used = width, list[_Added](), 0
         self._place_of: dict[int, int] = {}
-        self._room = _Added(np.empty(_ROOM, np.int32), np.empty((_ROOM, width), np.float32))
-        self._added = _Added(self._room.row_M[:0], self._room.vectors_MD[:0])
 
     @property
     def size(self) -> int:
@@ -144,12 +150,12 @@ class LiveIndex:
     def search(self, query_QD: Vectors, k: int, mask: Mask | None = None) -> tuple[Rows, Vectors]:
         """See `ItemIndex.search`. Fetches more than k while rows that must not be found leave an answer short."""
         query_QD = np.ascontiguousarray(query_QD, np.float32)
-        added_M, vectors_MD = self._added
+        added_M, added_QM = self._products(query_QD)
         engine, hidden_N, hidden = self._engine, self._dead_N, self._dead
         if mask is not None:
             engine, hidden_N, hidden = self._within(mask)
             added_M = np.where(_of(mask, added_M), added_M, np.int32(-1))
-        added_QM, count = query_QD @ vectors_MD.T, engine.count
+        count = engine.count
         fetch = min(count, k + min(hidden, k))
         while True:
             place_Qk, score_Qk = engine.search(query_QD, fetch)
@@ -158,6 +164,17 @@ class LiveIndex:
             if not short or fetch >= count:
                 return out
             fetch = min(count, 4 * fetch)
+
+    def _products(self, query_QD: Vectors) -> tuple[Rows, Vectors]:
+        """The rows that were added, and the products with their vectors."""
+        used, blocks = self._used, list(self._blocks)
+        parts = [
+            (row_M[: max(used - _BLOCK * n, 0)], query_QD @ vectors_MD[: max(used - _BLOCK * n, 0)].T)
+            for n, (row_M, vectors_MD) in enumerate(blocks)
+        ]
+        if not parts:
+            return np.empty(0, np.int32), np.empty((len(query_QD), 0), np.float32)
+        return np.concatenate([row_M for row_M, _ in parts]), np.concatenate([each_QM for _, each_QM in parts], 1)
 
     def _within(self, mask: Mask) -> tuple[Engine, NDArray[np.bool_], int]:
         """The engine to ask under a mask, the positions that it may still answer and must not, and how many they are.
@@ -209,23 +226,34 @@ class LiveIndex:
             self._kill(rows_R)
             _, last = np.unique(rows_R[::-1], return_index=True)
             new = len(rows_R) - 1 - last
-            begin = len(self._added.row_M)
-            end = begin + len(new)
-            if end > len(self._room.row_M):
-                begin, end = self._packed(len(new))
-            self._room.row_M[begin:end], self._room.vectors_MD[begin:end] = rows_R[new], vectors_RD[new]
-            self._place_of.update(zip(rows_R[new].tolist(), range(begin, end), strict=True))
-            self._added = _Added(self._room.row_M[:end], self._room.vectors_MD[:end])
+            if self._used > 2 * (len(self._place_of) + _BLOCK):
+                self._pack()
+            self._append(rows_R[new], vectors_RD[new])
 
-    def _packed(self, more: int) -> tuple[int, int]:
-        """Lay the rows that are still there out anew, with twice their room; where as many more begin and end."""
-        row_M, vectors_MD = self._added
-        held = np.flatnonzero(row_M >= 0)
-        begin, end = len(held), len(held) + more
-        room = _Added(np.empty(2 * end, np.int32), np.empty((2 * end, vectors_MD.shape[1]), np.float32))
-        room.row_M[:begin], room.vectors_MD[:begin] = row_M[held], vectors_MD[held]
-        self._room, self._place_of = room, dict(zip(row_M[held].tolist(), range(begin), strict=True))
-        return begin, end
+    def _append(self, rows_R: Rows, vectors_RD: Vectors) -> None:
+        """Lay rows into what room is left, block by block; nothing that lies there is moved."""
+        at = 0
+        while at < len(rows_R):
+            begin = self._used % _BLOCK
+            if self._used == _BLOCK * len(self._blocks):
+                self._blocks.append(_Added.room(self._width))
+            some = min(len(rows_R) - at, _BLOCK - begin)
+            block = self._blocks[-1]
+            block.vectors_MD[begin : begin + some] = vectors_RD[at : at + some]
+            block.row_M[begin : begin + some] = rows_R[at : at + some]
+            self._place_of.update(
+                zip(rows_R[at : at + some].tolist(), range(self._used, self._used + some), strict=True)
+            )
+            self._used, at = self._used + some, at + some
+
+    def _pack(self) -> None:
+        """Lay anew what is still there: most of what was added went again."""
+        places = np.fromiter(self._place_of.values(), np.int64, len(self._place_of))
+        row_M = np.array([self._blocks[p // _BLOCK].row_M[p % _BLOCK] for p in places.tolist()], np.int32)
+        vectors_MD = np.array([self._blocks[p // _BLOCK].vectors_MD[p % _BLOCK] for p in places.tolist()], np.float32)
+        self._blocks, self._used = [], 0
+        self._place_of.clear()
+        self._append(row_M, vectors_MD.reshape(-1, self._width))
 
     def remove(self, rows_R: Rows) -> None:
         """See `ItemIndex.remove`."""
@@ -242,10 +270,7 @@ class LiveIndex:
                 del self._restricted[mask]
         for row in rows_R.tolist() if self._place_of else ():
             if (place := self._place_of.pop(row, None)) is not None:
-                self._added.row_M[place] = -1
-
-
-_ROOM = 64
+                self._blocks[place // _BLOCK].row_M[place % _BLOCK] = -1
 
 
 def build_index(

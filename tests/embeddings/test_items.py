@@ -244,3 +244,71 @@ def test_without_a_catalogue_what_events_name_is_shown() -> None:
     items.ensure(item_ids(["a"]), ["a"])
     items.catalogue_read()
     assert not items.blocked(NOW)[0]
+
+
+def test_a_batch_of_counts_touches_its_rows_and_no_others() -> None:
+    items, everything = Items(), ("popularity_N4", "reactions_N4", "clock_s_N", "last_taken_s_N", "first_seen_s_N")
+    items.count(counts(NOW, **{f"i{n}": n + 1.0 for n in range(100)}))
+    columns = items.columns
+    before = {name: getattr(columns, name).copy() for name in everything}
+    items.count(counts(NOW + 60, i7=50.0, i30=0.5))
+    assert items.columns is columns
+    for name in everything:
+        differs_N = (getattr(columns, name) != before[name]).reshape(len(columns), -1).any(1)
+        assert set(np.flatnonzero(differs_N).tolist()) <= {7, 30}
+    assert items.popular(3, np.zeros(len(columns), np.bool_)).tolist() == [99, 98, 97]
+
+
+def test_readers_see_whole_rows_while_counts_are_written() -> None:
+    items, stop, faults = Items(), threading.Event(), list[Exception]()
+    names = [f"i{n}" for n in range(10_000)]
+    rows_R = items.ensure(item_ids(names), names)
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set() and not faults:
+            n += 1
+            told_N = np.full(len(names), n, np.float32)
+            times_N = np.full(len(names), n)
+            try:
+                items.count(ItemCounts(
+                    item_N=item_ids(names), popularity_N4=np.repeat(told_N[:, None], 4, 1), likes_N=told_N,
+                    dislikes_N=told_N, shown_N=told_N, clicked_N=told_N, last_taken_s_N=times_N,
+                    first_seen_s_N=times_N, clock_s=NOW + n,
+                ))  # fmt: skip
+            except Exception as fault:
+                faults.append(fault)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        seen: set[int] = set()
+        while len(seen) < 20 and not faults:
+            with items.lock:
+                c = items.columns
+                one_R = c.popularity_N4[rows_R, 0]
+                whole = (c.popularity_N4[rows_R] == one_R[:, None]).all() and (c.last_taken_s_N[rows_R] == one_R).all()
+                whole &= (c.reactions_N4[rows_R] == one_R[:, None]).all()
+                whole &= (c.clock_s_N[rows_R] == np.where(one_R > 0, NOW + one_R.astype(np.int64), 0)).all()
+                assert whole
+                assert items.names[rows_R[-1]] == names[-1]
+            seen.add(int(one_R[0]))
+    finally:
+        stop.set()
+        thread.join()
+    assert not faults
+
+
+def test_the_most_taken_are_those_that_counting_all_would_find() -> None:
+    draw, items = np.random.default_rng(0), Items()
+    for turn in range(30):
+        some = {f"i{n}": float(draw.integers(0, 30)) for n in draw.permutation(500)[:40].tolist()}
+        items.count(counts(NOW + 600 * turn, **some))
+    blocked_N = draw.random(len(items.columns)) < 0.5
+    rows = np.flatnonzero(~blocked_N[: len(items)]).astype(np.int32)
+    takes_R = items.takes(rows)
+    best = rows[np.lexsort((items.ids.ids_N[rows], -takes_R))]
+    taken = int((takes_R > 0).sum())
+    assert items.popular(50, blocked_N).tolist() == best[:50].tolist()
+    assert items.popular(9_999, blocked_N)[:taken].tolist() == best[:taken].tolist()
+    assert items.all_takes() == pytest.approx(items.takes(np.arange(len(items), dtype=np.int32)).sum(), rel=1e-5)
