@@ -138,7 +138,7 @@ class LiveIndex:
         self._sorted_N = self._rows_N[self._order_N]
         self._lock = threading.Lock()
         self._restricted: WeakKeyDictionary[Mask, _Restriction] = WeakKeyDictionary()
-        self._dead_N, self._dead = np.zeros(len(rows_N), np.bool_), 0
+        self._dead_N, self._dead, self._kills = np.zeros(len(rows_N), np.bool_), 0, 0
         self._width, self._blocks, self._used = width, list[_Added](), 0
         self._place_of: dict[int, int] = {}
 
@@ -179,7 +179,7 @@ class LiveIndex:
     def _within(self, mask: Mask) -> tuple[Engine, NDArray[np.bool_], int]:
         """The engine to ask under a mask, the positions that it may still answer and must not, and how many they are.
 
-        Made once per mask; what changes in the mask or is removed is followed.
+        Made once per mask, while others search; what changes in the mask or is removed is followed.
         """
         with self._lock:
             made, end = self._restricted.get(mask), mask.changed.end
@@ -188,8 +188,13 @@ class LiveIndex:
                 made.changes = end
                 if rows is None or not made.follow(*self._allowed(mask, rows)):
                     made = None
-            if made is None:
-                made = self._restricted[mask] = self._made(mask)
+            kills = self._kills
+        if made is None:
+            made = self._made(mask)
+            with self._lock:
+                if kills != self._kills:
+                    made = self._made(mask)
+                self._restricted[mask] = made
         return made.engine or self._engine, made.hidden_N, made.hidden
 
     def _made(self, mask: Mask) -> _Restriction:
@@ -263,6 +268,7 @@ class LiveIndex:
     def _kill(self, rows_R: Rows) -> None:
         """Hide rows wherever they are. The caller holds the lock."""
         place_R = self._places(rows_R)
+        self._kills += len(place_R)
         self._dead += int((~self._dead_N[place_R]).sum())
         self._dead_N[place_R] = True
         for mask, made in list(self._restricted.items()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embeddings.content import category_vectors, content_vectors
 from embeddings.contexts import Popularity
-from embeddings.eligibility import Viewer, ViewerClass
+from embeddings.eligibility import Mask, Viewer, ViewerClass
 from embeddings.index import ItemIndex
 from embeddings.items import LONG, MID, SHORT, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
@@ -175,7 +175,9 @@ class Serving:
     def prepare(self, viewers: Iterable[Viewer]) -> None:
         """Make what is offered to viewers of classes that never came, before a batch holds `items.lock` for it."""
         for viewer in viewers:
-            self._offers.prepare(self.items.class_of(viewer), self.now_s())
+            mask = self._offers.prepare(self.items.class_of(viewer), self.now_s())
+            if mask is not None:
+                _rehearse(self.live, mask)
 
     def for_class(self, stock: Stock, whose: ViewerClass) -> Stock:
         """A stock of `current` as one class of viewers is offered it. The caller holds `items.lock` since."""
@@ -238,7 +240,14 @@ class Serving:
             if rows is None:
                 rows = np.arange(len(self.items), dtype=np.int32)
             model.follow(rows, self.items)  # nobody uses it yet
+            for mask in self._offers.masks():
+                _rehearse(model, mask)
             with self.items.lock:
                 self.live = model
                 self.items.changes += 1
         return model
+
+
+def _rehearse(model: LiveModel, mask: Mask) -> None:
+    """Search once under a mask, so that what this takes to prepare is there before a batch waits for it."""
+    model.index.search(np.zeros((1, model.target_ND.shape[1]), np.float32), 1, mask)

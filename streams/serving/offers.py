@@ -68,16 +68,20 @@ class Offers:
             kept.counted, kept.offer = self.items.changes, self._with_counts(kept.offer)
         return kept.offer
 
-    def prepare(self, whose: ViewerClass, now_s: int) -> None:
-        """Make the offer of a class that is not known yet, while others use the item table. Holds no lock."""
+    def masks(self) -> list[Mask]:
+        """The masks of all of them."""
+        return [kept.offer.mask for kept in list(self._of.values())]
+
+    def prepare(self, whose: ViewerClass, now_s: int) -> Mask | None:
+        """Make the offer of a class that is not known yet, while others use the item table; its mask if it is new."""
         if whose in self._of:
-            return
+            return None
         with self.items.lock:
             changes, rules = self.items.offered.end, self._rules
         made = self._made(whose, now_s)
         made.changes, made.rules = changes, rules  # what changed meanwhile is looked at again
         with self.items.lock:
-            self._of.setdefault(whose, made)
+            return self._of.setdefault(whose, made).offer.mask
 
     @property
     def _rules(self) -> tuple[bool, bool]:
