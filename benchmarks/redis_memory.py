@@ -34,6 +34,7 @@ def full_states(users: int) -> UserStates:
     states.action_UH[:] = draw.integers(1, 14, (users, HISTORY))
     states.last_s_U[:] = states.time_UH[:, 0] = 1_700_000_000
     states.time_UH[:] = 1_700_000_000 - np.arange(HISTORY) * 3_600
+    states.share_UH[:] = draw.integers(0, 256, (users, HISTORY))
     states.count_U[:] = HISTORY
     states.ring_UR[:] = draw.integers(1, 2**32, (users, RING))
     states.mark_source_U2[:], states.mark_offset_U2[:] = [0, 1], 10**9

@@ -1,13 +1,14 @@
 """User state as bytes, a whole batch at a time. The layout is `state_dtype`; its first byte is the version.
 
-At width 64 a value is 506 bytes: with the server's six bytes of string header it fills an allocation of 512. Item ids
-take five bytes, actions four bits, times two bytes (`embeddings.state_columns.coarsen`), the taste vector a byte each.
+At width 64 a value is 556 bytes: with the server's six bytes of string header it lies in an allocation of 640. Item ids
+take five bytes, actions four bits, times two bytes (`embeddings.state_columns.coarsen`), shares watched and components
+of the taste vector a byte each. Version 1 had no shares; it is read, and written as version 2.
 
 >>> from embeddings.state_columns import no_states
 >>> codec = StateCodec(64)
 >>> states, tastes = codec.decode([None])
 >>> len(codec.encode(states, tastes.vectors(), version=0)[0])
-506
+556
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from embeddings.errors import UnreadableState
 from embeddings.jit import kernel
 from embeddings.state_columns import HISTORY, RING, Tastes, UserStates
 
-VERSION = 1
+VERSION = 2
+_WITHOUT_SHARES = 1
 _NO_SOURCE = 0xFFFF
 _LARGEST_U32 = 2**32 - 1
 _LARGEST_SCALE = np.float32(1e30)
@@ -42,6 +44,7 @@ def state_dtype(width: int) -> np.dtype[np.void]:
             ("item_high", "u1", (HISTORY,)),
             ("action", "u1", (HISTORY // 2,)),
             ("time", "<u2", (HISTORY,)),
+            ("share", "u1", (HISTORY,)),
             ("taste_version", "<u4"),
             ("taste_scale", "<f4"),
             ("taste", "i1", (width,)),
@@ -73,6 +76,7 @@ class StateCodec:
                 wrote it, or it is not ours.
         """
         chunks = [value or self._empty for value in values]
+        chunks = [_with_shares(chunk) if chunk[0] == _WITHOUT_SHARES else chunk for chunk in chunks]
         if set(map(len, chunks)) - {self._dtype.itemsize}:
             chunks = [self._refit(chunk) for chunk in chunks]
         record_U = np.frombuffer(b"".join(chunks), self._dtype)
@@ -104,6 +108,12 @@ class StateCodec:
             )
 
 
+def _with_shares(chunk: bytes) -> bytes:
+    """A value of version 1 as one of version 2, with nothing known of shares; a torn one stays too short."""
+    at = state_dtype(0).fields["share"][1]  # type: ignore[index]
+    return bytes([VERSION]) + chunk[1:at] + bytes(HISTORY) + chunk[at:] if len(chunk) >= at else chunk
+
+
 def _states(record_U: NDArray[np.void]) -> UserStates:
     count_U = record_U["count"].astype(np.int32)
     last_s_U = record_U["last_s"].astype(np.int64)
@@ -124,6 +134,7 @@ def _states(record_U: NDArray[np.void]) -> UserStates:
         item_UH=item_UH,
         action_UH=action_UH,
         time_UH=time_UH,
+        share_UH=record_U["share"].astype(np.uint8),
         count_U=count_U,
         last_s_U=last_s_U,
         events_U=record_U["events"].astype(np.int64),
@@ -150,6 +161,7 @@ def _put_states(record_U: NDArray[np.void], states: UserStates) -> None:
     record_U["mark_offset_low"] = states.mark_offset_U2 & _LARGEST_U32
     record_U["mark_offset_high"] = states.mark_offset_U2 >> 32 & 0xFFFF
     record_U["ring"] = states.ring_UR
+    record_U["share"] = states.share_UH
     record_U["item_low"], record_U["item_high"], record_U["action"], record_U["time"] = _pack(
         states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U
     )

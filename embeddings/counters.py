@@ -4,20 +4,22 @@ How they fade is told in `embeddings.fading`. Counts belong to a *life* of the l
 that began anew are sums over other rows, and nobody compares them with those of before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TAKES, Says, actions_that
+from embeddings.events import TAKES
 from embeddings.fading import LARGEST_EXPONENT, HalfLives, weights
 from embeddings.idtable import IdTable
 from embeddings.items import ItemCounts
+from embeddings.lessons import Lesson
 
 _OLD_HALF_LIVES_4 = np.array([1_000.0, 10_000.0, 100_000.0, 100_000.0])
 """Of checkpoints without a clock: events, for three popularities and reactions."""
-_REACTIONS = [actions_that(say) for say in (Says.like, Says.dislike, Says.shown, Says.clicked)]
+_LESSONS = Lesson.like, Lesson.dislike
+_SHOWN, _ANSWERED = len(_LESSONS), len(_LESSONS) + 1
 _NEVER = np.iinfo(np.int64).max
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -46,43 +48,87 @@ class ItemCounters:
     origin_5: NDArray[np.int64] = field(default_factory=lambda: np.zeros(5, np.int64))
     _changed: list[NDArray[np.int32]] = field(default_factory=list)
 
-    def count(self, row_R: NDArray[np.int32], action_R: NDArray[np.uint8], time_s_R: NDArray[np.int64]) -> None:
-        """Count R events, in any order: their actions say who takes, likes, dislikes, is shown or clicks an item."""
+    def count(
+        self,
+        row_R: NDArray[np.int32],
+        action_R: NDArray[np.uint8],
+        time_s_R: NDArray[np.int64],
+        lesson_R: NDArray[np.uint8],
+    ) -> None:
+        """Count R events, in any order: who takes, likes or dislikes an item.
+
+        `lesson_R` are `embeddings.lessons.Lesson` bits: an item is not taken anew with every event of its person.
+        """
         if not len(row_R):
             return
         self._make_room()
         self.clock_s = max(self.clock_s, int(time_s_R.max()))
         self._move_origin()
-        weight_R5 = weights(time_s_R, np.array(self.half_lives), self.origin_5)
-        takes_R = TAKES[action_R]
+        weight_R5 = self._weights(time_s_R)
+        takes_R = lesson_R & Lesson.take != 0
         np.add.at(self.popularity_N4, row_R[takes_R], weight_R5[takes_R, :4])
-        for column, counts in enumerate(_REACTIONS):
-            chosen_R = counts[action_R]
+        for column, lesson in enumerate(_LESSONS):
+            chosen_R = lesson_R & lesson != 0
             np.add.at(self.reactions_N4[:, column], row_R[chosen_R], weight_R5[chosen_R, 4])
-        np.maximum.at(self.last_taken_s_N, row_R[takes_R], time_s_R[takes_R])
+        touched_R = TAKES[action_R]
+        np.maximum.at(self.last_taken_s_N, row_R[touched_R], time_s_R[touched_R])
         rows = np.unique(row_R)
         self.first_seen_s_N[rows] = np.where(self.first_seen_s_N[rows], self.first_seen_s_N[rows], _NEVER)
         np.minimum.at(self.first_seen_s_N, row_R, time_s_R)
         self.events += len(row_R)
         self._changed.append(row_R)
 
-    def changed(self) -> ItemCounts:
-        """Absolute counts of the items counted since the last call, most taken first.
+    def take_back(self, row_R: NDArray[np.int32], liked_s_R: NDArray[np.int64]) -> None:
+        """Count R likes no more, each with the weight of when it was counted."""
+        if len(row_R):
+            self._make_room()
+            np.subtract.at(self.reactions_N4[:, 0], row_R, self._weights(liked_s_R)[:, 4])
+            self._changed.append(row_R)
+
+    def count_shown(
+        self, row_R: NDArray[np.int32], answered_R: NDArray[np.bool_], shown_s_R: NDArray[np.int64]
+    ) -> None:
+        """Count R impressions that nobody can answer any more, and those that were, at the time they were made."""
+        self._make_room()
+        weight_R = self._weights(shown_s_R)[:, 4]
+        np.add.at(self.reactions_N4[:, _SHOWN], row_R, weight_R)
+        np.add.at(self.reactions_N4[:, _ANSWERED], row_R, weight_R * answered_R)
+        self._changed.append(row_R)
+
+    def changed(self, may_tell: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None) -> ItemCounts:
+        """Absolute counts of the items counted since the last call, most taken first, of those that may be told.
 
         Who has read a part of them has those that matter most.
         """
         rows = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int32)
         self._changed.clear()
+        if may_tell is not None:
+            rows = rows[may_tell(self.ids.ids_N[rows])]
         return self.of(rows[np.argsort(-self.popularity_N4[rows, 2], kind="stable")].astype(np.int32))
 
     def tell_again(self, item_N: NDArray[np.uint64]) -> None:
-        """Have `changed` name these items once more: what it said last did not arrive."""
-        self._changed.append(self.ids.rows(item_N))
+        """Have `changed` name these items once more: what it said last did not arrive, or was kept back."""
+        row_N = self.ids.rows(item_N)
+        self._changed.append(row_N[(row_N >= 0) & (row_N < len(self.first_seen_s_N))])
+
+    def forget(self, rows_R: NDArray[np.int32]) -> None:
+        """Leave nothing of items by their rows."""
+        self._changed = [np.setdiff1d(changed, rows_R) for changed in self._changed]
+        held_R = rows_R[rows_R < len(self.first_seen_s_N)]
+        for column in (self.popularity_N4, self.reactions_N4, self.last_taken_s_N, self.first_seen_s_N):
+            column[held_R] = 0
+
+    def last_seen_s(self, count: int) -> NDArray[np.int64]:
+        """When each of the first `count` rows was taken last, or else first seen; 0 is never. Shape (count,)."""
+        seen_s_N = np.zeros(count, np.int64)
+        held = min(count, len(self.first_seen_s_N))
+        seen_s_N[:held] = np.maximum(self.last_taken_s_N[:held], self.first_seen_s_N[:held])
+        return seen_s_N
 
     def of(self, rows_R: NDArray[np.int32]) -> ItemCounts:
         """Absolute counts of R items, faded to `clock_s`."""
         today_5 = self._today_5()
-        reactions_R4 = (self.reactions_N4[rows_R] / today_5[4]).astype(np.float32)
+        reactions_R4 = np.maximum(self.reactions_N4[rows_R] / today_5[4], 0).astype(np.float32)
         return ItemCounts(
             item_N=self.ids.ids_N[rows_R],
             popularity_N4=(self.popularity_N4[rows_R] / today_5[:4]).astype(np.float32),
@@ -98,16 +144,17 @@ class ItemCounters:
         )
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to go on from here, as arrays."""
+        """Everything needed to go on from here, as arrays: views, good until the next `count`."""
+        held = len(self.ids)
         return {
             "counters.events": np.array([self.events]),
             "counters.life": np.array([self.epoch, self.clock_s], np.int64),
             "counters.half_lives": np.array(self.half_lives),
             "counters.origin": self.origin_5.copy(),
-            "counters.popularity": self.popularity_N4.copy(),
-            "counters.reactions": self.reactions_N4.copy(),
-            "counters.last_taken_s": self.last_taken_s_N.copy(),
-            "counters.first_seen_s": self.first_seen_s_N.copy(),
+            "counters.popularity": self.popularity_N4[:held],
+            "counters.reactions": self.reactions_N4[:held],
+            "counters.last_taken_s": self.last_taken_s_N[:held],
+            "counters.first_seen_s": self.first_seen_s_N[:held],
         }
 
     def restore(self, arrays: Arrays) -> None:
@@ -143,6 +190,9 @@ class ItemCounters:
         scale_5 = factor_5 * self._today_5()
         self.popularity_N4 *= scale_5[:4]
         self.reactions_N4 *= scale_5[4]
+
+    def _weights(self, time_s_R: NDArray[np.int64]) -> NDArray[np.float64]:
+        return weights(time_s_R, np.array(self.half_lives), self.origin_5)
 
     def _today_5(self, half_lives: HalfLives | None = None) -> NDArray[np.float64]:
         """What a row of now weighs."""

@@ -1,4 +1,4 @@
-"""A batch of behaviour as columns: what a stage takes instead of records.
+"""A batch of behaviour as columns: what a stage takes instead of records; and the one table of what actions say.
 
 Actions are codes of the table `Action`, items are 40-bit ids (`embeddings.ids`), users are indices into the batch's own
 list of distinct users, so that nothing on the hot path touches a Python object per event.
@@ -29,13 +29,15 @@ class Says(IntFlag):
     dislike = 32
     """Counted among its dislikes."""
     shown = 64
-    """Counted among its impressions."""
-    clicked = 128
-    """Counted among its clicks."""
+    """The item was before the person's eyes: an impression, which others may answer."""
     engaged = 256
     """Answers an impression: the person went for what was shown."""
     completed = 512
     """Answers an impression: and went through to the end."""
+    goes_on = 1024
+    """Belongs to what was begun: in the same sitting it is no take of its own, and a dislike stays one."""
+    takes_back = 2048
+    """What was said of the item is not said any more: the like, or that it is on the list."""
 
     taken = touched | wanted
     loved = taken | praise | like
@@ -56,20 +58,20 @@ class Action(IntEnum):
     unknown = 0
     view = 1, Says.taken
     play = 2, Says.taken | Says.engaged
-    progress = 3, Says.taken
-    complete = 4, Says.taken | Says.praise | Says.engaged | Says.completed
+    progress = 3, Says.taken | Says.goes_on
+    complete = 4, Says.taken | Says.praise | Says.engaged | Says.completed | Says.goes_on
     skip = 5, Says.hated
     like = 6, Says.loved | Says.engaged
     dislike = 7, Says.hated
-    unlike = 8
+    unlike = 8, Says.takes_back
     add = 9, Says.loved | Says.engaged
-    remove = 10
+    remove = 10, Says.takes_back
     share = 11, Says.loved
     purchase = 12, Says.loved | Says.engaged
     hide = 13, Says.hated
     impression = 16, Says.shown
     viewable = 17
-    click = 18, Says.clicked | Says.engaged
+    click = 18, Says.engaged
     conversion = 19
     first_quartile = 20
     midpoint = 21

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.events import TOUCHES, EventBatch, Fate
+from embeddings.events import TOUCHES, EventBatch, Fate, Says, actions_that
 from embeddings.jit import kernel
+from embeddings.lessons import AFTER_2AA, SITTING_S, shares
 from embeddings.state_columns import (
     HISTORY,
     MAX_LATENESS_S,
@@ -23,11 +24,13 @@ from embeddings.state_columns import (
     Evictions,
     Histories,
     UserStates,
+    coarse,
     coarsen,
     no_histories,
 )
 
 _LAST_SECOND = 2**32 - 1
+_TAKES_BACK = actions_that(Says.takes_back)
 _APPLIED, _REPLAYED = np.uint8(Fate.applied), np.uint8(Fate.replayed)
 _DUPLICATE, _LATE = np.uint8(Fate.duplicate), np.uint8(Fate.late)
 
@@ -69,13 +72,13 @@ class Folded:
         user_P = self.users_of(position_P) if user_P is None else user_P
         if np.array_equal(self.final_U[user_P], position_P):
             now = self.states
-            columns = (now.item_UH, now.action_UH, now.time_UH, now.count_U, now.last_s_U)
+            columns = (now.item_UH, now.action_UH, now.time_UH, now.share_UH, now.count_U, now.last_s_U)
             return Histories._make(column[user_P] for column in columns)
         wanted = len(position_P)
         slot_P = np.full(len(self.before_B) + len(self.start_U), -1, np.int32)
         slot_P[position_P] = np.arange(wanted, dtype=np.int32)
         windows = no_histories(wanted)
-        _fold(self._origin.copy(), self._rows, self.before_B, self.start_U, slot_P, windows)
+        _fold(self._origin.copy(), self._rows, self.before_B, self.start_U, slot_P, windows, AFTER_2AA)
         owner_P = slot_P[position_P]
         if np.array_equal(owner_P, np.arange(wanted)):
             return windows
@@ -94,6 +97,7 @@ class _Rows(NamedTuple):
     dedupe_B: NDArray[np.uint32]
     consent_B: NDArray[np.uint8]
     refused_B: NDArray[np.uint8]
+    share_B: NDArray[np.uint8]
     source_code_S: NDArray[np.int32]
     floor_offset_S: NDArray[np.int64]
     lateness_s: int
@@ -106,6 +110,7 @@ def fold(
     lateness_s: int,
     source_code_S: NDArray[np.int32],
     floor_offset_S: NDArray[np.int64] | None = None,
+    length_s_B: NDArray[np.float32] | None = None,
 ) -> Folded:
     """Apply a batch of behaviour to its users' states, and tell every event's fate. Does not mutate its arguments.
 
@@ -113,7 +118,8 @@ def fold(
     own mark for that partition → replayed; its id among the user's last `RING` → duplicate; older than the user's
     latest event by more than `lateness_s` → late; else applied. Refused and replayed events leave the user untouched,
     duplicate and late ones only advance the mark. An applied event of an action without history (`TOUCHES`) counts,
-    moves the clock and is remembered, but leaves the history alone.
+    moves the clock and is remembered, but leaves the history alone; one that takes something back changes what the
+    entry of its item says (`embeddings.lessons.after`).
 
     Args:
         states: one row for each of `batch.user_ids`.
@@ -121,6 +127,7 @@ def fold(
         lateness_s: 0 … `MAX_LATENESS_S`.
         source_code_S: `source_code` of each of `batch.sources`.
         floor_offset_S: last offset of each partition whose effects are stored already; -1 = none.
+        length_s_B: how long each event's item is, 0 = not known.
 
     Raises:
         ValueError: `lateness_s` is out of range, or `states` has another number of users. A bug of the caller.
@@ -132,11 +139,12 @@ def fold(
     floor_S = np.full(len(batch.sources), NO_OFFSET, np.int64) if floor_offset_S is None else floor_offset_S
     rows = _Rows(
         *(batch.user_B, batch.item_B, batch.action_B, batch.time_s_B, batch.source_B, batch.offset_B, batch.dedupe_B),
-        *(batch.consent_B, batch.refused_B, source_code_S, floor_S, lateness_s),
+        *(batch.consent_B, batch.refused_B, shares(batch, length_s_B), source_code_S, floor_S, lateness_s),
     )
     before_B, start_U, final_U = _positions(batch.user_B, len(batch.user_ids))
     after = states.copy()
-    fate_B, changed_U, evicted = _fold(after, rows, before_B, start_U, np.empty(0, np.int32), no_histories(0))
+    none = np.empty(0, np.int32), no_histories(0)
+    fate_B, changed_U, evicted = _fold(after, rows, before_B, start_U, *none, AFTER_2AA)
     order_E = np.argsort(evicted[2])
     return Folded(
         states=after,
@@ -247,29 +255,64 @@ def _advance(
 
 
 @kernel
+def _find(item_UH: NDArray[np.uint64], count_U: NDArray[np.int32], u: int, item: np.uint64) -> int:
+    """Where an item is in a history; its length where it is not."""
+    at = 0
+    while at < count_U[u] and item_UH[u, at] != item:
+        at += 1
+    return at
+
+
+@kernel
+def _said(
+    action_UH: NDArray[np.uint8],
+    time_UH: NDArray[np.int64],
+    u: int,
+    at: int,
+    action: int,
+    time_s: int,
+    last_s: int,
+    after_2AA: NDArray[np.uint8],
+) -> np.uint8:
+    """What an item's entry says after one more event of it, which may be the earlier of the two.
+
+    Its time counts as the state had it before the event, so that nothing depends on when that was last stored.
+    """
+    held, held_s = action_UH[u, at] & 15, coarse(time_UH[u, at], last_s)
+    same = int(abs(time_s - held_s) < SITTING_S)
+    return np.uint8(after_2AA[same, action, held] if time_s < time_UH[u, at] else after_2AA[same, held, action])
+
+
+@kernel
 def _place(
     item_UH: NDArray[np.uint64],
     action_UH: NDArray[np.uint8],
     time_UH: NDArray[np.int64],
+    share_UH: NDArray[np.uint8],
     count_U: NDArray[np.int32],
     u: int,
+    at: int,
     item: np.uint64,
-    action: int,
+    action: np.uint8,
     time_s: int,
+    share: np.uint8,
 ) -> np.uint64:
-    """Put an item where its time belongs, before its equals; return what fell out of the history, or 0."""
+    """Put an item from place `at` where its time belongs, before its equals; return what fell out, or 0.
+
+    A share of 0 leaves what is known of how far its person got.
+    """
     count = count_U[u]
     to = 0
     while to < count and time_UH[u, to] > time_s:
         to += 1
-    at = 0
-    while at < count and item_UH[u, at] != item:
-        at += 1
     if at < to:  # known by a later event
+        action_UH[u, at] = action
         return np.uint64(0)
     if to == HISTORY:  # older than all that is kept
         return item
     evicted = np.uint64(0)
+    if at < count and share == 0:
+        share = share_UH[u, at]
     if at == HISTORY:
         at = HISTORY - 1
         evicted = item_UH[u, at]
@@ -279,21 +322,24 @@ def _place(
         item_UH[u, h] = item_UH[u, h - 1]
         action_UH[u, h] = action_UH[u, h - 1]
         time_UH[u, h] = time_UH[u, h - 1]
+        share_UH[u, h] = share_UH[u, h - 1]
     item_UH[u, to] = item
     action_UH[u, to] = action
     time_UH[u, to] = time_s
+    share_UH[u, to] = share
     return evicted
 
 
 @kernel
 def _copy_window(now: UserStates, u: int, windows: Histories, p: int) -> None:
-    item_UH, action_UH, time_UH = now.item_UH, now.action_UH, now.time_UH
-    item_PH, action_PH, time_PH = windows.item_PH, windows.action_PH, windows.time_PH
+    item_UH, action_UH, time_UH, share_UH = now.item_UH, now.action_UH, now.time_UH, now.share_UH
+    item_PH, action_PH, time_PH, share_PH = windows.item_PH, windows.action_PH, windows.time_PH, windows.share_PH
     count, last_s = now.count_U[u], now.last_s_U[u]
     for h in range(count):
         item_PH[p, h] = item_UH[u, h]
         action_PH[p, h] = action_UH[u, h]
         time_PH[p, h] = time_UH[u, h]
+        share_PH[p, h] = share_UH[u, h]
     coarsen(time_PH[p], count, last_s)
     windows.count_P[p] = count
     windows.last_s_P[p] = last_s
@@ -307,14 +353,15 @@ def _fold(
     start_U: NDArray[np.int32],
     slot_P: NDArray[np.int32],
     windows: Histories,
+    after_2AA: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.int32]]]:
     """Fold into `now`, in place; position p is copied to `windows[slot_P[p]]` where that is not negative.
 
     Columns are bound to names once: reading them off the tuples inside the loop costs reference counts, 0.3 µs a row.
     """
-    item_UH, action_UH, time_UH, count_U, last_s_U, events_U, source_U2, offset_U2, ring_UR, consent_U = now
-    user_B, item_B, action_B, time_s_B, source_B, offset_B, dedupe_B, consent_B, refused_B = rows[:9]
-    code_S, floor_S, lateness_s = rows[9:]
+    item_UH, action_UH, time_UH, share_UH, count_U, last_s_U, events_U, source_U2, offset_U2, ring_UR, consent_U = now
+    user_B, item_B, action_B, time_s_B, source_B, offset_B, dedupe_B, consent_B, refused_B, share_B = rows[:10]
+    code_S, floor_S, lateness_s = rows[10:]
     rows_B, wanted = len(user_B), len(slot_P) > 0
     fate_B = np.empty(rows_B, np.uint8)
     changed_U = np.zeros(len(start_U), np.bool_)
@@ -332,9 +379,16 @@ def _fold(
             fate_B[r] = _judge(source_U2, offset_U2, ring_UR, u, code, offset, dedupe, late)
             changed_U[u] |= fate_B[r] != _REPLAYED
         if fate_B[r] == _APPLIED:
+            before_s, action = last_s_U[u], action_B[r]
             _advance(events_U, last_s_U, consent_U, ring_UR, u, time_s, consent_B[r], dedupe)
-            if item_B[r] != 0 and TOUCHES[action_B[r] & 31]:
-                out = _place(item_UH, action_UH, time_UH, count_U, u, item_B[r], action_B[r], time_s)
+            at = _find(item_UH, count_U, u, item_B[r]) if item_B[r] != 0 and action < 16 else HISTORY
+            if at < count_U[u]:
+                action = _said(action_UH, time_UH, u, at, action, time_s, before_s, after_2AA)
+            if _TAKES_BACK[action_B[r]] and at < count_U[u] and time_s >= time_UH[u, at]:
+                action_UH[u, at] = action
+            elif item_B[r] != 0 and TOUCHES[action_B[r]]:
+                row = item_B[r], action, time_s, share_B[r]
+                out = _place(item_UH, action_UH, time_UH, share_UH, count_U, u, at, *row)
                 if out != 0:
                     user_E[evictions], item_E[evictions], position_E[evictions] = u, out, before_B[r] + 1
                     evictions += 1

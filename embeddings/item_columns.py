@@ -7,6 +7,8 @@ clock, dates and categories are 60 bytes of one.
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.content import WORDS
+
 CATEGORIES = 6
 FOREVER_S = 1 << 40
 _LINE = np.dtype(
@@ -22,6 +24,8 @@ _OTHERS = {
     "fresh_s_N": ("i8", 1, 0),
     "territory_N4": ("u8", 4, np.iinfo(np.uint64).max),
     "surface_N4": ("u8", 4, np.iinfo(np.uint64).max),
+    "words_NW": ("i2", WORDS, -1),
+    "length_s_N": ("f4", 1, 0),
     "age_N": ("u1", 1, 0),
     **dict.fromkeys(("hidden_N", "removed_N", "catalogued_N", "named_N", "counted_N"), ("?", 1, 0)),
 }
@@ -42,6 +46,8 @@ class Columns:
     first_seen_s_N: NDArray[np.uint32]
     year_N: NDArray[np.int16]
     categories_NC: NDArray[np.int16]
+    words_NW: NDArray[np.int16]
+    length_s_N: NDArray[np.float32]
     from_s_N: NDArray[np.int64]
     until_s_N: NDArray[np.int64]
     fresh_s_N: NDArray[np.int64]

@@ -18,10 +18,12 @@ from embeddings.errors import IdCollision
 from embeddings.fading import HalfLives
 from embeddings.ids import item_id, item_ids
 from embeddings.idtable import IdTable
-from embeddings.item_columns import CATEGORIES, FOREVER_S, Columns
+from embeddings.item_columns import CATEGORIES, Columns
+from embeddings.item_facts import ItemCounts, ItemFacts
 from embeddings.leaders import Leaders, keys_of
 from embeddings.times import Changes, Times
 
+__all__ = "LONG", "MID", "SHORT", "TRENDING", "ItemCounts", "ItemFacts", "Items"
 log = logging.getLogger(__name__)
 
 Which = NDArray[np.int32] | slice
@@ -31,43 +33,6 @@ _ALL = slice(None)
 _CHUNK = 4_096
 """So many rows change at once; readers may come between."""
 _LATEST_S = (1 << 32) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemFacts:
-    """One catalogue record, as far as ranking needs it. Times are epoch seconds."""
-
-    name: str
-    title: str = ""
-    categories: tuple[str, ...] = ()
-    year: int = 0
-    available_from_s: int = 0
-    available_until_s: int = FOREVER_S
-    added_s: int = 0
-    territories: tuple[str, ...] = ()
-    surfaces: tuple[str, ...] = ()
-    age: int = 0
-    hidden: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemCounts:
-    """Absolute counts of N items, faded to the event time `clock_s`, of the learner's life `epoch`.
-
-    `events` is how many rows were counted by then. `popularity_N4` is `fading.HalfLives.popularity_4`.
-    """
-
-    item_N: NDArray[np.uint64]
-    popularity_N4: NDArray[np.float32]
-    likes_N: NDArray[np.float32]
-    dislikes_N: NDArray[np.float32]
-    shown_N: NDArray[np.float32]
-    clicked_N: NDArray[np.float32]
-    last_taken_s_N: NDArray[np.int64]
-    first_seen_s_N: NDArray[np.int64]
-    clock_s: int
-    epoch: int = 0
-    events: float = 0.0
 
 
 @dataclass(slots=True)
@@ -104,7 +69,7 @@ class Items:
     lock: threading.RLock = field(init=False, default_factory=threading.RLock)
     writing: threading.RLock = field(init=False, default_factory=threading.RLock)
     _leaders: dict[int, Leaders] = field(init=False)
-    _totals_6: NDArray[np.float64] = field(init=False, default_factory=lambda: np.zeros(6))
+    _totals_8: NDArray[np.float64] = field(init=False, default_factory=lambda: np.zeros(8))
 
     def __post_init__(self) -> None:
         self.ids = IdTable(self.capacity)
@@ -181,6 +146,8 @@ class Items:
             rows_R = self.ensure(np.array([item_id(f.name) for f in facts], np.uint64), [f.name for f in facts])
             codes = [self._categories(fact.categories) for fact in facts]
             codes_RC = np.array([some + [-1] * (CATEGORIES - len(some)) for some in codes], np.int16)
+            words_RW = np.array([fact.words() for fact in facts], np.int16)
+            length_s_R = np.array([fact.length_s for fact in facts], np.float32)
             years_R = np.array([min(max(fact.year, 0), 32_767) for fact in facts], np.int16)
             from_s_R = np.array([fact.available_from_s for fact in facts], np.int64)
             until_s_R = np.array([fact.available_until_s for fact in facts], np.int64)
@@ -196,6 +163,7 @@ class Items:
             self.titles.update((row, f.title or f.name) for row, f in zip(rows_R.tolist(), facts, strict=True))
             with self.lock:
                 c.categories_NC[rows_R], c.year_N[rows_R] = codes_RC, years_R
+                c.words_NW[rows_R], c.length_s_N[rows_R] = words_RW, length_s_R
                 c.from_s_N[rows_R], c.until_s_N[rows_R] = from_s_R, until_s_R
                 c.territory_N4[rows_R], c.surface_N4[rows_R] = territory_R4, surface_R4
                 c.age_N[rows_R], c.hidden_N[rows_R] = age_R, hidden_R
@@ -232,6 +200,12 @@ class Items:
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""
         return ~self._unnamed(item_ids(names))
+
+    def lengths_s(self, ids_R: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """How long each of R items is, in seconds, 0 where nobody said it. Shape (R,)."""
+        with self.lock:
+            rows_R = self.ids.rows(ids_R)
+            return np.where(rows_R >= 0, self.columns.length_s_N[rows_R], np.float32(0))
 
     def remove(self, name: str) -> int:
         """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""
@@ -281,13 +255,17 @@ class Items:
         return np.unique(np.concatenate([t.between(after_s, until_s) for t in (self.windows, self.news)]))
 
     def fresh(self, size: int, now_s: int, fresh_for_s: int, blocked_N: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """The `size` newest rows that may be shown, newest first, of those that are new at `now_s`."""
+        """The `size` newest rows that may be shown, newest first, of those that are new at `now_s`.
+
+        Ties by id; of some ten thousands that came at once, among the latest rows of them.
+        """
         looked = 4 * size
         while True:
             since_s, rows, whole = self.news.latest(max(now_s - fresh_for_s, 0), now_s, looked)
-            good = rows[(self.columns.fresh_s_N[rows] == since_s) & ~blocked_N[rows]]
-            if whole or len(good) >= size:
-                newest: NDArray[np.int32] = good[:size]
+            good = (self.columns.fresh_s_N[rows] == since_s) & ~blocked_N[rows]
+            since_s, rows = since_s[good], rows[good]
+            if whole or (len(rows) > size and (since_s[size - 1] > since_s[-1] or looked > _CHUNK)):
+                newest: NDArray[np.int32] = rows[np.lexsort((self.ids.ids_N[rows], -since_s))][:size]
                 return newest
             looked *= 4
 
@@ -306,15 +284,15 @@ class Items:
             self._name_counted(rows_R, names)
             last_R = len(rows_R) - 1 - np.unique(rows_R[::-1], return_index=True)[1]
             clock_s = max(self.clock_s, counts.clock_s)
-            totals_6 = self._totals_6 * self.half_lives.kept(clock_s - self.clock_s)[[0, 1, 2, 3, 4, 4]]
+            totals_8 = self._totals_8 * self.half_lives.kept(clock_s - self.clock_s)[[0, 1, 2, 3, 4, 4, 4, 4]]
             for begin in range(0, len(last_R), _CHUNK):
                 some = last_R[begin : begin + _CHUNK]
-                totals_6 -= self._left(rows_R[some], clock_s)
+                totals_8 -= self._left(rows_R[some], clock_s)
                 with self.lock:
                     self._write_counts(rows_R[some], counts, some)
-                totals_6 += self._left(rows_R[some], clock_s)
+                totals_8 += self._left(rows_R[some], clock_s)
             with self.lock:
-                self.clock_s, self._totals_6 = clock_s, np.maximum(totals_6, 0)
+                self.clock_s, self._totals_8 = clock_s, np.maximum(totals_8, 0)
                 self.changes += 1
             self._lead(rows_R[last_R])
 
@@ -339,11 +317,11 @@ class Items:
         c.first_seen_s_N[rows_R] = np.clip(counts.first_seen_s_N[at_R], 0, _LATEST_S)
 
     def _left(self, rows_R: NDArray[np.int32], clock_s: int) -> NDArray[np.float64]:
-        """The sums of what some rows' takes, four ways, likes and dislikes come to at a moment. Shape (6,)."""
+        """The sums of what some rows' takes, four ways, and reactions come to at a moment. Shape (8,)."""
         c = self.columns
         kept_R5 = self.half_lives.kept(np.maximum(clock_s - c.clock_s_N[rows_R].astype(np.float64), 0))
-        reactions_2 = (c.reactions_N4[rows_R, :2] * kept_R5[:, 4:]).sum(0)
-        return np.append((c.popularity_N4[rows_R] * kept_R5[:, :4]).sum(0), reactions_2)
+        reactions_4 = (c.reactions_N4[rows_R] * kept_R5[:, 4:]).sum(0)
+        return np.append((c.popularity_N4[rows_R] * kept_R5[:, :4]).sum(0), reactions_4)
 
     def _lead(self, rows_R: NDArray[np.int32]) -> None:
         """Put rows whose counts changed in their places among the most taken."""
@@ -357,7 +335,7 @@ class Items:
 
     def _forget_counts(self, epoch: int) -> None:
         self._leaders = {half_life: Leaders() for half_life in self._leaders}
-        self._totals_6 = np.zeros(6)
+        self._totals_8 = np.zeros(8)
         c = self.columns
         for begin in range(0, len(self), 16 * _CHUNK):
             with self.lock:
@@ -376,11 +354,11 @@ class Items:
 
     def all_takes(self, half_life: int = MID) -> float:
         """The takes of all items by now."""
-        return float(self._totals_6[half_life])
+        return float(self._totals_8[half_life])
 
-    def opinions(self) -> tuple[float, float]:
-        """The likes and dislikes of all items by now."""
-        return float(self._totals_6[4]), float(self._totals_6[5])
+    def reactions(self) -> NDArray[np.float64]:
+        """Likes, dislikes, times shown and clicked of all items by now. Shape (4,)."""
+        return self._totals_8[4:]
 
     def popular(self, size: int, blocked_N: NDArray[np.bool_], half_life: int = MID) -> NDArray[np.int32]:
         """The `size` most taken rows at one of the half-lives, best first, none blocked; ties by id.

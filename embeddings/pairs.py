@@ -54,14 +54,15 @@ def count_rows(
             clock[1] = whole
         clock[0] = max(clock[0], time_s_R[r])
         unit = 2.0 ** (exponent - whole) * 2.0 ** float(whole - clock[1])
+        k = 0
         for h in range(history_RH.shape[1]):
             held = int(history_RH[r, h])
-            if held < 0:
-                break
-            if held == item:
+            if held < 0 or held == item:
                 continue
+            weight_k = weight_H[k]
+            k += 1
             for source, target, share in ((held, item, 1.0), (item, held, backward)):
-                weight = unit * weight_H[h] * share
+                weight = unit * weight_k * share
                 while not _add(pool_row, pool_weight, start_N[source], size_N[source], target, weight, False):
                     if not _may_grow(size_N[source], limits, tally):
                         _add(pool_row, pool_weight, start_N[source], size_N[source], target, weight, True)
@@ -157,6 +158,32 @@ def _compact(
         used += size
     tally[0] = used
     return to_row, to_weight
+
+
+@kernel
+def erase(
+    start_N: NDArray[np.int64],
+    size_N: NDArray[np.int32],
+    pool_row: NDArray[np.int32],
+    pool_weight: NDArray[np.float32],
+    tally: NDArray[np.int64],
+    gone_N: NDArray[np.bool_],
+) -> None:
+    """Give back the blocks of items that are gone, and take those items out of all other blocks."""
+    for item in range(len(start_N)):
+        if gone_N[item]:
+            tally[1] -= size_N[item]
+            start_N[item], size_N[item] = 0, 0
+        for begin in range(start_N[item], start_N[item] + size_N[item], WAYS):
+            to = begin
+            for at in range(begin, begin + WAYS):
+                if pool_row[at] == EMPTY:
+                    break
+                if not gone_N[pool_row[at]]:
+                    pool_row[to], pool_weight[to] = pool_row[at], pool_weight[at]
+                    to += 1
+            for at in range(to, begin + WAYS):  # those in use come first, or a neighbour would be found twice
+                pool_row[at], pool_weight[at] = EMPTY, 0
 
 
 @kernel

@@ -34,6 +34,7 @@ class UserStates(NamedTuple):
         item_UH: 40-bit ids of the last H distinct items, index 0 the latest by (event time, arrival); 0 = empty.
         action_UH: action code of the event that put the item there.
         time_UH: its event time, epoch seconds, as coarse as it is stored (exact within 4,095 s of `last_s_U`).
+        share_UH: how far its person got with it, in 255ths of its length; 0 = not begun, or not known.
         count_U: entries in use.
         last_s_U: greatest event time applied, epoch seconds; 0 = none.
         events_U: events applied.
@@ -46,6 +47,7 @@ class UserStates(NamedTuple):
     item_UH: NDArray[np.uint64]
     action_UH: NDArray[np.uint8]
     time_UH: NDArray[np.int64]
+    share_UH: NDArray[np.uint8]
     count_U: NDArray[np.int32]
     last_s_U: NDArray[np.int64]
     events_U: NDArray[np.int64]
@@ -87,6 +89,7 @@ class Histories(NamedTuple):
     item_PH: NDArray[np.uint64]
     action_PH: NDArray[np.uint8]
     time_PH: NDArray[np.int64]
+    share_PH: NDArray[np.uint8]
     count_P: NDArray[np.int32]
     last_s_P: NDArray[np.int64]
 
@@ -105,6 +108,7 @@ def no_states(users: int) -> UserStates:
         item_UH=np.zeros((users, HISTORY), np.uint64),
         action_UH=np.zeros((users, HISTORY), np.uint8),
         time_UH=np.zeros((users, HISTORY), np.int64),
+        share_UH=np.zeros((users, HISTORY), np.uint8),
         count_U=np.zeros(users, np.int32),
         last_s_U=np.zeros(users, np.int64),
         events_U=np.zeros(users, np.int64),
@@ -138,6 +142,7 @@ def no_histories(positions: int) -> Histories:
         np.zeros((positions, HISTORY), np.uint64),
         np.zeros((positions, HISTORY), np.uint8),
         np.zeros((positions, HISTORY), np.int64),
+        np.zeros((positions, HISTORY), np.uint8),
         np.zeros(positions, np.int32),
         np.zeros(positions, np.int64),
     )
@@ -157,3 +162,12 @@ def coarsen(time_H: NDArray[np.int64], count: int, last_s: int) -> None:
         while k < 15 and (last_s >> k) - (time_H[h] >> k) > 4095:
             k += 1
         time_H[h] = ((last_s >> k) - min((last_s >> k) - (time_H[h] >> k), 4095)) << k
+
+
+@kernel
+def coarse(time_s: int, last_s: int) -> int:
+    """What `coarsen` makes of one time."""
+    k = 0
+    while k < 15 and (last_s >> k) - (time_s >> k) > 4095:
+        k += 1
+    return ((last_s >> k) - min((last_s >> k) - (time_s >> k), 4095)) << k

@@ -1,4 +1,4 @@
-"""From a model's log-odds to probabilities that come true, online.
+"""From a model's log-odds to probabilities that come true, online, and that come true again after they drifted.
 
 >>> platt = Platt()
 >>> shown = platt.learn(np.full(2000, 2.0, np.float32), np.arange(2000) % 4 == 0)
@@ -22,21 +22,24 @@ def _identity() -> NDArray[np.float64]:
 class Platt:
     """p = sigmoid(slope x log-odds + intercept), fitted row by row with Adagrad (Platt 1999; Duchi et al. 2011).
 
-    Starts as the identity. `state` is (slope, intercept, squared gradients of both); a row with a non-finite
-    log-odds is predicted at the base of the scale and not learned.
+    Starts as the identity. `state` is (slope, intercept, squared gradients of both). These fade with `horizon_rows`
+    rows: a sum that only grows shortens the steps without end, and after years no drift would be followed any more. A
+    row with a non-finite log-odds is predicted at the base of the scale and not learned.
     """
 
     rate: float = 0.05
+    horizon_rows: float = 10_000.0
     state: NDArray[np.float64] = field(default_factory=_identity)
 
     def learn(self, logit_R: NDArray[np.float32], label_R: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Predict each row, then learn from it, in order; mutates. Returns the predictions, shape (R,)."""
-        return _platt(self.state, logit_R.astype(np.float64), label_R.astype(np.float64), self.rate)
+        kept = 1 - 1 / self.horizon_rows
+        return _platt(self.state, logit_R.astype(np.float64), label_R.astype(np.float64), self.rate, kept)
 
 
 @kernel
 def _platt(
-    state: NDArray[np.float64], logit_R: NDArray[np.float64], label_R: NDArray[np.float64], rate: float
+    state: NDArray[np.float64], logit_R: NDArray[np.float64], label_R: NDArray[np.float64], rate: float, kept: float
 ) -> NDArray[np.float32]:
     out = np.empty(len(logit_R), np.float32)
     for r in range(len(logit_R)):
@@ -47,8 +50,8 @@ def _platt(
         out[r] = p
         if known:
             error = p - label_R[r]
-            state[2] += (error * logit) ** 2
-            state[3] += error * error
+            state[2] = state[2] * kept + (error * logit) ** 2
+            state[3] = state[3] * kept + error * error
             state[0] -= rate * error * logit / np.sqrt(state[2])
             state[1] -= rate * error / np.sqrt(state[3])
     return out

@@ -38,7 +38,7 @@ class Feature(IntEnum):
     popularity_mid = 10
     popularity_long = 11
     like_rate = 12  # (likes + 10 x rate of all) / (likes + dislikes + 10)
-    click_rate = 13  # (clicks + 50 x rate of all) / (impressions + 50), as log
+    click_rate = 13  # (answered impressions + 50 x rate of all) / (impressions + 50), as log
     category_affinity = 14  # mean over the candidate's categories of the history's share in them
     category_recent = 15  # the same over the latest three items
     year_distance = 16  # |release year - mean release year of the latest ten|, decades, at most 5

@@ -4,13 +4,26 @@ P positions, K candidates each, F numeric columns, W hidden width, E item width.
 candidates is taken next, so it also sees how each stands out from the mean of its set. The `outcome` tower asks what
 becomes of a shown item (click, completion); a probability must not depend on its rivals, so it sees the item alone.
 Neither sees any other position.
+
+What is shown first is looked at most, whatever it is. So the outcome tower learns beside an item's columns how much
+each place of a slate adds to the log-odds (a shallow tower of its own; Zhao et al. 2019), and serves as if everything
+were shown in the first place: what remains is the item's.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ranking.features import CONTEXTS, Feature
-from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, shape_of, weights_of
+from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, shape_of, weights_of
+
+PLACES = 64
+"""Places of a slate that are told apart; those beyond count as the last."""
+GAIN = 5.0
+"""A place's weight is multiplied by so much: it learns faster than what is learned of an item, or that learns first
+what is the place's."""
+PLACE = "outcome.place.weight"
+"""What a place adds to the log-odds, by name; the learner alone has it."""
 
 
 class Tower(nn.Module):
@@ -20,7 +33,7 @@ class Tower(nn.Module):
     twice, as a bias per head and as a vector into the MLP. All heads start at 0 for every input.
     """
 
-    def __init__(self, shape: Shape, heads: int, *, apart: bool) -> None:
+    def __init__(self, shape: Shape, heads: int, *, apart: bool, places: int = 0) -> None:
         super().__init__()
         self.crosses = nn.ModuleList(nn.Linear(NUMERIC, NUMERIC) for _ in range(shape.crosses))
         self.wide = nn.Linear(NUMERIC, shape.width)
@@ -40,6 +53,9 @@ class Tower(nn.Module):
         for zero in (self.item_bias, self.context, self.from_cross, self.from_deep):
             nn.init.zeros_(zero.weight)
         nn.init.zeros_(self.from_deep.bias)
+        if places:
+            self.place = nn.Embedding(places, heads, sparse=True)
+            nn.init.zeros_(self.place.weight)
 
     def forward(self, z_PKF: Tensor, item_PK: Tensor, context_P: Tensor, middle_PF: Tensor | None = None) -> Tensor:
         """Log-odds of each head, shape (P, K, heads). With `middle_PF` also deviations from it are looked at."""
@@ -69,7 +85,7 @@ class RankingModel(nn.Module):
         self.register_buffer("centre_F", torch.zeros(NUMERIC))
         self.register_buffer("scale_F", torch.ones(NUMERIC))
         self.next = Tower(shape, 1, apart=True)
-        self.outcome = Tower(shape, len(OUTCOMES), apart=False)
+        self.outcome = Tower(shape, len(OUTCOMES), apart=False, places=PLACES)
 
     def normalised(self, x_PKX: Tensor) -> Tensor:
         """Numeric columns about 0 with about unit spread, cut at +-6. Shape (P, K, F)."""
@@ -86,15 +102,25 @@ class RankingModel(nn.Module):
         logit_PK1: Tensor = self.next(z_PKF, self._bucket(item_PK), _context(x_PKX), middle_PF)
         return logit_PK1[..., 0]
 
-    def outcome_logits(self, x_PKX: Tensor, z_PKF: Tensor, item_PK: Tensor) -> Tensor:
-        """Log-odds of `OUTCOMES` if shown, before calibration. Shape (P, K, 2).
+    def outcome_logits(self, x_PKX: Tensor, z_PKF: Tensor, item_PK: Tensor, place_PK: Tensor) -> Tensor:
+        """Log-odds of `OUTCOMES` if shown in these places, before calibration. Shape (P, K, 2).
 
         Clicks start at the item's smoothed click rate, so that an untaught head is a counter, not a coin.
         """
         logit_PKO: Tensor = self.outcome(z_PKF, self._bucket(item_PK), _context(x_PKX))
+        logit_PKO += GAIN * self.outcome.place(place_PK.clamp(0, PLACES - 1))
         rate_PK = x_PKX[..., Feature.click_rate].exp().clamp(1e-4, 0.99)
         logit_PKO[..., 0] += rate_PK.logit()
         return logit_PKO
+
+    def served(self) -> dict[str, Tensor]:
+        """The parameters as they serve, `ranking.weights.shapes`: every place is the first, and needs none of its own.
+
+        A copy of those that differ from what is learned.
+        """
+        served = dict(self.state_dict())
+        served["outcome.from_deep.bias"] = served["outcome.from_deep.bias"] + GAIN * served.pop(PLACE)[0]
+        return served
 
     def _bucket(self, item_PK: Tensor) -> Tensor:
         return item_PK & (self.buckets - 1)
@@ -103,11 +129,17 @@ class RankingModel(nn.Module):
 def load_model(tensors: Tensors) -> RankingModel:
     """The model whose parameters are the entries `model.*`; its shape is read off them.
 
+    Without a `place` no place counts for more than another: so have it the snapshots, and earlier releases.
+
     Raises:
         WeightsRefused: a tensor is missing, misshapen or not finite.
     """
     model = RankingModel(shape_of(tensors))
-    model.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights_of(tensors).items()})
+    weights, name = weights_of(tensors), f"model.{PLACE}"
+    weights[PLACE] = np.zeros((PLACES, len(OUTCOMES)), np.float32)
+    if name in tensors:
+        weights[PLACE] = np.array(checked(tensors, name, weights[PLACE].shape), np.float32)
+    model.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()})
     return model
 
 

@@ -1,6 +1,6 @@
 """One step of a tower: Adam on the shared weights as a single vector, Adagrad on the item rows a batch touched."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 
+#: An item row's sum of squared gradients fades with so many of its steps: after a million the next still moves it.
+HORIZON_STEPS = 10_000
 #: A fresh row's sum of squared gradients: small beside any real one, so that its first step is about `item_rate`.
 FIRST_SQUARES = 1e-10
 
@@ -45,6 +47,13 @@ class Optimiser:
             _adagrad(table, squares, row, self.item_rate)
         return True
 
+    @torch.no_grad()
+    def forget(self, rows: NDArray[np.int64], of: Collection[Tensor]) -> None:
+        """Begin anew with these rows of some tables: nothing is known of them, and their next step is a first one."""
+        for table, squares in zip(self._tables, self._squares, strict=True):
+            if any(table is one for one in of):
+                table[rows], squares[rows] = 0.0, FIRST_SQUARES
+
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Moments and counts; copies."""
         adam = self._adam.state[self._vector]
@@ -65,6 +74,6 @@ class Optimiser:
 @torch.no_grad()
 def _adagrad(table: Tensor, squares: Tensor, gradient: Tensor, rate: float) -> None:
     rows, values = gradient.indices()[0], gradient.values()
-    total = squares[rows] + values * values
+    total = squares[rows] * (1 - 1 / HORIZON_STEPS) + values * values
     squares[rows] = total
     table[rows] -= rate * values / total.sqrt()

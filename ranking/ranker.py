@@ -1,7 +1,7 @@
 """Frozen weights that score candidates, or retrieval order and popularity until there are any."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
 from ranking.weights import OUTCOMES, Floats, Shape, Tensors, checked, shapes, weights_of
+
+State = Literal["no_snapshot", "few_examples", "behind_retrieval", "serves"]
+
+
+def state_of(learned: bool, examples: float, wanted: float) -> State:
+    """Whether the model's order serves, and why not: it has seen too little, or retrieval's own order is better."""
+    return "serves" if learned else "few_examples" if examples < wanted else "behind_retrieval"
 
 
 class Scores(NamedTuple):
@@ -28,13 +35,15 @@ class Ranker:
     Attributes:
         version: that of the snapshot; 0 without one.
         learned: False while `next` is retrieval order plus popularity; slates say so.
+        state: why.
     """
 
     def __init__(
-        self, weights: Mapping[str, Floats], *, version: int, learned: bool, platt_O2: NDArray[np.float64]
+        self, weights: Mapping[str, Floats], *, version: int, state: State, platt_O2: NDArray[np.float64]
     ) -> None:
         self.version = version
-        self.learned = learned
+        self.state = state
+        self.learned = state == "serves"
         self._next, self._outcome = FrozenTower(weights, "next"), FrozenTower(weights, "outcome")
         self._platt_O2 = platt_O2.astype(np.float32)
 
@@ -43,7 +52,7 @@ class Ranker:
         """What serves before the first snapshot: retrieval order, smoothed click rates, even odds of completion."""
         sizes = shapes(Shape(buckets=1, width=2, item_width=1, crosses=0))
         zeros = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
-        return cls(zeros, version=0, learned=False, platt_O2=np.tile([1.0, 0.0], (len(OUTCOMES), 1)))
+        return cls(zeros, version=0, state="no_snapshot", platt_O2=np.tile([1.0, 0.0], (len(OUTCOMES), 1)))
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, *, version: int) -> Self:
@@ -55,7 +64,9 @@ class Ranker:
         weights = weights_of(tensors)
         platt_O2 = checked(tensors, "platt", (len(OUTCOMES), 2))
         learned = bool(checked(tensors, "learned", (1,))[0])
-        return cls(weights, version=version, learned=learned, platt_O2=np.asarray(platt_O2, np.float64))
+        examples, wanted = checked(tensors, "standing", (3,))[:2].tolist() if "standing" in tensors else (0, 1)
+        state = state_of(learned, examples, wanted)
+        return cls(weights, version=version, state=state, platt_O2=np.asarray(platt_O2, np.float64))
 
     def score(
         self,

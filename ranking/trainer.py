@@ -1,6 +1,6 @@
 """Online training: every batch is predicted, then learned, once, in the order it came."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ranking.calibration import Platt
 from ranking.features import Feature
-from ranking.model import RankingModel, load_model
+from ranking.model import PLACE, RankingModel, load_model
 from ranking.optimiser import Optimiser
 from ranking.ranker import retrieval_logits
 from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, part_of, shape_of
@@ -19,6 +19,8 @@ from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, part_of,
 Head = Literal["click", "complete"]
 #: A sampled candidate stands for at most e^12 others.
 LEAST_LOG_Q = -12.0
+_LATER = f"model.{PLACE}", "outcome.squares.2", "standing"
+"""What checkpoints of earlier releases lack, and begins anew: what a place adds, its optimiser's part, a statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,42 +194,50 @@ class Trainer:
         label_R: NDArray[np.bool_],
         head: Head,
         weight_R: NDArray[np.float32] | None = None,
-    ) -> OutcomeProgress:
+        place_R: NDArray[np.integer] | None = None,
+    ) -> NDArray[np.float32]:
         """Learn what became of R items that were really shown (an impression said so), in order.
 
-        Rows with a non-finite number are refused and counted. `weight_R` defaults to 1.
+        Rows with a non-finite number are refused and counted. `weight_R` defaults to 1, `place_R`, where in the slate
+        an item stood, to 0, the first place. Returns what each row was predicted at, calibrated, before it was
+        learned, NaN where it was refused; shape (R,).
         """
         weight_R = np.ones(len(x_RX), np.float32) if weight_R is None else weight_R
+        places_R = np.zeros(len(x_RX), np.int64) if place_R is None else place_R.astype(np.int64)
         finite_R = np.isfinite(x_RX).all(1) & np.isfinite(weight_R)
+        p_R = np.full(len(x_RX), np.nan, np.float32)
         self.refused += int((~finite_R).sum())
         for rows in _steps(np.flatnonzero(finite_R), self.settings.step_rows):
             x_R1X = torch.from_numpy(x_RX[rows].astype(np.float32))[:, None]
             if not self.rows:  # until candidates have come, what was shown sets the scale
                 self._widen_moments(x_R1X, torch.ones(len(rows), 1))
-            self._learn_outcome(x_R1X, item_R[rows], label_R[rows], weight_R[rows], head)
-        return self.outcome(head)
+            p_R[rows] = self._learn_outcome(x_R1X, item_R[rows], places_R[rows], label_R[rows], weight_R[rows], head)
+        return p_R
 
     def _learn_outcome(
         self,
         x_R1X: Tensor,
         item_R: NDArray[np.int64],
+        place_R: NDArray[np.int64],
         label_R: NDArray[np.bool_],
         weight_R: NDArray[np.float32],
         head: Head,
-    ) -> None:
-        item_R1 = torch.from_numpy(item_R)[:, None]
-        logit_RO = self.model.outcome_logits(x_R1X, self.model.normalised(x_R1X), item_R1)[:, 0]
+    ) -> NDArray[np.float32]:
+        item_R1, place_R1 = torch.from_numpy(item_R)[:, None], torch.from_numpy(place_R)[:, None]
+        logit_RO = self.model.outcome_logits(x_R1X, self.model.normalised(x_R1X), item_R1, place_R1)[:, 0]
         logit_R = logit_RO[:, OUTCOMES.index(head)]
         label = torch.from_numpy(label_R.astype(np.float32))
         loss_R = nn.functional.binary_cross_entropy_with_logits(logit_R, label, reduction="none")
         if not self._outcome.step((loss_R * torch.from_numpy(weight_R)).mean()):
             self.refused += len(loss_R)
-            return
+            return np.full(len(loss_R), np.nan, np.float32)
         state = self._outcomes[head]
-        p_R = state.platt.learn(logit_R.detach().numpy(), label_R).astype(np.float64).clip(1e-7, 1 - 1e-7)
+        shown_R = state.platt.learn(logit_R.detach().numpy(), label_R)
+        p_R = shown_R.astype(np.float64).clip(1e-7, 1 - 1e-7)
         loss = -np.where(label_R, np.log(p_R), np.log1p(-p_R))
         state.rows += len(p_R)
         state.figures.add(np.stack([loss, p_R, label_R.astype(np.float64)], 1), self.settings.horizon_rows)
+        return shown_R
 
     def _widen_moments(self, x_RSX: Tensor, weight_RS: Tensor) -> None:
         """Add candidates to the running mean and spread of each column (Chan et al. 1979), and fade them."""
@@ -248,17 +258,28 @@ class Trainer:
         self.model.centre_F.copy_(torch.from_numpy(self._moments[1]))
         self.model.scale_F.copy_(torch.from_numpy(1 / np.sqrt(self._moments[2] + 1e-3)))
 
+    def forget(self, item_G: NDArray[np.int64], kept_N: NDArray[np.int64]) -> None:
+        """Leave nothing of single items that are gone, but for what they share with items that are kept."""
+        buckets = self.model.buckets - 1
+        rows = np.setdiff1d(item_G & buckets, kept_N & buckets)
+        for tower, optimiser in ((self.model.next, self._next), (self.model.outcome, self._outcome)):
+            optimiser.forget(rows, (tower.item.weight, tower.item_bias.weight))
+
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """What a snapshot carries and `Ranker.from_tensors` reads; copies."""
+        return self._tensors(self.model.served())
+
+    def _tensors(self, weights: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
         platt_O2 = np.stack([self._outcomes[head].platt.state[:2] for head in OUTCOMES])
         tensors: dict[str, NDArray[np.generic]] = {"platt": platt_O2, "learned": np.array([self.learned], np.uint8)}
-        for name, value in self.model.state_dict().items():
+        tensors["standing"] = np.array([self.rows, self.settings.learned_rows, self.listwise().gain])
+        for name, value in weights.items():
             tensors[f"model.{name}"] = value.numpy().copy()
         return tensors
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything needed to go on after a restart, optimiser included; copies."""
-        state = self.tensors()
+        state = self._tensors(self.model.state_dict())
         state["rows"] = np.array([self.rows, self.refused], np.int64)
         state["moments"] = self._moments.copy()
         state["figures"] = self._figures.state()
@@ -276,8 +297,9 @@ class Trainer:
             WeightsRefused: an entry is missing, misshapen or not finite; the trainer is unchanged.
         """
         model = load_model(state)
-        blank = Trainer(shape_of(state), self.settings)
-        state = {name: checked(state, name, have.shape) for name, have in blank.state().items()}
+        blank = Trainer(shape_of(state), self.settings).state()
+        state = {name: blank[name] for name in _LATER} | dict(state)
+        state = {name: checked(state, name, have.shape) for name, have in blank.items()}
         self._take_model(model)
         self._next.restore(part_of(state, "next."))
         self._outcome.restore(part_of(state, "outcome."))

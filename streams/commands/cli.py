@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from streams.commands.bench import bench_app
-from streams.commands.console import Config, Failed, Json, complain, err, finish, load, out, print_json, refuse_taken
+from streams.commands.console import Config, Failed, Json, complain, err, finish, load, print_json, refuse_taken
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
+from streams.commands.qualities import Ask, Protocol, left_out, measured, print_quality, rounded
 from streams.commands.snapshots import snapshot_app
 from streams.commands.state import state_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from streams.lab.baselines import Quality
     from streams.lab.datasets import Log
     from streams.settings import Settings
     from streams.transport.topics import Plan
@@ -179,6 +176,8 @@ def evaluate(
     baseline: Annotated[list[str] | None, typer.Option(help="Yardstick beside it; may be repeated.")] = None,
     events: Annotated[int | None, typer.Option(help="Only the first so many events.", min=10)] = None,
     batch: Annotated[int, typer.Option(help="Events per batch; ranked before any of them is learned.", min=1)] = 64,
+    protocol: Annotated[Protocol, typer.Option(help="What is asked when.")] = Protocol.progressive,
+    ask: Annotated[Ask, typer.Option(help="leave-last-out: at the person's event before, or at the end.")] = Ask.later,
     on_error: Errors = OnError.stop,
     config: Config = None,
     as_json: Json = False,
@@ -200,21 +199,26 @@ def evaluate(
     settings = paced(settings) if form is None else settings
     err.print(half_lives_told(settings.half_lives))
     log = log.head(events) if events else log
+    if protocol == Protocol.leave_last_out:
+        finish({**left_out(log, settings, ask, batch), "seconds": round(time.monotonic() - began, 1)}, as_json)
+        return
     ours = run_evaluation(log, settings, batch=batch, say=err.print)
-    _print_quality(f"{log.name}, every event ranked before it is learned", {"marquee": ours.quality})
+    print_quality(f"{log.name}, every event ranked before it is learned", {"marquee": ours.quality})
+    print_quality("written at the event before it", {"marquee": ours.written})
     beside = newcomers(log, early(log))
-    _print_quality("people's first five events", {"marquee": ours.newcomers, "decayed-popularity": beside})
-    others = dict(_measured(log, settings, list(dict.fromkeys(baseline or ()))))
+    print_quality("people's first five events", {"marquee": ours.newcomers, "decayed-popularity": beside})
+    others = dict(measured(log, settings, list(dict.fromkeys(baseline or ()))))
     if others:
-        _print_quality(f"{log.name}, yardsticks", others)
-    result = {"dataset": log.name, "events": len(log), **_rounded(ours.quality), "snapshots": ours.snapshots}
+        print_quality(f"{log.name}, yardsticks", others)
+    result = {"dataset": log.name, "events": len(log), **rounded(ours.quality), "snapshots": ours.snapshots}
+    result["recall@10_event"] = round(ours.written.recall_10, 5)
     result["newcomers"] = {
         "events": ours.newcomers.events,
         "recall@10": round(ours.newcomers.recall_10, 4),
         "popularity_recall@10": round(beside.recall_10, 4),
     }
     result["half_lives"] = settings.half_lives.model_dump()
-    result["baselines"] = {name: _rounded(quality) for name, quality in others.items()}
+    result["baselines"] = {name: rounded(quality) for name, quality in others.items()}
     finish({**result, "skipped": log.skipped, "seconds": round(time.monotonic() - began, 1)}, as_json)
 
 
@@ -227,32 +231,6 @@ def _read(path: Path, form: Format, on_error: OnError, settings: "Settings") -> 
     for remark in (*log.remarks, *rating_remarks(log, settings)):
         err.print(remark, markup=False)
     return log
-
-
-def _measured(log: "Log", settings: "Settings", names: list[str]) -> "Iterator[tuple[str, Quality]]":
-    from streams.lab.baselines import TooLarge, measure
-
-    for name in names:
-        try:
-            yield name, measure(name, log, settings.seed)
-        except TooLarge as error:
-            err.print(str(error), markup=False)
-
-
-def _rounded(quality: "Quality") -> dict[str, float]:
-    q = quality
-    figures = {"recall@10": q.recall_10, "recall@20": q.recall_20, "ndcg@10": q.ndcg_10, "second_half": q.second_half}
-    return {name: round(figure, 5) for name, figure in figures.items()}
-
-
-def _print_quality(title: str, qualities: "dict[str, Quality]") -> None:
-    table = Table(title=title, title_justify="left")
-    for heading in ("", "recall@10", "±", "recall@20", "ndcg@10", "2nd half", "events"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for method, q in qualities.items():
-        numbers = (q.recall_10, q.error, q.recall_20, q.ndcg_10, q.second_half)
-        table.add_row(method, *(f"{number:.4f}" for number in numbers), f"{q.events:,}")
-    out.print(table)
 
 
 @app.command()

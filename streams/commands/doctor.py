@@ -17,12 +17,16 @@ from aiokafka.errors import KafkaError
 from deploy.kafka_admin import admin_client, misled, unreached
 from embeddings import jit
 from embeddings.errors import EmbeddingsError
+from ranking.ranker import state_of
 from streams.commands import paused
+from streams.commands.console import Failed
 from streams.commands.extras import missing
+from streams.commands.snapshots import announcements
 from streams.configuration import SettingsError
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.decode import Decoded, decode
 from streams.contract.parsing import Rules
+from streams.contract.records import ModelManifest
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
@@ -51,6 +55,7 @@ async def examine(settings: Settings) -> list[Finding]:
         "redis": lambda s: asyncio.to_thread(_redis, s),
         "dead letters": lambda s: asyncio.to_thread(_paused, s),
         "producers": _producers,
+        "ranker": _ranker,
     }
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
@@ -113,6 +118,23 @@ def judge_gpu(torch_sees: list[str], faiss_sees: int) -> Finding:
     return Finding(name="gpu", ok=True, detail=detail, advice=advice)
 
 
+def judge_ranker(serves: ModelManifest | None) -> Finding:
+    """Does the ranker's order serve? Until it is taught slates stand in retrieval order, which is no fault."""
+    m = serves.metrics if serves is not None else {}
+    if serves is None or not {"ranks", "examples", "wanted", "gain"} <= m.keys():
+        detail = f"snapshot {serves.version} does not say" if serves is not None else "no snapshot is announced yet"
+        return Finding(name="ranker", ok=True, detail=f"{detail}: slates stand in retrieval order")
+    taught = f"snapshot {serves.version}, {m['examples']:,.0f} examples, gain {m['gain']:+.3f} over retrieval order"
+    state = state_of(bool(m["ranks"]), m["examples"], m["wanted"])
+    if state == "serves":
+        return Finding(name="ranker", ok=True, detail=f"serves: {taught}")
+    advice = {
+        "few_examples": f"it takes {m['wanted']:,.0f} examples; workers tell them: observe.enabled, observe.rate",
+        "behind_retrieval": "it serves once its order is better than that of retrieval",
+    }
+    return Finding(name="ranker", ok=True, detail=f"does not serve yet: {taught}", advice=advice.get(state, ""))
+
+
 async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
     """The finding of a check, or why there is none."""
     try:
@@ -129,6 +151,7 @@ _ADVICE = {
     "broker": "check kafka.bootstrap, kafka.security_protocol and that the broker runs; `marquee up` brings one",
     "topics": "the broker must answer first",
     "producers": "the events topic must be there first",
+    "ranker": "the models topic must be there first",
     "redis": "check redis.url, redis.username, redis.password and that Redis runs; `marquee up` brings one",
 }
 
@@ -162,6 +185,15 @@ async def _producers(settings: Settings) -> Finding:
         max_future_ms=events.max_future_ms,
     )
     return judge_producers(decode(parts, rules, time.time_ns() // 1_000_000), topic)
+
+
+async def _ranker(settings: Settings) -> Finding:
+    """Of the snapshot that serves, pinned or the newest."""
+    try:
+        said = await announcements(settings)
+    except Failed as error:
+        return Finding(name="ranker", ok=False, detail=str(error), advice=_ADVICE["ranker"])
+    return judge_ranker(said.pin or said.versions.get(max(said.versions, default=0)))
 
 
 def _redis(settings: Settings) -> Finding:

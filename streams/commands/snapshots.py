@@ -27,7 +27,7 @@ Unchecked = Annotated[bool, typer.Option("--unchecked", help="Do not fetch it fi
 @snapshot_app.command("list")
 def snapshot_list(config: Config = None, as_json: Json = False) -> None:
     """List the snapshots that are announced, oldest first, and say which is pinned."""
-    said = asyncio.run(_announcements(load(config)))
+    said = asyncio.run(announcements(load(config)))
     pin = int(said.pin.version) if said.pin is not None else None
     table = Table("version", "made", "items", "events", "", "address", box=None)
     for version, record in said.versions.items():
@@ -49,7 +49,7 @@ def snapshot_pin(
 ) -> None:
     """Have all workers serve this version, at once and after every start, until `unpin`. The learner goes on."""
     settings = load(config)
-    said = asyncio.run(_announcements(settings))
+    said = asyncio.run(announcements(settings))
     if version not in said.versions:
         known = ", ".join(map(str, said.versions)) or "none"
         raise Failed(f"snapshot {version} is not announced; those that are: {known}")
@@ -60,7 +60,7 @@ def snapshot_pin(
 def snapshot_rollback(unchecked: Unchecked = False, config: Config = None, as_json: Json = False) -> None:
     """Pin the version before the one that serves: the newest, or the one that is pinned."""
     settings = load(config)
-    said = asyncio.run(_announcements(settings))
+    said = asyncio.run(announcements(settings))
     serves = int(said.pin.version) if said.pin is not None else max(said.versions, default=0)
     if not (older := [version for version in said.versions if version < serves]):
         raise Failed(f"there is no snapshot before {serves}" if serves else "no snapshot is announced")
@@ -71,7 +71,7 @@ def snapshot_rollback(unchecked: Unchecked = False, config: Config = None, as_js
 def snapshot_unpin(config: Config = None, as_json: Json = False) -> None:
     """Have all workers serve the newest version again."""
     settings = load(config)
-    said = asyncio.run(_announcements(settings))
+    said = asyncio.run(announcements(settings))
     if said.pin is None:
         raise Failed("no snapshot is pinned")
     asyncio.run(_publish(settings, None))
@@ -87,7 +87,7 @@ def _pin(settings: "Settings", record: "ModelManifest", unchecked: bool, as_json
 
     try:
         if not unchecked:
-            snapshots.load(manifest_of(record))
+            snapshots.load(manifest_of(record), max_bytes=settings.model.max_bytes)
     except SnapshotUnreachable as error:
         raise Failed(f"it cannot be fetched from here, --unchecked pins it all the same: {error}") from error
     except SnapshotRefused as error:
@@ -99,7 +99,7 @@ def _pin(settings: "Settings", record: "ModelManifest", unchecked: bool, as_json
     finish({"pinned": int(record.version)}, as_json)
 
 
-async def _announcements(settings: "Settings") -> "Announcements":
+async def announcements(settings: "Settings") -> "Announcements":
     """What the `models` topic says, to its end: a version or a pin that was overlooked would be the wrong one.
 
     Raises:

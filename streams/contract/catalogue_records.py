@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from embeddings.eligibility import age_of
 from embeddings.events import Source
 from embeddings.item_columns import FOREVER_S
@@ -11,7 +13,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import SECONDS, Rules, Unreadable, published_ms, read, user_of
 from streams.contract.records import Item, decode_item
-from streams.contract.serialisers import wrapped
+from streams.contract.serialisers import enveloped, wrapped
 
 
 class CatalogueFacts(NamedTuple):
@@ -35,6 +37,8 @@ def read_catalogue(
     latest: dict[str, CatalogueFacts | None] = {}
     for record, item in good:
         try:
+            if around := enveloped(record.value or b""):
+                raise Unreadable(Code.missing_field, f"no item, but {around}")
             if item is None or item.gone:
                 latest[_removed(record, item, aliases)] = None
             else:
@@ -63,9 +67,11 @@ def _kept(record: RawRecord, item: Item, rules: Rules) -> tuple[str, ItemFacts]:
     """An item's name and facts.
 
     Raises:
-        Unreadable: It is no item, names none, or its times are no milliseconds. Dead-letter it.
+        Unreadable: It is no item or may be none, names none, or its times are no milliseconds. Dead-letter it.
     """
-    if item == _NOTHING:
+    if item.gone is None:
+        raise Unreadable(Code.malformed, "deleted is neither true nor false: is the item gone? null removes one")
+    if structs.replace(item, row_deleted=None, deleted=None, row_op=None, op=None) == _NOTHING:
         around = wrapped(record.value or b"")
         raise Unreadable(Code.missing_field, f"no field of an item; {around}" if around else "no field of an item")
     name = user_of(record, item.item_id)
@@ -84,6 +90,8 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         name=name,
         title=item.title,
         categories=item.categories,
+        makers=(*((item.series,) if item.series else ()), *item.creators),
+        language=item.language or "",
         year=item.year if item.year is not None and 0 < item.year < 10_000 else 0,
         available_from_s=-(-(item.available_from or 0) // 1000),
         available_until_s=FOREVER_S if item.available_until is None else item.available_until // 1000,
@@ -92,4 +100,5 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         surfaces=item.surfaces or (),
         age=age_of(item.rating),
         hidden=bool(item.hidden or item.blocked),
+        length_s=max(item.duration_s or 0.0, 0.0),
     )

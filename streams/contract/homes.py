@@ -15,6 +15,8 @@ offset on, with its committed offset (`8@0 16@1200`): what never left is sent ho
 
 import re
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +93,9 @@ class Homes:
         cut = sorted({*(at for at, _ in spans), start})
         by = {at: next((counts for begin, counts in reversed(spans) if begin <= at), ()) for at in cut}
         again = {at: tuple(sorted({*counts, today})) for at, counts in by.items() if start <= at < end and counts}
-        self._spans[source] = [(at, counts) for at, counts in sorted({**by, **again}.items()) if counts]
+        spans = [(at, counts) for at, counts in sorted({**by, **again}.items()) if counts]
+        # a note holds 4,096 bytes: what was judged alike is one span, however often the store loses something
+        self._spans[source] = [next(alike) for _, alike in groupby(spans, key=itemgetter(1))]
 
 
 def _read(note: str) -> _Spans:

@@ -1,9 +1,12 @@
 """What a worker tells the learner about a batch: one packed columnar record per input partition.
 
 A row is an applied event; a *take* is a row that put a new item into the history, told with the items held before it;
-an *example* is a take with the features of the taken item and of a sample of its candidates as they were used; a
-*shown* slate carries the features of its items, so that an impression can become a label later. Rows are in offset
+an *example* is a take with the features of the taken item and of a sample of its candidates at one of the two moments
+that are served: the take's own, as a request would have asked, or that of the event before, as its slate was written.
+A *shown* slate carries the features of its items, so that an impression can become a label later. Rows are in offset
 order, and the learner drops those at or below the last offset it has of that partition.
+
+Version 2. Version 1 is read; what it does not say is filled in: `_UNSAID`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,9 +19,13 @@ from numpy.typing import NDArray
 
 from embeddings.events import Source
 
-_VERSION = 1
+_VERSION = 2
 MOST_BYTES = 512 * 1024
 """Larger observations are told in pieces: the smallest limit that topics and brokers have is 1 MiB."""
+AT_TAKE, AT_EVENT = 0, 1
+"""The moments of an example: that of the take, that of the event before it."""
+NO_SLOT = -1
+_OLDEST_S = 2**33
 
 
 class UnreadableObservation(Exception):
@@ -33,19 +40,34 @@ class LaterObservation(UnreadableObservation):
 class Observation:
     """One batch of one partition: R rows, T takes, E examples of S items and F features, L shown slates of N items.
 
-    `take_T` and `example_E` index rows; `history_TH` is latest first, 0-padded; slot 0 of an example is the item
-    taken. `context_RC` are the keys of where a row happened (`embeddings.contexts`), none where an earlier release told
-    it. `log_q_ES` is the log probability of a candidate being in the sample. Item, user and slate ids are hashes.
-    `log` names the log that the offsets are of, empty where that is not known.
+    Item, user and slate ids are hashes. There may be no rows where slates were shown.
+
+    Attributes:
+        source: the input partition, `first` and `last` the offsets told.
+        log: which log the offsets are of, empty where that is not known.
+        names: what some of the items are called.
+        value_R: what the event says beside its action: a rating, or the share that was watched.
+        slate_R: the slate that the event names, 0 = none; `slot_R` the place in it, `NO_SLOT` = none.
+        kind_R: what the item is, `streams.serving.values.Kind`.
+        context_RC: keys of where it happened (`embeddings.contexts`); no columns where an earlier release told it.
+        take_T: rows that took something new.
+        history_TH: what was held before, latest first, 0-padded.
+        history_action_TH: the action that put it there, 0 = not known.
+        history_time_s_TH: its event time, to about a hundredth of how long ago it was; 0 = not known.
+        example_E: rows that are told with features.
+        example_item_ES: slot 0 the item taken, the others a sample of the candidates, 0 = none.
+        log_q_ES: log probability of a candidate being in the sample.
+        moment_E: `AT_TAKE` or `AT_EVENT`.
+        policy_E: hash of the policy, 0 = not known; `rate_E` the share of takes that are told.
+        shown_L: slates; `shown_item_LN` their items in order, `policy_L` and `rate_L` as above.
+        shown_propensity_LN: with which probability the item stood in its place.
     """
 
     source: Source
     first: int
     last: int
     log: str = ""
-    model_version: int = 0
     names: dict[int, str] = field(default_factory=dict)
-    context_RC: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0), np.uint16))
     offset_R: NDArray[np.int64]
     user_R: NDArray[np.uint64]
     item_R: NDArray[np.uint64]
@@ -54,15 +76,26 @@ class Observation:
     time_s_R: NDArray[np.int64]
     consent_R: NDArray[np.uint8]
     slate_R: NDArray[np.uint64]
+    slot_R: NDArray[np.int16]
+    kind_R: NDArray[np.uint8]
+    context_RC: NDArray[np.uint16]
     take_T: NDArray[np.int32]
     history_TH: NDArray[np.uint64]
+    history_action_TH: NDArray[np.uint8]
+    history_time_s_TH: NDArray[np.int64]
     example_E: NDArray[np.int32]
     example_item_ES: NDArray[np.uint64]
     example_x_ESF: NDArray[np.float16]
     log_q_ES: NDArray[np.float16]
+    moment_E: NDArray[np.uint8]
+    policy_E: NDArray[np.uint32]
+    rate_E: NDArray[np.float32]
     shown_L: NDArray[np.uint64]
     shown_item_LN: NDArray[np.uint64]
     shown_x_LNF: NDArray[np.float16]
+    shown_propensity_LN: NDArray[np.float16]
+    policy_L: NDArray[np.uint32]
+    rate_L: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.offset_R)
@@ -77,107 +110,158 @@ _COLUMNS = {
     "time_s_R": "<i8",
     "consent_R": "|u1",
     "slate_R": "<u8",
+    "slot_R": "<i2",
+    "kind_R": "|u1",
+    "context_RC": "<u2",
     "take_T": "<i4",
     "history_TH": "<u8",
+    "history_action_TH": "|u1",
+    "history_time_s_TH": "<i8",
     "example_E": "<i4",
     "example_item_ES": "<u8",
     "example_x_ESF": "<f2",
     "log_q_ES": "<f2",
+    "moment_E": "|u1",
+    "policy_E": "<u4",
+    "rate_E": "<f4",
     "shown_L": "<u8",
     "shown_item_LN": "<u8",
     "shown_x_LNF": "<f2",
+    "shown_propensity_LN": "<f2",
+    "policy_L": "<u4",
+    "rate_L": "<f4",
 }
-_CONTEXT = "context_RC"
+_UNSAID = {
+    "slot_R": NO_SLOT,
+    "kind_R": 0,
+    "context_RC": 0,
+    "history_action_TH": 0,
+    "history_time_s_TH": 0,
+    "moment_E": AT_TAKE,
+    "policy_E": 0,
+    "rate_E": 1,
+    "shown_propensity_LN": 1,
+    "policy_L": 0,
+    "rate_L": 1,
+}
+"""What the columns are that version 1 had not."""
+_HISTORY = ("history_TH", "history_action_TH", "history_time_s_TH")
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(
-    tuple[int, str, int, int, int, int, dict[int, str], dict[str, tuple[str, list[int], bytes]]]
-)
+_parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_place = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
+_packed = msgspec.msgpack.Decoder(tuple[dict[int, str], dict[str, tuple[str, list[int], bytes]]])
 
 
 def encode(observation: Observation) -> bytes:
-    """Pack an observation; a history costs 5 bytes an item, as far as it is filled."""
-    columns = {}
-    for name in _COLUMNS:
-        array = getattr(observation, name)
-        if name == "history_TH":
-            filled_T = (array != 0).sum(1).astype(np.uint8)
-            flat = np.ascontiguousarray(array[array != 0]).view(np.uint8).reshape(-1, 8)[:, :5]
-            columns["history_count_T"] = (filled_T.dtype.str, list(filled_T.shape), filled_T.tobytes())
-            columns[name] = ("|u1", list(array.shape), flat.tobytes())
-        else:
-            columns[name] = (array.dtype.str, list(array.shape), array.tobytes())
+    """Pack an observation; a history costs 8 bytes an item, as far as it is filled."""
     o = observation
-    if o.log:  # beside the columns: earlier releases pass over what they do not know there
+    columns = {name: _bytes(getattr(o, name)) for name in _COLUMNS if name not in _HISTORY}
+    held_TH = o.history_TH != 0
+    columns["history_count_T"] = _bytes(held_TH.sum(1).astype(np.uint8))
+    id_X = np.ascontiguousarray(o.history_TH[held_TH]).view(np.uint8).reshape(-1, 8)[:, :5]
+    columns["history_TH"] = ("|u1", list(o.history_TH.shape), id_X.tobytes())
+    columns["history_action_TH"] = _bytes(o.history_action_TH[held_TH])
+    age_TH = o.time_s_R[o.take_T, None] - o.history_time_s_TH if len(o.take_T) else o.history_time_s_TH
+    columns["history_age_TH"] = _bytes(_halved(age_TH[held_TH]))
+    if o.log:
         columns["log"] = ("|u1", [len(o.log.encode())], o.log.encode())
-    if o.context_RC.size:
-        columns[_CONTEXT] = (o.context_RC.dtype.str, list(o.context_RC.shape), o.context_RC.tobytes())
-    return _encoder.encode((_VERSION, *o.source, o.first, o.last, o.model_version, o.names, columns))
+    return _encoder.encode((_VERSION, *o.source, o.first, o.last, o.names, columns))
+
+
+def _bytes(array: NDArray[Any]) -> tuple[str, list[int], bytes]:
+    return array.dtype.str, list(array.shape), array.tobytes()
+
+
+def _halved(age_X: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """The upper halves of single-precision numbers: to 1/256, which is seconds of a sitting and days of a year."""
+    bits_X = age_X.astype(np.float32).view(np.uint32)
+    return ((bits_X + np.uint32(0x8000)) >> np.uint32(16)).astype(np.uint16)
+
+
+def _whole(half_X: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """The inverse of `_halved`, in whole seconds."""
+    age_X = (half_X.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if not np.isfinite(age_X).all() or np.abs(age_X).max(initial=0) > _OLDEST_S:
+        raise ValueError
+    return np.rint(age_X).astype(np.int64)
 
 
 def pieces(observation: Observation, most_bytes: int = MOST_BYTES) -> Iterator[bytes]:
     """Pack an observation, its rows in as many pieces as it takes for each to be no larger than `most_bytes`."""
-    value, rows = encode(observation), len(observation)
-    if len(value) <= most_bytes or rows < 2:
+    value, rows, shown = encode(observation), len(observation), len(observation.shown_L)
+    if len(value) <= most_bytes or max(rows, shown) < 2 or (rows == 1 and not shown):
         yield value
         return
-    shown = len(observation.shown_L) // 2
-    yield from pieces(_rows(observation, 0, rows // 2, slice(None, shown)), most_bytes)
-    yield from pieces(_rows(observation, rows // 2, rows, slice(shown, None)), most_bytes)
+    yield from pieces(_some(observation, slice(0, rows // 2), slice(0, shown // 2)), most_bytes)
+    yield from pieces(_some(observation, slice(rows // 2, rows), slice(shown // 2, shown)), most_bytes)
 
 
-def _rows(o: Observation, begin: int, end: int, shown: slice) -> Observation:
+def _some(o: Observation, rows: slice, shown: slice) -> Observation:
     """Some rows of an observation with their takes and examples, and some of the slates shown."""
-    T, E = ((begin <= of) & (of < end) for of in (o.take_T, o.example_E))
-    item_R = o.item_R[begin:end]
+    T, E = ((rows.start <= of) & (of < rows.stop) for of in (o.take_T, o.example_E))
+    of_letter: dict[str, Any] = {"R": rows, "T": T, "E": E, "L": shown}
+    cut = {name: getattr(o, name)[of_letter[name.rpartition("_")[2][0]]] for name in _COLUMNS}
+    cut["take_T"], cut["example_E"] = (cut[name] - np.int32(rows.start) for name in ("take_T", "example_E"))
+    offset_R = cut["offset_R"]
     return replace(
         o,
-        first=int(o.offset_R[begin]),
-        last=int(o.offset_R[end - 1]),
-        names={item: o.names[item] for item in set(item_R.tolist()) & o.names.keys()},
-        **{name: getattr(o, name)[begin:end] for name in _COLUMNS if name.endswith("_R")},
-        take_T=o.take_T[T] - np.int32(begin),
-        history_TH=o.history_TH[T],
-        example_E=o.example_E[E] - np.int32(begin),
-        example_item_ES=o.example_item_ES[E],
-        example_x_ESF=o.example_x_ESF[E],
-        log_q_ES=o.log_q_ES[E],
-        context_RC=o.context_RC[begin:end],
-        shown_L=o.shown_L[shown],
-        shown_item_LN=o.shown_item_LN[shown],
-        shown_x_LNF=o.shown_x_LNF[shown],
+        first=int(offset_R[0]) if len(offset_R) else o.first,
+        last=int(offset_R[-1]) if len(offset_R) else o.first,
+        names={item: o.names[item] for item in set(cut["item_R"].tolist()) & o.names.keys()},
+        **cut,
     )
 
 
 def decode(value: bytes) -> Observation:
-    """Unpack what `encode` packed.
+    """Unpack what `encode` packed, or what version 1 did.
 
     Raises:
         LaterObservation: of a later release. The learner ends before it loses rows.
         UnreadableObservation: not ours, or cut short. It is dead-lettered.
     """
     try:
-        version, topic, partition, first, last, model_version, names, packed = _decoder.decode(value)
+        parts = _parts.decode(value)
+        version, topic, partition, first, last = _place.decode(_encoder.encode(parts[:5]))
         if version > _VERSION:
             raise LaterObservation(f"observation version {version}; this release reads {_VERSION}")
-        columns = {name: _column(*packed[name], kind) for name, kind in _COLUMNS.items() if name != "history_TH"}
-        filled_T = _column(*packed["history_count_T"], "|u1")
-        columns["history_TH"] = _histories(packed["history_TH"], filled_T)
+        if version < 1 or len(parts) != (8 if version == 1 else 7):
+            raise ValueError
+        names, packed = _packed.decode(_encoder.encode(parts[-2:]))
+        columns = _columns(packed)
         log = packed["log"][2].decode() if "log" in packed else ""
-        rows = len(columns["offset_R"])
-        context_RC = _column(*packed[_CONTEXT], "<u2") if _CONTEXT in packed else np.zeros((rows, 0), np.uint16)
-    except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, KeyError, ValueError, TypeError, IndexError) as error:
         raise UnreadableObservation(f"not an observation: {type(error).__name__}") from error
-    _check(columns | {_CONTEXT: context_RC}, first, last)
-    return Observation(
-        source=Source(topic, partition),
-        first=first,
-        last=last,
-        log=log,
-        model_version=model_version,
-        names=names,
-        context_RC=context_RC,
-        **columns,
-    )
+    _check(columns, first, last)
+    return Observation(source=Source(topic, partition), first=first, last=last, log=log, names=names, **columns)
+
+
+def _columns(packed: Mapping[str, tuple[str, list[int], bytes]]) -> dict[str, NDArray[Any]]:
+    columns = {
+        name: _column(*packed[name], kind)
+        for name, kind in _COLUMNS.items()
+        if name not in _HISTORY and (name in packed or name not in _UNSAID)
+    }
+    held_TH = _held(packed["history_TH"][1], _column(*packed["history_count_T"], "|u1"))
+    columns["history_TH"] = _histories(packed["history_TH"][2], held_TH)
+    if "history_age_TH" in packed:
+        action_X, age_X = _column(*packed["history_action_TH"], "|u1"), _column(*packed["history_age_TH"], "<u2")
+        columns["history_action_TH"] = _filled(held_TH, action_X)
+        time_s_TH = columns["time_s_R"][columns["take_T"], None] - _filled(held_TH, _whole(age_X))
+        columns["history_time_s_TH"] = np.where(held_TH, time_s_TH, 0)
+    sizes = {
+        letter: size
+        for name, array in columns.items()
+        for letter, size in zip(_letters(name), array.shape, strict=True)
+    }
+    for name in _UNSAID.keys() - columns.keys():
+        shape = [sizes.get(letter, 0) for letter in _letters(name)]
+        columns[name] = np.full(shape, _UNSAID[name], _COLUMNS[name])
+    return columns
+
+
+def _letters(name: str) -> str:
+    """What the axes of a column are."""
+    return name.rpartition("_")[2]
 
 
 def _column(dtype: str, shape: list[int], data: bytes, kind: str) -> NDArray[Any]:
@@ -194,25 +278,43 @@ def _check(columns: Mapping[str, NDArray[Any]], first: int, last: int) -> None:
     """
     sizes: dict[str, int] = {}
     for name, array in columns.items():
-        letters = name.rpartition("_")[2]
+        letters = _letters(name)
         if len(letters) != array.ndim or any(
             sizes.setdefault(letter, size) != size for letter, size in zip(letters, array.shape, strict=True)
         ):
             raise UnreadableObservation(f"{name} has shape {array.shape} beside sizes {sizes}")
     offset_R, rows = columns["offset_R"], sizes["R"]
-    if not rows or (first, last) != (offset_R[0], offset_R[-1]) or (np.diff(offset_R) <= 0).any() or first < 0:
+    ends = (offset_R[0], offset_R[-1]) if rows else (first, max(first, last))
+    if (first, last) != ends or (np.diff(offset_R) <= 0).any() or first < 0 or not (rows or sizes["L"]):
         raise UnreadableObservation("its offsets are not in order")
     for name in ("take_T", "example_E"):
         if columns[name].min(initial=0) < 0 or columns[name].max(initial=-1) >= rows:
             raise UnreadableObservation(f"{name} names rows that are not there")
 
 
-def _histories(packed: tuple[str, list[int], bytes], filled_T: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    _, (takes, held), data = packed
+def _held(shape: list[int], filled_T: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which places of T histories are filled."""
+    takes, held = shape
     if takes != len(filled_T) or not 0 <= held <= 255:
         raise ValueError
+    held_TH: NDArray[np.bool_] = np.arange(held) < filled_T[:, None]
+    return held_TH
+
+
+def _histories(data: bytes, held_TH: NDArray[np.bool_]) -> NDArray[np.uint64]:
     wide = np.zeros((len(data) // 5, 8), np.uint8)
     wide[:, :5] = np.frombuffer(data, np.uint8).reshape(-1, 5)
-    history_TH = np.zeros((takes, held), np.uint64)
-    history_TH[np.arange(held) < filled_T[:, None]] = wide.view(np.uint64).ravel()
-    return history_TH
+    return _filled(held_TH, wide.view(np.uint64).ravel())
+
+
+def _filled(held_TH: NDArray[np.bool_], value_X: NDArray[Any]) -> NDArray[Any]:
+    """Values in the places that are filled, 0 elsewhere. Shape (T, H).
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if value_X.shape != (int(held_TH.sum()),):
+        raise ValueError
+    value_TH = np.zeros(held_TH.shape, value_X.dtype)
+    value_TH[held_TH] = value_X
+    return value_TH

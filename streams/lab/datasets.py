@@ -58,11 +58,14 @@ class Log:
 
     def head(self, events: int) -> "Log":
         """The first `events` events."""
-        rows = slice(events)
+        return self.at(np.arange(min(events, len(self))))
+
+    def at(self, rows: NDArray[np.intp]) -> "Log":
+        """Some of the events."""
         return replace(
             self,
-            user_R=self.user_R[rows],
-            item_R=self.item_R[rows],
+            user_R=[self.user_R[r] for r in rows.tolist()],
+            item_R=[self.item_R[r] for r in rows.tolist()],
             rating_R=self.rating_R[rows],
             time_s_R=self.time_s_R[rows],
         )

@@ -8,7 +8,7 @@ those of the last snapshot.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings.events import CONSENT_ALL, Source
+from embeddings.ids import ids_of
 from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.memory import MemoryUserStore
@@ -31,6 +32,7 @@ from streams.learning.learner import Learner
 from streams.serving.live_model import LiveModel, Serving
 from streams.serving.pipeline import Answer, Recommender
 from streams.serving.scoring import Scorer
+from streams.serving.values import joined
 from streams.settings import Settings
 
 _PLACES, _EARLY = 20, 5
@@ -53,10 +55,12 @@ class LogRecord:
 class Evaluation:
     """What a run measured: the rank of every event (0-based), and how many snapshots were swapped in on the way.
 
-    `first_R` is the same of people's first five events, the first one of all too; `NOT_SCORED` elsewhere.
+    `event_R` is the same as of the moment of the event before, when slates of events are written. `first_R` is that of
+    people's first five events, the first one of all too; `NOT_SCORED` elsewhere.
     """
 
     rank_R: NDArray[np.float64]
+    event_R: NDArray[np.float64]
     first_R: NDArray[np.float64]
     snapshots: int
 
@@ -64,6 +68,11 @@ class Evaluation:
     def quality(self) -> Quality:
         """Recall and NDCG over all scored events."""
         return Quality.of(self.rank_R)
+
+    @property
+    def written(self) -> Quality:
+        """The same of slates as they are written at the event before."""
+        return Quality.of(self.event_R)
 
     @property
     def newcomers(self) -> Quality:
@@ -80,6 +89,8 @@ class Bench:
     now_ms: int = 0
     snapshots: int = 0
     learned: int = 0
+    earlier_QN: NDArray[np.uint64] = field(init=False)
+    """The slates of the last answer as they were written at the events before, item ids."""
     recommender: Recommender = field(init=False)
     serving: Serving = field(init=False)
     learner: Learner = field(init=False)
@@ -105,16 +116,36 @@ class Bench:
         """Rank a batch, then store and learn it."""
         self.now_ms = max(self.now_ms, records[-1].timestamp)
         answer = self.recommender.respond([Part(_SOURCE, records, records[-1].offset, -1)])
+        self.earlier_QN = self._earlier(answer)
         self.recommender.tell(answer)
         self.recommender.store(self.recommender.keep(answer))
         for _, value in answer.told:
             self.learned += self.learner.learn(observations.decode(value))
         self.serving.count(self.learner.counters.changed())
         if self.learned >= self.settings.learner.refresh_events * (self.snapshots + 1):
-            snapshot, self.learner.factors = self.learner.freeze().build(self.now_ms)
-            self.serving.swap(snapshot)
-            self.snapshots += 1
+            self.refresh()
         return answer
+
+    def refresh(self) -> None:
+        """Serve from a snapshot of all that was learned."""
+        snapshot, self.learner.factors = self.learner.freeze().build(self.now_ms)
+        self.serving.swap(snapshot)
+        self.snapshots += 1
+
+    def _earlier(self, answer: Answer) -> NDArray[np.uint64]:
+        """The slates of an answer once more, of the same candidates, each at the moment of its person's event before.
+
+        That slate was written without knowing when the next event would come. Shape (Q, N), 0 where a place is empty.
+        """
+        asked, scored, scorer = answer.asked, answer.scored, self.recommender.scorer
+        last_s_P = asked.histories.last_s_P
+        earlier = replace(asked, now_s_P=np.where(last_s_P > 0, last_s_P, asked.now_s_P))
+        with self.serving.items.lock:
+            stock = replace(self.serving.current(), model=scored.model)
+            chosen = [scorer.choose(earlier, found, stock)[0] for found in scored.found]
+            slates = joined(chosen) if chosen else scored.slates
+        at_Q = np.searchsorted(slates.position_Q, answer.plan.serve_at)
+        return ids_of(slates.row_QN[at_Q], stock.items.ids.ids_N)
 
 
 def run_evaluation(
@@ -126,36 +157,41 @@ def run_evaluation(
     """
     torch.set_num_threads(1)
     bench = Bench(evaluation_settings(settings), log)
-    rank_R, first_R = np.full(len(log), MISS), np.full(len(log), NOT_SCORED)
+    rank_R, event_R, first_R = np.full(len(log), MISS), np.full(len(log), MISS), np.full(len(log), NOT_SCORED)
     early_R = early(log)
     known: set[str] = set()
     started: set[str] = set()
     taken: set[tuple[str, str]] = set()
     at = 0
-    for records in _batches(log, settings, batch):
+    for records in batches(log, settings, batch):
         answer = bench.step(records)
         read = answer.decoded.batch
         item_of = dict(zip(read.offset_B.tolist(), read.item_B.tolist(), strict=True))
-        for slate in answer.slates:
+        for slate, earlier_N in zip(answer.slates, bench.earlier_QN, strict=True):
             r = slate.trigger.offset
-            places = np.flatnonzero(slate.item_N == np.uint64(item_of[r]))
-            rank = places[0] if len(places) else MISS
+            rank = place_of(item_of[r], slate.item_N)
             if log.user_R[r] in started:
-                rank_R[r] = rank
+                rank_R[r], event_R[r] = rank, place_of(item_of[r], earlier_N)
             if early_R[r]:
                 first_R[r] = rank
             started.add(log.user_R[r])
         for r in sorted(item_of):
             event = log.user_R[r], log.item_R[r]
             if event in taken:
-                rank_R[r] = first_R[r] = NOT_SCORED
+                rank_R[r] = event_R[r] = first_R[r] = NOT_SCORED
             taken.add(event)
-        _admit(bench, log, [log.item_R[r] for r in sorted(item_of)], known)
+        admit(bench, log, [log.item_R[r] for r in sorted(item_of)], known)
         at += len(records)
         if at // _REPORT_EVERY > (at - len(records)) // _REPORT_EVERY:
             so_far = Quality.of(rank_R[:at])
             say(f"{at:,} of {len(log):,}: recall@10 {so_far.recall_10:.4f}, {bench.snapshots} snapshots")
-    return Evaluation(rank_R, first_R, bench.snapshots)
+    return Evaluation(rank_R, event_R, first_R, bench.snapshots)
+
+
+def place_of(item: int, item_N: NDArray[np.uint64]) -> float:
+    """Where an item stands in a slate, 0-based."""
+    places = np.flatnonzero(item_N == np.uint64(item))
+    return float(places[0]) if len(places) else MISS
 
 
 def early(log: Log) -> NDArray[np.bool_]:
@@ -175,7 +211,7 @@ def evaluation_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"slates": slates, "observe": observe})
 
 
-def _batches(log: Log, settings: Settings, size: int) -> Iterator[list[LogRecord]]:
+def batches(log: Log, settings: Settings, size: int) -> Iterator[list[LogRecord]]:
     """A record's offset is its row. Times that no state can hold, 0 and those after 2106, are moved to where it can."""
     shift_s = max(0, 1 - int(log.time_s_R[0])) + min(0, LAST_KEPT_MS // 1000 - int(log.time_s_R[-1]))
     records = (
@@ -188,7 +224,7 @@ def _batches(log: Log, settings: Settings, size: int) -> Iterator[list[LogRecord
         yield batch
 
 
-def _admit(bench: Bench, log: Log, names: list[str], known: set[str]) -> None:
+def admit(bench: Bench, log: Log, names: list[str], known: set[str]) -> None:
     """Tell the catalogue of the items that the batch brought in: an item exists from its first event on."""
     new = [name for name in dict.fromkeys(names) if name not in known]
     known.update(new)

@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord
 from msgspec import structs
 
 from embeddings import snapshots
+from embeddings.errors import SnapshotRefused
 from embeddings.snapshots import Manifest
 from embeddings.svd import Factors
 from ranking.trainer import Head
@@ -78,10 +79,10 @@ class SnapshotBuilder:
             self.learner().factors = factors
             await self._announce(manifest)
             await self._withdraw(manifest)
-        except (OSError, PublishFailed) as error:
+        except (OSError, PublishFailed, SnapshotRefused) as error:
             log.error("snapshot %d was not announced, or old ones not withdrawn: %s", frozen.version, error)
         else:
-            self.metrics.announced(seconds=time.monotonic() - began, items=len(frozen.names))
+            self.metrics.announced(seconds=time.monotonic() - began, items=manifest.shapes["ids_N"][0])
         finally:
             self._built_s, self.building = time.monotonic(), False
 
@@ -112,19 +113,25 @@ class SnapshotBuilder:
     def _write(self, frozen: Frozen) -> tuple[Manifest, Factors]:
         s, began_s = self.settings.learner, time.thread_time()
         snapshot, factors = frozen.build(time.time_ns() // 1_000_000)
-        manifest = snapshots.write(snapshot, s.snapshot_dir, base_url=self.base_url())
+        most = self.settings.model.max_bytes
+        manifest = snapshots.write(snapshot, s.snapshot_dir, base_url=self.base_url(), max_bytes=most)
         self.took_s = time.thread_time() - began_s  # what it costs, not how long others kept it waiting
         return manifest, factors
 
     async def _announce(self, manifest: Manifest) -> None:
         learner = self.learner()
-        progress = learner.trainer.listwise()
+        p, trainer = learner.trainer.listwise(), learner.trainer
+        standing = {
+            "ranks": float(trainer.learned),
+            "examples": float(p.rows),
+            "wanted": float(trainer.settings.learned_rows),
+        }
         record = announced(
             manifest,
             events=learner.rows,
             items=manifest.shapes["ids_N"][0],
             dimensions=self.settings.learner.dimensions,
-            metrics={"loss": progress.loss, "hits": progress.hits, "retrieval_hits": progress.retrieval_hits},
+            metrics={"loss": p.loss, "hits": p.hits, "retrieval_hits": p.retrieval_hits, "gain": p.gain, **standing},
         )
         await self._publish((key_of(manifest.version), record))
         self._report(learner)
@@ -157,10 +164,12 @@ class SnapshotBuilder:
 
     def _report(self, learner: Learner) -> None:
         """How well each objective was predicted before it was learned."""
-        self.metrics.scored("next_item", loss=learner.trainer.listwise().loss)
+        progress = learner.trainer.listwise()
+        self.metrics.scored("next_item", loss=progress.loss)
+        self.metrics.ranked(examples=progress.rows, gain=progress.gain)
         for head, objective in HEADS.items():
-            progress = learner.trainer.outcome(head)
-            if progress.rows:
-                self.metrics.scored(objective, loss=progress.loss)
-            if progress.observed:
-                self.metrics.calibrated(objective, ratio=progress.predicted / progress.observed)
+            outcome = learner.trainer.outcome(head)
+            if outcome.rows:
+                self.metrics.scored(objective, loss=outcome.loss)
+        for (head, surface), ratio in learner.outcomes.calibration().items():
+            self.metrics.calibrated(HEADS[head], surface, ratio=ratio)

@@ -13,7 +13,7 @@ so that a rate over the first occurrence is not lost; a gauge nobody has set yet
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
@@ -23,9 +23,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.process_collector import ProcessCollector
 
 from embeddings.events import Fate, Source
+from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.contract.records import Degraded
 from streams.settings import TopicName
+from streams.transport.deliveries import Lag
 
 Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
 Trigger = Literal["event", "request"]
@@ -68,6 +70,7 @@ class Metrics:
         """
         self.registry = CollectorRegistry()
         self._clock = clock
+        self._lagging = set[Source]()
         reads = tuple(reads)
         self.build = Info("marquee_build", "What is running.", registry=self.registry)
         self.build.info({"version": _version(), "role": role})
@@ -119,6 +122,14 @@ class Metrics:
         """How far behind an owned partition is; the event time behind is `seconds`, 0 when nothing waits."""
         self.lag_records.labels(source.topic, str(source.partition)).set(records)
         self.lag_seconds.labels(source.topic, str(source.partition)).set(seconds)
+
+    def lags(self, lags: Mapping[Source, Lag]) -> None:
+        """How far behind all owned partitions are; those of before are reported by their new owners."""
+        for source in self._lagging - lags.keys():
+            self.released(source)
+        for source, lag in lags.items():
+            self.lag(source, lag.records, lag.seconds)
+        self._lagging = set(lags)
 
     def released(self, source: Source) -> None:
         """A partition went to another worker, which reports its lag from now on."""
@@ -188,6 +199,10 @@ class WorkerMetrics(Metrics):
         self.index_items = Gauge("marquee_index_items", "Items that can be found.", registry=self.registry)
         self.index = Info("marquee_index", "The index that serves.", registry=self.registry)
         self.snapshot = Info("marquee_snapshot", "The snapshot that serves.", registry=self.registry)
+        self.ranker = self._gauge(
+            "marquee_ranker_state", "Whether the ranker's order serves, and why not.", "state", get_args(RankerState)
+        )
+        self.ranker.labels("no_snapshot").set(1)
         self.removals = self._counter(
             "marquee_catalogue_removals", "Removals on the catalogue's topic.", "result", ("removed", "unknown")
         )
@@ -238,9 +253,11 @@ class WorkerMetrics(Metrics):
         self.index.info({"kind": kind, "device": device, "version": version})
         self._built_at = built_at_s
 
-    def swapped(self, *, version: str, created_at_s: float) -> None:
+    def swapped(self, *, version: str, created_at_s: float, ranker: RankerState) -> None:
         """A snapshot serves now; `created_at_s` is epoch seconds."""
         self.swaps.labels("swapped").inc()
+        for state in get_args(RankerState):
+            self.ranker.labels(state).set(state == ranker)
         self.snapshot.info({"version": version})
         self._created_at = created_at_s
 
@@ -252,8 +269,14 @@ class WorkerMetrics(Metrics):
 class LearnerMetrics(Metrics):
     """What a learner does: rows learned, refreshes, losses and calibration, snapshots and checkpoints."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
-        """See `Metrics`."""
+    def __init__(
+        self,
+        *,
+        surfaces: Iterable[str] = ("other",),
+        clock: Callable[[], float] = time.time,
+        process: bool = True,
+    ) -> None:
+        """See `Metrics`; `surfaces` are told apart."""
         super().__init__(role="learner", reads=LEARNER_READS, clock=clock, process=process)
         objectives: tuple[Objective, ...] = get_args(Objective)
         self.rows = Counter("marquee_learner_rows", "Rows of observations learned.", registry=self.registry)
@@ -261,8 +284,28 @@ class LearnerMetrics(Metrics):
             "marquee_learner_rows_skipped", "Rows that had been learned before.", registry=self.registry
         )
         self.loss = self._gauge("marquee_learner_loss", "Loss before learning, decayed mean.", "objective", objectives)
-        self.calibration_ratio = self._gauge(
-            "marquee_learner_calibration_ratio", "Predicted over observed rate.", "objective", ("engage", "complete")
+        self.examples = Gauge(
+            "marquee_learner_ranker_examples", "Examples that the ranker has learned of.", registry=self.registry
+        )
+        self.gain = Gauge(
+            "marquee_learner_ranker_gain",
+            "How much better the ranker's order is than retrieval's, mean of log ranks; it serves above 0.",
+            registry=self.registry,
+        )
+        self.calibration_ratio = Gauge(
+            "marquee_learner_calibration_ratio",
+            "Sum of what was predicted over the sum of what came, of the latest impressions.",
+            ("objective", "surface"),
+            registry=self.registry,
+        )
+        for surface in surfaces:
+            for objective in ("engage", "complete"):
+                self.calibration_ratio.labels(objective, surface).set(math.nan)
+        self.dropped = self._counter(
+            "marquee_learner_dropped",
+            "Slates and impressions that were not kept until an outcome could be known.",
+            "kind",
+            ("slates", "impressions"),
         )
         self.refresh_seconds = Histogram(
             "marquee_learner_refresh_seconds",
@@ -285,9 +328,18 @@ class LearnerMetrics(Metrics):
         """How well an objective was predicted before it was learned."""
         self.loss.labels(objective).set(loss)
 
-    def calibrated(self, objective: Objective, *, ratio: float) -> None:
-        """The mean of what was predicted of an objective, over the mean of what came."""
-        self.calibration_ratio.labels(objective).set(ratio)
+    def ranked(self, *, examples: int, gain: float) -> None:
+        """So many examples taught the ranker, and its order is so much better than retrieval's."""
+        self.examples.set(examples)
+        self.gain.set(gain)
+
+    def calibrated(self, objective: Objective, surface: str, *, ratio: float) -> None:
+        """The sum of what was predicted of an objective on a surface, over the sum of what came."""
+        self.calibration_ratio.labels(objective, surface).set(ratio)
+
+    def dropping(self, kind: str, count: int) -> None:
+        """So many slates or impressions were dropped; a lower `observe.shown` has fewer of them told."""
+        self.dropped.labels(kind).inc(count)
 
     def announced(self, *, seconds: float, items: int) -> None:
         """A snapshot of `items` items was built in `seconds` and announced."""

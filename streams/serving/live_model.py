@@ -2,18 +2,18 @@
 
 A `LiveModel` is never changed; a new snapshot is built beside it and swapped in by one assignment, so a batch that took
 it at its start sees one version to its end. New catalogue items are the exception that a version allows: they are added
-to its index with a vector made from their categories until a snapshot has learned one.
+to its index with a vector made from what the catalogue says of them.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.content import category_vectors, content_vectors
+from embeddings.content import Content, blended
 from embeddings.contexts import Popularity
 from embeddings.eligibility import Mask, Viewer, ViewerClass
 from embeddings.index import ItemIndex
@@ -27,13 +27,15 @@ BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _AT_ONCE = 512
 """Catalogue records that are let in at once; readers come between."""
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveModel:
-    """One version by item row; `category_CD` is the mean target vector of each category.
+    """One version by item row (N); `content` is what words say of target vectors.
 
-    Rows of sources and neighbours end with the snapshot's; `target_ND` has room for items that come later.
+    The less an item was taken, the more of its target vector is what the catalogue says of it. Rows of sources and
+    neighbours end with the snapshot's; targets have room for items that come later.
     """
 
     version: int
@@ -42,7 +44,7 @@ class LiveModel:
     target_ND: NDArray[np.float32]
     neighbours_NM: NDArray[np.int32]
     weights_NM: NDArray[np.float32]
-    category_CD: NDArray[np.float32]
+    content: Content
     contexts: Popularity
     index: ItemIndex
     ranker: Ranker
@@ -57,7 +59,7 @@ class LiveModel:
             target_ND=np.zeros((len(items.columns), width), np.float32),
             neighbours_NM=np.full((0, 1), -1, np.int32),
             weights_NM=np.zeros((0, 1), np.float32),
-            category_CD=np.zeros((0, width), np.float32),
+            content=Content.unlearned(width),
             contexts=Popularity.none(),
             index=build(np.empty(0, np.int32), np.empty((0, width), np.float32)),
             ranker=Ranker.untaught(),
@@ -73,18 +75,20 @@ class LiveModel:
             rows_S[at : at + _AT_ONCE] = items.ensure(ids_S)
         columns, n = items.columns, len(items)
         catalogued = np.flatnonzero(columns.catalogued_N[:n]).astype(np.int32)
-        removed_N, categories_NC = columns.removed_N[:n].copy(), columns.categories_NC[:n].copy()
+        removed_N, words_NW, ids_N = columns.removed_N[:n].copy(), columns.words_NW[:n], items.ids.ids_N
         learned, capacity = int(rows_S.max(initial=-1)) + 1, len(columns)
         source_ND = _scattered(snapshot.source_ND, rows_S, learned, 0)
         target_ND = _scattered(snapshot.target_ND, rows_S, capacity, 0)
         live_NM = _moved(snapshot.neighbours_NK, rows_S)
-        category_CD = category_vectors(categories_NC, target_ND, len(items.categories))
+        content = Content.learned(words_NW[rows_S], snapshot.target_ND, snapshot.counts_N)
         learned_N = np.zeros(capacity, np.bool_)
         learned_N[rows_S[np.any(snapshot.target_ND, axis=1)]] = True
-        unlearned = catalogued[~learned_N[catalogued]]
-        target_ND[unlearned] = content_vectors(categories_NC[unlearned], category_CD)
         served_N = learned_N.copy()
         served_N[catalogued] = True
+        counts_N = _scattered(snapshot.counts_N, rows_S, capacity, 0)
+        for some_R in _in_chunks(np.flatnonzero(served_N)):
+            said_RD = content.vectors(words_NW[some_R], ids_N[some_R])
+            target_ND[some_R] = blended(target_ND[some_R], said_RD, counts_N[some_R])
         served_N[: len(removed_N)] &= ~removed_N
         rows_R = np.flatnonzero(served_N).astype(np.int32)
         return cls(
@@ -94,7 +98,7 @@ class LiveModel:
             target_ND=target_ND,
             neighbours_NM=_scattered(live_NM, rows_S, learned, -1),
             weights_NM=_scattered(snapshot.weights_NK, rows_S, learned, 0),
-            category_CD=category_CD,
+            content=content,
             contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
@@ -109,10 +113,10 @@ class LiveModel:
         return replace(self, target_ND=target_ND)
 
     def admit(self, rows_R: NDArray[np.int32], items: Items) -> None:
-        """Make catalogue items searchable that are not, new ones by the mean vector of their categories."""
+        """Make catalogue items searchable that are not, new ones by what their records say."""
         rows_R = rows_R[~self.index.holds(rows_R)]
         new_R = rows_R[~np.any(self.target_ND[rows_R], axis=1)]
-        self.target_ND[new_R] = content_vectors(items.columns.categories_NC[new_R], self.category_CD)
+        self.target_ND[new_R] = self.content.vectors(items.columns.words_NW[new_R], items.ids.ids_N[new_R])
         self.index.add(rows_R, self.target_ND[rows_R])
 
     def follow(self, rows_R: NDArray[np.int32], items: Items) -> None:
@@ -125,6 +129,11 @@ class LiveModel:
 def _moved(places: NDArray[np.int32], rows_S: NDArray[np.int32]) -> NDArray[np.int32]:
     """Places in a snapshot as rows of this process, -1 where there is none."""
     return np.where(places >= 0, rows_S[places], -1).astype(np.int32) if len(rows_S) else np.full_like(places, -1)
+
+
+def _in_chunks(rows_R: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Rows by the ten thousand, so that what is made of them takes little room beside them."""
+    yield from (rows_R[begin : begin + _CHUNK] for begin in range(0, len(rows_R), _CHUNK))
 
 
 def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empty: float) -> NDArray[T]:
@@ -153,6 +162,7 @@ class Serving:
     now_s: Callable[[], int] = lambda: int(time.time())
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
+    click_rate: float = 0.05
     _stock: Stock = field(init=False)
     _offers: Offers = field(init=False)
 
@@ -201,6 +211,7 @@ class Serving:
             clock_s=self.items.clock_s,
             half_life_4=np.array(half_lives)[[SHORT, MID, LONG, 4]],
             like_rate=self.like_rate,
+            click_rate=self.click_rate,
         )
 
     def catalogue(self, facts: Sequence[ItemFacts], removed: Sequence[str]) -> None:
@@ -226,8 +237,9 @@ class Serving:
         """Take over item counts; with names, what is popular can be offered where there is no catalogue."""
         with self.items.writing:
             self.items.count(counts, names)
-            likes, dislikes = self.items.opinions()
+            likes, dislikes, shown, answered = self.items.reactions().tolist()
             self.like_rate = (likes + 7) / (max(likes + dislikes, self.items.all_takes(LONG)) + 10)
+            self.click_rate = (answered + 2.5) / (shown + 50)
 
     def swap(self, snapshot: Snapshot) -> LiveModel:
         """Build the next model beside the one in use, then put it in its place. Returns it."""

@@ -9,29 +9,33 @@ from numpy.typing import NDArray
 from embeddings.events import Fate, Source
 from embeddings.fold import Folded
 from streams.contract.decode import Decoded
-from streams.contract.observations import Observation
+from streams.contract.observations import NO_SLOT, Observation
 from streams.serving.planning import Plan
 from streams.serving.slates import PublishedSlate, context_keys
-from streams.serving.values import Examples, Scored
+from streams.serving.values import Asked, Examples, Kind, Scored
 
 
 def observe(
     decoded: Decoded,
     folded: Folded,
     plan: Plan,
+    asked: Asked,
     scored: Scored,
     examples: Examples,
     slates: Sequence[PublishedSlate],
+    shown_rate: float,
     logs: Mapping[Source, str] | None = None,
 ) -> Iterator[Observation]:
     """Each partition's applied rows, its takes with the items held before, examples for the ranker, slates shown.
 
-    `slates` stand in the order of `plan.serve_Q`; those that were sampled carry the features of their items.
+    `slates` stand in the order of `plan.serve_Q`; those that were sampled, `shown_rate` of them, carry the features of
+    their items.
     `logs` names the logs of the partitions, where that is known.
     """
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
+    policy_P = np.array([policy.hash for policy in asked.policies], np.uint32)
     sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
@@ -39,14 +43,14 @@ def observe(
             continue
         mine_T = np.flatnonzero(batch.source_B[plan.take_T] == s)
         take_T = np.searchsorted(row_R, plan.take_T[mine_T]).astype(np.int32)
-        told_T, example_E = _told(plan.take_at[mine_T], examples)
+        at_T = plan.take_at[mine_T]
+        told_T, example_E = _told(at_T, examples)
         shown = [slates[q] for q in np.flatnonzero((batch.source_B[plan.serve_Q] == s) & sampled_Q).tolist()]
         yield Observation(
             source=source,
             log=(logs or {}).get(source, ""),
             first=int(batch.offset_B[row_R[0]]),
             last=int(batch.offset_B[row_R[-1]]),
-            model_version=scored.model.version,
             names={i: decoded.names[i] for i in set(batch.item_B[row_R].tolist()) if i in decoded.names},
             offset_R=batch.offset_B[row_R],
             user_R=user_U[batch.user_B[row_R]],
@@ -56,16 +60,26 @@ def observe(
             time_s_R=batch.time_s_B[row_R],
             consent_R=batch.consent_B[row_R],
             slate_R=_slates_named(decoded, row_R),
+            slot_R=_slots_named(decoded, row_R),
+            kind_R=np.full(len(row_R), Kind.content, np.uint8),
             context_RC=context_keys([decoded.events[r].context for r in row_R.tolist()], batch.time_s_B[row_R]),
             take_T=take_T,
-            history_TH=plan.histories.item_PH[plan.take_at[mine_T]],
+            history_TH=plan.histories.item_PH[at_T],
+            history_action_TH=plan.histories.action_PH[at_T],
+            history_time_s_TH=plan.histories.time_PH[at_T],
             example_E=take_T[told_T],
             example_item_ES=examples.item_ES[example_E],
             example_x_ESF=examples.x_ESF[example_E],
             log_q_ES=examples.log_q_ES[example_E],
+            moment_E=asked.told.moment_P[examples.position_E[example_E]],
+            policy_E=policy_P[examples.position_E[example_E]],
+            rate_E=np.full(len(example_E), asked.told.rate, np.float32),
             shown_L=np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
-            shown_item_LN=_items_shown(shown, scored),
+            shown_item_LN=(item_LN := _items_shown(shown, scored)),
             shown_x_LNF=scored.slates.x_QNF[[slate.at for slate in shown]].astype(np.float16),
+            shown_propensity_LN=(item_LN != 0).astype(np.float16),
+            policy_L=np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
+            rate_L=np.full(len(shown), shown_rate, np.float32),
         )
 
 
@@ -89,3 +103,9 @@ def slate_hash(slate_id: str) -> int:
 def _slates_named(decoded: Decoded, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
     named = [decoded.events[r].slate_id for r in rows.tolist()]
     return np.array([slate_hash(slate) if slate else 0 for slate in named], np.uint64)
+
+
+def _slots_named(decoded: Decoded, rows: NDArray[np.intp]) -> NDArray[np.int16]:
+    """Which place of a slate each event names; one that no slate has is none."""
+    named = [decoded.events[r].slot for r in rows.tolist()]
+    return np.array([slot if slot is not None and 0 <= slot < 2**15 else NO_SLOT for slot in named], np.int16)

@@ -90,7 +90,7 @@ class Recommender:
     def __post_init__(self) -> None:
         observed = self.settings.observe
         self._renewed_every_s = renewed_every_s(self.settings.redis.state_ttl_s)
-        self._budget = ExampleBudget(observed.examples_per_s, observed.rate)
+        self._budget = ExampleBudget(observed.examples_per_s, observed.rate, observed.first_examples)
         self._rule = StopRule(self.settings.limits.dead_letter_share)
 
     def respond(self, parts: Sequence[Part], aside: Sequence[DeadLetter] = ()) -> Answer:
@@ -115,9 +115,14 @@ class Recommender:
             folded = self._fold(batch, loaded)
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
-        triggers = triggers_of(decoded, plan, self.settings.slates)
-        told_T = self._budget.spend(batch.offset_B[plan.take_T], self.now_ms())
-        asked = asked_of(decoded, folded, loaded, plan, told_T, triggers, self.settings, foresee=self.foresee)
+        surface = self.settings.slates.surface
+        policy = self.scorer.policies.on(surface)
+        triggers = triggers_of(decoded, plan, surface, policy)
+        taught, told_T = self.scorer.serving.live.ranker.learned, plan.new_T.copy()
+        chosen = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms(), taught=taught)
+        told_T[told_T] = chosen.told_T
+        chosen = chosen._replace(told_T=told_T)
+        asked = asked_of(decoded, folded, loaded, plan, chosen, triggers, policy, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
@@ -141,7 +146,17 @@ class Recommender:
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
                 a = answer
-                observed = observe(a.decoded, a.folded, a.plan, a.scored, examples, a.slates, self.logs)
+                observed = observe(
+                    a.decoded,
+                    a.folded,
+                    a.plan,
+                    a.asked,
+                    a.scored,
+                    examples,
+                    a.slates,
+                    self.settings.observe.shown,
+                    self.logs,
+                )
                 answer.told = [(o.source, value) for o in observed for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
@@ -192,6 +207,7 @@ class Recommender:
             lateness_s=self.settings.events.lateness_s,
             source_code_S=loaded.source_code_S,
             floor_offset_S=loaded.floor_offset_S,
+            length_s_B=self.scorer.items.lengths_s(batch.item_B),
         )
 
     def _judged(

@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.contexts import KEYS
 from embeddings.eligibility import Viewer
-from embeddings.events import CONSENT_CONTENT, TAKES, Fate
+from embeddings.events import CONSENT_CONTENT, Fate
 from embeddings.fold import Folded
 from embeddings.jit import kernel
+from embeddings.lessons import TEACHES, Lesson, lessons
 from embeddings.state_columns import Histories
 from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
+from streams.contract.observations import AT_EVENT, AT_TAKE
+from streams.serving.draws import GOLDEN, seeds, uniform
+from streams.serving.policies import Policy
 from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
-from streams.serving.values import Asked
-from streams.settings import Settings, Slates
+from streams.serving.values import Asked, Told
+from streams.settings import Settings
 
 T = TypeVar("T", bound=np.generic)
 _APPLIED, _REPLAYED = int(Fate.applied), int(Fate.replayed)
@@ -31,7 +35,8 @@ class Plan:
 
     Attributes:
         serve_Q: rows that get a slate, from the position after them.
-        take_T: rows that took an item their user did not hold, told from the position before them.
+        take_T: rows that teach something beside what was held (`embeddings.lessons`), told from the position before.
+        new_T: which of them took an item that was not held: those may be told with candidates.
         position_P: the distinct positions of both, ascending.
         serve_at: where in `position_P` each slate's position is; `take_at` likewise.
         user_P: whose positions they are.
@@ -40,11 +45,47 @@ class Plan:
 
     serve_Q: NDArray[np.int32]
     take_T: NDArray[np.int32]
+    new_T: NDArray[np.bool_]
     position_P: NDArray[np.int32]
     serve_at: NDArray[np.intp]
     take_at: NDArray[np.intp]
     user_P: NDArray[np.int32]
     histories: Histories
+
+
+class Chosen(NamedTuple):
+    """Which of T takes are told with candidates, and the share of takes that was."""
+
+    told_T: NDArray[np.bool_]
+    rate: float
+
+
+@dataclass(slots=True)
+class ExampleBudget:
+    """How many takes may be told with candidates.
+
+    All of them while the ranker is not taught and `first` lasts, so that it is soon; then what fills up with time.
+    """
+
+    per_s: float
+    rate: float
+    """The largest share of takes."""
+    first: float = 0
+    """So many more may be told while the ranker is not taught."""
+    _left: float = field(init=False, default=0.0)
+    _filled_ms: int = field(init=False, default=0)
+
+    def spend(self, offset_T: NDArray[np.int64], now_ms: int, *, taught: bool = True) -> Chosen:
+        """Which of T takes are told: chosen by offset, as many as there may be now."""
+        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
+        self._filled_ms = now_ms
+        most = self._left if taught else max(self._left, self.first)
+        rate = min(self.rate, most / max(len(offset_T), 1))
+        told_T: NDArray[np.bool_] = (offset_T.astype(np.uint64) * GOLDEN >> np.uint64(40)) < rate * 2**24
+        told = float(told_T.sum())
+        self.first -= 0 if taught else max(told - self._left, 0)
+        self._left = max(self._left - told, 0)
+        return Chosen(told_T, rate)
 
 
 def plan_of(
@@ -67,12 +108,15 @@ def plan_of(
         each, last, settings.observe.enabled, not foresee,
     )  # fmt: skip
     histories = folded.histories(position_P, user_P)
-    new_T = _not_held(histories.item_PH, take_at, batch.item_B, take_T)
-    return Plan(serve_Q, take_T[new_T], position_P, serve_at, take_at[new_T], user_P, histories)
+    done = batch.item_B[take_T], batch.action_B[take_T], batch.time_s_B[take_T]
+    lesson_T, held_T = lessons(done, (histories.item_PH, histories.action_PH, histories.time_PH), take_at)
+    told_T = lesson_T != 0
+    new_T = (lesson_T & Lesson.take != 0) & (held_T < 0)
+    return Plan(serve_Q, take_T[told_T], new_T[told_T], position_P, serve_at, take_at[told_T], user_P, histories)
 
 
-def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
-    """What the slates of a plan answer."""
+def triggers_of(decoded: Decoded, plan: Plan, surface: str, policy: Policy) -> list[Trigger]:
+    """What the slates of a plan answer: nobody asked for them, so all are for one surface."""
     batch = decoded.batch
     return [
         Trigger(
@@ -81,8 +125,9 @@ def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
             offset=int(batch.offset_B[r]),
             event_ms=decoded.events[r].event_time,
             published_ms=int(decoded.published_ms_B[r]),
-            viewer=viewer_of(decoded.events[r].context, slates.surface),
-            size=slates.size,
+            viewer=policy.viewer(viewer_of(decoded.events[r].context, surface)),
+            policy=policy,
+            size=policy.size,
             headers=decoded.records[r].headers,
         )
         for r in plan.serve_Q.tolist()
@@ -94,23 +139,25 @@ def asked_of(
     folded: Folded,
     loaded: Loaded,
     plan: Plan,
-    told_T: NDArray[np.bool_],
+    chosen: Chosen,
     triggers: Sequence[Trigger],
+    policy: Policy,
     settings: Settings,
     *,
     foresee: bool,
 ) -> Asked:
-    """What is asked at the positions of a plan; of its takes only `told_T` are told with candidates."""
+    """What is asked at the positions of a plan; of its takes only those `chosen` are told with candidates."""
     user_P, position_P, histories = plan.user_P, plan.position_P, plan.histories
     personal_P = (folded.states.consent_U[user_P] & CONSENT_CONTENT) != 0
-    take_at, take_T = plan.take_at[told_T], plan.take_T[told_T]
-    now_s_P, context_P, key_PC = _moments(decoded, plan, take_at, take_T, foresee)
-    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface)
+    take_at, take_T = plan.take_at[chosen.told_T], plan.take_T[chosen.told_T]
+    told = _told(decoded, plan, take_at, take_T, chosen, settings)
+    now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
+    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface, policy)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
         hit_PK = loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
-        hit_PK &= personal_P[at, None]
+        hit_PK &= personal_P[at, None] & (not policy.repeats)
         return hit_PK
 
     return Asked(
@@ -119,30 +166,60 @@ def asked_of(
         context_P=context_P,
         key_PC=key_PC,
         viewers=viewers,
+        policies=[policy] * len(position_P),
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
-        taken_P=_put(len(position_P), take_at, decoded.batch.item_B[take_T]),
+        told=told,
         seen=seen,
-        seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
-        places_P=np.full(len(position_P), settings.slates.size, np.int32),
-        seed=settings.seed,
+        seen_P=(loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P) * (not policy.repeats),
+        places_P=np.full(len(position_P), policy.size, np.int32),
+    )
+
+
+def _told(
+    decoded: Decoded,
+    plan: Plan,
+    take_at: NDArray[np.intp],
+    take_T: NDArray[np.int32],
+    chosen: Chosen,
+    settings: Settings,
+) -> Told:
+    """Each take seen from its own moment, as a request would have asked, or from that of the event before it.
+
+    The context is that of the take: where the event before happened is known no more.
+    """
+    batch, last_s_T, positions = decoded.batch, plan.histories.last_s_P[take_at], len(plan.position_P)
+    draw_T = seeds(batch.sources, batch.source_B[take_T], batch.offset_B[take_T], settings.seed)
+    at_event_T = (uniform(~draw_T, 1)[:, 0] < settings.observe.at_event) & (last_s_T > 0)
+    now_s_T = np.where(at_event_T, last_s_T, np.maximum(batch.time_s_B[take_T], last_s_T))
+    context_T = np.array([context_code(decoded.events[r].context) for r in take_T.tolist()], np.int16)
+    return Told(
+        taken_P=_put(positions, take_at, batch.item_B[take_T]),
+        now_s_P=_put(positions, take_at, now_s_T),
+        context_P=_put(positions, take_at, context_T),
+        moment_P=_put(positions, take_at, np.where(at_event_T, AT_EVENT, AT_TAKE).astype(np.uint8)),
+        draw_P=_put(positions, take_at, draw_T),
+        rate=chosen.rate,
     )
 
 
 def _moments(
-    decoded: Decoded, plan: Plan, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
+    decoded: Decoded, plan: Plan, told: Told, take_at: NDArray[np.intp], take_T: NDArray[np.int32], foresee: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.uint16]]:
-    """The second and the context of each position: a take's own, but a slate knows nothing of the event after it."""
-    now_s_P, context_P = plan.histories.last_s_P.copy(), np.zeros(len(plan.position_P), np.int16)
+    """The second and the context in which each position is looked at: a slate's where there is one, else as it is told.
+
+    A slate is written at the event before its position and knows nothing of the next; with `foresee` it is asked for
+    at the time of the event that it foresees.
+    """
+    now_s_P, context_P = told.now_s_P.copy(), told.context_P.copy()
     key_PC = np.zeros((len(plan.position_P), KEYS), np.uint16)
-    now_s_P[take_at] = np.maximum(decoded.batch.time_s_B[take_T], now_s_P[take_at])
-    if not foresee:
-        now_s_P[plan.serve_at] = plan.histories.last_s_P[plan.serve_at]
-    for at, rows in ((take_at, take_T), (plan.serve_at, plan.serve_Q)):
-        contexts = [decoded.events[r].context for r in rows.tolist()]
-        context_P[at] = [context_code(context) for context in contexts]
-        key_PC[at] = context_keys(contexts, now_s_P[at])
+    at, rows, last_s_P = plan.serve_at, plan.serve_Q, plan.histories.last_s_P
+    now_s_P[at] = np.maximum(decoded.batch.time_s_B[rows], last_s_P[at]) if foresee else last_s_P[at]
+    contexts = [decoded.events[r].context for r in rows.tolist()]
+    context_P[at] = [context_code(context) for context in contexts]
+    key_PC[take_at] = context_keys([decoded.events[r].context for r in take_T.tolist()], now_s_P[take_at])
+    key_PC[at] = context_keys(contexts, now_s_P[at])
     return now_s_P, context_P, key_PC
 
 
@@ -153,11 +230,12 @@ def _viewers(
     take_T: NDArray[np.int32],
     triggers: Sequence[Trigger],
     surface: str,
+    policy: Policy,
 ) -> list[Viewer]:
     """Who looks at each position: whoever a slate is for, else whoever took something."""
     viewers = [Viewer(surface=surface)] * len(plan.position_P)
     for at, r in zip(take_at.tolist(), take_T.tolist(), strict=True):
-        viewers[at] = viewer_of(decoded.events[r].context, surface)
+        viewers[at] = policy.viewer(viewer_of(decoded.events[r].context, surface))
     for at, trigger in zip(plan.serve_at.tolist(), triggers, strict=True):
         viewers[at] = trigger.viewer
     return viewers
@@ -168,27 +246,6 @@ def _put(positions: int, at: NDArray[np.intp], values: NDArray[T]) -> NDArray[T]
     out_P = np.zeros(positions, values.dtype)
     out_P[at] = values
     return out_P
-
-
-@dataclass(slots=True)
-class ExampleBudget:
-    """How many takes may be told with candidates: fills up with time, to what may be told in a second."""
-
-    per_s: float
-    rate: float
-    """The largest share of takes."""
-    _left: float = field(init=False, default=0.0)
-    _filled_ms: int = field(init=False, default=0)
-
-    def spend(self, offset_T: NDArray[np.int64], now_ms: int) -> NDArray[np.bool_]:
-        """Which of T takes are told: chosen by offset, as many as there may be now."""
-        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
-        self._filled_ms = now_ms
-        rate = min(self.rate, self._left / max(len(offset_T), 1))
-        mixed_T = offset_T.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        told_T: NDArray[np.bool_] = (mixed_T >> np.uint64(40)) < rate * 2**24
-        self._left -= float(told_T.sum())
-        return told_T
 
 
 @kernel
@@ -207,7 +264,7 @@ def _positions(
 ) -> tuple[
     NDArray[np.int32], NDArray[np.int32], NDArray[np.intp], NDArray[np.intp], NDArray[np.int32], NDArray[np.int32]
 ]:
-    """Rows served and rows that took something, and the distinct positions of both with their users."""
+    """Rows served and rows that may teach something, and the distinct positions of both with their users."""
     rows, users = len(fate_B), len(final_U)
     last_U = np.full(users, -1, np.int32)
     for r in range(rows):
@@ -221,7 +278,7 @@ def _positions(
             serve_Q[served] = r
             served += 1
             slot_P[before_B[r] + int(after)] = 0
-        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TAKES[action_B[r]]:
+        if observed and fate_B[r] == _APPLIED and action_B[r] < 16 and item_B[r] != 0 and TEACHES[action_B[r]]:
             take_T[took] = r
             took += 1
             slot_P[before_B[r]] = 0
@@ -240,16 +297,3 @@ def _positions(
     for t in range(took):
         take_at[t] = slot_P[before_B[take_T[t]]]
     return serve_Q[:served], take_T[:took], serve_at, take_at, position_P[:held], user_P[:held]
-
-
-@kernel
-def _not_held(
-    item_PH: NDArray[np.uint64], at_T: NDArray[np.intp], item_B: NDArray[np.uint64], row_T: NDArray[np.int32]
-) -> NDArray[np.bool_]:
-    """Which rows took an item that is not in the history at their position."""
-    new_T = np.ones(len(row_T), np.bool_)
-    for t in range(len(row_T)):
-        for h in range(item_PH.shape[1]):
-            if item_PH[at_T[t], h] == item_B[row_T[t]]:
-                new_T[t] = False
-    return new_T

@@ -26,7 +26,7 @@ from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
-from streams.serving.values import Asked, Seen
+from streams.serving.values import Asked, Seen, Told
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,14 +72,16 @@ class Answerer:
             raise Unreadable(Code.unknown_topic, "reply_to names a topic that the brokers do not have")
         published = published_ms(record, self.rules, self.now_ms())
         surface = request.surface or (request.context and request.context.surface) or slates.surface
+        policy = self.scorer.policies.on(surface)
         return Trigger(
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
             event_ms=moment_ms(request.event_time, published, self.rules),
             published_ms=published,
-            viewer=viewer_of(request.context, surface),
-            size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
+            viewer=policy.viewer(viewer_of(request.context, surface)),
+            policy=policy,
+            size=min(request.n or policy.size, policy.candidates),
             headers=record.headers,
             request_id=request.request_id,
             reply_to=topic,
@@ -143,23 +145,23 @@ class Answerer:
     ) -> Asked:
         states, count = profiles.states, len(requests)
         excluded = [item_ids(request.exclude) for request in requests]
-        repeats_P = np.array([t.surface in self.settings.slates.repeat_surfaces for t in triggers], np.bool_)
+        repeats_P = np.array([trigger.policy.repeats for trigger in triggers], np.bool_)
         held_P = profiles.seen.sizes(np.arange(count, dtype=np.int32)) + states.count_U
         asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
         return Asked(
-            histories=Histories(states.item_UH, states.action_UH, states.time_UH, states.count_U, states.last_s_U),
+            histories=Histories(*states[:6]),
             now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
             context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
             key_PC=context_keys([request.context for request in requests], asked_s_P),
             viewers=[trigger.viewer for trigger in triggers],
+            policies=[trigger.policy for trigger in triggers],
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
-            taken_P=np.zeros(count, np.uint64),
+            told=Told.nothing(count),
             seen=_seen(profiles, allowed_P & ~repeats_P, excluded),
             seen_P=allowed_P * held_P + np.array(list(map(len, excluded))),
             places_P=np.array([trigger.size for trigger in triggers], np.int32),
-            seed=self.settings.seed,
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams.transport.brokers import answer
 from streams.transport.tail import Reading, end_of, state_of
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
 _PAUSE_S = 0.5
 _HELD_S = 5.0
+_UNHEARD_S = 6.0
+"""Brokers that answer nothing for so long may have moved, all of them."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,8 @@ class ControlReader:
     at_end: Callable[[], object] = lambda: None
     """Called once, when everything was read to its end for the first time."""
     _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
+    _heard_s: float = field(init=False, default_factory=time.time)
+    """Epoch second of the last answer, or of the last look for who could give one."""
 
     def unread(self) -> str | None:
         """Why the topics are not read to their end now, or None."""
@@ -86,6 +91,7 @@ class ControlReader:
         try:
             while True:
                 await self._read(consumer)
+                await self._look_for_brokers(consumer)
         finally:
             await consumer.stop()
 
@@ -121,6 +127,12 @@ class ControlReader:
         if not self.caught_up.is_set() and self.unread() is None:
             self.at_end()
             self.caught_up.set()
+
+    async def _look_for_brokers(self, consumer: AIOKafkaConsumer) -> None:
+        self._heard_s = max((self._heard_s, *(reading.answered_ms / 1000 for reading in self._readings.values())))
+        if time.time() - self._heard_s > _UNHEARD_S:
+            await answer(consumer._client, self.options)
+            self._heard_s = time.time()
 
     def _assigned(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
         """Go on where a partition was read to, if there are others now: aiokafka begins all of them again.

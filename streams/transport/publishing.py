@@ -176,7 +176,7 @@ class Publisher:
             unknown = {topic for topic in topics if client.cluster.partitions_for_topic(topic) is None}
             if unknown:
                 await asyncio.gather(*map(client.add_topic, unknown))  # asks for all of them
-                if not await client.force_metadata_update():
+                if not await answer(client, self._client_options):
                     raise KafkaConnectionError("no broker answers")
         except (KafkaError, OSError, TimeoutError) as error:
             raise PublishFailed(0, len(topics), error) from error

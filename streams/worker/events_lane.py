@@ -14,7 +14,7 @@ from functools import partial
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
 from embeddings.store import PartitionMark, StoreRewound
-from streams.contract.deadletters import DeadLetter
+from streams.contract.deadletters import Code, DeadLetter, dead_letter_record
 from streams.contract.decode import Decoded, Misrouted
 from streams.contract.homes import Homes
 from streams.contract.messages import Outgoing, Part
@@ -34,6 +34,9 @@ from streams.worker.paused import Paused
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
+
+_SURELY_FITS = 65_536
+"""Every topic takes a record of so many bytes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,9 +146,23 @@ class EventsLane:
         out = [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
-            *(f.outgoing for f in answer.decoded.misrouted if f.offset > done[f.source] or _never_left(f, marks)),
+            *(
+                self._home(f, parts)
+                for f in answer.decoded.misrouted
+                if f.offset > done[f.source] or _never_left(f, marks)
+            ),
         ]
         return out, dead
+
+    def _home(self, record: Misrouted, parts: Sequence[Part]) -> Outgoing:
+        """What is sent to the right partition; a letter where the topic takes it compressed only."""
+        outgoing, source = record.outgoing, record.source
+        if len(outgoing.value or b"") < _SURELY_FITS:
+            return outgoing
+        (raw,) = (r for part in parts if part.source == source for r in part.records if r.offset == record.offset)
+        said = "in a foreign partition, and larger than its topic takes uncompressed"
+        letter = DeadLetter(source, record.offset, raw, Code.misrouted, said)
+        return outgoing._replace(smaller=dead_letter_record(letter, self.letters.topic))
 
     async def positions(
         self, stretches: Mapping[Source, Stretch], waiting: Callable[[str], object] = lambda reason: None

@@ -1,22 +1,23 @@
-"""Requests in, slates out; retried while brokers are away, never skipped or swallowed."""
+"""Requests in, slates and what they teach out; retried while brokers are away, never skipped or swallowed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 
 from embeddings.stoprule import StopRule
 from streams.contract.deadletters import DeadLetter
-from streams.contract.messages import Part
+from streams.contract.messages import Outgoing, Part
+from streams.contract.observations import pieces
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
-from streams.serving.slates import slate_record
+from streams.serving.shown_writer import observe_shown
+from streams.serving.slates import PublishedSlate, slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
-from streams.worker.attempts import whole_or_apart
+from streams.worker.attempts import settled, whole_or_apart
 
 
 class Unanswerable(Exception):
@@ -47,10 +48,26 @@ class RequestsLane:
         guard = Guard(
             attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
         )
-        dead = list(chain.from_iterable(await whole_or_apart(guard, unit.parts, partial(self._answer, unit))))
-        self.floods.count(unit.parts, dead)  # and none pauses: an answer is worth seconds
+        done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
+        self.floods.count(unit.parts, [letter for _, dead in done for letter in dead])  # and none pauses: an answer is
+        # worth seconds
+        told = [record for slates, _ in done for record in self._told(slates)]
+        settled(await guard.run(lambda: self.publisher.send_all(told, still_waiting=unit.retrying)))
 
-    async def _answer(self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]) -> list[DeadLetter]:
+    def _told(self, slates: Sequence[PublishedSlate]) -> list[Outgoing]:
+        """What the slates teach, once they are out, where the events of the same people are told."""
+        observed, topic = self.settings.observe, self.settings.topics.name("observations")
+        if not observed.enabled:
+            return []
+        return [
+            Outgoing(topic, b"%d" % o.source.partition, value, (), o.source.partition)
+            for o in observe_shown(slates, observed.shown)
+            for value in pieces(o)
+        ]
+
+    async def _answer(
+        self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]
+    ) -> tuple[list[PublishedSlate], list[DeadLetter]]:
         self.answerer.missing = await self.publisher.missing(self.settings.slates.reply_topics)
         slates, dead = self.answerer.respond(parts)
         dead += aside
@@ -69,7 +86,7 @@ class RequestsLane:
             self.metrics.published("request", [waited_s], slate.trigger.degraded)
         for letter in written:
             self.metrics.dead_letter("requests", letter.code)
-        return dead
+        return slates, dead
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -100,7 +100,7 @@ class SnapshotTaker:
         return [pin] if pin is not None and int(pin.version) != live else []
 
     def _take(self, record: ModelManifest) -> None:
-        snapshot = snapshots.load(manifest_of(record))
+        snapshot = snapshots.load(manifest_of(record), max_bytes=self.settings.model.max_bytes)
         width = snapshot.source_ND.shape[1]
         if width != self.settings.learner.dimensions:
             raise SnapshotRefused(f"vectors of {width} components, learner.dimensions says otherwise")
@@ -118,7 +118,8 @@ class SnapshotTaker:
     def _swapped(self, record: ModelManifest) -> None:
         self._failed.pop(int(record.version), None)
         live = self.serving.live
-        self.metrics.swapped(version=record.version, created_at_s=record.created_ms / 1000)
+        state = live.ranker.state
+        self.metrics.swapped(version=record.version, created_at_s=record.created_ms / 1000, ranker=state)
         self.metrics.indexed(
             items=live.index.size, kind=live.index.kind, device=live.index.kind, version=record.version,
             built_at_s=time.time(),

@@ -18,10 +18,10 @@ from embeddings.events import CONSENT_ALL, TAKES, TOUCHES, Action
 from embeddings.ids import item_id
 from embeddings.store import Profiles
 from streams.learning.checkpoints import Checkpoint
-from tests.embeddings.oracle import HISTORY, Event, Person
+from tests.embeddings.oracle import HISTORY, SITTING_S, Event, Person, stored
 
 USERS, ITEMS, LATENESS_S, MAX_BYTES = 600, 300, 3600, 4096
-ITEM_ACTIONS = ["play"] * 8 + ["complete", "skip", "like", "dislike", "add", "unlike", "remove", "view"]
+ITEM_ACTIONS = ["play"] * 6 + ["complete", "skip", "like", "dislike", "add", "unlike", "remove", "view", "progress"]
 
 
 @dataclass
@@ -118,29 +118,40 @@ class Life:
     seen: list[int] = field(default_factory=list)
     taken: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     pairs: defaultdict[tuple[int, int], float] = field(default_factory=lambda: defaultdict(float))
-    _window: list[int] = field(default_factory=list)
+    _window: list[Event] = field(default_factory=list)
 
     def meet(self, sent: Sent) -> None:
         """One more record, in the order of the log."""
         fate = sent.fate
         if sent.event is not None:
             time_s, item, action, dedupe = sent.event
-            fate = self.person.meet(Event(sent.partition, sent.offset, time_s, item, action, dedupe), LATENESS_S)
+            share = 255 if action == Action.complete else 0
+            event, last_s = Event(sent.partition, sent.offset, time_s, item, action, dedupe, share), self.person.last_s
+            fate = self.person.meet(event, LATENESS_S)
             if fate == "applied" and action < 16:
-                self._apply(item, action, 2.0 ** ((time_s - SINCE_S) / HALF_LIFE_S))
+                self._apply(event, last_s)
         self.fates.append((sent.partition, fate))
 
-    def _apply(self, item: int, action: int, unit: float) -> None:
-        if TAKES[action] and item not in self._window:
-            self.taken[item] += unit
-            for k, held in enumerate(self._window, 1):
-                self.pairs[held, item] += unit / k
-                self.pairs[item, held] += unit * 0.5 / k
-        if TOUCHES[action]:
-            after = [event.item for event in self.person.all_items()[:HISTORY]]
-            gone = [held for held in (*self._window, item) if held not in after]
+    def _apply(self, event: Event, last_s: int) -> None:
+        if TAKES[event.action] and self._counts(event, last_s):
+            unit = 2.0 ** ((event.time_s - SINCE_S) / HALF_LIFE_S)
+            self.taken[event.item] += unit
+            wanted = [held.item for held in self._window if TAKES[held.action] and held.item != event.item]
+            for k, held in enumerate(wanted, 1):
+                self.pairs[held, event.item] += unit / k
+                self.pairs[event.item, held] += unit * 0.5 / k
+        before, self._window = self._window, self.person.all_items()[:HISTORY]
+        after = [held.item for held in self._window]
+        gone = [held for held in (*(held.item for held in before), event.item) if held not in after]
+        if TOUCHES[event.action]:
             self.seen += [held for held in gone if held not in self.seen]
-            self._window = after
+
+    def _counts(self, event: Event, last_s: int) -> bool:
+        """An item is taken once in a sitting; what only goes on with it is no take of its own."""
+        held = next((held for held in self._window if held.item == event.item), None)
+        if held is None or event.time_s - stored(held.time_s, last_s) >= SITTING_S:
+            return True
+        return not TAKES[held.action] and event.action not in {Action.progress, Action.complete}
 
     @property
     def last_applied(self) -> Event:
@@ -163,7 +174,7 @@ def as_stored(profiles: Profiles, u: int) -> dict[str, Any]:
     s, seen, count = profiles.states, profiles.seen, int(profiles.states.count_U[u])
     packed = seen.data_N[seen.start_U[u] :][: 5 * seen.count_U[u]].tobytes()
     assert seen.count_U[u] >= 0, "a filter cannot be compared"
-    columns = (s.item_UH[u], s.action_UH[u], s.time_UH[u])
+    columns = (s.item_UH[u], s.action_UH[u], s.time_UH[u], s.share_UH[u])
     return {
         "history": list(zip(*(column[:count].tolist() for column in columns), strict=True)),
         "beyond": any(column[count:].any() for column in columns),

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,6 +19,8 @@ from deploy.kafka import KafkaServer
 from deploy.kafka_admin import admin_client
 from streams.transport import control
 from streams.transport.control import ControlReader
+from tests.connected.relays import Relay
+from tests.connected.test_watching_kafka import move
 
 
 @dataclass
@@ -180,3 +182,21 @@ async def test_partitions_that_are_added_are_read_and_the_others_are_not_read_ag
         await until(lambda: b"grown" in read.values[topic] and b"old" in read.values[topic])
         await until(lambda: read.reader.unread() is None)
         assert len(read.values[topic]) == 22
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+async def test_brokers_that_moved_are_found_again_at_the_configured_address(topic_prefix: str) -> None:
+    topic = f"{topic_prefix}.catalog"
+    with closing(Relay()) as door, KafkaServer() as kafka:
+        door.port = kafka.port
+        kafka.create_topic(topic, 1)
+        await publish(kafka.bootstrap, topic, b"a")
+        async with reading(door.address, topic) as read:
+            await read.caught_up()
+            await asyncio.to_thread(kafka.stop)
+            door.port = move(kafka)
+            await asyncio.to_thread(kafka.start)
+            await publish(kafka.bootstrap, topic, b"b")
+            await until(lambda: read.values[topic] == [b"a", b"b"], 60)
+            await until(lambda: read.reader.unread() is None)

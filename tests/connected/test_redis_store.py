@@ -72,6 +72,7 @@ def full_states(users: int) -> UserStates:
     states.action_UH[:] = 2
     states.last_s_U[:] = 1_700_000_000
     states.time_UH[:] = 1_700_000_000 - np.arange(50)
+    states.share_UH[:] = draw.integers(0, 256, (users, 50))
     states.count_U[:] = 50
     states.ring_UR[:] = draw.integers(1, 2**32, (users, 8))
     states.mark_source_U2[:], states.mark_offset_U2[:] = [0, 1], 2**40

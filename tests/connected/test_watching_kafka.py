@@ -110,6 +110,8 @@ async def test_brokers_that_moved_are_found_again_at_the_configured_address(tmp_
         topic, group = await lab.topic("events", records=10), f"{topic_prefix}.group"
         worker = lab.start({"group": group, "topics": {topic: {}}, "bootstrap": door.address})
         publisher = Publisher({"bootstrap_servers": door.address, "request_timeout_ms": 10_000})
+        asker = Publisher({"bootstrap_servers": door.address})
+        assert await asker.missing({topic, "nowhere"}) == {"nowhere"}
         await publisher.send_all([Outgoing(topic, b"k", b"10")])
         await until(lambda: len(worker.finished(group, topic)) == 11, 40, worker)
         await asyncio.to_thread(kafka.stop)
@@ -117,9 +119,10 @@ async def test_brokers_that_moved_are_found_again_at_the_configured_address(tmp_
         door.port = move(kafka)
         await asyncio.to_thread(kafka.start)
         await asyncio.wait_for(sending, 60)
+        assert await asker.missing({topic, "nowhere"}) == {"nowhere"}
         await until(lambda: len(worker.finished(group, topic)) == 12, 60, worker)
         worker.child.kill()
-        await publisher.stop()
+        await asyncio.gather(publisher.stop(), asker.stop())
 
 
 def move(kafka: KafkaServer) -> int:

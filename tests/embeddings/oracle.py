@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 HISTORY, RING = 50, 8
 TOUCHING = {1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13}
+VIEW, PROGRESS, COMPLETE, LIKE, UNLIKE, ADD, REMOVE = 1, 3, 4, 6, 8, 9, 10
+LIKES, DISLIKES, TAKING_BACK = {LIKE, ADD, 11, 12}, {5, 7, 13}, {UNLIKE, REMOVE}
+SITTING_S = 4 * 3600 - 32
 
 
 class Event(NamedTuple):
@@ -17,6 +20,7 @@ class Event(NamedTuple):
     item: int
     action: int
     dedupe: int
+    share: int = 0
 
 
 @dataclass
@@ -25,6 +29,8 @@ class Person:
 
     applied: list[Event] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
+    entries: dict[int, tuple[int, int, Event]] = field(default_factory=dict)
+    """By item: event time, arrival, and the event that put it there, with the action that its entry says."""
 
     @property
     def last_s(self) -> int:
@@ -40,20 +46,39 @@ class Person:
             return "duplicate"
         if event.time_s < self.last_s - lateness_s:
             return "late"
+        self._touch(event)
         self.applied.append(event)
         return "applied"
 
-    def all_items(self) -> list[Event]:
-        """The latest event of every item that was touched, latest first; among equal times the last to arrive."""
-        latest: dict[int, tuple[int, int, Event]] = {}
-        for arrival, event in enumerate(self.applied):
+    def _touch(self, event: Event) -> None:
+        held = next((entry for entry in self.all_items()[:HISTORY] if entry.item == event.item), None)
+        if held is None:
             if event.action in TOUCHING and event.item:
-                latest[event.item] = max(latest.get(event.item, (-1, -1, event)), (event.time_s, arrival, event))
-        return [event for _, _, event in sorted(latest.values(), reverse=True)]
+                older = self.entries.get(event.item)
+                self.entries[event.item] = max(older or (-1, -1, event), (event.time_s, len(self.applied), event))
+            return
+        same = abs(event.time_s - stored(held.time_s, self.last_s)) < SITTING_S
+        place = self.entries[event.item][:2]
+        if event.time_s < held.time_s:
+            said = says(event.action, held.action, same) if event.action in TOUCHING else held.action
+            self.entries[event.item] = (*place, held._replace(action=said))
+        elif event.action in TAKING_BACK:
+            self.entries[event.item] = (*place, held._replace(action=says(held.action, event.action, same)))
+        elif event.action in TOUCHING:
+            said = says(held.action, event.action, same)
+            said_event = event._replace(action=said, share=event.share or held.share)
+            self.entries[event.item] = event.time_s, len(self.applied), said_event
 
-    def history(self) -> list[tuple[int, int, int]]:
-        """(item, action, stored time) of the last 50."""
-        return [(event.item, event.action, stored(event.time_s, self.last_s)) for event in self.all_items()[:HISTORY]]
+    def all_items(self) -> list[Event]:
+        """Every item that was touched and what is said of it, latest first; of equal times the last to arrive."""
+        return [event for _, _, event in sorted(self.entries.values(), reverse=True)]
+
+    def history(self) -> list[tuple[int, int, int, int]]:
+        """(item, action, stored time, share watched) of the last 50."""
+        return [
+            (event.item, event.action, stored(event.time_s, self.last_s), event.share)
+            for event in self.all_items()[:HISTORY]
+        ]
 
     def ring(self) -> list[int]:
         """The last eight ids, latest first, filled with zeros."""
@@ -67,6 +92,14 @@ def stored(time_s: int, last_s: int) -> int:
         if back < 4096:
             return (last_s // 2**k - back) * 2**k
     return (last_s // 2**15 - 4095) * 2**15
+
+
+def says(earlier: int, later: int, same_sitting: bool) -> int:
+    """What an item's entry says after two actions."""
+    if later in TAKING_BACK:
+        return VIEW if (earlier, later) in {(LIKE, UNLIKE), (ADD, REMOVE)} else earlier
+    liked = earlier in LIKES and later not in LIKES | DISLIKES
+    return earlier if liked or (earlier in DISLIKES and later in {PROGRESS, COMPLETE} and same_sitting) else later
 
 
 def lives(log: list[tuple[str, Event]], lateness_s: int) -> tuple[dict[str, Person], list[str]]:

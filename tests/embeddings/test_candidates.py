@@ -32,7 +32,8 @@ def gathered(history_PH: Rows, **changes: Any) -> Retrieved:
     empty = np.full((len(history_PH), 0), -1, np.int32), np.zeros((len(history_PH), 0), np.float32)
     found, neighbours = changes.pop("found", empty), changes.pop("neighbours", lists())
     size_P = np.full(len(history_PH), changes.pop("size", 20), np.int32)
-    shared = {"trending_T": NONE, "fresh_F": NONE, "size_P": size_P}
+    shared = {"trending_T": NONE, "size_P": size_P}
+    shared["fresh_PF"] = np.tile(changes.pop("fresh_F", NONE), (len(history_PH), 1))
     return gather(history_PH, weight_PH, found, neighbours, **(shared | changes))
 
 

@@ -24,6 +24,7 @@ def some_states(seed: int, users: int = 20) -> UserStates:
         states.item_UH[u, :count] = draw.integers(1, 2**40, count)
         states.action_UH[u, :count] = draw.integers(1, 14, count)
         states.time_UH[u, :count] = states.last_s_U[u] - back_s
+        states.share_UH[u, :count] = draw.integers(0, 256, count)
         coarsen(states.time_UH[u], count, states.last_s_U[u])
     return states
 
@@ -43,8 +44,8 @@ def test_decoded_columns_are_what_compiled_loops_expect() -> None:
     assert all(column.flags.c_contiguous and column.flags.writeable for column in (*states, *tastes))
 
 
-def test_at_width_64_a_value_fills_an_allocation_of_512_with_its_string_header() -> None:
-    assert state_dtype(64).itemsize == 506
+def test_at_width_64_a_value_lies_in_an_allocation_of_640_with_its_string_header() -> None:
+    assert state_dtype(64).itemsize == 556
 
 
 def test_a_user_nobody_has_seen_is_an_empty_state() -> None:
@@ -109,3 +110,23 @@ def test_version_one_bytes_are_read_for_ever() -> None:
     assert (states.mark_source_U2.tolist(), states.mark_offset_U2.tolist()) == ([[0x1000, -1]], [[2**32 + 7, -1]])
     assert (states.ring_UR[0, 0], states.consent_U[0], states.events_U[0]) == (0xAA, 15, 3)
     assert (tastes.vectors().tolist(), tastes.version_U[0]) == ([[1.0, -1.0]], 9)
+    assert not states.share_UH.any()
+    (rewritten,) = StateCodec(2).encode(states, tastes.vectors(), 9)
+    assert (rewritten[0], len(rewritten)) == (VERSION, len(value) + HISTORY)
+    again, _ = StateCodec(2).decode([rewritten])
+    assert all(np.array_equal(one, other) for one, other in zip(again, states, strict=True))
+
+
+def test_old_states_new_ones_and_those_of_another_width_are_read_together() -> None:
+    states = some_states(3, users=3)
+    now = StateCodec(4).encode(states, np.ones((3, 4), np.float32), 5)
+    at = len(now[0]) - 12 - HISTORY
+    old = [b"\x01" + value[1:at] + value[at + HISTORY :] for value in now]
+    (wider,) = StateCodec(6).encode(states.take(np.array([2])), np.ones((1, 6), np.float32), 5)
+    again, tastes = StateCodec(4).decode([now[0], old[1], wider, old[0][:-4] + bytes(6), None])
+    np.testing.assert_array_equal(again.item_UH[:4], states.item_UH[[0, 1, 2, 0]])
+    np.testing.assert_array_equal(again.share_UH[[0, 2]], states.share_UH[[0, 2]])
+    assert not again.share_UH[[1, 3, 4]].any()
+    assert tastes.version_U.tolist() == [5, 5, 0, 0, 0]
+    with pytest.raises(UnreadableState, match="100 bytes"):
+        StateCodec(4).decode([old[0][:100]])

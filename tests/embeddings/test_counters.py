@@ -10,6 +10,7 @@ from embeddings.counters import ItemCounters
 from embeddings.events import Action
 from embeddings.fading import HalfLives
 from embeddings.idtable import IdTable
+from embeddings.lessons import lesson_of
 
 ITEMS, NOW = 6, 1_750_000_000
 EVENT = st.tuples(st.integers(0, ITEMS - 1), st.sampled_from(list(Action)), st.integers(NOW - 10**7, NOW))
@@ -27,7 +28,8 @@ def some_counters(half_lives: HalfLives = FAST) -> ItemCounters:
 def count(counters: ItemCounters, log: list[Row]) -> None:
     row_R = np.array([row for row, _, _ in log], np.int32)
     action_R = np.array([action for _, action, _ in log], np.uint8)
-    counters.count(row_R, action_R, np.array([time_s for _, _, time_s in log], np.int64))
+    lesson_R = np.array([action < 16 and lesson_of(action, Action.unknown) for _, action, _ in log], np.uint8)
+    counters.count(row_R, action_R, np.array([time_s for _, _, time_s in log], np.int64), lesson_R)
 
 
 def everything(counters: ItemCounters) -> dict[str, NDArray[Any]]:
@@ -90,14 +92,25 @@ def test_half_lives_are_those_of_the_clock_however_busy_it_was() -> None:
 
 def test_times_are_the_first_sight_and_the_last_take() -> None:
     counters = some_counters(HalfLives())
-    kinds = (0, Action.skip), (0, Action.play), (0, Action.skip), (1, Action.impression)
+    kinds = (0, Action.skip), (0, Action.play), (0, Action.skip), (1, Action.impression), (1, Action.click)
     count(counters, [(row, action, NOW + n) for n, (row, action) in enumerate(kinds)])
     count(counters, [(0, Action.skip, NOW - 5)])
     now = everything(counters)
     assert now["first_seen_s_N"][:3].tolist() == [NOW - 5, NOW + 3, 0]
     assert now["last_taken_s_N"][:3].tolist() == [NOW + 1, 0, 0]
     assert now["dislikes_N"][0] == pytest.approx(3, rel=1e-4)
-    assert now["shown_N"][1] == 1
+    assert now["shown_N"][1] == now["clicked_N"][1] == 0, "an impression counts when it can be answered no more"
+
+
+def test_impressions_are_counted_with_their_answers_at_their_own_times() -> None:
+    counters = some_counters(HalfLives(reactions_s=3_600))
+    count(counters, [(0, Action.impression, NOW - 3_600), (0, Action.impression, NOW)])
+    counters.changed()
+    times_s = np.array([NOW - 3_600, NOW, NOW])
+    counters.count_shown(np.array([0, 0, 2], np.int32), np.array([True, False, True]), times_s)
+    now = everything(counters)
+    assert (now["shown_N"][0], now["clicked_N"][0]) == (1.5, 0.5)
+    assert counters.changed().item_N.tolist() == [1, 3]
 
 
 def test_only_what_changed_is_told_most_taken_first() -> None:
@@ -167,3 +180,24 @@ def test_new_items_find_room() -> None:
     counters.ids.ensure(np.arange(1, 5_000, dtype=np.uint64))
     count(counters, [(4_998, Action.play, NOW)])
     assert counters.changed().item_N.tolist() == [4_999]
+
+
+def test_nothing_is_left_of_items_that_are_forgotten() -> None:
+    counters = some_counters()
+    count(counters, [(0, Action.like, NOW), (1, Action.play, NOW - 5), (2, Action.impression, NOW - 9)])
+    assert counters.last_seen_s(4).tolist() == [NOW, NOW - 5, NOW - 9, 0]
+    counters.forget(np.array([0], np.int32))
+    counters.ids.free(np.array([0], np.int32))
+    assert counters.changed().item_N.tolist() == [2, 3]
+    counters.ids.ensure(np.array([99], np.uint64))
+    counters.tell_again(np.array([1, 99], np.uint64))
+    counts = counters.changed()
+    assert counts.item_N.tolist() == [99]
+    assert not any(getattr(counts, name).any() for name in ("popularity_N4", "likes_N", "last_taken_s_N"))
+    assert counts.first_seen_s_N.tolist() == [0]
+
+
+def test_what_may_not_be_told_is_not() -> None:
+    counters = some_counters()
+    count(counters, [(row, Action.play, NOW) for row in range(4)])
+    assert counters.changed(lambda item_N: item_N % 2 == 0).item_N.tolist() == [2, 4]

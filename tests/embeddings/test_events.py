@@ -24,11 +24,10 @@ def named(flag_A: np.ndarray) -> set[str]:
         (actions_that(Says.like), ["like", "add", "purchase", "share"]),
         (actions_that(Says.dislike), ["dislike", "hide", "skip"]),
         (actions_that(Says.shown), ["impression"]),
-        (actions_that(Says.clicked), ["click"]),
         (actions_that(Says.engaged), ENGAGING),
         (actions_that(Says.completed), ["complete"]),
     ],
-    ids=["touch", "take", "praise", "blame", "like", "dislike", "shown", "clicked", "engage", "complete"],
+    ids=["touch", "take", "praise", "blame", "like", "dislike", "shown", "engage", "complete"],
 )
 def test_every_action_says_what_it_should(flag_A: np.ndarray, names: list[str]) -> None:
     assert named(flag_A) == set(names)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from embeddings.codec import StateCodec
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
 from embeddings.fold import Folded, fold
+from embeddings.lessons import SITTING_S
 from embeddings.seen import SeenSets
 from embeddings.state_columns import UserStates, no_states, source_code
 from tests.embeddings.oracle import Event, Person, lives, stored
@@ -20,7 +21,7 @@ DAY = 86_400
 
 
 def an_event(offset: int, item: int = 1, time_s: int = 1_000_000, action: int = Action.play, **more: int) -> Event:
-    return Event(more.get("source", 0), offset, time_s, item, action, more.get("dedupe", 0))
+    return Event(more.get("source", 0), offset, time_s, item, action, more.get("dedupe", 0), more.get("share", 0))
 
 
 def a_batch(rows: Sequence[tuple[str, Event]], users: Sequence[str] | None = None, refused: int = 0) -> EventBatch:
@@ -37,7 +38,7 @@ def a_batch(rows: Sequence[tuple[str, Event]], users: Sequence[str] | None = Non
         user_B=np.array([place[user] for user, _ in rows], np.int32),
         item_B=column("item", np.uint64),
         action_B=column("action", np.uint8),
-        value_B=np.zeros(len(rows), np.float32),
+        value_B=column("share", np.float32) / 255,
         time_s_B=column("time_s", np.int64),
         source_B=column("source", np.int32),
         offset_B=column("offset", np.int64),
@@ -66,7 +67,7 @@ def history(of: Folded, position: int | None = None) -> list[int]:
 
 def as_person(states: UserStates, u: int) -> tuple[object, ...]:
     count = int(states.count_U[u])
-    entries = zip(states.item_UH[u], states.action_UH[u], states.time_UH[u], strict=True)
+    entries = zip(states.item_UH[u], states.action_UH[u], states.time_UH[u], states.share_UH[u], strict=True)
     marks = zip(states.mark_source_U2[u], states.mark_offset_U2[u], strict=True)
     return (
         [tuple(int(part) for part in entry) for entry in entries][:count],
@@ -90,6 +91,57 @@ def test_a_repeated_item_moves_to_its_latest_event_and_stays_one_entry() -> None
     life = one_life([an_event(0, item=1), an_event(1, item=2), an_event(2, item=1, action=Action.like)])
     assert history(life) == [1, 2]
     assert life.states.action_UH[0, 0] == Action.like
+
+
+@pytest.mark.parametrize(
+    ("actions", "says"),
+    [
+        (("like", "progress", "progress"), "like"),
+        (("play", "dislike", "progress", "complete"), "dislike"),
+        (("dislike", "play"), "play"),
+        (("like", "skip"), "skip"),
+        (("play", "like", "unlike"), "view"),
+        (("add", "remove"), "view"),
+        (("like", "remove"), "like"),
+        (("play", "unlike"), "play"),
+    ],
+)
+def test_what_a_person_said_of_an_item_stays_until_they_say_otherwise(actions: Sequence[str], says: str) -> None:
+    life = one_life([an_event(n, time_s=1_000_000 + n, action=Action[name]) for n, name in enumerate(actions)])
+    assert life.states.action_UH[0, 0] == Action[says]
+    assert history(life) == [1]
+
+
+def test_a_dislike_gives_way_to_what_goes_on_in_another_sitting() -> None:
+    later = an_event(1, time_s=1_000_000 + SITTING_S, action=Action.progress)
+    assert one_life([an_event(0, action=Action.dislike), later]).states.action_UH[0, 0] == Action.progress
+
+
+def test_a_like_that_comes_after_a_later_event_of_its_item_is_kept() -> None:
+    life = one_life([an_event(0, time_s=1_000_010, action=Action.progress), an_event(1, action=Action.like)])
+    assert (life.states.action_UH[0, 0], life.states.time_UH[0, 0]) == (Action.like, 1_000_010)
+
+
+def test_a_state_keeps_how_far_a_person_got() -> None:
+    watched = [
+        an_event(n, time_s=1_000_000 + n, action=Action.progress, share=share) for n, share in enumerate([9, 99])
+    ]
+    life = one_life([*watched, an_event(2, time_s=1_000_005, action=Action.like)])
+    assert life.states.share_UH[0, 0] == 99
+    late = one_life([*watched, an_event(2, action=Action.progress, share=3)])
+    assert late.states.share_UH[0, 0] == 99, "what was said before is no news"
+    assert one_life([*watched, an_event(2, time_s=1_000_005, action=Action.complete)]).states.share_UH[0, 0] == 255
+
+
+@pytest.mark.parametrize(
+    ("value", "length_s", "share"), [(1350, 5400, 64), (0.5, 0, 128), (1350, 0, 0), (9e9, 60, 255)]
+)
+def test_progress_is_told_in_seconds_of_a_known_length_or_as_a_share(value: float, length_s: float, share: int) -> None:
+    batch = a_batch([("u", an_event(0, action=Action.progress))])
+    batch.value_B[:] = value
+    length_s_B = np.array([length_s], np.float32)
+    life = fold(no_states(1), batch, lateness_s=0, source_code_S=CODES, length_s_B=length_s_B)
+    assert life.states.share_UH[0, 0] == share
 
 
 def test_an_event_that_comes_out_of_order_is_placed_by_its_time() -> None:
@@ -217,7 +269,8 @@ def a_log(rows: Sequence[tuple[str, int, int, int, int, int]]) -> list[tuple[str
     time_s, log = {}, []
     for n, (user, source, item, action, dedupe, step_s) in enumerate(rows):
         time_s[user] = max(min(time_s.get(user, 1_000_000) + step_s, 2**32 - 1), 0)
-        log.append((user, Event(source, n, time_s[user], item, action, dedupe)))
+        share = {Action.progress: n % 256, Action.complete: 255}.get(Action(action), 0) if action < 14 else 0
+        log.append((user, Event(source, n, time_s[user], item, action, dedupe, share)))
         if n % 10 == 9:
             log.append(log[-5])
     return log
@@ -280,6 +333,7 @@ def test_the_window_at_every_position_is_the_state_that_one_event_at_a_time_give
         assert windows.item_PH[r].tolist() == stepwise.item_UH[u].tolist()
         assert windows.time_PH[r].tolist() == stepwise.time_UH[u].tolist()
         assert windows.action_PH[r].tolist() == stepwise.action_UH[u].tolist()
+        assert windows.share_PH[r].tolist() == stepwise.share_UH[u].tolist()
         assert (windows.count_P[r], windows.last_s_P[r]) == (stepwise.count_U[u], stepwise.last_s_U[u])
 
 

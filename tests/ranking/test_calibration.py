@@ -46,6 +46,15 @@ def test_a_logit_that_is_not_finite_is_not_learned():
     np.testing.assert_array_equal(platt.state, before)
 
 
+@pytest.mark.parametrize(("before", "now"), [(0.2, 0.05), (0.02, 0.04)])
+def test_it_follows_a_rate_that_drifts_after_any_time(before, now):
+    platt, noise = Platt(), np.random.default_rng(2).normal(0, 0.3, 200_000)
+    logit_R = (np.log(before / (1 - before)) + noise).astype(np.float32)
+    platt.learn(logit_R, drawn(np.full(200_000, before)))
+    shown = platt.learn(logit_R[:30_000], drawn(np.full(30_000, now), seed=1))
+    assert shown[20_000:].mean() == pytest.approx(now, rel=0.1)
+
+
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6, width=32), st.booleans()), min_size=1, max_size=50))
 def test_predictions_stay_strictly_inside_the_unit_interval(rows):
     logits = np.array([logit for logit, _ in rows], np.float32)

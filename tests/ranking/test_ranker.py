@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ranking.errors import WeightsRefused
 from ranking.features import COLUMNS, Feature
 from ranking.frozen import FrozenTower
-from ranking.model import RankingModel
+from ranking.model import GAIN, RankingModel
 from ranking.ranker import Ranker
 from ranking.trainer import Trainer
 from ranking.weights import Shape, shapes
@@ -99,7 +99,8 @@ def test_a_frozen_tower_says_what_the_module_says(crosses):
     z, context_P = model.normalised(x), torch.from_numpy(x_PKX[..., Feature.context].max(1)).long()
     chosen = model.next_logits(x, z, item, torch.from_numpy(mask_PK).float()).numpy()
     outcomes = model.outcome(z, item & 63, context_P).numpy()
-    weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
+    outcomes += GAIN * model.outcome.place.weight[0].numpy()
+    weights = {name: parameter.numpy() for name, parameter in model.served().items()}
     assert {name: weight.shape for name, weight in weights.items()} == shapes(shape)
     frozen_next = FrozenTower(weights, "next").logits(x_PKX, item_PK, mask_PK)[..., 0]
     frozen_outcome = FrozenTower(weights, "outcome").logits(x_PKX, item_PK, mask_PK)

@@ -130,10 +130,64 @@ def test_a_spoiled_checkpoint_is_refused_and_changes_nothing(name):
 def test_outcomes_are_learned_and_come_true():
     trainer = Trainer(SMALL)
     for seed in range(3):
-        progress = trainer.learn_pointwise(*some_outcomes(seed), "click")
+        shown_R = trainer.learn_pointwise(*some_outcomes(seed), "click")
+    progress = trainer.outcome("click")
     assert progress.rows == 3 * 2048
+    assert shown_R.mean() == pytest.approx(progress.predicted, abs=0.03)
     assert progress.loss < 0.6 < np.log(2)
     assert progress.predicted == pytest.approx(progress.observed, abs=0.03)
+
+
+def test_calibration_follows_a_click_rate_that_drifts():
+    """After as long a time as you like: what has been summed up by then must not hold the steps back."""
+    trainer, rng = Trainer(SMALL), np.random.default_rng(0)
+    x_RX, item_R, _ = some_outcomes(rows=4096)
+    x_RX[:, Feature.click_rate] = np.log(0.2)  # the counter is of thirty days, and as late as ever
+    trainer.learn_pointwise(x_RX, item_R, rng.random(4096) < 0.2, "click")
+    trainer._outcomes["click"].platt.state[2:] *= 1e4
+    for _ in range(10):
+        shown_R = trainer.learn_pointwise(x_RX, item_R, rng.random(4096) < 0.05, "click")
+    assert shown_R.mean() == pytest.approx(0.05, rel=0.15)
+
+
+def shown_in_places(rows=12_000):
+    """Two items of one worth: the first stands mostly above, where five times as many click, the second below."""
+    rng = np.random.default_rng(1)
+    x_RX = np.zeros((rows, COLUMNS), np.float32)
+    x_RX[:, Feature.click_rate] = np.log(0.2)
+    second_R = np.arange(rows) % 2 == 1
+    below_R = rng.random(rows) < np.where(second_R, 0.85, 0.15)
+    label_R = rng.random(rows) < np.where(below_R, 0.08, 0.4)
+    return x_RX, np.where(second_R, 7, 5), label_R, np.where(below_R, 9, 0)
+
+
+def test_an_item_is_not_thought_better_for_the_place_it_stood_in():
+    x_RX, item_R, label_R, place_R = shown_in_places()
+
+    def served(place_R):
+        trainer = Trainer(SMALL)
+        trainer.learn_pointwise(x_RX, item_R, label_R, "click", None, place_R)
+        ranker = Ranker.from_tensors(trainer.tensors(), version=1)
+        return ranker.score(x_RX[None, :2], item_R[None, :2], np.ones((1, 2), bool)).click_PK[0]
+
+    blind, told = served(None), served(place_R)
+    assert blind[0] > 2.5 * blind[1]
+    assert told == pytest.approx([0.4, 0.4], abs=0.06), "as in the first place"
+
+
+def test_a_checkpoint_of_a_release_that_knew_nothing_of_places_is_gone_on_from():
+    old = Trainer(SMALL)
+    old.learn_pointwise(*some_outcomes(), "click")
+    state = old.state()
+    for name in ("standing", "model.outcome.place.weight", "outcome.squares.2"):
+        moved = state.pop(name)
+    assert moved.shape == (64, 2)
+    trainer = Trainer(SMALL)
+    trainer.restore(state)
+    assert trainer.outcome("click") == old.outcome("click")
+    assert not trainer.model.outcome.place.weight.any()
+    trainer.learn_pointwise(*some_outcomes(1), "click", None, np.arange(2048) % 99)
+    assert trainer.model.outcome.place.weight[63].any(), "beyond the last is the last"
 
 
 def test_heads_keep_to_their_tower():
@@ -154,12 +208,18 @@ def test_it_has_learned_only_after_enough_rows_and_a_better_order_than_retrieval
     trainer.learn_listwise(*some_choices(0))
     assert trainer.listwise().gain > 0
     assert not trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=1).state == "few_examples"
     trainer.learn_listwise(*some_choices(1))
     assert trainer.learned
+    assert Ranker.from_tensors(trainer.tensors(), version=2).state == "serves"
     worse = Trainer(SMALL, TrainerSettings(learned_rows=64, rate=1e-6, item_rate=1e-6))
     x_RSX, *rest = some_choices(2, by=Feature.cooc_decayed)
     worse.learn_listwise(x_RSX, *rest)
     assert not worse.learned
+    tensors = worse.tensors()
+    assert Ranker.from_tensors(tensors, version=1).state == "behind_retrieval"
+    del tensors["standing"]
+    assert not Ranker.from_tensors(tensors, version=1).learned, "as earlier releases write it"
 
 
 def test_an_impossible_sampling_probability_poisons_nothing():
@@ -168,3 +228,17 @@ def test_an_impossible_sampling_probability_poisons_nothing():
     log_q_RS[3, 4], log_q_RS[5, 2] = -np.inf, np.nan
     assert trainer.learn_listwise(*choices, log_q_RS).refused == 1
     assert all(np.isfinite(array).all() for array in trainer.state().values())
+
+
+def test_nothing_is_left_of_items_that_are_forgotten_but_what_they_share():
+    trainer = Trainer(SMALL)
+    trainer.learn_listwise(*some_choices())
+    before = trainer.state()
+    trainer.forget(np.array([64 + 5, 7, 9]), np.array([128 + 9, 11]))
+    now = trainer.state()
+    for name in ("model.next.item.weight", "model.next.item_bias.weight"):
+        assert not now[name][[5, 7]].any()
+        others = np.setdiff1d(np.arange(64), [5, 7])
+        assert np.array_equal(now[name][others], before[name][others])
+    assert (now["next.squares.0"][[5, 7]] < 1e-9).all()
+    assert (now["next.squares.0"][9] == before["next.squares.0"][9]).all()

@@ -34,12 +34,18 @@ class Topics:
     published: list[Outgoing] = field(default_factory=list)
     acknowledges: asyncio.Event = field(default_factory=asyncio.Event)
     lacks: set[str] = field(default_factory=set)
+    errors_of: dict[str, list[Exception]] = field(default_factory=dict)
+    """Errors of records of topics with this in their names."""
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
     async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object]) -> None:
-        if self.errors:
+        records = list(records)
+        if self.errors and records:
             raise self.errors.pop(0)
+        for name, errors in self.errors_of.items():
+            if errors and any(name in record.topic for record in records):
+                raise errors.pop(0)
         self.published += records
         if any(self.held in record.topic for record in self.published[-1:]):
             await self.acknowledges.wait()
@@ -122,7 +128,7 @@ class Worker:
         """What the transport does with a unit; returns when it may be acknowledged."""
         unit = Heard([Part(source, log, log[-1].offset, -1)], len(log), source.topic)
         unit.said = self.waited
-        lane: Callable[[Unit], Awaitable[None]] = self.requests if source == REQUESTS else self.events
+        lane: Callable[[Unit], Awaitable[None]] = self.requests if source.topic == REQUESTS.topic else self.events
         await lane(unit)
 
     @property

@@ -19,6 +19,7 @@ from streams.commands.doctor import (
     judge_consent,
     judge_gpu,
     judge_producers,
+    judge_ranker,
     judge_redis,
     judge_topics,
 )
@@ -26,6 +27,7 @@ from streams.commands.paused import release
 from streams.contract.consent import Judge
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules
+from streams.contract.records import ModelManifest
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
 from streams.worker.worker import user_store
@@ -97,6 +99,18 @@ def test_what_producers_should_set_is_said_with_how_many() -> None:
     assert judge_producers(decode([(Source("events", 3), good)], here, NOW_MS), "events").advice == ""
 
 
+def test_whether_the_ranker_serves_is_said_and_why_not() -> None:
+    def of(**metrics: float) -> Finding:
+        return judge_ranker(ModelManifest(version="7", uri="x", sha256="x", metrics=metrics))
+
+    assert "no snapshot is announced yet" in judge_ranker(None).detail
+    assert "snapshot 7 does not say" in of().detail
+    assert of(ranks=1, examples=5_000, wanted=1_000, gain=0.2).detail.startswith("serves: snapshot 7, 5,000 examples")
+    few = of(ranks=0, examples=120, wanted=1_000, gain=0.2)
+    assert (few.ok, "it takes 1,000 examples" in few.advice) == (True, True)
+    assert "better than that of retrieval" in of(ranks=0, examples=5_000, wanted=1_000, gain=-0.1).advice
+
+
 async def test_everything_embedded_is_well(embedded_broker: Broker, valkey: Valkey, topic_prefix: str) -> None:
     settings = Settings(
         kafka=Kafka(bootstrap=embedded_broker.bootstrap),
@@ -144,6 +158,7 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
         "redis",
         "dead letters",
         "producers",
+        "ranker",
     ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice

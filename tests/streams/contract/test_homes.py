@@ -98,3 +98,12 @@ def test_before_anything_was_noted_a_record_that_was_right_once_never_left() -> 
     homes.take(here, note="", count=16, after=0, committed=10)
     offset, hashed = np.array([9, 9, 9, 10]), np.array([9, 17, 6, 9])
     assert homes.left(here, offset, hashed).tolist() == [False, False, True, True]
+
+
+def test_a_store_that_loses_its_tail_again_and_again_makes_no_note_longer() -> None:
+    homes, here, note = Homes(), Source("events", 1), "8@0 16@700"
+    for committed in range(1_000, 100_000, 100):
+        homes.take(here, note=note, count=16, after=committed - 10, committed=committed)
+        homes.stored(here, committed)
+        note = homes.note(here)
+    assert note == "8@0 16@700"

@@ -5,7 +5,8 @@ import pytest
 
 from embeddings.events import Fate
 from streams.lab.baselines import MISS, NOT_SCORED, measure
-from streams.lab.evaluation import Bench, Evaluation, LogRecord, evaluation_settings, run_evaluation
+from streams.lab.evaluation import Bench, Evaluation, LogRecord, batches, evaluation_settings, run_evaluation
+from streams.lab.leave_last_out import run_leave_last_out
 from streams.lab.replay import event_records
 from tests.streams.builders import NOW_MS, a_table, small, told
 
@@ -110,3 +111,54 @@ def test_a_log_may_count_from_anywhere(first_s: int) -> None:
     one, two = (run_evaluation(log, small()).quality for log in (moved, near))
     assert one.events == two.events
     assert one.recall_10 == pytest.approx(two.recall_10, abs=0.02)
+
+
+def test_both_moments_are_told_of_the_same_events(run: Evaluation) -> None:
+    np.testing.assert_array_equal(run.event_R == NOT_SCORED, run.rank_R == NOT_SCORED)
+    assert run.written.events == run.quality.events
+    assert run.written.recall_10 > 0.8 * run.quality.recall_10
+
+
+def test_a_slate_written_at_the_event_before_knows_nothing_of_how_long_it_took() -> None:
+    """A ranker that is taught sees the pause before what is asked at the take, and only there."""
+    settings, differ = evaluation_settings(small()), 0
+    log = a_table(900, users=60, items=150)
+    log.time_s_R[:] = log.time_s_R[0] + np.cumsum(np.random.default_rng(0).exponential(4_000, len(log))).astype(int)
+    bench = Bench(settings, log)
+    for records in batches(log, settings, 64):
+        answer = bench.step(records)
+        bench.serving.catalogue([log.facts(log.item_R[record.offset]) for record in records], [])
+        shown_QN = np.array([slate.item_N for slate in answer.slates])
+        differ += int((shown_QN != bench.earlier_QN).any(1).sum())
+        snapshot = bench.learner.freeze()
+        snapshot.ranker["learned"] = np.ones(1, np.uint8)
+        bench.serving.swap(snapshot.build(bench.now_ms)[0])
+    assert differ > 0
+
+
+def test_people_are_asked_for_what_they_took_last() -> None:
+    later, event = (run_leave_last_out(LOG, small(), ask) for ask in ("later", "event"))
+    assert later.popular == event.popular
+    for asked in (later, event):
+        assert 5 < asked.marquee.events < len(set(LOG.user_R)), "not those who took last what they had"
+        assert asked.marquee.recall_20 > 0.5
+
+
+def test_the_last_of_a_person_is_the_later_in_the_file_and_is_not_learned() -> None:
+    """All at one time: everybody takes `last` last, which nobody who is learned of had taken."""
+    names = [f"i{n}" for n in range(12)] + ["last"]
+    rows = [(f"u{u}", name) for name in names for u in range(8)]
+    log = dataclasses.replace(
+        a_table(len(rows)),
+        user_R=[user for user, _ in rows],
+        item_R=[item for _, item in rows],
+        time_s_R=np.full(len(rows), NOW_MS // 1000, np.int64),
+    )
+    found = run_leave_last_out(log, small(), "later")
+    assert (found.marquee.recall_20, found.popular.recall_20, found.marquee.events) == (0, 0, 8)
+
+
+def test_who_has_nothing_but_a_last_event_is_not_asked_for() -> None:
+    log = LOG.head(300)
+    once = dataclasses.replace(log, user_R=["once", *log.user_R[1:]])
+    assert run_leave_last_out(once, small(), "event").marquee.events <= len(set(log.user_R[1:]))

@@ -29,7 +29,7 @@ def test_names_follow_the_rules_of_prometheus(kind: type[WorkerMetrics | Learner
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     allowed = {"stage", "fate", "topic", "code", "partition", "trigger", "mode", "kind", "result", "objective"}
-    allowed |= {"le", "version", "device", "role"}
+    allowed |= {"le", "version", "device", "role", "state", "surface"}
     labels = {name for f in kind().registry.collect() for s in f.samples for name in s.labels}
     assert labels <= allowed
 
@@ -113,7 +113,7 @@ def test_ages_grow_with_the_clock() -> None:
     now = [1_000.0]
     metrics = WorkerMetrics(clock=lambda: now[0])
     metrics.indexed(items=100, kind="ivf", device="cpu", version="v7", built_at_s=990)
-    metrics.swapped(version="v7", created_at_s=980)
+    metrics.swapped(version="v7", created_at_s=980, ranker="few_examples")
     now[0] += 5
     assert value(metrics, "marquee_index_age_seconds") == 15
     assert value(metrics, "marquee_snapshot_age_seconds") == 25
@@ -122,26 +122,32 @@ def test_ages_grow_with_the_clock() -> None:
 
 def test_a_new_snapshot_leaves_no_series_of_the_one_before() -> None:
     metrics = WorkerMetrics()
-    metrics.swapped(version="v1", created_at_s=1)
-    metrics.swapped(version="v2", created_at_s=2)
+    metrics.swapped(version="v1", created_at_s=1, ranker="serves")
+    metrics.swapped(version="v2", created_at_s=2, ranker="behind_retrieval")
     metrics.refused()
     assert value(metrics, "marquee_snapshot_info", version="v1") is None
     assert value(metrics, "marquee_snapshot_info", version="v2") == 1
+    assert value(metrics, "marquee_ranker_state", state="behind_retrieval") == 1
+    assert value(metrics, "marquee_ranker_state", state="serves") == 0
     assert value(metrics, "marquee_snapshot_swaps_total", result="refused") == 1
 
 
 def test_the_learner_reports_loss_calibration_and_its_age() -> None:
     now = [50.0]
-    metrics = LearnerMetrics(clock=lambda: now[0])
+    metrics = LearnerMetrics(surfaces=("home", "other"), clock=lambda: now[0])
     metrics.learned(rows=40, skipped=2)
     metrics.scored("engage", loss=0.5)
-    metrics.calibrated("engage", ratio=1.1)
+    metrics.calibrated("engage", "home", ratio=1.1)
+    metrics.dropping("impressions", 3)
     metrics.announced(seconds=0.4, items=9)
     metrics.checkpointed()
     now[0] += 3
     assert value(metrics, "marquee_learner_rows_total") == 40
     assert value(metrics, "marquee_learner_rows_skipped_total") == 2
     assert value(metrics, "marquee_learner_loss", objective="engage") == 0.5
-    assert value(metrics, "marquee_learner_calibration_ratio", objective="engage") == 1.1
+    assert value(metrics, "marquee_learner_calibration_ratio", objective="engage", surface="home") == 1.1
+    assert np.isnan(value(metrics, "marquee_learner_calibration_ratio", objective="engage", surface="other"))
+    assert value(metrics, "marquee_learner_dropped_total", kind="impressions") == 3
+    assert value(metrics, "marquee_learner_dropped_total", kind="slates") == 0
     assert value(metrics, "marquee_snapshot_age_seconds") == 3
     assert value(metrics, "marquee_checkpoint_age_seconds") == 3

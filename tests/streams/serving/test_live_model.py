@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from embeddings.content import WORDS, blended
 from embeddings.errors import IdCollision
 from embeddings.ids import item_ids
 from embeddings.items import ItemFacts, Items
@@ -55,7 +56,8 @@ def test_a_snapshot_is_scattered_into_the_rows_of_this_process(service: Service)
     model = LiveModel.of(snapshot, elsewhere, service.serving.build)
     rows = elsewhere.ids.rows(snapshot.ids_N)
     assert rows.min() == 2
-    np.testing.assert_array_equal(model.target_ND[rows], snapshot.target_ND)
+    said_ND = model.content.vectors(np.full((len(rows), WORDS), -1, np.int16), snapshot.ids_N)  # no catalogue here
+    np.testing.assert_array_equal(model.target_ND[rows], blended(snapshot.target_ND, said_ND, snapshot.counts_N))
     np.testing.assert_array_equal(model.source_ND[rows], snapshot.source_ND)
     theirs = np.where(snapshot.neighbours_NK >= 0, rows[snapshot.neighbours_NK], -1)
     np.testing.assert_array_equal(model.neighbours_NM[rows], theirs)
@@ -63,13 +65,14 @@ def test_a_snapshot_is_scattered_into_the_rows_of_this_process(service: Service)
     assert (model.version, model.created_ms, model.ranker.version) == (snapshot.version, NOW_MS, snapshot.version)
 
 
-def test_a_new_item_is_findable_at_once_by_its_categories(service: Service) -> None:
+def test_a_new_item_is_findable_at_once_by_what_is_said_of_it(service: Service) -> None:
     service.catalogue("newcomer", categories=("even",))
     (row,) = service.serving.items.ids.rows(item_ids(["newcomer"])).tolist()
     live = service.serving.live
     assert "newcomer" in findable(service.serving)
-    codes = service.serving.items.categories
-    np.testing.assert_allclose(live.target_ND[row], live.category_CD[codes["even"]] / 2, rtol=1e-6)
+    rows_R = service.serving.items.ids.rows(item_ids(ITEMS))
+    even_D, odd_D = live.target_ND[rows_R[0::2]].mean(0), live.target_ND[rows_R[1::2]].mean(0)
+    assert live.target_ND[row] @ (even_D - odd_D) > (even_D + odd_D) / 2 @ (even_D - odd_D), "rather even than odd"
     (trace,) = service.respond([an_event(900, "u1", "i001")]).traces
     assert "newcomer" in trace.candidates
 

@@ -7,14 +7,14 @@ OFFSETS = np.arange(1_000)
 
 def test_no_more_examples_are_told_than_a_second_holds() -> None:
     budget = ExampleBudget(per_s=100, rate=1.0)
-    first = budget.spend(OFFSETS, 1_000_000).sum()
+    first = budget.spend(OFFSETS, 1_000_000).told_T.sum()
     assert 70 < first < 130
-    assert budget.spend(OFFSETS, 1_000_000).sum() < 40
-    assert 30 < budget.spend(OFFSETS, 1_000_500).sum() < 80
+    assert budget.spend(OFFSETS, 1_000_000).told_T.sum() < 40
+    assert 30 < budget.spend(OFFSETS, 1_000_500).told_T.sum() < 80
 
 
 def test_no_larger_share_than_wanted_is_told_and_always_the_same() -> None:
-    first, again = (ExampleBudget(per_s=1e6, rate=0.25).spend(OFFSETS, 1_000_000) for _ in range(2))
+    first, again = (ExampleBudget(per_s=1e6, rate=0.25).spend(OFFSETS, 1_000_000).told_T for _ in range(2))
     assert 200 < first.sum() < 300
     assert (first == again).all()
 
@@ -22,4 +22,16 @@ def test_no_larger_share_than_wanted_is_told_and_always_the_same() -> None:
 def test_a_quiet_time_saves_up_no_more_than_a_second() -> None:
     budget = ExampleBudget(per_s=100, rate=1.0)
     budget.spend(OFFSETS[:50], 1_000_000)
-    assert budget.spend(OFFSETS, 9_000_000).sum() < 130
+    assert budget.spend(OFFSETS, 9_000_000).told_T.sum() < 130
+
+
+def test_all_are_told_until_the_ranker_is_taught_and_then_a_sample() -> None:
+    budget = ExampleBudget(per_s=100, rate=1.0, first=2_500)
+    chosen = [budget.spend(OFFSETS, 1_000_000, taught=False) for _ in range(2)]
+    assert [c.told_T.sum() for c in chosen] == [1_000, 1_000]
+    assert [c.rate for c in chosen] == [1, 1]
+    assert 500 < budget.spend(OFFSETS, 1_000_000, taught=False).told_T.sum() < 750, "no more than there are"
+    assert budget.spend(OFFSETS, 1_000_000, taught=False).told_T.sum() < 100
+    chosen = [ExampleBudget(per_s=100, rate=1.0, first=2_500).spend(OFFSETS, 1_000_000)]
+    assert 70 < chosen[0].told_T.sum() < 130, "it is taught"
+    assert chosen[0].rate == 0.1

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ import pytest
 from embeddings.errors import Fenced, StoreUnavailable, UnreadableState
 from embeddings.events import Fate, Source
 from embeddings.store import PartitionMark, StoreRewound
+from streams.contract.deadletters import Reason
 from streams.contract.messages import Part
 from streams.process.member import Rewind
 from streams.transport.ledger import Unit
@@ -177,6 +178,19 @@ async def test_a_misrouted_record_is_sent_to_its_partition(worker: Worker) -> No
     assert (record.key, record.partition) == (elsewhere.encode(), 5)
     assert [slate.key for slate in worker.topics.of("marquee.slates.v1")] == [here.encode()]
     assert worker.mark.totals[Fate.misrouted] == 1
+
+
+async def test_a_misrouted_record_that_its_topic_does_not_take_uncompressed_is_put_aside(worker: Worker) -> None:
+    worker.service.recommender.rules.partitions["events"] = 8
+    raw = an_event(0, "nobody", kind="x" * 10)
+    large = raw._replace(value=(raw.value or b"")[:-1] + b',"more":"' + b"x" * 70_000 + b'"}')
+    await worker.take([an_event(0, "nobody"), large._replace(offset=1)])
+    first, second = worker.topics.of("events")
+    assert first.smaller is None
+    assert second.smaller is not None
+    letter = Reason.of(cast(Any, second.smaller))
+    assert (second.smaller.topic, letter.source, letter.offset) == ("marquee.events.v1.dlq", Source("events", 0), 1)
+    assert (letter.code, second.smaller.value) == ("misrouted", large.value)
 
 
 async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Worker) -> None:

@@ -4,6 +4,9 @@ from typing import Any
 import pytest
 
 from streams.contract.messages import Part
+from streams.contract.observations import decode
+from streams.contract.records import decode_slate
+from streams.serving.observation_writer import slate_hash
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import NOW_MS, REQUESTS, Raw, a_request, small
 from tests.streams.lanes import AWAY, TOO_LARGE, Worker, a_worker
@@ -11,7 +14,10 @@ from tests.streams.lanes import AWAY, TOO_LARGE, Worker, a_worker
 
 @pytest.fixture
 def worker() -> Worker:
-    return a_worker()
+    """One that tells nobody what it answered."""
+    worker = a_worker()
+    worker.requests.settings = small(observe={"enabled": False})
+    return worker
 
 
 async def test_requests_are_answered_where_they_ask_for_it(worker: Worker) -> None:
@@ -24,7 +30,8 @@ async def test_requests_are_answered_where_they_ask_for_it(worker: Worker) -> No
 
 
 async def test_a_request_whose_answers_have_no_topic_is_put_aside_and_the_others_are_answered(worker: Worker) -> None:
-    worker.service.answerer.settings = worker.requests.settings = small(slates={"reply_topics": ("mine", "gone")})
+    worker.service.answerer.settings = small(slates={"reply_topics": ("mine", "gone")})
+    worker.requests.settings = small(slates={"reply_topics": ("mine", "gone")}, observe={"enabled": False})
     worker.topics.lacks = {"gone"}
     wanted = [a_request(n)._replace(headers=[("reply_to", topic)]) for n, topic in enumerate([b"gone", b"mine"])]
     await worker.take([*wanted, a_request(2)], REQUESTS)
@@ -33,7 +40,7 @@ async def test_a_request_whose_answers_have_no_topic_is_put_aside_and_the_others
 
 
 async def test_an_answer_its_topic_never_takes_is_no_reason_to_end(worker: Worker) -> None:
-    worker.service.answerer.settings = worker.requests.settings = small(slates={"reply_topics": ("mine",)})
+    worker.service.answerer.settings = small(slates={"reply_topics": ("mine",)})
     worker.topics.errors = [TOO_LARGE] * 6  # the batch three times, then the request alone
     await worker.take([a_request(0)._replace(headers=[("reply_to", b"mine")]), a_request(1)], REQUESTS)
     assert worker.topics.count() == {"slates.v1": 1, "requests.v1.dlq": 1}
@@ -78,6 +85,7 @@ async def test_a_request_that_comes_again_leaves_no_second_letter(worker: Worker
     log = [a_request(0), Raw(1, b"{")]
     await worker.take(log, REQUESTS)
     again = Worker(worker.service, worker.topics)
+    again.requests.settings = worker.requests.settings
     await again.take(log, REQUESTS)
     assert worker.topics.count() == {"slates.v1": 2, "requests.v1.dlq": 1}
 
@@ -94,3 +102,24 @@ async def test_a_flood_of_bad_requests_is_told_and_the_good_ones_are_answered(
     (said,) = [line for line in caplog.messages if "became dead letters" in line]
     assert said.startswith("requests/0: 360 of the last 360 records (100%)")
     assert "malformed" in said
+
+
+async def test_what_was_answered_is_told_where_the_events_of_the_same_people_are(worker: Worker) -> None:
+    worker.service.answerer.settings = worker.requests.settings = small(observe={"shown": 0.5})
+    await worker.take([a_request(n) for n in range(40)], there := REQUESTS._replace(partition=3))
+    names = [record.topic for record in worker.topics.published]
+    assert names == ["marquee.slates.v1"] * 40 + ["marquee.observations.v1"], "the answers come first"
+    told = worker.topics.published[-1]
+    observation = decode(told.value or b"")
+    assert (told.partition, told.key, observation.source) == (3, b"3", there)
+    sampled = [slate_hash(decode_slate(record.value or b"").slate_id) for record in worker.topics.published[:-1]]
+    assert set(observation.shown_L.tolist()) < set(sampled)
+    assert 8 < len(observation.shown_L) < 32
+
+
+async def test_answers_are_not_given_twice_because_telling_has_to_wait(worker: Worker) -> None:
+    worker.requests.settings = small()
+    worker.topics.errors_of["observations"] = [AWAY]
+    await worker.take([a_request(0)], REQUESTS)
+    assert worker.topics.count() == {"slates.v1": 1, "observations.v1": 1}
+    assert worker.waited == ["PublishFailed"]

@@ -1,0 +1,93 @@
+"""What became of what was shown, for the pointwise heads: their rows, and whether what they say comes true."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.contexts import keys_of
+from ranking.trainer import Fading, Head, Trainer
+from streams.contract.observations import Observation
+from streams.learning.attribution import Attribution, Labelled
+from streams.settings import Settings
+
+OTHER = "other"
+"""Surfaces that the settings do not name, together: labels are bounded."""
+_HORIZON = 5_000.0
+
+
+def surfaces_of(settings: Settings) -> tuple[str, ...]:
+    """The surfaces that are told apart: that of slates nobody asked for, those that may repeat, and all others."""
+    slates = settings.slates
+    return tuple(dict.fromkeys((slates.surface, *slates.repeat_surfaces, OTHER)))
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """Attribution of rows to what was shown, and the heads' sums of what was predicted and of what came, by surface."""
+
+    attribution: Attribution
+    surfaces: tuple[str, ...] = (OTHER,)
+    sums: dict[tuple[Head, str], Fading] = field(init=False, default_factory=dict)
+    _code_K: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._code_K = np.full(1 << 16, self.surfaces.index(OTHER), np.int64)
+        for code, surface in enumerate(self.surfaces):
+            self._code_K[keys_of(surface, None, None, None)[0]] = code
+        self._code_K[0] = 0  # nothing said: a slate that nobody asked for
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(Attribution(window_s=settings.learner.attribution_s), surfaces_of(settings))
+
+    def show(self, o: Observation) -> None:
+        """Remember the slates that an observation tells."""
+        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
+
+    def learn(self, o: Observation, new_R: NDArray[np.bool_], trainer: Trainer) -> Labelled:
+        """Teach the heads what the new rows of an observation make known; returns the impressions that it closed."""
+        surface_R = np.zeros(len(o), np.int64)
+        if o.context_RC.shape[1]:
+            surface_R = self._code_K[o.context_RC[:, 0]]
+        closed = self.attribution.happen(
+            o.source,
+            o.user_R[new_R],
+            o.item_R[new_R],
+            o.action_R[new_R],
+            o.slate_R[new_R],
+            o.slot_R[new_R],
+            o.time_s_R[new_R],
+            surface_R[new_R],
+        )
+        taught_T = closed.taught_T
+        if len(taught_T):
+            item_T = closed.item_C[taught_T].astype(np.int64)
+            for head, label_C in _labels(closed):
+                p_T = trainer.learn_pointwise(closed.x_TF, item_T, label_C[taught_T], head, None, closed.place_T)
+                self._sum(head, closed.surface_T, p_T, label_C[taught_T])
+        return closed
+
+    def _sum(
+        self, head: Head, surface_T: NDArray[np.int64], p_T: NDArray[np.float32], label_T: NDArray[np.bool_]
+    ) -> None:
+        surface_T = np.minimum(surface_T, len(self.surfaces) - 1)  # of a checkpoint under other settings
+        value_T2 = np.stack([p_T, label_T], 1).astype(np.float64)
+        for code in np.unique(surface_T).tolist():
+            mine_T = (surface_T == code) & np.isfinite(p_T)
+            sums = self.sums.setdefault((head, self.surfaces[code]), Fading(np.zeros(2)))
+            sums.add(value_T2[mine_T], _HORIZON)
+
+    def calibration(self) -> dict[tuple[Head, str], float]:
+        """By head and surface the sum of what was predicted over the sum of what came, of the latest rows.
+
+        Only where something came.
+        """
+        sums = {which: fading.sum_M for which, fading in self.sums.items()}
+        return {which: float(p / y) for which, (p, y) in sums.items() if y >= 0.5}
+
+
+def _labels(closed: Labelled) -> tuple[tuple[Head, NDArray[np.bool_]], tuple[Head, NDArray[np.bool_]]]:
+    return ("click", closed.engaged_C), ("complete", closed.completed_C)
