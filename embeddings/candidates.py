@@ -7,7 +7,7 @@ see, and `keep` takes the first that remain.
 
 A *position* is a state of one user, P of them; histories are item rows, latest first, -1 padded, with a weight per
 item: 1 for what the person wanted, 0 for what says nothing about taste (skipped, disliked). The k-th latest wanted item
-counts `decay^(k-1)`. Rows beyond the snapshot's are passed over.
+counts `decay^(k-1)`. Rows beyond the snapshot's count, and bring nothing.
 """
 
 import threading
@@ -150,10 +150,11 @@ def _taste(history_PH: Rows, weight_PH: Floats, source_ND: Floats, decay: float,
         fade = 1.0
         for h in range(history_PH.shape[1]):
             row = history_PH[p, h]
-            if weight_PH[p, h] > 0 and 0 <= row < len(source_ND):
+            if weight_PH[p, h] > 0 and row >= 0:
                 share = np.float32(fade * weight_PH[p, h])
-                for d in range(out_PD.shape[1]):
-                    out_PD[p, d] += share * source_ND[row, d]
+                if row < len(source_ND):
+                    for d in range(out_PD.shape[1]):
+                        out_PD[p, d] += share * source_ND[row, d]
                 fade *= decay
 
 
@@ -213,10 +214,10 @@ def _offer_neighbours(
         held = history_H[h]
         if latest == 0:
             break
-        if weight_H[h] <= 0 or held < 0 or held >= len(neighbours_NK):
+        if weight_H[h] <= 0 or held < 0:
             continue
         share = fade * weight_H[h]
-        for k in range(neighbours_NK.shape[1]):
+        for k in range(neighbours_NK.shape[1] if held < len(neighbours_NK) else 0):
             row = int(neighbours_NK[held, k])
             if row < 0:
                 break

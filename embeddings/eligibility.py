@@ -4,18 +4,21 @@ A limit that an item does not state admits everybody, and what a viewer does not
 be told apart by any item's limits are of one class, so that a catalogue without limits has one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.times import Changes
+
 ANY, NOWHERE = -1, -2
 """Bits of words: not judged, and a word that no item names."""
 UNREADABLE_AGE = 255
 """The age of a rating that nobody can read: such an item is shown only where there is no limit."""
 _BITS = 256
+_REMEMBERED = 10_000
 _AGES = {
     "g": 0, "tv-g": 0, "tv-y": 0, "u": 0, "all": 0, "tv-y7": 7, "pg": 8, "tv-pg": 10, "pg-13": 13, "tv-14": 14,
     "r": 17, "tv-ma": 17, "nc-17": 17,
@@ -40,9 +43,18 @@ class ViewerClass(NamedTuple):
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Mask:
-    """Which item rows may be shown. Shape (N,), by row; one object stays one mask, so that what follows is cached."""
+    """Which item rows may be shown. Shape (N,), by row.
+
+    One object stays one mask, so that what follows is cached: rows change in place, and `changed` says which did.
+    """
 
     allowed_N: NDArray[np.bool_]
+    changed: Changes = field(default_factory=Changes)
+
+    def allow(self, rows_R: NDArray[np.int32], allowed_R: NDArray[np.bool_]) -> None:
+        """Change some rows."""
+        self.allowed_N[rows_R] = allowed_R
+        self.changed.add(rows_R)
 
 
 class Words:
@@ -50,6 +62,7 @@ class Words:
 
     def __init__(self) -> None:
         self._bit_of: dict[str, int] = {}
+        self._limits: dict[tuple[str, ...], NDArray[np.uint64]] = {(): np.full(4, np.iinfo(np.uint64).max, np.uint64)}
 
     def bit(self, word: str) -> int:
         """The bit that a viewer's word is: `ANY` where it or every item's limit is missing."""
@@ -57,12 +70,15 @@ class Words:
 
     def limits(self, words: tuple[str, ...]) -> NDArray[np.uint64]:
         """The limit that an item states, as bits; all of them without any word. Shape (4,)."""
-        if not words:
-            return np.full(4, np.iinfo(np.uint64).max, np.uint64)
+        if (known := self._limits.get(words)) is not None:
+            return known
         bits = [self._bit_of.setdefault(word.casefold(), min(len(self._bit_of), _BITS)) for word in words]
         flags = np.zeros(_BITS + 1, np.bool_)
         flags[bits] = True
-        return np.packbits(flags[:_BITS], bitorder="little").view(np.uint64)
+        limit_4 = np.packbits(flags[:_BITS], bitorder="little").view(np.uint64)
+        if len(self._limits) < _REMEMBERED:
+            self._limits[words] = limit_4
+        return limit_4
 
     @staticmethod
     def admitted(limit_N4: NDArray[np.uint64], bit: int) -> NDArray[np.bool_] | np.bool_:

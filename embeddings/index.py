@@ -9,9 +9,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +28,11 @@ Device = Literal["auto", "cpu", "gpu"]
 
 EXACT_BELOW = 10_000
 """Up to this many items exact search on one core takes less than 100 µs per query."""
+
+_BLOCK = 4_096
+"""Rows that are added are laid out in blocks of so many."""
+_HIDDEN = 1_000
+"""So many answers, and an eighth of all, may be in vain before what searches under a mask is made anew."""
 
 _GPU_DRIVERS = "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd"
 """What Linux has where a GPU can be computed on: NVIDIA's driver, that of its small boards, Windows' own, AMD's."""
@@ -62,6 +67,9 @@ class ItemIndex(Protocol):
     def remove(self, rows_R: Rows) -> None:
         """Make rows unfindable at once; unknown ones are ignored."""
 
+    def holds(self, rows_R: Rows) -> NDArray[np.bool_]:
+        """Which of R rows can be found."""
+
 
 class Engine(Protocol):
     """A finished search structure over N vectors, by their position 0 … N-1."""
@@ -74,35 +82,52 @@ class Engine(Protocol):
     def restricted(self, allowed_N: NDArray[np.bool_]) -> "Engine | None":
         """An engine over the allowed positions alone, under their numbers here; None where it cannot select."""
 
+    def follow(self, place_R: NDArray[np.intp], allowed_R: NDArray[np.bool_]) -> bool:
+        """Take over, as a restricted engine, what some positions are now; False where it lacks one that is allowed."""
 
-@dataclass(frozen=True, slots=True)
-class _Changes:
-    """What happened since the build; replaced whole, so that a search sees one state."""
 
-    dead_N: NDArray[np.bool_]
-    dead: int
-    added_M: Rows
+class _Added(NamedTuple):
+    """Some rows that came since the build, -1 where one went again or none came yet, and their vectors."""
+
+    row_M: Rows
     vectors_MD: Vectors
+
+    @classmethod
+    def room(cls, width: int) -> "_Added":
+        """Room for as many as a block holds."""
+        return cls(np.full(_BLOCK, -1, np.int32), np.zeros((_BLOCK, width), np.float32))
 
 
 @dataclass(slots=True)
 class _Restriction:
-    """What searches under a mask, if that is another engine, and the positions that were not allowed then."""
+    """What searches under a mask, the positions that it may answer and must not, and how far it followed the mask."""
 
     engine: Engine | None
-    barred_N: NDArray[np.bool_]
-    dead: int = 0
+    hidden_N: NDArray[np.bool_]
+    hidden: int
+    changes: int
+
+    def follow(self, place_R: NDArray[np.intp], allowed_R: NDArray[np.bool_]) -> bool:
+        """Take over what distinct positions are now; False where this is to be made anew."""
+        self.hidden += int((~allowed_R).sum()) - int(self.hidden_N[place_R].sum())
+        self.hidden_N[place_R] = ~allowed_R
+        if self.engine is None:
+            return True
+        return self.engine.follow(place_R, allowed_R) and self.hidden <= _HIDDEN + len(self.hidden_N) // 8
 
 
 def _of(mask: Mask, rows_R: Rows) -> NDArray[np.bool_]:
     """Which of R rows a mask allows; those that came after it was made it does not. Shape (R,)."""
     allowed_N = mask.allowed_N
-    allowed_R: NDArray[np.bool_] = (rows_R < len(allowed_N)) & allowed_N[np.minimum(rows_R, len(allowed_N) - 1)]
-    return allowed_R
+    allowed_R: NDArray[np.bool_] = (rows_R >= 0) & (rows_R < len(allowed_N))
+    return allowed_R & allowed_N[np.where(allowed_R, rows_R, 0)]
 
 
 class LiveIndex:
-    """An engine over rows, with later additions searched beside it and removals filtered out of its answers."""
+    """An engine over rows, with later additions searched beside it and removals filtered out of its answers.
+
+    Rows are added and removed in place: each costs what it is, and not what there is.
+    """
 
     def __init__(self, engine: Engine, rows_N: Rows, width: int, kind: str, why: str) -> None:
         """`rows_N` are the distinct rows of the engine's positions."""
@@ -110,67 +135,130 @@ class LiveIndex:
         self._engine = engine
         self._rows_N = np.ascontiguousarray(rows_N, np.int32)
         self._order_N = np.argsort(self._rows_N, kind="stable")
+        self._sorted_N = self._rows_N[self._order_N]
         self._lock = threading.Lock()
         self._restricted: WeakKeyDictionary[Mask, _Restriction] = WeakKeyDictionary()
-        none = np.empty(0, np.int32), np.empty((0, width), np.float32)
-        self._changes = _Changes(np.zeros(len(rows_N), np.bool_), 0, *none)
+        self._dead_N, self._dead, self._kills = np.zeros(len(rows_N), np.bool_), 0, 0
+        self._width, self._blocks, self._used = width, list[_Added](), 0
+        self._place_of: dict[int, int] = {}
 
     @property
     def size(self) -> int:
         """How many rows can be found."""
-        changes = self._changes
-        return self._engine.count - changes.dead + len(changes.added_M)
+        return self._engine.count - self._dead + len(self._place_of)
 
     def search(self, query_QD: Vectors, k: int, mask: Mask | None = None) -> tuple[Rows, Vectors]:
         """See `ItemIndex.search`. Fetches more than k while rows that must not be found leave an answer short."""
         query_QD = np.ascontiguousarray(query_QD, np.float32)
-        changes = self._changes
-        engine, dead_N, dead = self._engine, changes.dead_N, changes.dead
-        added_M, vectors_MD = changes.added_M, changes.vectors_MD
+        added_M, added_QM = self._products(query_QD)
+        engine, hidden_N, hidden = self._engine, self._dead_N, self._dead
         if mask is not None:
-            engine, dead_N, dead = self._within(mask, changes)
-            some_M = _of(mask, added_M)
-            added_M, vectors_MD = added_M[some_M], vectors_MD[some_M]
-        added_QM, count = query_QD @ vectors_MD.T, engine.count
-        fetch = min(count, k + min(dead, k))
+            engine, hidden_N, hidden = self._within(mask)
+            added_M = np.where(_of(mask, added_M), added_M, np.int32(-1))
+        count = engine.count
+        fetch = min(count, k + min(hidden, k))
         while True:
             place_Qk, score_Qk = engine.search(query_QD, fetch)
             out = np.full((len(query_QD), k), -1, np.int32), np.zeros((len(query_QD), k), np.float32)
-            short = _merge(place_Qk, score_Qk, self._rows_N, dead_N, added_M, added_QM, *out)
+            short = _merge(place_Qk, score_Qk, self._rows_N, hidden_N, added_M, added_QM, *out)
             if not short or fetch >= count:
                 return out
             fetch = min(count, 4 * fetch)
 
-    def _within(self, mask: Mask, changes: _Changes) -> tuple[Engine, NDArray[np.bool_], int]:
+    def _products(self, query_QD: Vectors) -> tuple[Rows, Vectors]:
+        """The rows that were added, and the products with their vectors."""
+        used, blocks = self._used, list(self._blocks)
+        parts = [
+            (row_M[: max(used - _BLOCK * n, 0)], query_QD @ vectors_MD[: max(used - _BLOCK * n, 0)].T)
+            for n, (row_M, vectors_MD) in enumerate(blocks)
+        ]
+        if not parts:
+            return np.empty(0, np.int32), np.empty((len(query_QD), 0), np.float32)
+        return np.concatenate([row_M for row_M, _ in parts]), np.concatenate([each_QM for _, each_QM in parts], 1)
+
+    def _within(self, mask: Mask) -> tuple[Engine, NDArray[np.bool_], int]:
         """The engine to ask under a mask, the positions that it may still answer and must not, and how many they are.
 
-        Made once per mask; where rows were removed since, they are filtered out of its answers.
+        Made once per mask, while others search; what changes in the mask or is removed is followed.
         """
         with self._lock:
-            made = self._restricted.get(mask)
-            if made is None:
-                allowed_N = _of(mask, self._rows_N) & ~changes.dead_N
-                all_allowed = int(allowed_N.sum()) == self._engine.count - changes.dead
-                made = _Restriction(
-                    None if all_allowed else self._engine.restricted(allowed_N), ~allowed_N, changes.dead
-                )
+            made, end = self._restricted.get(mask), mask.changed.end
+            if made is not None and made.changes != end:
+                rows = mask.changed.since(made.changes)
+                made.changes = end
+                if rows is None or not made.follow(*self._allowed(mask, rows)):
+                    made = None
+            kills = self._kills
+        if made is None:
+            made = self._made(mask)
+            with self._lock:
+                if kills != self._kills:
+                    made = self._made(mask)
                 self._restricted[mask] = made
-        if made.engine is not None:
-            return made.engine, changes.dead_N, max(0, changes.dead - made.dead)
-        dead_N = changes.dead_N | made.barred_N
-        return self._engine, dead_N, int(dead_N.sum())
+        return made.engine or self._engine, made.hidden_N, made.hidden
+
+    def _made(self, mask: Mask) -> _Restriction:
+        end, allowed_N = mask.changed.end, _of(mask, self._rows_N) & ~self._dead_N
+        hidden = len(allowed_N) - int(allowed_N.sum())
+        engine = self._engine.restricted(allowed_N) if hidden > self._dead else None
+        if engine is None:
+            return _Restriction(None, ~allowed_N, hidden, end)
+        return _Restriction(engine, np.zeros(len(allowed_N), np.bool_), 0, end)
+
+    def _allowed(self, mask: Mask, rows_R: Rows) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        place_R = self._places(rows_R)
+        return place_R, _of(mask, self._rows_N[place_R]) & ~self._dead_N[place_R]
+
+    def _places(self, rows_R: Rows) -> NDArray[np.intp]:
+        """The engine's positions of those rows that it has, each once."""
+        if not len(self._rows_N):
+            return np.empty(0, np.intp)
+        at_R = np.minimum(np.searchsorted(self._sorted_N, rows_R), len(self._sorted_N) - 1)
+        return np.unique(self._order_N[at_R[self._sorted_N[at_R] == rows_R]])
+
+    def holds(self, rows_R: Rows) -> NDArray[np.bool_]:
+        """See `ItemIndex.holds`."""
+        with self._lock:
+            place_R = self._places(rows_R)
+            built_R = np.isin(rows_R, self._rows_N[place_R[~self._dead_N[place_R]]])
+            return built_R | np.fromiter((row in self._place_of for row in rows_R.tolist()), np.bool_, len(rows_R))
 
     def add(self, rows_R: Rows, vectors_RD: Vectors) -> None:
         """See `ItemIndex.add`; of a row given twice the last vector counts."""
+        if not len(rows_R):
+            return
         with self._lock:
             self._kill(rows_R)
             _, last = np.unique(rows_R[::-1], return_index=True)
             new = len(rows_R) - 1 - last
-            self._changes = replace(
-                self._changes,
-                added_M=np.concatenate([self._changes.added_M, rows_R[new].astype(np.int32)]),
-                vectors_MD=np.concatenate([self._changes.vectors_MD, vectors_RD[new].astype(np.float32)]),
+            if self._used > 2 * (len(self._place_of) + _BLOCK):
+                self._pack()
+            self._append(rows_R[new], vectors_RD[new])
+
+    def _append(self, rows_R: Rows, vectors_RD: Vectors) -> None:
+        """Lay rows into what room is left, block by block; nothing that lies there is moved."""
+        at = 0
+        while at < len(rows_R):
+            begin = self._used % _BLOCK
+            if self._used == _BLOCK * len(self._blocks):
+                self._blocks.append(_Added.room(self._width))
+            some = min(len(rows_R) - at, _BLOCK - begin)
+            block = self._blocks[-1]
+            block.vectors_MD[begin : begin + some] = vectors_RD[at : at + some]
+            block.row_M[begin : begin + some] = rows_R[at : at + some]
+            self._place_of.update(
+                zip(rows_R[at : at + some].tolist(), range(self._used, self._used + some), strict=True)
             )
+            self._used, at = self._used + some, at + some
+
+    def _pack(self) -> None:
+        """Lay anew what is still there: most of what was added went again."""
+        places = np.fromiter(self._place_of.values(), np.int64, len(self._place_of))
+        row_M = np.array([self._blocks[p // _BLOCK].row_M[p % _BLOCK] for p in places.tolist()], np.int32)
+        vectors_MD = np.array([self._blocks[p // _BLOCK].vectors_MD[p % _BLOCK] for p in places.tolist()], np.float32)
+        self._blocks, self._used = [], 0
+        self._place_of.clear()
+        self._append(row_M, vectors_MD.reshape(-1, self._width))
 
     def remove(self, rows_R: Rows) -> None:
         """See `ItemIndex.remove`."""
@@ -179,15 +267,16 @@ class LiveIndex:
 
     def _kill(self, rows_R: Rows) -> None:
         """Hide rows wherever they are. The caller holds the lock."""
-        changes = self._changes
-        dead_N = changes.dead_N.copy()
-        if len(dead_N):
-            at_R = self._order_N[
-                np.minimum(np.searchsorted(self._rows_N, rows_R, sorter=self._order_N), len(dead_N) - 1)
-            ]
-            dead_N[at_R[self._rows_N[at_R] == rows_R]] = True
-        kept_M = ~np.isin(changes.added_M, rows_R)
-        self._changes = _Changes(dead_N, int(dead_N.sum()), changes.added_M[kept_M], changes.vectors_MD[kept_M])
+        place_R = self._places(rows_R)
+        self._kills += len(place_R)
+        self._dead += int((~self._dead_N[place_R]).sum())
+        self._dead_N[place_R] = True
+        for mask, made in list(self._restricted.items()):
+            if len(place_R) and not made.follow(place_R, np.zeros(len(place_R), np.bool_)):
+                del self._restricted[mask]
+        for row in rows_R.tolist() if self._place_of else ():
+            if (place := self._place_of.pop(row, None)) is not None:
+                self._blocks[place // _BLOCK].row_M[place % _BLOCK] = -1
 
 
 def build_index(
@@ -299,5 +388,7 @@ def _merge(
                 held = insert(out_Qk[q], rows_Qk[q], held, float(score_QF[q, f]), int(rows_N[place]))
         short |= full and held < rows_Qk.shape[1]
         for m in range(len(added_M)):
+            if added_M[m] < 0:
+                continue
             held = insert(out_Qk[q], rows_Qk[q], held, float(added_QM[q, m]), int(added_M[m]))
     return short

@@ -38,7 +38,8 @@ class FaissEngine:
         self.count = count
         self._index, self._threads, self._parameters = index, threads, parameters
         self._gpu = gpu
-        self._kept: Any = None  # what the parameters point to
+        self._bits: NDArray[np.uint8] | None = None  # which positions are allowed, where the parameters select
+        self._selector: Any = None
 
     def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """See `embeddings.index.Engine.search`."""
@@ -69,8 +70,17 @@ class FaissEngine:
         else:
             parameters = faiss.SearchParameters(sel=selector)
         within = FaissEngine(self._index, allowed, threads=self._threads, parameters=parameters)
-        within._kept = bits, selector
+        within._bits, within._selector = bits, selector
         return within
+
+    def follow(self, place_R: NDArray[np.intp], allowed_R: NDArray[np.bool_]) -> bool:
+        """See `embeddings.index.Engine.follow`."""
+        if self._bits is None:
+            return False
+        bit_R = np.left_shift(np.uint8(1), (place_R & 7).astype(np.uint8))
+        np.bitwise_or.at(self._bits, place_R[allowed_R] >> 3, bit_R[allowed_R])
+        np.bitwise_and.at(self._bits, place_R[~allowed_R] >> 3, ~bit_R[~allowed_R])
+        return True
 
     def _on_gpu(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         place_Qk = np.full((len(query_QD), k), -1, np.int64)
@@ -97,6 +107,10 @@ class FewEngine:
 
     def restricted(self, allowed_N: NDArray[np.bool_]) -> None:
         """Is not restricted again."""
+
+    def follow(self, place_R: NDArray[np.intp], allowed_R: NDArray[np.bool_]) -> bool:
+        """See `embeddings.index.Engine.follow`; what is not allowed any more is left out of its answers."""
+        return bool(np.isin(place_R[allowed_R], self._place_A).all())
 
 
 def gpus() -> int:

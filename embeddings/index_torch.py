@@ -38,6 +38,10 @@ class TorchEngine:
     def restricted(self, allowed_N: NDArray[np.bool_]) -> None:
         """Cannot select: more is fetched, and what is not allowed is left out."""
 
+    def follow(self, place_R: NDArray[np.intp], allowed_R: NDArray[np.bool_]) -> bool:
+        """Is not restricted."""
+        return False
+
     def _best(self, query_QD: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and scores of the best k, best first."""
         if self.device == "cpu":

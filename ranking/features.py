@@ -95,54 +95,36 @@ class Neighbours(NamedTuple):
     weight_NM: NDArray[np.float32]
 
 
-class ItemColumns(NamedTuple):
-    """Counters and attributes of N items, as of before the batch. Counts are decayed and non-negative.
+class ItemRows(NamedTuple):
+    """Counters and attributes of N items, as of before the batch, and what makes now of them. Non-negative.
 
-    `popularity_N3` has a short, a middle and a long half-life. `last_taken_s_N` and `first_seen_s_N` are epoch
-    seconds, 0 = never. `category_NC` is -1 past the end. `year_N` is 0 where unknown.
+    A candidate lies anywhere in the table, so these should be parts of one line of memory per item; a count is as of
+    `clock_s_N`, and only a candidate's is faded to `clock_s`.
+
+    Attributes:
+        popularity_N3: takes with a short, a middle and a long half-life; more columns may follow.
+        reactions_N4: likes, dislikes, times shown and clicked.
+        clock_s_N: for which moment the counts were told, epoch seconds.
+        last_taken_s_N: epoch seconds, 0 = never; likewise `first_seen_s_N`.
+        year_N: 0 where unknown.
+        category_NC: -1 past the end.
+        clock_s: the moment, epoch seconds.
+        half_life_4: of the popularities and of the reactions, seconds.
+        like_rate: prior of the smoothed like rate, the share of likes over all items.
+        click_rate: prior of the smoothed click rate.
     """
 
     popularity_N3: NDArray[np.float32]
-    likes_N: NDArray[np.float32]
-    dislikes_N: NDArray[np.float32]
-    impressions_N: NDArray[np.float32]
-    clicks_N: NDArray[np.float32]
-    last_taken_s_N: NDArray[np.int64]
-    first_seen_s_N: NDArray[np.int64]
-    category_NC: NDArray[np.int16]
+    reactions_N4: NDArray[np.float32]
+    clock_s_N: NDArray[np.integer]
+    last_taken_s_N: NDArray[np.integer]
+    first_seen_s_N: NDArray[np.integer]
     year_N: NDArray[np.int16]
-
-    def packed(self, *, like_rate: float = 0.7, click_rate: float = 0.05) -> "ItemRows":
-        """What a candidate's columns are made of, item by item; takes a few milliseconds per 100,000 items.
-
-        Args:
-            like_rate: prior of the smoothed like rate, the share of likes over all items.
-            click_rate: prior of the smoothed click rate.
-        """
-        code_NX = np.full((len(self.year_N), max(16, _CATEGORIES + self.category_NC.shape[1])), -1, np.int32)
-        number_NX = code_NX.view(np.float32)
-        number_NX[:, :3] = np.log1p(self.popularity_N3)
-        number_NX[:, _LIKES] = (self.likes_N + 10 * like_rate) / (self.likes_N + self.dislikes_N + 10)
-        number_NX[:, _CLICKS] = np.log((self.clicks_N + 50 * click_rate) / (self.impressions_N + 50))
-        code_NX[:, _TAKEN], code_NX[:, _SEEN], code_NX[:, _YEAR] = self.last_taken_s_N, self.first_seen_s_N, self.year_N
-        code_NX[:, _CATEGORIES : _CATEGORIES + self.category_NC.shape[1]] = self.category_NC
-        return ItemRows(number_NX, code_NX)
-
-
-_LIKES, _CLICKS, _TAKEN, _SEEN, _YEAR, _CATEGORIES = 3, 4, 5, 6, 7, 8
-CATEGORY_COLUMN = _CATEGORIES
-"""Where an item's categories begin in its `ItemRows`."""
-
-
-class ItemRows(NamedTuple):
-    """All that is looked up of an item in one line of memory: candidates lie all over the table.
-
-    Both are the same memory: three log popularities, like rate and log click rate as floats; last taken, first seen,
-    year and categories, -1 past the end, as whole numbers.
-    """
-
-    number_NX: NDArray[np.float32]
-    code_NX: NDArray[np.int32]
+    category_NC: NDArray[np.int16]
+    clock_s: int
+    half_life_4: NDArray[np.float64]
+    like_rate: float = 0.7
+    click_rate: float = 0.05
 
 
 class Features(NamedTuple):
@@ -176,7 +158,9 @@ def features(
     place_N = _places(max(len(neighbours.row_NM), 1 + int(candidates.row_PK.max(initial=-1))))
     x_PKX, because_PK, log_PKL = _features(histories, candidates, neighbours, items, lists, place_N)
     np.log(log_PKL, out=log_PKL)  # NumPy's takes a fifth of the time of a logarithm inside the loop
-    x_PKX[..., :7], x_PKX[..., 8], x_PKX[..., 17:19] = log_PKL[..., :7], log_PKL[..., 7], log_PKL[..., 8:]
+    x_PKX[..., :7], x_PKX[..., 8], x_PKX[..., 17:19] = log_PKL[..., :7], log_PKL[..., 7], log_PKL[..., 8:10]
+    x_PKX[..., 13] = np.where(candidates.row_PK >= 0, log_PKL[..., 10], np.float32(0))
+    np.log1p(x_PKX[..., 9:12], out=x_PKX[..., 9:12])
     return Features(x_PKX, because_PK)
 
 
@@ -190,7 +174,7 @@ def dots(
     for p in range(P):
         for k in range(K):
             row = row_PK[p, k]
-            if row >= 0:
+            if 0 <= row < len(target_ND):
                 total = np.float32(0)
                 for d in range(taste_PD.shape[1]):
                     total += taste_PD[p, d] * target_ND[row, d]
@@ -198,7 +182,7 @@ def dots(
     return out_PK
 
 
-_LOGS = 10
+_LOGS = 11
 _scratch = threading.local()
 
 
@@ -247,7 +231,7 @@ def _add_lists(
         faded *= np.float32(FADE)
         if fade_V[4] > 0:
             liked *= np.float32(FADE)
-        if row < 0:
+        if row < 0 or row >= len(neighbours.row_NM):  # it came after the snapshot
             continue
         hits = 0
         for m in range(M):
@@ -308,15 +292,16 @@ def _person(
         length += 1
         liked += histories.appeal_PH[p, h] > 0
         disliked += histories.appeal_PH[p, h] < 0
-        for c in range(_CATEGORIES, items.code_NX.shape[1]):
-            if items.code_NX[row, c] < 0:
+        for c in range(items.category_NC.shape[1]):
+            code = items.category_NC[row, c]
+            if code < 0:
                 break
-            all_share[items.code_NX[row, c] & (CATEGORY_SLOTS - 1)] += 1
+            all_share[code & (CATEGORY_SLOTS - 1)] += 1
             if length <= 3:
-                recent_share[items.code_NX[row, c] & (CATEGORY_SLOTS - 1)] += 1
-        if length <= 10 and items.code_NX[row, _YEAR] > 0:
+                recent_share[code & (CATEGORY_SLOTS - 1)] += 1
+        if length <= 10 and items.year_N[row] > 0:
             dated += 1
-            years += items.code_NX[row, _YEAR]
+            years += items.year_N[row]
     now_s = histories.now_s_P[p]
     held = np.float32(1.0 / max(length, 1))
     recent = np.float32(1.0 / min(max(length, 1), 3))
@@ -329,6 +314,33 @@ def _person(
 
 
 @kernel
+def _since(now_s: int, then_s: int) -> int:
+    return max(now_s - np.int64(then_s), 0)  # type: ignore[return-value]
+
+
+@kernel
+def _counts(
+    items: ItemRows, row: int, faded: NDArray[np.float64], x: NDArray[np.float32], log_L: NDArray[np.float32]
+) -> None:
+    """What a candidate's counts come to by now: popularities, like rate, and what its click rate is the logarithm of.
+
+    `faded` says how much is left of counts of the age that is its last entry: most have the same.
+    """
+    age_s = _since(items.clock_s, items.clock_s_N[row])
+    if age_s != faded[4]:
+        for t in range(4):
+            faded[t] = np.float32(np.exp2(-age_s / items.half_life_4[t]))
+        faded[4] = age_s
+    for t in range(3):
+        x[9 + t] = items.popularity_N3[row, t] * np.float32(faded[t])
+    left = np.float32(faded[3])
+    likes, dislikes = items.reactions_N4[row, 0] * left, items.reactions_N4[row, 1] * left
+    shown, clicked = items.reactions_N4[row, 2] * left, items.reactions_N4[row, 3] * left
+    x[12] = (likes + np.float32(10 * items.like_rate)) / (likes + dislikes + np.float32(10))
+    log_L[10] = (clicked + np.float32(50 * items.click_rate)) / (shown + np.float32(50))
+
+
+@kernel
 def _features(
     histories: Histories,
     candidates: Candidates,
@@ -337,12 +349,13 @@ def _features(
     lists: int,
     place_N: NDArray[np.int32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
-    """The columns, whom to thank, and what columns 0-6, 8, 17 and 18 are the logarithms of."""
+    """The columns, whom to thank, and what columns 0-6, 8, 17, 18 and 13 are the logarithms of."""
     P, K = candidates.row_PK.shape
     x_PKX, log_PKL = np.zeros((P, K, COLUMNS), np.float32), np.ones((P, K, _LOGS), np.float32)
     because_PK = np.full((P, K), -1, np.int16)
     most_K, sum_KV = np.empty(K, np.float32), np.empty((K, 8), np.float32)
     all_share, recent_share = np.empty(CATEGORY_SLOTS, np.float32), np.empty(CATEGORY_SLOTS, np.float32)
+    faded = np.full(5, -1, np.float64)
     for p in range(P):
         sum_KV[:] = 0
         most_K[:] = 0
@@ -363,14 +376,10 @@ def _features(
             log_L[6] = sum_KV[k, 7] + EPS
             log_L[7] = max(candidates.dot_PK[p, k], np.float32(0)) + EPS
             x[7] = sum_KV[k, 6] * person.held
-            number_X, code_X = items.number_NX[row], items.code_NX[row]
-            for t in range(3):
-                x[9 + t] = number_X[t]
-            x[12] = number_X[_LIKES]
-            x[13] = number_X[_CLICKS]
+            _counts(items, row, faded, x, log_L)
             tagged = 0
-            for c in range(_CATEGORIES, len(code_X)):
-                code = code_X[c]
+            for c in range(items.category_NC.shape[1]):
+                code = items.category_NC[row, c]
                 if code < 0:
                     break
                 tagged += 1
@@ -379,10 +388,10 @@ def _features(
             if tagged:
                 x[14] *= person.held / np.float32(tagged)
                 x[15] *= person.recent / np.float32(tagged)
-            if person.year > 0 and code_X[_YEAR] > 0:
-                x[16] = min(abs(code_X[_YEAR] - person.year) / 10, 5.0)
-            log_L[8] = 1 + max(person.now_s - code_X[_TAKEN], 0)
-            log_L[9] = 1 + max(person.now_s - code_X[_SEEN], 0)
+            if person.year > 0 and items.year_N[row] > 0:
+                x[16] = min(abs(items.year_N[row] - person.year) / 10, 5.0)
+            log_L[8] = 1 + _since(int(person.now_s), items.last_taken_s_N[row])
+            log_L[9] = 1 + _since(int(person.now_s), items.first_seen_s_N[row])
             for bit in range(4):
                 x[19 + bit] = (candidates.source_PK[p, k] >> bit) & 1
             x[23], x[24] = person.history_length, person.since_last

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking.features import CATEGORY_COLUMN, COLUMNS, Feature, Histories, ItemRows
+from ranking.features import COLUMNS, Feature, Histories
 from ranking.jit import kernel, summing_kernel
 
 Floats = NDArray[np.float32]
@@ -187,14 +187,16 @@ def _carriers(
                 held_PN[p, n] = place
 
 
-def categories_taken(histories: Histories, items: ItemRows, row_PN: NDArray[np.int32]) -> NDArray[np.int16]:
+def categories_taken(
+    histories: Histories, category_NC: NDArray[np.int16], row_PN: NDArray[np.int32]
+) -> NDArray[np.int16]:
     """Of each item's categories the one that most of the history has, dislikes counted against it. Shape (P, N).
 
     -1 where the person took none of them at least two times more than they disliked it.
     """
     out_PN = np.full(row_PN.shape, -1, np.int16)
     taken_C = np.zeros(_CODES, np.int32)
-    _categories_taken(histories.row_PH, histories.appeal_PH, items.code_NX, row_PN, taken_C, out_PN)
+    _categories_taken(histories.row_PH, histories.appeal_PH, category_NC, row_PN, taken_C, out_PN)
     return out_PN
 
 
@@ -202,7 +204,7 @@ def categories_taken(histories: Histories, items: ItemRows, row_PN: NDArray[np.i
 def _categories_taken(
     history_PH: NDArray[np.int32],
     appeal_PH: NDArray[np.int8],
-    code_NX: NDArray[np.int32],
+    category_NC: NDArray[np.int16],
     row_PN: NDArray[np.int32],
     taken_C: NDArray[np.int32],
     out_PN: NDArray[np.int16],
@@ -212,8 +214,8 @@ def _categories_taken(
             for h in range(history_PH.shape[1]):
                 if history_PH[p, h] < 0:
                     continue
-                for x in range(CATEGORY_COLUMN, code_NX.shape[1]):
-                    code = code_NX[history_PH[p, h], x]
+                for x in range(category_NC.shape[1]):
+                    code = category_NC[history_PH[p, h], x]
                     if code < 0:
                         break
                     taken_C[code] = (taken_C[code] + (1 if appeal_PH[p, h] >= 0 else -1)) * sign
@@ -223,8 +225,8 @@ def _categories_taken(
                 most = _CATEGORY_AT_LEAST - 1
                 if row_PN[p, n] < 0:
                     continue
-                for x in range(CATEGORY_COLUMN, code_NX.shape[1]):
-                    code = code_NX[row_PN[p, n], x]
+                for x in range(category_NC.shape[1]):
+                    code = category_NC[row_PN[p, n], x]
                     if code < 0:
                         break
                     if taken_C[code] > most:

@@ -62,6 +62,30 @@ def slates(
     finish(result, as_json)
 
 
+@bench_app.command()
+def growth(
+    quick: Annotated[bool, typer.Option("--quick", help="Three of the nine sizes, within ten minutes.")] = False,
+    seconds: Annotated[float, typer.Option(help="How long pauses are looked for at each size.", min=1)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Cost per event and slate, memory, pauses, load and build, at up to a million items and a million people."""
+    require("the benchmark", "cpu", "learner", "demo")
+    from itertools import product
+
+    from streams.lab.bench_growth import ITEMS, QUICK, USERS, run_growth
+
+    result = run_growth(QUICK if quick else tuple(product(ITEMS, USERS)), seconds=seconds, say=err.print)
+    table = Table(title="as items and people grow", title_justify="left")
+    keys = [key for key in result["rows"][0] if key != "pauses"]
+    for key in keys:
+        table.add_column(key.replace("_", " "), justify="right")
+    for row in result["rows"]:
+        table.add_row(*(f"{row[key]:,}" for key in keys))
+    out.print(table)
+    out.print(f"the longest pause at the 99.9th percentile: {result['worst_pause_p999_ms']} ms")
+    finish(result, as_json)
+
+
 def _figures(load: dict[str, Any]) -> list[str]:
     keys = ("p50_ms", "p99_ms", "echo_p50_ms", "ratio_p50", "transport_p50_ms", "floor_p50_ms")
     return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]

@@ -7,7 +7,8 @@ from msgspec import structs
 
 from embeddings.eligibility import age_of
 from embeddings.events import Source
-from embeddings.items import FOREVER_S, ItemFacts
+from embeddings.item_columns import FOREVER_S
+from embeddings.items import ItemFacts
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import SECONDS, Rules, Unreadable, published_ms, read, user_of

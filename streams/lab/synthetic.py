@@ -169,12 +169,12 @@ class World:
             neighbours_NK=rows_NM,
             weights_NK=weights_NM,
             counts_N=pairs.counts_N,
-            ranker=_taught(self.seed).tensors(),
+            ranker=taught(self.seed).tensors(),
             created_ms=self.now_s * 1000,
         )
 
 
-def _taught(seed: int) -> Trainer:
+def taught(seed: int) -> Trainer:
     """A ranker that has seen enough choices to be used: the item taken is the one that co-occurs most."""
     draw = np.random.default_rng(seed)
     trainer = Trainer(settings=TrainerSettings(learned_rows=1), seed=seed)

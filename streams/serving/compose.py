@@ -39,7 +39,7 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
             ranked.features.because_PK[row_Q1, here_QN],
             settings.learner.taste_decay,
         ),
-        category_PN=categories_taken(histories_of(asked, query), stock.item_rows, row_QN),
+        category_PN=categories_taken(histories_of(asked, query), stock.item_rows.category_NC, row_QN),
         true_PNR=_true(source_QN, row_QN, own_QN, stock),
         given_PN=_GIVEN[source_QN],
     )

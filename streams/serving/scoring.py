@@ -52,6 +52,7 @@ class Scorer:
 
     def score(self, asked: Asked, stage: StageTimer, stamps: Stamps, now_ms: Callable[[], int]) -> Scored:
         """Retrieve and rank for every position that is served; the item table is held meanwhile."""
+        self.serving.prepare(set(asked.viewers))
         with self.items.lock:
             stock = self.serving.current() if asked.serve_P.any() else self.serving.stock()
             with stage("retrieve"):
@@ -75,8 +76,7 @@ class Scorer:
         if not told_P.any():
             return Examples.none()
         with self.items.lock:
-            stock = self.serving.current()
-            stock = replace(stock, model=scored.model.fitted(self.items))  # items may have come since
+            stock = replace(self.serving.current(), model=scored.model)
             found = [each for each in scored.found if told_P[each.query.position_P].any()]
             found += self._found(asked, scored.query, stock, told_P & ~asked.serve_P)
             parts = [examples_of(asked, each, stock, self.settings) for each in found]

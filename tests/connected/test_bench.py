@@ -25,3 +25,17 @@ def test_slates_measures_a_worker_and_its_yardsticks_on_a_small_backlog() -> Non
         assert all(load[f"{yardstick}_p50_ms"] > 0 for yardstick in ("echo", "transport", "floor"))
     assert (found["p50_ms"], found["p99_ms"]) == (found["loads"][0]["p50_ms"], found["loads"][0]["p99_ms"])
     assert found["broker"]
+
+
+def test_growth_measures_each_size_it_is_asked_for() -> None:
+    from streams.lab.bench_growth import run_growth
+
+    found = run_growth([(600, 50), (600, 100)], seconds=1)
+    assert [(row["items"], row["users"]) for row in found["rows"]] == [(600, 50), (600, 100)]
+    for row in found["rows"]:
+        assert row["us_per_event"] > 0
+        assert row["us_per_slate"] > 0
+        assert 400 < row["bytes_per_user"] < 2_000
+        assert row["load_s"] > 0
+        assert row["build_s"] > 0
+    assert found["worst_pause_p999_ms"] == max(row["pause_p999_ms"] for row in found["rows"]) > 0

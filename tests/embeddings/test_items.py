@@ -7,7 +7,8 @@ import pytest
 from embeddings.errors import IdCollision
 from embeddings.fading import DAY_S, HalfLives
 from embeddings.ids import item_id, item_ids
-from embeddings.items import CATEGORIES, SHORT, ItemCounts, ItemFacts, Items
+from embeddings.item_columns import CATEGORIES
+from embeddings.items import SHORT, ItemCounts, ItemFacts, Items
 
 NOW = 1_750_000_000
 
@@ -138,13 +139,12 @@ def test_what_came_at_once_is_new_in_no_order_of_rows() -> None:
     assert rows not in (sorted(rows), sorted(rows)[::-1])
 
 
-def test_what_may_be_shown_holds_until_a_window_opens_or_closes() -> None:
+def test_rows_are_due_when_a_window_opens_or_closes() -> None:
     items = Items()
     items.add([a_fact("a", available_from_s=NOW - 1000, available_until_s=NOW + 500)])
-    items.add([a_fact("b", available_from_s=NOW + 50)])
-    assert [items.good_until_s(NOW + s, 100) for s in (0, 50, 150, 500)] == [NOW + s for s in (50, 150, 500)] + [
-        1 << 40
-    ]
+    items.add([a_fact("b", available_from_s=NOW + 50), a_fact("c")])
+    seen = [items.due(NOW + after, NOW + until).tolist() for after, until in ((0, 49), (0, 50), (50, 499), (499, 500))]
+    assert seen == [[], [1], [], [0]]
 
 
 def test_the_32001st_category_is_no_category() -> None:
@@ -159,11 +159,10 @@ def test_counts_fade_by_the_time_that_passed_since() -> None:
     items.add([a_fact("a"), a_fact("b")])
     items.count(counts(NOW, a=8.0, b=4.0))
     items.count(counts(NOW + day, b=4.0))
-    assert items.columns.popularity_N4[0].tolist() == pytest.approx(
-        [8 * 2 ** (-day / half_life) for half_life in HalfLives().popularity_4]
-    )
-    assert items.columns.popularity_N4[1].tolist() == [4.0] * 4
-    assert items.columns.likes_N[:2].tolist() == [pytest.approx(2 * 2 ** (-1 / 30)), 2]
+    for h, half_life in enumerate(HalfLives().popularity_4.tolist()):
+        assert items.takes(np.array([0, 1], np.int32), h).tolist() == [pytest.approx(8 * 2 ** (-day / half_life)), 4.0]
+        assert items.all_takes(h) == pytest.approx(4 + 8 * 2 ** (-day / half_life))
+    assert items.reactions()[:2] == pytest.approx([2 * 2 ** (-1 / 30) + 2, 2 ** (-1 / 30) + 1])
 
 
 def test_counts_that_come_late_are_faded_to_now() -> None:
@@ -171,7 +170,7 @@ def test_counts_that_come_late_are_faded_to_now() -> None:
     items.count(counts(NOW + 1_000, a=4.0))
     items.count(counts(NOW, b=8.0))
     assert items.clock_s == NOW + 1_000
-    assert items.columns.popularity_N4[:2, SHORT].tolist() == pytest.approx([4.0, 4.0])
+    assert items.takes(np.arange(2, dtype=np.int32), SHORT).tolist() == pytest.approx([4.0, 4.0])
 
 
 def test_counts_of_a_learner_that_began_anew_end_those_of_before() -> None:
@@ -253,3 +252,71 @@ def test_without_a_catalogue_what_events_name_is_shown() -> None:
     items.ensure(item_ids(["a"]), ["a"])
     items.catalogue_read()
     assert not items.blocked(NOW)[0]
+
+
+def test_a_batch_of_counts_touches_its_rows_and_no_others() -> None:
+    items, everything = Items(), ("popularity_N4", "reactions_N4", "clock_s_N", "last_taken_s_N", "first_seen_s_N")
+    items.count(counts(NOW, **{f"i{n}": n + 1.0 for n in range(100)}))
+    columns = items.columns
+    before = {name: getattr(columns, name).copy() for name in everything}
+    items.count(counts(NOW + 60, i7=50.0, i30=0.5))
+    assert items.columns is columns
+    for name in everything:
+        differs_N = (getattr(columns, name) != before[name]).reshape(len(columns), -1).any(1)
+        assert set(np.flatnonzero(differs_N).tolist()) <= {7, 30}
+    assert items.popular(3, np.zeros(len(columns), np.bool_)).tolist() == [99, 98, 97]
+
+
+def test_readers_see_whole_rows_while_counts_are_written() -> None:
+    items, stop, faults = Items(), threading.Event(), list[Exception]()
+    names = [f"i{n}" for n in range(10_000)]
+    rows_R = items.ensure(item_ids(names), names)
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set() and not faults:
+            n += 1
+            told_N = np.full(len(names), n, np.float32)
+            times_N = np.full(len(names), n)
+            try:
+                items.count(ItemCounts(
+                    item_N=item_ids(names), popularity_N4=np.repeat(told_N[:, None], 4, 1), likes_N=told_N,
+                    dislikes_N=told_N, shown_N=told_N, clicked_N=told_N, last_taken_s_N=times_N,
+                    first_seen_s_N=times_N, clock_s=NOW + n,
+                ))  # fmt: skip
+            except Exception as fault:
+                faults.append(fault)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        seen: set[int] = set()
+        while len(seen) < 20 and not faults:
+            with items.lock:
+                c = items.columns
+                one_R = c.popularity_N4[rows_R, 0]
+                whole = (c.popularity_N4[rows_R] == one_R[:, None]).all() and (c.last_taken_s_N[rows_R] == one_R).all()
+                whole &= (c.reactions_N4[rows_R] == one_R[:, None]).all()
+                whole &= (c.clock_s_N[rows_R] == np.where(one_R > 0, NOW + one_R.astype(np.int64), 0)).all()
+                assert whole
+                assert items.names[rows_R[-1]] == names[-1]
+            seen.add(int(one_R[0]))
+    finally:
+        stop.set()
+        thread.join()
+    assert not faults
+
+
+def test_the_most_taken_are_those_that_counting_all_would_find() -> None:
+    draw, items = np.random.default_rng(0), Items()
+    for turn in range(30):
+        some = {f"i{n}": float(draw.integers(0, 30)) for n in draw.permutation(500)[:40].tolist()}
+        items.count(counts(NOW + 600 * turn, **some))
+    blocked_N = draw.random(len(items.columns)) < 0.5
+    rows = np.flatnonzero(~blocked_N[: len(items)]).astype(np.int32)
+    takes_R = items.takes(rows)
+    best = rows[np.lexsort((items.ids.ids_N[rows], -takes_R))]
+    taken = int((takes_R > 0).sum())
+    assert items.popular(50, blocked_N).tolist() == best[:50].tolist()
+    assert items.popular(9_999, blocked_N)[:taken].tolist() == best[:taken].tolist()
+    assert items.all_takes() == pytest.approx(items.takes(np.arange(len(items), dtype=np.int32)).sum(), rel=1e-5)

@@ -4,13 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking import features as ranking
-from ranking.features import COLUMNS, Candidates, Feature, Histories, ItemColumns, Neighbours, dots
+from ranking.features import COLUMNS, Candidates, Feature, Histories, ItemRows, Neighbours, dots
 
 NOW = 1_700_000_000
 
 
 def features(histories, candidates, neighbours, items, **rates):
-    return ranking.features(histories, candidates, neighbours, items.packed(**rates))
+    return ranking.features(histories, candidates, neighbours, items._replace(**rates))
 
 
 def a_world(seed=0, *, positions=3, held=6, candidates=8, items=40, near=5):
@@ -39,8 +39,15 @@ def some_items(rng, items):
     times = [NOW - rng.integers(0, 10**6, items) for _ in range(2)]
     categories = np.sort(rng.integers(-1, 5, (items, 3)), 1)[:, ::-1].astype(np.int16)
     years = rng.choice([0, 1970, 1999], items).astype(np.int16)
-    return ItemColumns(
-        rng.random((items, 3), np.float32) * 99, *counts, *times, np.ascontiguousarray(categories), years
+    return ItemRows(
+        rng.random((items, 3), np.float32) * 99,
+        np.stack(counts, 1),
+        np.full(items, NOW),
+        *times,
+        years,
+        np.ascontiguousarray(categories),
+        NOW,
+        np.array([1e5, 1e6, 1e7, 1e7]),
     )
 
 
@@ -130,8 +137,8 @@ def test_category_affinity_is_the_share_of_the_history_in_the_candidates_categor
 
 def test_rates_are_smoothed_towards_the_prior():
     histories, shown, neighbours, items = a_world()
-    none = np.zeros(40, np.float32)
-    counted = items._replace(likes_N=none, dislikes_N=none, impressions_N=none, clicks_N=none)
+    none = np.zeros((40, 4), np.float32)
+    counted = items._replace(reactions_N4=none)
     x_PKX = features(histories, shown, neighbours, counted, like_rate=0.6, click_rate=0.1).x_PKX[shown.row_PK >= 0]
     assert x_PKX[:, Feature.like_rate] == pytest.approx(0.6)
     assert x_PKX[:, Feature.click_rate] == pytest.approx(np.log(0.1), abs=1e-5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ranking.features import CATEGORY_COLUMN, COLUMNS, Feature, Histories, ItemRows
+from ranking.features import COLUMNS, Feature, Histories
 from ranking.reasons import REASONS, SPEAK_FOR, Evidence, Reason, carriers, categories_taken, reasons
 
 NOTHING, TRUE = np.full((1, 6), -1, np.int16), np.ones((1, 6, REASONS), np.bool_)
@@ -63,12 +63,11 @@ def test_nothing_that_was_disliked_is_named():
 
 
 def test_a_category_is_named_that_was_taken_more_often_than_it_was_disliked():
-    code_NX = np.full((6, CATEGORY_COLUMN + 2), -1, np.int32)
-    code_NX[:, CATEGORY_COLUMN] = [500, 500, 7, 7, 7, 7]
-    code_NX[0, CATEGORY_COLUMN + 1] = 7
-    items = ItemRows(code_NX.view(np.float32), code_NX)
+    category_NC = np.full((6, 2), -1, np.int16)
+    category_NC[:, 0] = [500, 500, 7, 7, 7, 7]
+    category_NC[0, 1] = 7
     row_PH, row_PN = np.array([[0, 1, 2, 3, -1]] * 2, np.int32), np.array([[0, 1, 4, -1]] * 2, np.int32)
     appeal_PH = np.array([[0, 1, 0, 0, 0], [0, 1, -1, -1, 0]], np.int8)
     time = np.zeros((2, 5), np.int64), np.zeros(2, np.int64), np.zeros(2, np.int16)
-    got = categories_taken(Histories(row_PH, appeal_PH, *time), items, row_PN)
+    got = categories_taken(Histories(row_PH, appeal_PH, *time), category_NC, row_PN)
     assert got.tolist() == [[7, 500, 7, -1], [500, 500, -1, -1]]

@@ -218,3 +218,21 @@ def test_where_there_is_a_catalogue_counts_alone_make_no_item() -> None:
     assert offered(service) == {"b"}
     service.catalogue("a")
     assert offered(service) == {"a", "b"}
+
+
+def test_a_catalogue_is_let_in_without_copying_what_is_there_again_and_again() -> None:
+    """What is copied is counted: twice the items are one more copy, not twice as many."""
+    copies = []
+    for count in (8_192, 16_384):
+        serving, seen = Service().serving, dict[str, list[object]](columns=[], targets=[])
+        for at in range(0, count, 256):
+            serving.catalogue(
+                [ItemFacts(name=f"i{n}", categories=("odd",), added_s=1) for n in range(at, at + 256)], []
+            )
+            for kind, now in (("columns", serving.items.columns), ("targets", serving.live.target_ND)):
+                if all(now is not before for before in seen[kind]):
+                    seen[kind].append(now)
+        assert serving.live.index.size == count
+        copies.append({kind: len(some) for kind, some in seen.items()})
+    assert copies[1] == {kind: some + 1 for kind, some in copies[0].items()}
+    assert max(copies[1].values()) <= 4

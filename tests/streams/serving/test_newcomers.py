@@ -42,10 +42,10 @@ def test_before_a_ranker_is_taught_the_slate_is_the_most_popular() -> None:
         service.deliver(LOG[at : at + 30])
     (slate,) = service.ask(a_request(0, "nobody", n=10))
     items = service.serving.items
-    taken_R = items.columns.popularity_N4[items.popular(10, items.blocked(NOW_MS // 1000), MID), MID]
-    rows = [items.names.index(name) for name in shown(slate)]
+    taken_R = items.takes(items.popular(10, items.blocked(NOW_MS // 1000), MID))
+    rows = np.array([items.names.index(name) for name in shown(slate)], np.int32)
     assert not slate.ranked
-    np.testing.assert_allclose(items.columns.popularity_N4[rows, MID], taken_R)
+    np.testing.assert_allclose(items.takes(rows), taken_R)
 
 
 def test_a_newcomer_gets_what_is_popular_on_such_a_device() -> None:
