@@ -1,7 +1,7 @@
 """From a history to candidates: the taste vector, and the union of what the sources propose.
 
 Sources are the vector search, the neighbour lists of the latest items, what is trending and what is new; where there is
-no taste to search with, what is popular. `gather` makes
+no taste to search with, what is popular; where it is asked for, what was begun and not finished. `gather` makes
 one list per position with more than is wanted; the caller finds out which of those the person has seen or must not
 see, and `keep` takes the first that remain.
 
@@ -31,10 +31,13 @@ class Proposed(IntFlag):
     trending = 4
     fresh = 8
     popular = 16
+    begun = 32
 
 
-_VECTOR, _NEIGHBOURS, _TRENDING, _FRESH, _POPULAR = (int(bit) for bit in Proposed)
-_SHARED = _TRENDING | _FRESH
+_VECTOR, _NEIGHBOURS, _TRENDING, _FRESH, _POPULAR, _BEGUN = (int(bit) for bit in Proposed)
+_SHARED = _TRENDING | _FRESH | _BEGUN
+BEGUN_SHARES = 26, 230
+"""From a tenth to nine tenths of an item, in 255ths: what is left in between is begun and not finished."""
 _BUCKET_SHIFT = 50
 """Keys begin with the bits of a float; this leaves its exponent and five bits of its mantissa."""
 _CROWD = 64
@@ -72,6 +75,7 @@ def gather(
     size_P: Rows,
     trending_P: Rows | None = None,
     popular_P: NDArray[np.bool_] | None = None,
+    begun_PH: Rows | None = None,
     blocked_N: NDArray[np.bool_] | None = None,
     latest: int = 20,
     decay: float = 0.9,
@@ -80,7 +84,7 @@ def gather(
     """The union of all sources, each row once.
 
     The retrieval score is the faded sum of the neighbour lists plus `vector_share` times what the vector search gave
-    above the last it found; rows that only a shared list proposes follow in the order of that list.
+    above the last it found; rows that only a list proposes that is not by score follow in the order of that list.
 
     Args:
         history_PH: rows of what each position holds.
@@ -93,23 +97,27 @@ def gather(
             one changes nothing for another. The shared lists come on top, M = max(size_P) + T + F.
         trending_P: how far each position looks down the trending list; None is all of it.
         popular_P: where `found` is what is popular; None is nowhere.
+        begun_PH: rows of what each position has begun, latest first, -1 for others; None is nothing.
         blocked_N: rows that must not be shown: the lists' are passed over, so that they take nobody's place.
         latest: of how many wanted items the lists are added.
         decay: how much each newer item fades the older ones.
         vector_share: see `VECTOR_SHARE`.
     """
-    out = _room(len(history_PH), int(size_P.max(initial=0)) + len(trending_T) + fresh_PF.shape[1])
+    if begun_PH is None:
+        begun_PH = np.empty((len(history_PH), 0), np.int32)
+    lists = len(trending_T) + fresh_PF.shape[1] + begun_PH.shape[1]
+    out = _room(len(history_PH), int(size_P.max(initial=0)) + lists)
     if trending_P is None:
         trending_P = np.full(len(history_PH), len(trending_T), np.int32)
     if popular_P is None:
         popular_P = np.zeros(len(history_PH), np.bool_)
     shared = trending_T, fresh_PF, size_P, trending_P
-    beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_PF))
+    beyond = (1 + int(rows.max(initial=-1)) for rows in (found[0], trending_T, fresh_PF, begun_PH))
     place_N = _places(max(len(neighbours[0]), *beyond))
     if blocked_N is None:
         blocked_N = np.zeros(0, np.bool_)
-    only = popular_P, blocked_N
-    _gather(history_PH, weight_PH, *found, *neighbours, *shared, *only, latest, decay, vector_share, place_N, out)
+    own = history_PH, weight_PH, *found, *neighbours, *shared
+    _gather(*own, popular_P, begun_PH, blocked_N, latest, decay, vector_share, place_N, out)
     return out
 
 
@@ -253,6 +261,7 @@ def _gather(
     size_P: Rows,
     trending_P: Rows,
     popular_P: NDArray[np.bool_],
+    begun_PH: Rows,
     blocked_N: NDArray[np.bool_],
     latest: int,
     decay: float,
@@ -261,7 +270,7 @@ def _gather(
     out: Retrieved,
 ) -> None:
     most = min(latest, history_PH.shape[1]) * neighbours_NK.shape[1] + found_PV.shape[1]
-    most += len(trending_T) + fresh_PF.shape[1]
+    most += len(trending_T) + fresh_PF.shape[1] + begun_PH.shape[1]
     score_U = np.zeros(most + 1, np.float32)
     row_U, source_U = np.zeros(most + 1, np.int32), np.zeros(most + 1, np.uint8)
     table = _Table(place_N, row_U, score_U, score_U.view(np.int32), source_U)
@@ -276,6 +285,10 @@ def _gather(
         used = _offer_found(table, used, found_PV[p, :size], found_score_PV[p, :size], vector_share, bit)
         used = _offer_shared(table, used, trending_T[: trending_P[p]], _TRENDING, _FLOOR)
         used = _offer_shared(table, used, fresh_PF[p], _FRESH, 0.5 * _FLOOR)
+        for h in range(begun_PH.shape[1]):
+            row = int(begun_PH[p, h])
+            if row >= 0 and (row >= len(blocked_N) or not blocked_N[row]):
+                used = _offer(table, used, row, _FLOOR * (1.0 - 0.5 * h / begun_PH.shape[1]), _BEGUN)
         _best(table, used, key_U, order_U, count_B, size, out.row_PM[p], out.source_PM[p], out.score_PM[p])
         for u in range(used):
             place_N[row_U[u]] = -1

@@ -127,14 +127,16 @@ class ContextCounts:
         if len(self) > self.most:
             self._forget()
 
-    def popularity(self, size: int) -> Popularity:
-        """The `size` most taken items of every context, ties to the lower row, as of `clock_s`."""
-        id_E = self._pairs.ids_N
-        if not len(id_E):
+    def popularity(self, size: int, among_N: NDArray[np.bool_] | None = None) -> Popularity:
+        """The `size` most taken items of every context, ties to the lower row, as of `clock_s`; with a mask, of it."""
+        if not len(self._pairs):
             return Popularity.none()
-        key_E, row_E = (id_E & _KEY_MASK).astype(np.uint16), (id_E >> np.uint64(_KEY_BITS)).astype(np.int64) - 1
+        among_E = slice(None) if among_N is None else among_N[self._rows()]
+        key_E, row_E = (self._pairs.ids_N & _KEY_MASK).astype(np.uint16)[among_E], self._rows()[among_E]
+        if not len(row_E):
+            return Popularity.none()
         now = weights(np.array([self.clock_s]), np.array([self.half_life_s]), self._origin_1)[0, 0]
-        takes_E = self._takes_E / now
+        takes_E = self._takes_E[among_E] / now
         order = np.lexsort((row_E, -takes_E, key_E))
         key_C, begin_C, count_C = np.unique(key_E[order], return_index=True, return_counts=True)
         row_CK, takes_CK = np.full((len(key_C), size), -1, np.int32), np.zeros((len(key_C), size), np.float32)
@@ -144,13 +146,17 @@ class ContextCounts:
         row_CK[c_E, rank_E[best]], takes_CK[c_E, rank_E[best]] = row_E[order][best], takes_E[order][best]
         return Popularity(key_C, np.add.reduceat(takes_E[order], begin_C).astype(np.float32), row_CK, takes_CK)
 
+    def forget(self, gone_N: NDArray[np.bool_]) -> None:
+        """Leave nothing of items by their rows."""
+        self._keep(np.flatnonzero(~gone_N[self._rows()]))
+
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to go on from here."""
+        """Everything needed to go on from here, as arrays: views, good until the next `count`."""
         return {
             "clock": np.array([self.clock_s, self._origin_1[0]], np.int64),
             "half_life_s": np.array([self.half_life_s]),
-            "pairs": self._pairs.ids_N.copy(),
-            "takes": self._takes_E.copy(),
+            "pairs": self._pairs.ids_N,
+            "takes": self._takes_E,
         }
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -175,9 +181,15 @@ class ContextCounts:
             self._origin_1 = self._origin_1 + shift
             self._takes_E = np.ldexp(self._takes_E, max(-shift, -10_000))
 
+    def _rows(self) -> NDArray[np.int64]:
+        """The item of each pair."""
+        return (self._pairs.ids_N >> np.uint64(_KEY_BITS)).astype(np.int64) - 1
+
     def _forget(self) -> None:
         """Keep the half of the pairs that is taken most."""
-        kept = np.sort(np.argsort(-self._takes_E, kind="stable")[: self.most // 2])
+        self._keep(np.sort(np.argsort(-self._takes_E, kind="stable")[: self.most // 2]))
+
+    def _keep(self, kept: NDArray[np.intp]) -> None:
         ids, self._takes_E = self._pairs.ids_N[kept].copy(), self._takes_E[kept]
-        self._pairs = IdTable(2 * len(ids))
+        self._pairs = IdTable(2 * max(len(ids), 1))
         self._pairs.ensure(ids)

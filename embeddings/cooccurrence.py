@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.fading import DAY_S, weights
-from embeddings.pairs import EMPTY, WAYS, best_neighbours, compress, count_rows
+from embeddings.pairs import EMPTY, WAYS, best_neighbours, compress, count_rows, erase
 from embeddings.svd import Factors, decompose
 
 _LEAST = 1e-60
@@ -101,8 +101,16 @@ class PairCounts:
             self._clock,
         )
 
-    def neighbours(self, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The k greatest entries of each row of M, greatest first, ties to the lower row.
+    def forget(self, gone_N: NDArray[np.bool_]) -> None:
+        """Leave nothing of items by their rows, neither counts nor pairs. Looks at every pair."""
+        gone_N = np.append(gone_N[: len(self)], np.zeros(max(len(self) - len(gone_N), 0), np.bool_))
+        self._count_N[gone_N] = 0
+        erase(self._start_N, self._size_N, self._pool_row, self._pool_weight, self._tally, gone_N)
+
+    def neighbours(
+        self, k: int, among_N: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The k greatest entries of each row of M, greatest first, ties to the lower row; with a mask, of its columns.
 
         Returns:
             Rows (N, k), -1 padded, and M's values (N, k), so that `Σk decay^(k-1) · value` is the score above.
@@ -110,6 +118,8 @@ class PairCounts:
         rows_NK = np.empty((len(self), k), np.int32)
         weights_NK = np.empty((len(self), k), np.float32)
         source_N, target_N = self._scales()
+        if among_N is not None:
+            target_N = target_N * among_N
         best_neighbours(
             self._start_N, self._size_N, self._pool_row, self._pool_weight, source_N, target_N, rows_NK, weights_NK
         )
@@ -124,15 +134,15 @@ class PairCounts:
         return decompose(*self._matrix(), width=width, previous=previous, passes=passes, seed=seed)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to continue, as arrays (copies), bit for bit."""
+        """Everything needed to continue, bit for bit, as arrays: views, good until the next `update`."""
         return {
             "settings": np.array([getattr(self.settings, field.name) for field in fields(CountSettings)], np.float64),
-            "count_N": self._count_N.copy(),
-            "start_N": self._start_N.copy(),
-            "size_N": self._size_N.copy(),
-            "pool_row": self._pool_row[: self._tally[0]].copy(),
-            "pool_weight": self._pool_weight[: self._tally[0]].copy(),
-            "clock": self._clock.copy(),
+            "count_N": self._count_N,
+            "start_N": self._start_N,
+            "size_N": self._size_N,
+            "pool_row": self._pool_row[: self._tally[0]],
+            "pool_weight": self._pool_weight[: self._tally[0]],
+            "clock": self._clock,
         }
 
     @classmethod

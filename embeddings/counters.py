@@ -4,7 +4,7 @@ How they fade is told in `embeddings.fading`. Counts belong to a *life* of the l
 that began anew are sums over other rows, and nobody compares them with those of before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,18 +95,35 @@ class ItemCounters:
             np.subtract.at(self.reactions_N4[:, 0], row_R, self._weights(liked_s_R)[:, 4])
             self._changed.append(row_R)
 
-    def changed(self) -> ItemCounts:
-        """Absolute counts of the items counted since the last call, most taken first.
+    def changed(self, may_tell: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None) -> ItemCounts:
+        """Absolute counts of the items counted since the last call, most taken first, of those that may be told.
 
         Who has read a part of them has those that matter most.
         """
         rows = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int32)
         self._changed.clear()
+        if may_tell is not None:
+            rows = rows[may_tell(self.ids.ids_N[rows])]
         return self.of(rows[np.argsort(-self.popularity_N4[rows, 2], kind="stable")].astype(np.int32))
 
     def tell_again(self, item_N: NDArray[np.uint64]) -> None:
-        """Have `changed` name these items once more: what it said last did not arrive."""
-        self._changed.append(self.ids.rows(item_N))
+        """Have `changed` name these items once more: what it said last did not arrive, or was kept back."""
+        row_N = self.ids.rows(item_N)
+        self._changed.append(row_N[(row_N >= 0) & (row_N < len(self.first_seen_s_N))])
+
+    def forget(self, rows_R: NDArray[np.int32]) -> None:
+        """Leave nothing of items by their rows."""
+        self._changed = [np.setdiff1d(changed, rows_R) for changed in self._changed]
+        held_R = rows_R[rows_R < len(self.first_seen_s_N)]
+        for column in (self.popularity_N4, self.reactions_N4, self.last_taken_s_N, self.first_seen_s_N):
+            column[held_R] = 0
+
+    def last_seen_s(self, count: int) -> NDArray[np.int64]:
+        """When each of the first `count` rows was taken last, or else first seen; 0 is never. Shape (count,)."""
+        seen_s_N = np.zeros(count, np.int64)
+        held = min(count, len(self.first_seen_s_N))
+        seen_s_N[:held] = np.maximum(self.last_taken_s_N[:held], self.first_seen_s_N[:held])
+        return seen_s_N
 
     def of(self, rows_R: NDArray[np.int32]) -> ItemCounts:
         """Absolute counts of R items, faded to `clock_s`."""
@@ -127,16 +144,17 @@ class ItemCounters:
         )
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to go on from here, as arrays."""
+        """Everything needed to go on from here, as arrays: views, good until the next `count`."""
+        held = len(self.ids)
         return {
             "counters.events": np.array([self.events]),
             "counters.life": np.array([self.epoch, self.clock_s], np.int64),
             "counters.half_lives": np.array(self.half_lives),
             "counters.origin": self.origin_5.copy(),
-            "counters.popularity": self.popularity_N4.copy(),
-            "counters.reactions": self.reactions_N4.copy(),
-            "counters.last_taken_s": self.last_taken_s_N.copy(),
-            "counters.first_seen_s": self.first_seen_s_N.copy(),
+            "counters.popularity": self.popularity_N4[:held],
+            "counters.reactions": self.reactions_N4[:held],
+            "counters.last_taken_s": self.last_taken_s_N[:held],
+            "counters.first_seen_s": self.first_seen_s_N[:held],
         }
 
     def restore(self, arrays: Arrays) -> None:

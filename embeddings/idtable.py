@@ -19,7 +19,7 @@ UNKNOWN = -1
 
 
 class IdTable:
-    """Gives every 40-bit id a row, 0, 1, 2 … in the order of arrival, and never takes one back.
+    """Gives every 40-bit id a row, 0, 1, 2 … in the order of arrival, and keeps it until `free` takes it back.
 
     One word holds id and row, so a row is one memory access and one thread may add while others look up: a reader
     sees an id or does not. Room for 16.7 million rows.
@@ -30,13 +30,20 @@ class IdTable:
         self._ids_C = np.zeros(_power_of_two(capacity), np.uint64)
         self._words_S = np.zeros(2 * len(self._ids_C), np.int64)
         self._count = 0
+        self._free_F = np.empty(0, np.int32)  # the lowest last
 
     def __len__(self) -> int:
+        """Rows up to the highest that was ever given, free ones among them."""
         return self._count
 
     @property
+    def held(self) -> int:
+        """How many ids have a row."""
+        return self._count - len(self._free_F)
+
+    @property
     def ids_N(self) -> NDArray[np.uint64]:
-        """The id of each row, as a read-only view. Shape (N,)."""
+        """The id of each row, 0 where it is free, as a read-only view. Shape (N,)."""
         view = self._ids_C[: self._count]
         view.flags.writeable = False
         return view
@@ -49,16 +56,36 @@ class IdTable:
         return out.reshape(ids.shape)
 
     def ensure(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """The row of each id, giving new ids the next rows; -1 for no item (0). Takes and returns any shape.
+        """The row of each id, giving new ids free rows, lowest first; -1 for no item (0). Takes and returns any shape.
 
         Raises:
             OverflowError: more than 16.7 million distinct ids. A setting is wrong; the process stops.
         """
         flat = _flat(ids)
         out = np.empty(len(flat), np.int32)
-        self._reserve(self._count + _find(self._words_S, flat, out))
-        self._count = _insert(self._words_S, self._ids_C.view(np.int64), self._count, flat, out)
+        self._reserve(self._count + max(_find(self._words_S, flat, out) - len(self._free_F), 0))
+        self._count, left = _insert(self._words_S, self._ids_C.view(np.int64), self._count, self._free_F, flat, out)
+        self._free_F = self._free_F[:left]
         return out.reshape(ids.shape)
+
+    def free(self, rows_R: NDArray[np.int32]) -> None:
+        """Take rows back, each of them given: their ids are unknown from now on. Takes as long as the table is large.
+
+        Only where no other thread looks rows up.
+        """
+        self._ids_C[rows_R] = 0
+        self._free_F = np.sort(np.concatenate([self._free_F, rows_R.astype(np.int32)]))[::-1].copy()
+        self._words_S = np.zeros_like(self._words_S)
+        _rehash(self._words_S, self._ids_C.view(np.int64), self._count)
+
+    def restore(self, ids_N: NDArray[np.uint64]) -> None:
+        """Be the table whose `ids_N` these are."""
+        self._ids_C = np.zeros(_power_of_two(len(ids_N)), np.uint64)
+        self._ids_C[: len(ids_N)] = ids_N
+        self._count = len(ids_N)
+        self._free_F = np.flatnonzero(ids_N == NO_ITEM)[::-1].astype(np.int32)
+        self._words_S = np.zeros(2 * len(self._ids_C), np.int64)
+        _rehash(self._words_S, self._ids_C.view(np.int64), self._count)
 
     def _reserve(self, count: int) -> None:
         """Make room for `count` ids at a load of at most one half. Readers keep the old table while it is copied."""
@@ -112,22 +139,31 @@ def _insert(
     words_S: NDArray[np.int64],
     ids_C: NDArray[np.int64],
     count: int,
+    free_F: NDArray[np.int32],
     item_R: NDArray[np.int64],
     row_R: NDArray[np.int32],
-) -> int:
+) -> tuple[int, int]:
+    """Give new ids rows; return how many rows there are then, and how many are left of the free ones."""
+    left = len(free_F)
     for r in range(len(item_R)):
         if row_R[r] >= 0 or item_R[r] == NO_ITEM:
             continue
         at = _slot(words_S, item_R[r])
         if words_S[at] == 0:
-            ids_C[count] = item_R[r]
-            words_S[at] = (item_R[r] << ROW_BITS) | count
-            count += 1
+            row = count
+            if left > 0:
+                left -= 1
+                row = int(free_F[left])
+            else:
+                count += 1
+            ids_C[row] = item_R[r]
+            words_S[at] = (item_R[r] << ROW_BITS) | row
         row_R[r] = words_S[at] & MAX_ROWS
-    return count
+    return count, left
 
 
 @kernel
 def _rehash(words_S: NDArray[np.int64], ids_C: NDArray[np.int64], count: int) -> None:
     for row in range(count):
-        words_S[_slot(words_S, ids_C[row])] = (ids_C[row] << ROW_BITS) | row
+        if ids_C[row] != NO_ITEM:
+            words_S[_slot(words_S, ids_C[row])] = (ids_C[row] << ROW_BITS) | row

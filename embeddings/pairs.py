@@ -161,6 +161,32 @@ def _compact(
 
 
 @kernel
+def erase(
+    start_N: NDArray[np.int64],
+    size_N: NDArray[np.int32],
+    pool_row: NDArray[np.int32],
+    pool_weight: NDArray[np.float32],
+    tally: NDArray[np.int64],
+    gone_N: NDArray[np.bool_],
+) -> None:
+    """Give back the blocks of items that are gone, and take those items out of all other blocks."""
+    for item in range(len(start_N)):
+        if gone_N[item]:
+            tally[1] -= size_N[item]
+            start_N[item], size_N[item] = 0, 0
+        for begin in range(start_N[item], start_N[item] + size_N[item], WAYS):
+            to = begin
+            for at in range(begin, begin + WAYS):
+                if pool_row[at] == EMPTY:
+                    break
+                if not gone_N[pool_row[at]]:
+                    pool_row[to], pool_weight[to] = pool_row[at], pool_weight[at]
+                    to += 1
+            for at in range(to, begin + WAYS):  # those in use come first, or a neighbour would be found twice
+                pool_row[at], pool_weight[at] = EMPTY, 0
+
+
+@kernel
 def best_neighbours(
     start_N: NDArray[np.int64],
     size_N: NDArray[np.int32],

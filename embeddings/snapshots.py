@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
 _CHUNK = 1 << 20
+_BYTES_PER_S = 16 << 20
 _PAUSE_S = 0.5
 _CONNECT_S = 5.0
 _RANKER, _CONTEXTS = "ranker.", "contexts."
@@ -86,16 +87,22 @@ class Manifest:
     created_ms: int = 0
 
 
-def write(snapshot: Snapshot, folder: Path, *, base_url: str = "") -> Manifest:
+def write(snapshot: Snapshot, folder: Path, *, base_url: str = "", max_bytes: int = MAX_BYTES) -> Manifest:
     """Write a snapshot and its manifest into a folder, atomically.
 
     Args:
         snapshot: what to write; a file of the same version is replaced.
         folder: made if missing.
         base_url: where `folder` is served over HTTP; without it the manifest names the file itself.
+        max_bytes: what readers take at most.
+
+    Raises:
+        SnapshotRefused: it is larger. Nothing is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = _arrays(snapshot)
+    if (size := sum(array.nbytes for array in arrays.values())) > max_bytes:
+        raise SnapshotRefused(f"snapshot {snapshot.version}: {size} bytes are more than {max_bytes}")
+    folder.mkdir(parents=True, exist_ok=True)
     data = write_tensors(arrays)
     path = _path(folder, snapshot.version)
     manifest = Manifest(
@@ -169,22 +176,27 @@ def _path(folder: Path, version: int) -> Path:
     return folder / f"snapshot-{version:020d}.safetensors"
 
 
-def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float = 60.0) -> Snapshot:
+def load(manifest: Manifest, *, max_bytes: int = MAX_BYTES, timeout_s: float | None = None) -> Snapshot:
     """Fetch a snapshot from a path, an `http:` address or any other that fsspec has a file system for, and check it.
 
     Args:
         manifest: what was announced; empty `shapes` and `bytes` of 0 are not checked.
         max_bytes: more than this is not read.
-        timeout_s: for the whole transfer, which is tried three times where trying again may help.
+        timeout_s: for the whole transfer, which is tried three times where trying again may help; a minute if not
+            given, and what is large may take longer.
 
     Raises:
-        SnapshotUnreachable: nobody answers, there is no such file (yet), or it takes too long. Try again later.
+        SnapshotUnreachable: nobody answers, the file is not there (yet), or not all of it, or it takes too long. Try
+            again later.
         SnapshotRefused: too large, another hash, version or other shapes than announced, inconsistent, or not finite.
             The snapshot in use stays; the announcement is counted and skipped.
     """
     if manifest.bytes > max_bytes:
         raise SnapshotRefused(f"snapshot {manifest.version}: {manifest.bytes} bytes are more than {max_bytes}")
+    timeout_s = 60 + manifest.bytes / _BYTES_PER_S if timeout_s is None else timeout_s
     data = _fetch(manifest.uri, manifest.bytes or max_bytes, time.monotonic() + timeout_s)
+    if len(data) < manifest.bytes:
+        raise SnapshotUnreachable(f"{manifest.uri}: {len(data)} of {manifest.bytes} bytes are there")
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise SnapshotRefused(f"snapshot {manifest.version}: the file's sha256 is not the announced one")
     try:

@@ -23,10 +23,25 @@ DENSE_BELOW = 4096
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Vectors of N items: `source_ND[j] · target_ND[x]` approximates M[j, x]; each holds the root of the values."""
+    """Vectors of N items: `source_ND[j] · target_ND[x]` approximates M[j, x]; each holds the root of the values.
+
+    `ids_N` says which items, where their rows may be given to others later.
+    """
 
     source_ND: NDArray[np.float32]
     target_ND: NDArray[np.float32]
+    ids_N: NDArray[np.uint64] | None = None
+
+    def of(self, ids_N: NDArray[np.uint64]) -> "Factors":
+        """These vectors, without those of rows that are other items' in `ids_N`."""
+        if self.ids_N is None:
+            return self
+        shared = min(len(ids_N), len(self.ids_N))
+        same_N = self.ids_N[:shared] == ids_N[:shared]
+        if same_N.all():
+            return self
+        source_ND, target_ND = (np.where(same_N[:, None], v[:shared], 0) for v in (self.source_ND, self.target_ND))
+        return Factors(source_ND, target_ND, self.ids_N[:shared])
 
 
 def decompose(

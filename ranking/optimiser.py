@@ -1,6 +1,6 @@
 """One step of a tower: Adam on the shared weights as a single vector, Adagrad on the item rows a batch touched."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import numpy as np
@@ -46,6 +46,13 @@ class Optimiser:
         for table, squares, row in zip(self._tables, self._squares, rows, strict=True):
             _adagrad(table, squares, row, self.item_rate)
         return True
+
+    @torch.no_grad()
+    def forget(self, rows: NDArray[np.int64], of: Collection[Tensor]) -> None:
+        """Begin anew with these rows of some tables: nothing is known of them, and their next step is a first one."""
+        for table, squares in zip(self._tables, self._squares, strict=True):
+            if any(table is one for one in of):
+                table[rows], squares[rows] = 0.0, FIRST_SQUARES
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Moments and counts; copies."""

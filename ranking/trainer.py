@@ -258,6 +258,13 @@ class Trainer:
         self.model.centre_F.copy_(torch.from_numpy(self._moments[1]))
         self.model.scale_F.copy_(torch.from_numpy(1 / np.sqrt(self._moments[2] + 1e-3)))
 
+    def forget(self, item_G: NDArray[np.int64], kept_N: NDArray[np.int64]) -> None:
+        """Leave nothing of single items that are gone, but for what they share with items that are kept."""
+        buckets = self.model.buckets - 1
+        rows = np.setdiff1d(item_G & buckets, kept_N & buckets)
+        for tower, optimiser in ((self.model.next, self._next), (self.model.outcome, self._outcome)):
+            optimiser.forget(rows, (tower.item.weight, tower.item_bias.weight))
+
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """What a snapshot carries and `Ranker.from_tensors` reads; copies."""
         return self._tensors(self.model.served())

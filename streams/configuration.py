@@ -69,8 +69,8 @@ def load_settings(config: Path | None = None, environ: Mapping[str, str] | None 
     passed_over = set(service_links(environ))
     for name, value in environ.items():
         ours = name.upper().startswith(PREFIX) and name.upper() not in PLACES and name not in passed_over
-        if ours and value != "":
-            found.add(name[len(PREFIX) :].lower().replace("__", "."), value, _plain(name), from_environment=True)
+        if ours and not found.unset_by(key := name[len(PREFIX) :].lower().replace("__", "."), value):
+            found.add(key, value, _plain(name), from_environment=True)
     try:
         settings = Settings(**found.tree)
     except ValidationError as error:
@@ -122,7 +122,8 @@ def require_consent_default(settings: Settings) -> str:
 
 def describe() -> str:
     """All settings as a page of Markdown: key, default, what is allowed, what it does."""
-    lines = ["# Settings", "", "Environment `MARQUEE_<GROUP>__<NAME>` over a TOML file over these defaults.", ""]
+    lines = ["# Settings", "", "Environment `MARQUEE_<GROUP>__<NAME>` over a TOML file over these defaults. An empty"]
+    lines += ["variable leaves unset what has no default, and is refused where there is one.", ""]
     lines += ["| key | default | allowed | what |", "|---|---|---|---|"]
     for key, leaf in _known().items():
         default = leaf.get("default")
@@ -139,9 +140,13 @@ class _Found:
         self.wrong: list[str] = []
         self._known = _known()
 
+    def unset_by(self, key: str, value: str) -> bool:
+        """Is a variable empty whose setting may be unset? What has a default is not set to it by mistake."""
+        return value == "" and key in self._known and self._known[key].get("default") is None
+
     def add(self, key: str, value: object, place: str, *, from_environment: bool = False) -> None:
         """Take a value, found at a place, if it can be what was meant."""
-        leaf = self._known.get(key)
+        leaf = self._known.get(_general(key))
         said = _stranger(key, value, self._known)
         if said is None and leaf is not None:
             try:
@@ -205,14 +210,24 @@ def _known() -> dict[str, dict[str, Any]]:
 
     def walk(node: Mapping[str, Any], before: str) -> None:
         for name, leaf in node["properties"].items():
-            inner = whole["$defs"].get(str(leaf.get("$ref", "")).rpartition("/")[2])
+            each: Mapping[str, Any] = next(iter(leaf.get("patternProperties", {}).values()), {})
+            inner = whole["$defs"].get(str(each.get("$ref") or leaf.get("$ref", "")).rpartition("/")[2])
             if inner is None:
                 out[before + name] = leaf
             else:
-                walk(inner, f"{before}{name}.")
+                walk(inner, f"{before}{name}.{'NAME.' if each else ''}")
 
     walk(whole, "")
     return out
+
+
+def _general(key: str) -> str:
+    """A key with `NAME` for what a deployment calls something itself.
+
+    >>> _general("policies.news.size")
+    'policies.NAME.size'
+    """
+    return re.sub(r"^policies\.[^.]+", "policies.NAME", key)
 
 
 def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | None:
@@ -220,7 +235,7 @@ def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | Non
     for gone in (key, f"{key} = {value}"):
         if gone in REMOVED:
             return f"{gone} was removed: {REMOVED[gone]}"
-    if key in known:
+    if _general(key) in known:
         return None
     near = difflib.get_close_matches(key, known, 1, 0.4)
     groups = sorted({name.partition(".")[0] for name in known})
@@ -232,7 +247,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
     known = _known()
     for detail in error.errors(include_url=False):
         key = ".".join(str(part) for part in detail["loc"] if not isinstance(part, int))
-        leaf = known.get(key)
+        leaf = known.get(_general(key))
         said = detail["msg"].removeprefix("Value error, ")
         if leaf is None:
             yield f"{key or 'settings'}: {said}"

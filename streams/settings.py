@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams import addresses
 from streams.half_lives import Group, HalfLives
+from streams.policies import Objectives, SurfacePolicy, with_built_in
 
 TopicName = Literal[
     "events",
@@ -69,6 +70,7 @@ File = Annotated[Path, AfterValidator(addresses.readable), _like("a file that ca
 Folder = Annotated[Path, AfterValidator(addresses.folder), _like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
+Surface = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -270,17 +272,6 @@ class Events(Group):
     """`replay` and `evaluate` take a log's rating from this up for a like, below it for a play; 0 is no rating."""
 
 
-class Objectives(Group):
-    """Weights of what a slate is optimised for."""
-
-    next_item: float = Field(default=1, ge=0, le=100)
-    """That the item is what the person takes next."""
-    engage: float = Field(default=0, ge=0, le=100)
-    """Calibrated probability of a click or play when shown."""
-    complete: float = Field(default=0, ge=0, le=100)
-    """Calibrated probability of watching to the end when shown."""
-
-
 class Slates(Group):
     """What is published, for whom, how large."""
 
@@ -372,8 +363,8 @@ class Learner(Group):
     """Counts are divided by the popularity of the item after, to this power."""
     neighbours: int = Field(default=100, ge=10, le=1_000)
     """Neighbours kept per item."""
-    max_items: int = Field(default=1_000_000, ge=100, le=100_000_000)
-    """Items that are learned; rarer ones beyond it are not."""
+    max_items: int = Field(default=1_000_000, ge=100, le=16_000_000)
+    """Items known at a time; beyond it those go that were taken least recently, first those of no catalogue."""
     refresh_events: int = Field(default=1_000, ge=10, le=10**8)
     """Events between two snapshots, at least."""
     refresh_min_s: float = Field(default=2, ge=0, le=86_400)
@@ -387,7 +378,7 @@ class Learner(Group):
     snapshot_dir: Folder = Path("var/snapshots")
     """Where snapshots are written."""
     checkpoint_dir: Folder = Path("var/checkpoints")
-    """Where counts, weights and offsets are written together."""
+    """Where counts, weights and offsets are written together, whole now and then, else what changed."""
     checkpoint_every_s: float = Field(default=10, ge=0.1, le=3_600)
     """How often they are."""
     keep: int = Field(default=3, ge=1, le=100)
@@ -405,12 +396,18 @@ class Learner(Group):
     public_url: WebUrl | None = None
     """How workers reach that address, where it is not `http://<host>:<port>`."""
 
+    def snapshot_bytes(self) -> int:
+        """How large a snapshot becomes, by and large: two vectors and neighbours an item, and a name of 64 bytes."""
+        return self.max_items * (8 * self.dimensions + 8 * self.neighbours + 84) + (16 << 20)
+
 
 class Model(Group):
     """Which snapshot serves."""
 
     pinned_version: str | None = None
     """Serve this version whatever is announced later."""
+    max_bytes: int = Field(default=4 << 30, ge=1 << 20, le=1 << 40)
+    """Larger snapshots are neither announced nor taken; `learner.max_items` must fit."""
 
 
 class Http(Group):
@@ -454,6 +451,8 @@ class Settings(BaseSettings):
     consent: Consent = Consent()
     events: Events = Events()
     slates: Slates = Slates()
+    policies: dict[Surface, SurfacePolicy] = {}
+    """By surface; `default` is that of every surface which has none of its own."""
     index: Index = Index()
     retrieval: Retrieval = Retrieval()
     observe: Observe = Observe()
@@ -467,11 +466,17 @@ class Settings(BaseSettings):
     """Seed of everything random: sampling, initial weights."""
 
     @model_validator(mode="after")
-    def _buckets_cover_partitions(self) -> "Settings":
+    def _fit_together(self) -> "Settings":
         if self.redis.buckets < self.topics.partitions:
             raise ValueError(f"redis.buckets {self.redis.buckets} is less than topics.partitions")
         if self.slates.size > self.slates.candidates:
             raise ValueError(f"slates.size {self.slates.size} is more than slates.candidates")
+        if (size := self.learner.snapshot_bytes()) > self.model.max_bytes:
+            what = "learner.max_items with learner.dimensions and learner.neighbours"
+            raise ValueError(f"{what} make snapshots of {size} bytes, model.max_bytes is {self.model.max_bytes}")
+        for name, policy in with_built_in(self.policies).items():
+            if (policy.size or self.slates.size) > (policy.candidates or self.slates.candidates):
+                raise ValueError(f"policies.{name}: its size is more than its candidates")
         return self
 
     @classmethod

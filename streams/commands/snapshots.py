@@ -87,7 +87,7 @@ def _pin(settings: "Settings", record: "ModelManifest", unchecked: bool, as_json
 
     try:
         if not unchecked:
-            snapshots.load(manifest_of(record))
+            snapshots.load(manifest_of(record), max_bytes=settings.model.max_bytes)
     except SnapshotUnreachable as error:
         raise Failed(f"it cannot be fetched from here, --unchecked pins it all the same: {error}") from error
     except SnapshotRefused as error:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from embeddings.eligibility import age_of
 from embeddings.events import Source
 from embeddings.items import FOREVER_S, ItemFacts
@@ -10,7 +12,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import SECONDS, Rules, Unreadable, published_ms, read, user_of
 from streams.contract.records import Item, decode_item
-from streams.contract.serialisers import wrapped
+from streams.contract.serialisers import enveloped, wrapped
 
 
 class CatalogueFacts(NamedTuple):
@@ -34,6 +36,8 @@ def read_catalogue(
     latest: dict[str, CatalogueFacts | None] = {}
     for record, item in good:
         try:
+            if around := enveloped(record.value or b""):
+                raise Unreadable(Code.missing_field, f"no item, but {around}")
             if item is None or item.gone:
                 latest[_removed(record, item, aliases)] = None
             else:
@@ -62,9 +66,11 @@ def _kept(record: RawRecord, item: Item, rules: Rules) -> tuple[str, ItemFacts]:
     """An item's name and facts.
 
     Raises:
-        Unreadable: It is no item, names none, or its times are no milliseconds. Dead-letter it.
+        Unreadable: It is no item or may be none, names none, or its times are no milliseconds. Dead-letter it.
     """
-    if item == _NOTHING:
+    if item.gone is None:
+        raise Unreadable(Code.malformed, "deleted is neither true nor false: is the item gone? null removes one")
+    if structs.replace(item, row_deleted=None, deleted=None, row_op=None, op=None) == _NOTHING:
         around = wrapped(record.value or b"")
         raise Unreadable(Code.missing_field, f"no field of an item; {around}" if around else "no field of an item")
     name = user_of(record, item.item_id)

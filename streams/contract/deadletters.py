@@ -193,5 +193,5 @@ def _own_headers(record: RawRecord) -> Headers:
 
 def was_sent_home(headers: Headers, count: int) -> bool:
     """Was a record sent to where it belongs by this count of partitions? A topic that grew since has another."""
-    sent = [value.partition(b"/")[2] for name, value in headers if name == REROUTED]
+    sent = [(value or b"").partition(b"/")[2] for name, value in headers if name == REROUTED]
     return any(by in (b"", b"%d" % count) for by in sent)

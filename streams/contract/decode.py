@@ -132,7 +132,10 @@ _FINE, _FUTURE, _SECONDS, _NO_ITEM, _WRAPPED, _NO_VALUE, _MISROUTED = range(7)
 _WRONG = {
     _FUTURE: (Code.future, FUTURE),
     _SECONDS: (Code.seconds, f"event_time {SECONDS}"),
-    _WRAPPED: (Code.malformed, "user_id or item_id is no plain id, but what a serialiser wrapped around one"),
+    _WRAPPED: (
+        Code.malformed,
+        "user_id or item_id is no plain id, but what a serialiser made of one or left in it",
+    ),
     _NO_ITEM: (Code.missing_field, "item_id is missing"),
     _NO_VALUE: (Code.missing_field, "a rating without a value"),
 }

@@ -88,7 +88,7 @@ class Event(Record):
 class Item(Record):
     """A piece of content, on topic `catalog`; null instead of it removes the item. Times are epoch milliseconds.
 
-    `deleted` is how change capture removes a row where it writes no null.
+    `row_deleted`, `deleted`, `row_op` and `op` are how change capture removes a row where it writes no null.
     """
 
     item_id: Id = ""
@@ -109,12 +109,24 @@ class Item(Record):
     available_until: Ms | None = None
     image: Annotated[str, Meta(max_length=87_384)] | None = None
     embedding: Annotated[tuple[Number, ...], Meta(max_length=4_096)] | None = None
-    deleted: Flag | Word = msgspec.field(default=None, name="__deleted")
+    row_deleted: Flag | Word = msgspec.field(default=None, name="__deleted")
+    deleted: Any = None
+    row_op: Any = msgspec.field(default=None, name="__op")
+    op: Any = None
 
     @property
-    def gone(self) -> bool:
-        """Whether the row was removed: true, 1, or the word in any case."""
-        return str(self.deleted).lower() in ("true", "1")
+    def gone(self) -> bool | None:
+        """Whether the row was removed, in any case of the words; None where that cannot be told."""
+        said = [str(word).strip().lower() for word in (self.row_deleted, self.deleted) if word is not None]
+        if _GONE.intersection(said) or any(str(op).strip().lower() in _REMOVES for op in (self.row_op, self.op)):
+            return True
+        return False if _THERE.issuperset(said) else None
+
+
+#: How flags are written that say a row is gone or there, and how the operation that removes one is.
+_GONE = frozenset(("true", "1", "t", "y", "yes"))
+_THERE = frozenset(("false", "0", "f", "n", "no", "none", "null", ""))
+_REMOVES = frozenset(("d", "delete", "deleted"))
 
 
 class Creative(Record):
@@ -198,7 +210,7 @@ class Imp(Record):
 class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
-    request_id: Id
+    request_id: Annotated[str, Meta(min_length=1, max_length=512)]
     user_id: Id | None = ""
     surface: Word | None = None
     n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
@@ -284,6 +296,7 @@ class Trace(Record):
     slate_id: str
     user_id: str
     model_version: str = ""
+    policy: str = ""
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     filtered: dict[str, int] = {}

@@ -13,13 +13,21 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 T = TypeVar("T")
 
-#: First letters of ids that are looked at more closely.
-_STARTS = frozenset('{["\0S')
-#: How Java prints a key of several fields.
-_PRINTED = re.compile(r"(?:Struct)?\{\w+=.*\}", re.DOTALL)
+#: Letters of ids that are looked at more closely.
+_LETTERS = "{[\"'"
+#: How Java, JavaScript and Python print what is no text.
+_PRINTED = re.compile(r"Struct\{|\{[^{}=\"]+=|\[+[A-Z][\w.$]*;?@[0-9a-f]+$|\[object \w+\]$|b'.*'$|b\".*\"$", re.DOTALL)
+#: What no plain id begins or ends with, or holds: JSON that was cut at either end.
+_CUT = re.compile(
+    r"""\{\s*(?:"|$)|\[\s*(?:["{]|-?\d+\s*,|$)|"(?:[^"\\]|\\.)*\\?$|.*"\s*[}\]]$|.*"\s*:\s*["{\[]""", re.DOTALL
+)
+#: Tabs are left, and ends of lines inside: spreadsheets have them in good ids.
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|^[\r\n]|[\r\n]\Z")
+_MARK = "\ufeff"
 _CONNECT = "org.apache.kafka.connect"
 PLAIN_KEY = f"write plain strings (key.converter={_CONNECT}.storage.StringConverter)"
 
@@ -35,29 +43,50 @@ _BEGINNINGS = (
 _ENVELOPES = (
     ({"schema", "payload"}, "Kafka Connect's envelope: set value.converter.schemas.enable=false"),
     ({"before", "after"}, "a change event: unwrap it (transforms.unwrap.type with ExtractNewRecordState)"),
-    ({"specversion", "data"}, "a CloudEvent: content-type application/cloudevents+json is missing"),
 )
+_CLOUDEVENT = ({"specversion", "data"}, "a CloudEvent: content-type application/cloudevents+json is missing")
 
 
 def unfit(name: str) -> str | None:
     """What a serialiser made of an id; None where it is a plain one. A name is never empty."""
-    if name.lstrip()[:1] not in _STARTS:
+    if _plain(name):
         return None
     if name[0] == "\0":
         return "a number in binary, or behind a schema registry's magic byte"
-    if _PRINTED.fullmatch(name.strip()):
-        return "a printed structure of fields"
-    try:
-        msgspec.json.decode(name)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return "JSON text"
+    if _MARK in name:
+        return "text with a byte order mark"
+    bare = name.strip()
+    if _PRINTED.match(bare):
+        return "a printed structure of fields, object or bytes"
+    if _is_json(bare):
+        return "JSON text"
+    if _CUT.match(bare):
+        return "a piece of JSON text"
+    return "a number in binary, or text with control characters" if _CONTROL.search(name) else None
 
 
 def all_fit(names: Iterable[str]) -> bool:
     """Are all of many ids plain ones? Quick where none holds a letter that an unfit one has."""
-    together = "".join(names)
-    return not any(letter in together for letter in '{["\0') or not any(map(unfit, names))
+    every = list(names)
+    return _plain("".join(every)) or not any(map(unfit, every))
+
+
+def _plain(text: str) -> bool:
+    """Has a text, or several in a row, no letter that an unfit one has?"""
+    if any(letter in text for letter in _LETTERS):
+        return False
+    if len(text) < 256 or not text.isascii():
+        return text.isprintable()
+    letter_N = np.frombuffer(text.encode(), np.uint8)
+    return not bool(((letter_N < ord(" ")) | (letter_N == 0x7F)).any())
+
+
+def _is_json(text: str) -> bool:
+    """Is it an object, a list or a string of JSON? Numbers and words are names like others."""
+    try:
+        return text[:1] in set('{["') and bool(msgspec.json.decode(text) is not None)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 def wrapped(value: bytes) -> str | None:
@@ -65,11 +94,21 @@ def wrapped(value: bytes) -> str | None:
     for beginning, said in _BEGINNINGS:
         if value.startswith(beginning):
             return said
+    return _around(value, (*_ENVELOPES, _CLOUDEVENT))
+
+
+def enveloped(value: bytes) -> str | None:
+    """As `wrapped`, of a record that could be read: the envelope around what the record is about."""
+    likely = tuple(envelope for envelope in _ENVELOPES if all(b'"%b"' % name.encode() in value for name in envelope[0]))
+    return _around(value, likely) if likely else None
+
+
+def _around(value: bytes, envelopes: Iterable[tuple[set[str], str]]) -> str | None:
     try:
         names = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).keys()
     except (ValueError, RecursionError):
         return None
-    return next((said for wanted, said in _ENVELOPES if wanted <= names), None)
+    return next((said for wanted, said in envelopes if wanted <= names), None)
 
 
 def removes(value: bytes | None) -> bool:

@@ -8,11 +8,12 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from embeddings.events import Action, Says
 from streams.contract.records import LAST_MS
 from streams.contract.serialisers import unfit
 
@@ -34,6 +35,8 @@ _UNITS = (
 _CALENDAR, _ISO = "calendar times", "2026-01-31T12:00:00Z"
 #: The units of time, and "" where there is no time.
 UNITS = ("", *(name for _, name, _ in _UNITS), _CALENDAR)
+#: The types of events that take their item: every row of a log is read as one.
+_TAKEN = tuple(action.name for action in Action if action.says & Says.wanted)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _NUMBERS = ("$numberInt", "$numberLong", "$numberDouble", "$numberDecimal")
@@ -56,6 +59,19 @@ def convert(user: Any, item: Any, rating: Any, time: Any) -> tuple[str, str, flo
         Unusable: one of them is something else.
     """
     return _id("user_id", user), _id("item_id", item), _rating(rating), *_time(time)
+
+
+def taken(row: Mapping[str, Any]) -> None:
+    """Make sure that a row, which reads as something taken, says nothing else where it has an event's own fields.
+
+    Raises:
+        Unusable: its `type` is no action or one that takes nothing, or its `value` is no number.
+    """
+    kind, value = row.get("type"), row.get("value")
+    if kind is not None and kind not in _TAKEN:
+        raise Unusable(f"type is {shown(kind)}; one of {', '.join(_TAKEN)} is wanted, or no type")
+    if value is not None and ((number := _number(value)) is None or not abs(number) <= LARGEST):
+        raise Unusable(f"value is {shown(value)}; a finite number is wanted, or nothing")
 
 
 def shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.lab.columns import Columns, Faults, UnreadableLog
-from streams.lab.fields import Unusable, convert, shown
+from streams.lab.fields import Unusable, convert, shown, taken
 
 #: How files begin that are no UTF-8 text, and what they are.
 _OTHERS = (
@@ -25,6 +25,8 @@ _OTHERS = (
     (b"\xfd7zXZ", "compressed with xz; unpack it first (unxz)"),
     (b"BZh91AY", "compressed with bzip2; unpack it first (bunzip2)"),
     (b"PAR1\x15", "a Parquet file; save it as CSV"),
+    (b"\xff\xfe\0\0", "UTF-32; save it as UTF-8"),
+    (b"\0\0\xfe\xff", "UTF-32; save it as UTF-8"),
     (b"\xff\xfe", "UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "UTF-16; save it as UTF-8"),
 )
@@ -99,7 +101,9 @@ class _Table:
             except StopIteration:
                 return
             except csv.Error as error:
-                row, wrong = [], f"a quotation mark is out of place ({error}); {_TWICE}"
+                long = len(lines.row) == 1 and len(lines.row[0]) > csv.field_size_limit()
+                place = f"{shown(lines.row[0])} has a field" if long else "a quotation mark is out of place"
+                row, wrong = [], f"{place} ({error}){'' if long else f'; {_TWICE}'}"
             if wrong:
                 lines.give_back()
                 columns.faults.add(lines.number, wrong)
@@ -138,7 +142,7 @@ def _opened(path: Path) -> Iterator[_Lines]:
     if kind := next((kind for beginning, kind in _OTHERS if head.startswith(beginning)), None):
         raise UnreadableLog(f"{path}: this is {kind}")
     if b"\0" in head:
-        raise UnreadableLog(f"{path}: holds zero bytes, as UTF-16 and binary files do; UTF-8 text is wanted")
+        raise UnreadableLog(f"{path}: holds zero bytes, as UTF-16, UTF-32 and binary files do; UTF-8 text is wanted")
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         yield _Lines(text)
 
@@ -169,7 +173,7 @@ def read_movielens(path: Path, columns: Columns) -> None:
 
 
 def read_jsonl(path: Path, columns: Columns) -> None:
-    """One JSON object a line with `user_id` and `item_id`, and optionally `rating` and `timestamp`.
+    """One JSON object a line with `user_id` and `item_id`, and optionally `rating`, `timestamp`, `type` and `value`.
 
     Raises:
         UnreadableLog: the file is no text.
@@ -178,6 +182,10 @@ def read_jsonl(path: Path, columns: Columns) -> None:
         for line in _each(lines, columns.faults):
             try:
                 row = _named(_DECODER.decode(line.strip()))
+                taken(row)
+            except Unusable as error:
+                columns.faults.add(lines.number, str(error))
+                continue
             except (ValueError, RecursionError) as error:
                 columns.faults.add(lines.number, _no_object(line.strip(), error))
                 continue
@@ -261,7 +269,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 def _named(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{shown(row)} is no object")
+        raise ValueError(f"{'null' if row is None else shown(row)} is no object")
     return _object([(name.strip().lower(), value) for name, value in row.items()])
 
 

@@ -1,10 +1,15 @@
-"""The learner's checkpoint: counts, weights and offsets in one file, whole or not at all.
+"""The learner's checkpoints: counts, weights and offsets together, as a whole now and then, and what changed since.
 
-The file is safetensors; names, marks and offsets travel as JSON in its metadata. The last few are kept.
+A *whole* is one safetensors file. An *increment* holds the blocks of it that changed since the one before, and the
+offsets of then; they are numbered, and what counts is the newest whole with all of its increments. Files appear whole
+or not at all, in their order, so that a learner killed at any point finds a state as it was. Texts travel as JSON in
+the metadata, which may hold some 100 MB: marks, never names. The last few wholes are kept, with their increments.
 """
 
 import json
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from embeddings.events import Source
+from streams.learning.increments import Blocks, Changes, applied, copied
 
 Arrays = dict[str, NDArray[np.generic]]
+_BLOCKS, _DATA = "blocks.", "data."
+_LARGEST_SHARE = 0.5
+"""Increments that come to more of a whole than this are followed by the next whole."""
+_MOST = 360
+"""As are so many."""
+_LEFT_S = 3_600.0
+"""A file that nobody finished for so long was left by somebody who was killed."""
 
 
 class UnreadableCheckpoint(OSError):
@@ -33,30 +46,59 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Increment:
+    """What changed since the checkpoint before, the `number`-th after the whole with the serial `whole`."""
+
+    whole: int
+    number: int
+    changes: dict[str, Changes]
+    text: str
+    offsets: dict[Source, int]
+    logs: dict[Source, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointFolder:
-    """Where checkpoints are kept, the newest `keep` of them."""
+    """Where checkpoints are kept, the newest `keep` wholes of them."""
 
     folder: Path
     keep: int = 3
 
     def write(self, checkpoint: Checkpoint, serial: int) -> Path:
-        """Write a checkpoint durably; `serial` orders it after all before it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write a whole durably; `serial` orders it after all before it. Older ones beyond `keep` are deleted."""
         path = self.folder / f"checkpoint-{serial:020d}.safetensors"
+        self._put(path, checkpoint.arrays, _metadata(checkpoint))
+        kept = {_serial_of(whole) for whole in self._wholes()[-self.keep :]}
+        for old in [*self._wholes(), *self.folder.glob("increment-*.safetensors")]:
+            if int(old.stem.split("-")[1]) not in kept:
+                old.unlink(missing_ok=True)
+        return path
+
+    def add(self, increment: Increment, serial: int) -> Path:
+        """Write an increment durably."""
+        i = increment
+        path = self.folder / f"increment-{i.whole:020d}-{i.number:06d}-{serial:020d}.safetensors"
+        shapes = {name: (change.kind, change.shape) for name, change in i.changes.items()}
+        arrays: Arrays = {_BLOCKS + name: change.block_B for name, change in i.changes.items()}
+        arrays |= {_DATA + name: change.data for name, change in i.changes.items()}
+        self._put(path, arrays, _metadata(i) | {"shapes": json.dumps(shapes)})
+        return path
+
+    def _put(self, path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob("*.part"):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                left.unlink(missing_ok=True)
         part = path.with_suffix(".part")
-        offsets = json.dumps([[*source, offset] for source, offset in checkpoint.offsets.items()])
-        logs = json.dumps([[*source, log] for source, log in checkpoint.logs.items()])
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()},
-            part,
-            metadata={"state": checkpoint.text, "offsets": offsets, "logs": logs},
-        )
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=metadata)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
-        for old in self._paths()[: -self.keep]:
-            old.unlink(missing_ok=True)
-        return path
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # no increment may be there without the one before it
+        finally:
+            os.close(folder)
 
     def start_over(self) -> Path | None:
         """Forget the offsets of the newest checkpoint, not what was learned; its path, None where there is none.
@@ -68,27 +110,114 @@ class CheckpointFolder:
         return self.write(replace(checkpoint, offsets={}, logs={}), self._serial()) if checkpoint else None
 
     def _serial(self) -> int:
-        return max((int(path.stem.rpartition("-")[2]) for path in self._paths()), default=-1)
+        wholes = self._wholes()
+        return max(map(_serial_of, [wholes[-1], *self._increments(wholes[-1])])) if wholes else -1
 
     def latest(self, *, beyond: int = -1) -> Checkpoint | None:
         """The newest checkpoint, None where there is none with a serial above `beyond`.
 
         Raises:
-            UnreadableCheckpoint: the newest one is damaged.
+            UnreadableCheckpoint: the newest whole or one of its increments is damaged.
         """
-        paths = self._paths()
-        if not paths or self._serial() <= beyond:
+        wholes = self._wholes()
+        if not wholes or self._serial() <= beyond:
             return None
+        path = wholes[-1]
         try:
-            with safe_open(paths[-1], framework="numpy") as file:
-                metadata = file.metadata()
-            offsets = {Source(topic, p): offset for topic, p, offset in json.loads(metadata["offsets"])}
-            logs = {Source(topic, p): log for topic, p, log in json.loads(metadata.get("logs", "[]"))}
-            return Checkpoint(load_file(paths[-1]), metadata["state"], offsets, logs)
+            checkpoint = _read(path)
+            for number, path in enumerate(self._increments(path), 1):  # noqa: B020  # the error names this one
+                if int(path.stem.split("-")[2]) != number:
+                    raise ValueError(f"increment {number} before it is missing")
+                checkpoint = _added(checkpoint, path)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise UnreadableCheckpoint(
-                f"{paths[-1]} cannot be read, move it away to go on without it: {error}"
-            ) from error
+            raise UnreadableCheckpoint(f"{path} cannot be read, move it away to go on without it: {error}") from error
+        return checkpoint
 
-    def _paths(self) -> list[Path]:
+    def _wholes(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*.safetensors"))
+
+    def _increments(self, whole: Path) -> list[Path]:
+        """Those of a whole, in their order."""
+        return sorted(self.folder.glob(f"increment-{_serial_of(whole):020d}-*.safetensors"))
+
+
+@dataclass(slots=True)
+class Journal:
+    """Decides what of a state is to be written: all of it, or what changed since it was written last.
+
+    `take` copies it where nothing changes meanwhile, `put` writes what was taken, in another thread. One that was not
+    written, for whatever reason, is followed by a whole.
+    """
+
+    folder: CheckpointFolder
+    _blocks: Blocks = field(init=False, default_factory=Blocks)
+    _whole: int = field(init=False, default=-1)
+    _number: int = field(init=False, default=0)
+    _whole_bytes: int = field(init=False, default=0)
+    _bytes: int = field(init=False, default=0)
+    _due: bool = field(init=False, default=True)
+    """The next one is a whole."""
+
+    def begin_anew(self) -> None:
+        """Follow no checkpoint of before: another learner may have written since."""
+        self._due = True
+
+    def take(self, checkpoint: Checkpoint) -> Checkpoint | Increment:
+        """What is to be written of a state, copied; the arrays of `checkpoint` may be views."""
+        arrays, whole_bytes = checkpoint.arrays, sum(array.nbytes for array in checkpoint.arrays.values())
+        changes = {name: copied(arrays[name], blocks) for name, blocks in self._changed(arrays).items()}
+        self._bytes += sum(change.data.nbytes for change in changes.values())
+        if self._due or self._number >= _MOST or self._bytes > _LARGEST_SHARE * whole_bytes:
+            self._due = True
+            return replace(checkpoint, arrays={name: array.copy() for name, array in arrays.items()})
+        self._due = True  # until it is written
+        text, offsets, logs = checkpoint.text, checkpoint.offsets, checkpoint.logs
+        return Increment(self._whole, self._number + 1, changes, text, offsets, logs)
+
+    def _changed(self, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.int64]]:
+        changed = self._blocks.look(arrays)
+        return {name: blocks[:0] for name, blocks in changed.items()} if self._due else changed
+
+    def put(self, taken: Checkpoint | Increment, serial: int) -> None:
+        """Write what was taken last, durably."""
+        if isinstance(taken, Increment):
+            self.folder.add(taken, serial)
+            self._number = taken.number
+        else:
+            self.folder.write(taken, serial)
+            self._whole, self._number, self._bytes = serial, 0, 0
+        self._due = False
+
+
+def _metadata(of: Checkpoint | Increment) -> dict[str, str]:
+    offsets = json.dumps([[*source, offset] for source, offset in of.offsets.items()])
+    return {
+        "state": of.text,
+        "offsets": offsets,
+        "logs": json.dumps([[*source, log] for source, log in of.logs.items()]),
+    }
+
+
+def _read(path: Path) -> Checkpoint:
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    offsets = {Source(topic, p): offset for topic, p, offset in json.loads(metadata["offsets"])}
+    logs = {Source(topic, p): log for topic, p, log in json.loads(metadata.get("logs", "[]"))}
+    return Checkpoint(load_file(path), metadata["state"], offsets, logs)
+
+
+def _added(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """A checkpoint with the increment in a file."""
+    increment = _read(path)
+    with safe_open(path, framework="numpy") as file:
+        shapes = json.loads(file.metadata()["shapes"])
+    arrays = {}
+    for name, (kind, shape) in shapes.items():
+        blocks, data = increment.arrays[_BLOCKS + name], increment.arrays[_DATA + name]
+        changes = Changes(kind, tuple(shape), blocks.astype(np.int64), data.astype(np.uint8))
+        arrays[name] = applied(checkpoint.arrays.get(name), changes)
+    return replace(increment, arrays=arrays)
+
+
+def _serial_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])

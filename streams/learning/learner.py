@@ -2,7 +2,8 @@
 
 `Learner.learn` takes one observation and drops what it knows already; `Learner.freeze` copies what a snapshot needs, so
 that `build` can run beside further learning; `state` and `restore` are the checkpoint: counts, weights and offsets
-together, so that a learner killed at any point goes on from the same counts.
+together, so that a learner killed at any point goes on from the same counts. An item that left the catalogue, or gave
+way to others (`streams.learning.roster`), leaves nothing behind for whoever gets its row.
 """
 
 import json
@@ -15,8 +16,10 @@ from embeddings.contexts import ContextCounts, Popularity
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.counters import ItemCounters
 from embeddings.events import CONSENT_PROFILE, Source
+from embeddings.ids import NO_ITEM
 from embeddings.idtable import IdTable
 from embeddings.lessons import GOES_WITH, Lesson, lessons
+from embeddings.names import Names
 from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
 from ranking.features import COLUMNS
@@ -24,7 +27,9 @@ from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
 from streams.contract.records import LAST_KEPT_MS
+from streams.learning.catalogue import Catalogue
 from streams.learning.outcomes import Outcomes
+from streams.learning.roster import Roster
 from streams.settings import Settings
 
 _STEP_EXAMPLES = 64
@@ -32,18 +37,14 @@ _POPULAR = 200
 """Items that are told as popular in a context."""
 
 
-def _of_items(contexts: Popularity, count: int) -> Popularity:
-    """Without items beyond those that a snapshot holds."""
-    return contexts._replace(row_CK=np.where(contexts.row_CK < count, contexts.row_CK, -1).astype(np.int32))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """A copy of everything a snapshot is made of, taken between two observations."""
+    """A copy of everything a snapshot is made of, taken between two observations; `told_N` are the rows it may hold."""
 
     pairs: PairCounts
     ids_N: NDArray[np.uint64]
-    names: list[str]
+    told_N: NDArray[np.bool_]
+    names: Names
     factors: Factors | None
     ranker: dict[str, NDArray[np.generic]]
     contexts: Popularity
@@ -54,23 +55,34 @@ class Frozen:
 
     def build(self, created_ms: int) -> tuple[Snapshot, Factors]:
         """Factor the counts (the slow part, safe beside further learning) into a snapshot."""
-        factors = self.pairs.factors(self.width, self.factors, seed=self.seed)
-        rows_NK, weights_NK = self.pairs.neighbours(self.neighbours)
-        known = len(self.pairs)
+        previous = self.factors.of(self.ids_N) if self.factors is not None else None
+        factors = self.pairs.factors(self.width, previous, seed=self.seed)
+        count = len(self.pairs)
+        told_N = self.told_N[:count]
+        rows_NK, weights_NK = self.pairs.neighbours(self.neighbours, told_N)
+        kept = np.flatnonzero(told_N)
+        some = slice(None) if len(kept) == count else kept
+        place_N = np.full(len(self.told_N), -1, np.int32)
+        place_N[kept] = np.arange(len(kept))
         snapshot = Snapshot(
             version=self.version,
-            ids_N=self.ids_N[:known],
-            names=self.names[:known],
-            source_ND=factors.source_ND,
-            target_ND=factors.target_ND,
-            neighbours_NK=rows_NK,
-            weights_NK=weights_NK,
-            counts_N=self.pairs.counts_N,
+            ids_N=self.ids_N[kept],
+            names=self.names.of(kept.astype(np.int32)),
+            source_ND=factors.source_ND[some],
+            target_ND=factors.target_ND[some],
+            neighbours_NK=_placed(rows_NK[some], place_N),
+            weights_NK=weights_NK[some],
+            counts_N=self.pairs.counts_N[some],
             ranker=self.ranker,
-            contexts=_of_items(self.contexts, known),
+            contexts=self.contexts._replace(row_CK=_placed(self.contexts.row_CK, place_N)),
             created_ms=created_ms,
         )
-        return snapshot, factors
+        return snapshot, replace(factors, ids_N=self.ids_N[:count])
+
+
+def _placed(rows: NDArray[np.int32], place_N: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Rows as places in a snapshot, -1 where they have none."""
+    return np.where(rows >= 0, place_N[rows], -1).astype(np.int32) if len(place_N) else np.full_like(rows, -1)
 
 
 @dataclass(slots=True)
@@ -78,8 +90,10 @@ class Learner:
     """All that is learned, and the offset of each input partition up to which it was."""
 
     settings: Settings
-    ids: IdTable = field(init=False, default_factory=IdTable)
-    names: dict[int, str] = field(init=False, default_factory=dict)
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    roster: Roster = field(init=False)
+    withdrawn: list[str] = field(init=False, default_factory=list)
+    """Names of items whose counts are no more, that nobody was told of yet."""
     marks: dict[tuple[Source, str], int] = field(init=False, default_factory=dict)
     pairs: PairCounts = field(init=False)
     counters: ItemCounters = field(init=False)
@@ -95,11 +109,22 @@ class Learner:
 
     def __post_init__(self) -> None:
         s = self.settings.learner
+        self.roster = Roster(s.max_items, self.catalogue)
         self.pairs = PairCounts(self._pair_settings())
         self.contexts = ContextCounts(self.settings.half_lives.mid_s)
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.outcomes = Outcomes.of(self.settings)
+
+    @property
+    def ids(self) -> IdTable:
+        """Whose rows are whose."""
+        return self.roster.ids
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of all items by id, where they are known."""
+        return {item: name for item, name in self.roster.named(self.ids.ids_N).items() if name}
 
     def _pair_settings(self) -> CountSettings:
         s = self.settings.learner
@@ -128,8 +153,8 @@ class Learner:
         new_R = (o.offset_R > mark) & ((o.consent_R & CONSENT_PROFILE) != 0)
         if not new_R.any():
             return 0
-        self.names.update(o.names)
-        row_R = self._rows(o.item_R)
+        row_R = self._rows(np.where(new_R, o.item_R, 0))
+        self.roster.name(o.names)
         self._count(o, row_R, new_R)
         self._rank(o, new_R)
         self._learn_outcomes(o, new_R)
@@ -143,10 +168,29 @@ class Learner:
             self.marks[named] = self.marks.pop(unnamed)
         return named
 
-    def _rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """Rows of items, -1 for new ones once there are `learner.max_items`."""
-        full = len(self.ids) >= self.settings.learner.max_items
-        return self.ids.rows(ids) if full else self.ids.ensure(ids)
+    def _rows(self, item_R: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Rows of items, 0 for none; -1 for those that find no room."""
+        self._forget(self.roster.crowded_out(item_R, self.counters.last_seen_s))
+        return self.roster.rows(item_R)
+
+    def heed(self, kept: NDArray[np.uint64], removed: NDArray[np.uint64]) -> None:
+        """Take over what a part of the catalogue says: which items it holds, and which it does not hold any more."""
+        self.counters.tell_again(self.roster.heed(kept, removed))
+
+    def _forget(self, rows_R: NDArray[np.int32]) -> None:
+        """Free rows, and leave nothing of their items behind."""
+        if not len(rows_R):
+            return
+        gone_N = np.zeros(len(self.ids), np.bool_)
+        gone_N[rows_R] = True
+        ids_R = self.ids.ids_N[rows_R]
+        self.withdrawn += [name for name in self.roster.names.of(rows_R[self.roster.told()[rows_R]]) if name]
+        self.pairs.forget(gone_N)
+        self.contexts.forget(gone_N)
+        self.counters.forget(rows_R)
+        self.roster.free(rows_R)
+        kept_N = self.ids.ids_N
+        self.trainer.forget(ids_R.astype(np.int64), kept_N[kept_N != NO_ITEM].astype(np.int64))
 
     def _count(self, o: Observation, row_R: NDArray[np.int32], new_R: NDArray[np.bool_]) -> None:
         """Count what the rows teach; an item once per person and sitting (`embeddings.lessons`)."""
@@ -163,7 +207,7 @@ class Learner:
         if o.context_RC.shape[1]:
             here_T = take_T[row_R[take_T] >= 0]
             self.contexts.count(row_R[here_T], o.context_RC[here_T], o.time_s_R[here_T])
-        held_TH = self._rows(np.where(GOES_WITH[o.history_action_TH], o.history_TH, 0)[took_T])
+        held_TH = self.roster.rows_held(np.where(GOES_WITH[o.history_action_TH], o.history_TH, 0)[took_T])
         self.pairs.update(row_R[take_T], held_TH, o.time_s_R[take_T])
 
     def _rank(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
@@ -180,7 +224,7 @@ class Learner:
     def _learn_outcomes(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         """Count the impressions whose window closed with these rows, and learn what became of them."""
         closed = self.outcomes.learn(o, new_R, self.trainer)
-        row_C = self._rows(closed.item_C)
+        row_C = self.roster.rows_held(closed.item_C)
         known_C = row_C >= 0
         if known_C.any():
             self.counters.count_shown(row_C[known_C], closed.engaged_C[known_C], closed.shown_s_C[known_C])
@@ -196,15 +240,17 @@ class Learner:
     def freeze(self, now_s: int = 0) -> Frozen:
         """Copy what the next snapshot is made of. Its version is greater than every one before, and no clock's past."""
         self.step()
+        self._forget(self.roster.leavers(self.counters.last_seen_s))
         self.version = max(self.version + 1, now_s)
-        ids_N = self.ids.ids_N.copy()
+        told_N = self.roster.told()
         return Frozen(
             pairs=PairCounts.restore(self.pairs.state()),
-            ids_N=ids_N,
-            names=[self.names.get(identity, "") for identity in ids_N.tolist()],
+            ids_N=self.ids.ids_N.copy(),
+            told_N=told_N,
+            names=self.roster.names.copy(),
             factors=self.factors,
             ranker=self.trainer.tensors(),
-            contexts=self.contexts.popularity(_POPULAR),
+            contexts=self.contexts.popularity(_POPULAR, told_N),
             version=self.version,
             width=self.settings.learner.dimensions,
             neighbours=self.settings.learner.neighbours,
@@ -212,18 +258,18 @@ class Learner:
         )
 
     def state(self) -> tuple[dict[str, NDArray[np.generic]], str]:
-        """Everything needed to go on from here: arrays, and a JSON text with names, marks and version."""
+        """Everything needed to go on: arrays, good until the next `learn`, and a JSON text with marks and version."""
         self.step()
         arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
         arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
         open_impressions, clocks = self.outcomes.attribution.state()
         arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
-        arrays["ids"] = self.ids.ids_N.copy()
+        arrays |= self.roster.state()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
+            arrays |= {"factors.ids": self.factors.ids_N} if self.factors.ids_N is not None else {}
         known = {
-            "names": self.names,
             "marks": [[*source, offset] for (source, _), offset in self.marks.items()],
             "logs": [log for _, log in self.marks],
             "version": self.version,
@@ -235,11 +281,10 @@ class Learner:
     def restore(self, arrays: dict[str, NDArray[np.generic]], text: str) -> None:
         """Go on from a `state`."""
         known = json.loads(text)
-        self.names = {int(identity): name for identity, name in known["names"].items()}
         marks, logs = known["marks"], known.get("logs", [""] * len(known["marks"]))
         self.marks = {(Source(topic, p), log): offset for (topic, p, offset), log in zip(marks, logs, strict=True)}
         self.version, self.rows = known["version"], known["rows"]
-        self.ids.ensure(np.array(arrays["ids"], np.uint64))
+        self.roster.restore(arrays, {int(item): name for item, name in known.get("names", {}).items()})
         self.counters.restore(arrays)
         self.contexts.restore(part_of(arrays, "contexts."))
         self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
@@ -247,4 +292,6 @@ class Learner:
         if "clocks" in known:
             self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
         if "factors.source" in arrays:
-            self.factors = Factors(arrays["factors.source"], arrays["factors.target"])  # type: ignore[arg-type]
+            source_ND, target_ND = (np.asarray(arrays[f"factors.{name}"], np.float32) for name in ("source", "target"))
+            of_N = arrays.get("factors.ids", self.ids.ids_N[: len(source_ND)])
+            self.factors = Factors(source_ND, target_ND, np.array(of_N, np.uint64))

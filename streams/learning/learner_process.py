@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from aiokafka import ConsumerRecord
+from numpy.typing import NDArray
 
 from embeddings.events import Source
 from embeddings.items import ItemCounts
@@ -18,12 +21,15 @@ from embeddings.stoprule import StopRule
 from ranking.errors import RankingError
 from streams.contract import observations
 from streams.contract.cloudevents import place_of
+from streams.contract.consent import NOTHING, Judge
 from streams.contract.counter_records import counters_of
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
+from streams.contract.parsing import Rules
 from streams.contract.records import FIRST_MS, LAST_KEPT_MS, encode, largest_record
-from streams.learning.checkpoints import Checkpoint, CheckpointFolder, UnreadableCheckpoint
+from streams.learning.catalogue import CatalogueRecords
+from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Increment, Journal, UnreadableCheckpoint
 from streams.learning.learner import Learner
 from streams.learning.outcomes import surfaces_of
 from streams.learning.snapshot_builder import SnapshotBuilder
@@ -37,6 +43,7 @@ from streams.process.threads import Thread
 from streams.settings import Settings
 from streams.transport import topics
 from streams.transport.control import ControlReader
+from streams.transport.deliveries import Lag
 from streams.transport.failures import Failed, Guard
 from streams.transport.gates import Lane
 from streams.transport.leader import LeaderAssignor
@@ -62,16 +69,21 @@ class Teacher:
     """Which topics are not as they should be."""
     unread: Callable[[Source], int] = lambda source: 1
     """How many records of a partition are not learned yet."""
+    lags: Callable[[], Mapping[Source, Lag]] = lambda: {}
+    """The lag of each owned partition."""
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False)
     publisher: Publisher = field(init=False)
     letters: DeadLetterTopic = field(init=False)
     floods: Floods = field(init=False)
     folder: CheckpointFolder = field(init=False)
+    journal: Journal = field(init=False)
     offsets: dict[Source, int] = field(init=False, default_factory=dict)
     server: SnapshotServer = field(init=False)
     builder: SnapshotBuilder = field(init=False)
-    models: ControlReader = field(init=False)
+    catalogue: CatalogueRecords = field(init=False)
+    control: ControlReader = field(init=False)
+    """Reads catalogue and announcements."""
     logs: dict[Source, str] = field(init=False, default_factory=dict)
     """Which logs the offsets are of."""
     expired: Expired = field(init=False)
@@ -96,6 +108,7 @@ class Teacher:
         self.floods = Floods(StopRule(s.limits.dead_letter_share))
         self.expired = Expired(lambda _topic, records: self.metrics.expired.labels("observations").inc(records))
         self.folder = CheckpointFolder(s.learner.checkpoint_dir, s.learner.keep)
+        self.journal = Journal(self.folder)
         self.server = SnapshotServer(s.learner)
         self.builder = SnapshotBuilder(
             settings=s,
@@ -103,10 +116,22 @@ class Teacher:
             publisher=self.publisher,
             learner=lambda: self.learner,
             base_url=self.server.url,
-            caught_up=lambda: self.models.caught_up.is_set(),
+            caught_up=lambda: self.control.caught_up.is_set(),
         )
-        handlers = {s.topics.name("models"): self.builder.heard}
-        self.models = ControlReader(options=s.kafka.client_options(), handlers=handlers)
+        rules = Rules(judge=Judge(NOTHING), max_bytes=s.events.max_bytes, max_depth=s.events.max_depth)
+        self.catalogue = CatalogueRecords(rules)
+        handlers = {s.topics.name("models"): self.builder.heard, s.topics.name("catalog"): self._heed}
+        self.control = ControlReader(options=s.kafka.client_options(), handlers=handlers, at_end=self._catalogue_read)
+
+    async def _heed(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take over catalogue records."""
+        source = Source(records[0].topic, records[0].partition)
+        kept, removed = await asyncio.to_thread(self.catalogue.read, source, records)
+        await self._thread.run(lambda: self.learner.heed(kept, removed))  # whoever learns by then
+
+    def _catalogue_read(self) -> None:
+        """From now on what the catalogue lacks is told nobody, and what left it goes with the next snapshot."""
+        self.learner.catalogue.read = True
 
     async def positions(
         self, stretches: Mapping[Source, Stretch], _waiting: Callable[[str], object] = lambda reason: None
@@ -118,6 +143,7 @@ class Teacher:
             ForeignLog: the checkpoint's offsets are of another log; the learner ends.
         """
         self.letters.doubt()
+        self.journal.begin_anew()
         await self._thread.run(self._restore)
         where, after = f"the checkpoint in {self.folder.folder}", self.offsets
         for source, stretch in stretches.items():
@@ -132,7 +158,7 @@ class Teacher:
     def _restore(self) -> None:
         checkpoint = self.folder.latest(beyond=self.learner.rows)
         if checkpoint is not None:
-            learner = Learner(self.settings)
+            learner = Learner(self.settings, self.learner.catalogue)
             try:
                 learner.restore(checkpoint.arrays, checkpoint.text)
             except (RankingError, LookupError, TypeError, ValueError) as error:
@@ -220,7 +246,7 @@ class Teacher:
 
     async def _announce_again(self) -> None:
         """Once it leads, knows what was announced, and listens where that can be fetched."""
-        if not self._announced and self._restored and self.models.caught_up.is_set() and self.server.listens:
+        if not self._announced and self._restored and self.control.caught_up.is_set() and self.server.listens:
             self._announced = await self.builder.announce_again()
 
     def _may_count(self) -> bool:
@@ -230,24 +256,29 @@ class Teacher:
         """
         offsets, unread = self.offsets, self.unread
         self._ends = {s: end for s, end in self._ends.items() if offsets.get(s, 0) < end and unread(s) > 0}
-        return self._restored and self.models.caught_up.is_set() and not self._ends
+        return self._restored and self.control.caught_up.is_set() and not self._ends
 
-    def _changed(self) -> ItemCounts:
-        """What is to be told; a life without a number gets one above those of all before, and so of every version."""
+    def _changed(self) -> tuple[ItemCounts, dict[int, str], list[str]]:
+        """Counts to be told, names of the items, and names of those that have none any more.
+
+        A life without a number gets one above those of all before, and so of every version.
+        """
         learner = self.learner
         if not learner.counters.epoch:
             learner.version = max(learner.version, *self.builder.said.versions, int(time.time())) + 1
             learner.counters.epoch = learner.version
-        return learner.counters.changed()
+        withdrawn, learner.withdrawn = learner.withdrawn, []
+        counts = learner.counters.changed(learner.roster.may_tell)
+        return counts, learner.roster.named(counts.item_N), withdrawn
 
     async def _publish_counters(self) -> None:
         if not self._may_count():
             return
-        counts = await self._thread.run(self._changed)
+        counts, names, withdrawn = await self._thread.run(self._changed)
         topic, now_ms = self.settings.topics.name("counters"), time.time_ns() // 1_000_000
-        records = [
-            Outgoing(topic, counter.item_id.encode(), encode(counter))
-            for counter in counters_of(counts, self.learner.names, now_ms)
+        records = [Outgoing(topic, name.encode(), None) for name in withdrawn]
+        records += [
+            Outgoing(topic, counter.item_id.encode(), encode(counter)) for counter in counters_of(counts, names, now_ms)
         ]
         if not records:
             return
@@ -255,21 +286,25 @@ class Teacher:
             await self.publisher.send_all(records)
         except PublishFailed as error:
             log.warning("counters were not published, they come with the next ones: %s", error)
-            await self._thread.run(self.learner.counters.tell_again, counts.item_N)
+            await self._thread.run(self._tell_again, counts.item_N, withdrawn)
+
+    def _tell_again(self, item_N: NDArray[np.uint64], withdrawn: list[str]) -> None:
+        self.learner.counters.tell_again(item_N)
+        self.learner.withdrawn[:0] = withdrawn
 
     async def checkpoint(self) -> None:
-        """Write counts, weights and offsets as they are between two units, if anything was learned since the last."""
-        rows, checkpoint = await self._thread.run(self._state)
-        if checkpoint is not None:
-            await self._writer.run(self.folder.write, checkpoint, rows)
+        """Write what changed of counts, weights and offsets, as they are between two units, if rows were learned."""
+        rows, taken = await self._thread.run(self._state)
+        if taken is not None:
+            await self._writer.run(self.journal.put, taken, rows)
             self._checkpointed_rows = rows
             self.metrics.checkpointed()
 
-    def _state(self) -> tuple[int, Checkpoint | None]:
+    def _state(self) -> tuple[int, Checkpoint | Increment | None]:
         rows = self.learner.rows
         if rows == self._checkpointed_rows or not self._restored:
             return rows, None
-        return rows, Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs))
+        return rows, self.journal.take(Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs)))
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
@@ -278,11 +313,14 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
+            "models": self.control.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }
         async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
-            await asyncio.Event().wait()
+            while True:
+                self.metrics.lags(self.lags())
+                await asyncio.sleep(1)
 
 
 def run_learner(settings: Settings) -> int:
@@ -303,6 +341,7 @@ def run_learner(settings: Settings) -> int:
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
     teacher.misfit_topics = app.misfit_topics
+    teacher.lags = app.lags
     teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
-    return run_apps([app], beside=[teacher.run_clock, teacher.models.run, teacher.run_pages])
+    return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages])

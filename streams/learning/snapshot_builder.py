@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord
 from msgspec import structs
 
 from embeddings import snapshots
+from embeddings.errors import SnapshotRefused
 from embeddings.snapshots import Manifest
 from embeddings.svd import Factors
 from ranking.trainer import Head
@@ -78,10 +79,10 @@ class SnapshotBuilder:
             self.learner().factors = factors
             await self._announce(manifest)
             await self._withdraw(manifest)
-        except (OSError, PublishFailed) as error:
+        except (OSError, PublishFailed, SnapshotRefused) as error:
             log.error("snapshot %d was not announced, or old ones not withdrawn: %s", frozen.version, error)
         else:
-            self.metrics.announced(seconds=time.monotonic() - began, items=len(frozen.names))
+            self.metrics.announced(seconds=time.monotonic() - began, items=manifest.shapes["ids_N"][0])
         finally:
             self._built_s, self.building = time.monotonic(), False
 
@@ -112,7 +113,8 @@ class SnapshotBuilder:
     def _write(self, frozen: Frozen) -> tuple[Manifest, Factors]:
         s, began_s = self.settings.learner, time.thread_time()
         snapshot, factors = frozen.build(time.time_ns() // 1_000_000)
-        manifest = snapshots.write(snapshot, s.snapshot_dir, base_url=self.base_url())
+        most = self.settings.model.max_bytes
+        manifest = snapshots.write(snapshot, s.snapshot_dir, base_url=self.base_url(), max_bytes=most)
         self.took_s = time.thread_time() - began_s  # what it costs, not how long others kept it waiting
         return manifest, factors
 

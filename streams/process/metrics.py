@@ -13,7 +13,7 @@ so that a rate over the first occurrence is not lost; a gauge nobody has set yet
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
@@ -27,6 +27,7 @@ from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.contract.records import Degraded
 from streams.settings import TopicName
+from streams.transport.deliveries import Lag
 
 Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
 Trigger = Literal["event", "request"]
@@ -69,6 +70,7 @@ class Metrics:
         """
         self.registry = CollectorRegistry()
         self._clock = clock
+        self._lagging = set[Source]()
         reads = tuple(reads)
         self.build = Info("marquee_build", "What is running.", registry=self.registry)
         self.build.info({"version": _version(), "role": role})
@@ -120,6 +122,14 @@ class Metrics:
         """How far behind an owned partition is; the event time behind is `seconds`, 0 when nothing waits."""
         self.lag_records.labels(source.topic, str(source.partition)).set(records)
         self.lag_seconds.labels(source.topic, str(source.partition)).set(seconds)
+
+    def lags(self, lags: Mapping[Source, Lag]) -> None:
+        """How far behind all owned partitions are; those of before are reported by their new owners."""
+        for source in self._lagging - lags.keys():
+            self.released(source)
+        for source, lag in lags.items():
+            self.lag(source, lag.records, lag.seconds)
+        self._lagging = set(lags)
 
     def released(self, source: Source) -> None:
         """A partition went to another worker, which reports its lag from now on."""

@@ -28,6 +28,7 @@ def compose(asked: Asked, found: Found, ranked: Ranked) -> Slates:
     held_QN = query.row_PH[row_Q1, np.maximum(chosen.because_PN, 0)]
     return Slates(
         position_Q=query.position_P,
+        kind_QN=candidates.kind_PK[row_Q1, here_QN],
         row_QN=np.where(chosen.index_PN >= 0, candidates.row_PK[row_Q1, here_QN], -1).astype(np.int32),
         score_QN=chosen.score_PN,
         source_QN=candidates.source_PK[row_Q1, here_QN],

@@ -6,17 +6,18 @@ from numpy.typing import NDArray
 from embeddings.candidates import Retrieved, keep
 from embeddings.ids import ids_of
 from streams.serving.live_model import Stock
+from streams.serving.policies import Policy
 from streams.serving.values import Asked, Candidates, Dropped, Found, Query
 from streams.settings import Settings
 
 
-def drop(retrieved: Retrieved, query: Query, asked: Asked, stock: Stock, settings: Settings) -> Found:
+def drop(retrieved: Retrieved, query: Query, policy: Policy, asked: Asked, stock: Stock, settings: Settings) -> Found:
     """Drop what was seen or is blocked; keep as many as are ranked, with places for what is new."""
     seen_PM = asked.seen(query.position_P, ids_of(retrieved.row_PM, stock.items.ids.ids_N))
-    kept = keep(retrieved, seen_PM, stock.offer.blocked_N, settings.slates.candidates, reserve=settings.retrieval.fresh)
+    kept = keep(retrieved, seen_PM, stock.offer.blocked_N, policy.candidates, reserve=settings.retrieval.fresh)
     traced = asked.trace_P[query.position_P].any()
     dropped = _dropped(retrieved.row_PM, seen_PM, stock.offer.blocked_N) if traced else None
-    return Found(query, Candidates.content(kept.row_PM, kept.source_PM), dropped)
+    return Found(query, policy, Candidates.content(kept.row_PM, kept.source_PM), dropped)
 
 
 def _dropped(row_PM: NDArray[np.int32], seen_PM: NDArray[np.bool_], blocked_N: NDArray[np.bool_]) -> Dropped:

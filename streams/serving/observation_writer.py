@@ -35,6 +35,7 @@ def observe(
     batch = decoded.batch
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
+    policy_P = np.array([policy.hash for policy in asked.policies], np.uint32)
     sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
@@ -71,13 +72,13 @@ def observe(
             example_x_ESF=examples.x_ESF[example_E],
             log_q_ES=examples.log_q_ES[example_E],
             moment_E=asked.told.moment_P[examples.position_E[example_E]],
-            policy_E=np.zeros(len(example_E), np.uint32),
+            policy_E=policy_P[examples.position_E[example_E]],
             rate_E=np.full(len(example_E), asked.told.rate, np.float32),
             shown_L=np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
             shown_item_LN=(item_LN := _items_shown(shown, scored)),
             shown_x_LNF=scored.slates.x_QNF[[slate.at for slate in shown]].astype(np.float16),
             shown_propensity_LN=(item_LN != 0).astype(np.float16),
-            policy_L=np.zeros(len(shown), np.uint32),
+            policy_L=np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
             rate_L=np.full(len(shown), shown_rate, np.float32),
         )
 

@@ -115,12 +115,14 @@ class Recommender:
             folded = self._fold(batch, loaded)
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
-        triggers = triggers_of(decoded, plan, self.settings.slates)
+        surface = self.settings.slates.surface
+        policy = self.scorer.policies.on(surface)
+        triggers = triggers_of(decoded, plan, surface, policy)
         taught, told_T = self.scorer.serving.live.ranker.learned, plan.new_T.copy()
         chosen = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms(), taught=taught)
         told_T[told_T] = chosen.told_T
         chosen = chosen._replace(told_T=told_T)
-        asked = asked_of(decoded, folded, loaded, plan, chosen, triggers, self.settings, foresee=self.foresee)
+        asked = asked_of(decoded, folded, loaded, plan, chosen, triggers, policy, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)

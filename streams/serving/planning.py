@@ -19,10 +19,11 @@ from streams.contract.decode import Decoded
 from streams.contract.messages import Part
 from streams.contract.observations import AT_EVENT, AT_TAKE
 from streams.serving.draws import GOLDEN, seeds, uniform
+from streams.serving.policies import Policy
 from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
 from streams.serving.values import Asked, Told
-from streams.settings import Settings, Slates
+from streams.settings import Settings
 
 T = TypeVar("T", bound=np.generic)
 _APPLIED, _REPLAYED = int(Fate.applied), int(Fate.replayed)
@@ -114,8 +115,8 @@ def plan_of(
     return Plan(serve_Q, take_T[told_T], new_T[told_T], position_P, serve_at, take_at[told_T], user_P, histories)
 
 
-def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
-    """What the slates of a plan answer."""
+def triggers_of(decoded: Decoded, plan: Plan, surface: str, policy: Policy) -> list[Trigger]:
+    """What the slates of a plan answer: nobody asked for them, so all are for one surface."""
     batch = decoded.batch
     return [
         Trigger(
@@ -124,8 +125,9 @@ def triggers_of(decoded: Decoded, plan: Plan, slates: Slates) -> list[Trigger]:
             offset=int(batch.offset_B[r]),
             event_ms=decoded.events[r].event_time,
             published_ms=int(decoded.published_ms_B[r]),
-            viewer=viewer_of(decoded.events[r].context, slates.surface),
-            size=slates.size,
+            viewer=policy.viewer(viewer_of(decoded.events[r].context, surface)),
+            policy=policy,
+            size=policy.size,
             headers=decoded.records[r].headers,
         )
         for r in plan.serve_Q.tolist()
@@ -139,6 +141,7 @@ def asked_of(
     plan: Plan,
     chosen: Chosen,
     triggers: Sequence[Trigger],
+    policy: Policy,
     settings: Settings,
     *,
     foresee: bool,
@@ -149,12 +152,12 @@ def asked_of(
     take_at, take_T = plan.take_at[chosen.told_T], plan.take_T[chosen.told_T]
     told = _told(decoded, plan, take_at, take_T, chosen, settings)
     now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
-    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface)
+    viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface, policy)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
         hit_PK = loaded.seen.hits(user_P[at], histories.item_PH[at], item_PK, folded.evicted, position_P[at])
-        hit_PK &= personal_P[at, None]
+        hit_PK &= personal_P[at, None] & (not policy.repeats)
         return hit_PK
 
     return Asked(
@@ -163,13 +166,14 @@ def asked_of(
         context_P=context_P,
         key_PC=key_PC,
         viewers=viewers,
+        policies=[policy] * len(position_P),
         personal_P=personal_P,
         serve_P=_put(len(position_P), plan.serve_at, np.ones(len(plan.serve_at), np.bool_)),
         trace_P=_put(len(position_P), plan.serve_at, traced_Q),
         told=told,
         seen=seen,
-        seen_P=loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P,
-        places_P=np.full(len(position_P), settings.slates.size, np.int32),
+        seen_P=(loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P) * (not policy.repeats),
+        places_P=np.full(len(position_P), policy.size, np.int32),
     )
 
 
@@ -226,11 +230,12 @@ def _viewers(
     take_T: NDArray[np.int32],
     triggers: Sequence[Trigger],
     surface: str,
+    policy: Policy,
 ) -> list[Viewer]:
     """Who looks at each position: whoever a slate is for, else whoever took something."""
     viewers = [Viewer(surface=surface)] * len(plan.position_P)
     for at, r in zip(take_at.tolist(), take_T.tolist(), strict=True):
-        viewers[at] = viewer_of(decoded.events[r].context, surface)
+        viewers[at] = policy.viewer(viewer_of(decoded.events[r].context, surface))
     for at, trigger in zip(plan.serve_at.tolist(), triggers, strict=True):
         viewers[at] = trigger.viewer
     return viewers

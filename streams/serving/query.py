@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.candidates import taste
+from embeddings.candidates import BEGUN_SHARES, taste
 from embeddings.events import TAKES
 from embeddings.items import Items
 from embeddings.state_columns import UserStates
@@ -20,7 +20,7 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
 
     Looked for are as many as are wanted and half of what was seen: on ML-100K twice that finds nothing better.
     """
-    size = settings.slates.candidates
+    size_P = np.array([policy.candidates for policy in asked.policies])
     row_PH, weight_PH = stock.items.ids.rows(asked.histories.item_PH), _WEIGHT[asked.histories.action_PH]
     row_PH[~asked.personal_P] = -1
     taste_PD = taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay)
@@ -31,10 +31,22 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
         taste_PD=taste_PD,
         tasteful_P=np.any(taste_PD, axis=1),
         key_PC=asked.key_PC,
+        begun_PH=_begun(asked, row_PH, weight_PH),
         personal_P=asked.personal_P,
-        reach_P=(size + np.minimum(asked.seen_P // 2, size)).astype(np.int32),
+        reach_P=(size_P + np.minimum(asked.seen_P // 2, size_P)).astype(np.int32),
         trending_P=np.maximum(settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),
     )
+
+
+def _begun(asked: Asked, row_PH: NDArray[np.int32], weight_PH: NDArray[np.float32]) -> NDArray[np.int32]:
+    """What each position has begun, not finished and not turned down."""
+    wanted_P = np.array(["begun" in policy.sources for policy in asked.policies])
+    if not wanted_P.any():
+        return np.empty((len(row_PH), 0), np.int32)
+    least, most = BEGUN_SHARES
+    share_PH = asked.histories.share_PH
+    begun_PH = (share_PH >= least) & (share_PH <= most) & (weight_PH > 0) & wanted_P[:, None]
+    return np.where(begun_PH, row_PH, -1).astype(np.int32)
 
 
 def tastes(states: UserStates, items: Items, model: LiveModel, decay: float) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from streams.settings import Settings
 
 def rank(asked: Asked, found: Found, stock: Stock, settings: Settings) -> Ranked:
     """Score every candidate of these positions."""
-    w = settings.slates.objectives
+    w = found.policy
     item_PK = ids_of(found.candidates.row_PK, stock.items.ids.ids_N).view(np.int64)
     features = features_of(asked, found, stock, settings)
     scores = stock.model.ranker.score(

@@ -72,14 +72,16 @@ class Answerer:
             raise Unreadable(Code.unknown_topic, "reply_to names a topic that the brokers do not have")
         published = published_ms(record, self.rules, self.now_ms())
         surface = request.surface or (request.context and request.context.surface) or slates.surface
+        policy = self.scorer.policies.on(surface)
         return Trigger(
             user_id=user_of(record, request.user_id),
             source=part.source,
             offset=record.offset,
             event_ms=moment_ms(request.event_time, published, self.rules),
             published_ms=published,
-            viewer=viewer_of(request.context, surface),
-            size=min(request.n or slates.size, self.scorer.settings.slates.candidates),
+            viewer=policy.viewer(viewer_of(request.context, surface)),
+            policy=policy,
+            size=min(request.n or policy.size, policy.candidates),
             headers=record.headers,
             request_id=request.request_id,
             reply_to=topic,
@@ -143,7 +145,7 @@ class Answerer:
     ) -> Asked:
         states, count = profiles.states, len(requests)
         excluded = [item_ids(request.exclude) for request in requests]
-        repeats_P = np.array([t.surface in self.settings.slates.repeat_surfaces for t in triggers], np.bool_)
+        repeats_P = np.array([trigger.policy.repeats for trigger in triggers], np.bool_)
         held_P = profiles.seen.sizes(np.arange(count, dtype=np.int32)) + states.count_U
         asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
         return Asked(
@@ -152,6 +154,7 @@ class Answerer:
             context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
             key_PC=context_keys([request.context for request in requests], asked_s_P),
             viewers=[trigger.viewer for trigger in triggers],
+            policies=[trigger.policy for trigger in triggers],
             personal_P=allowed_P & ~late_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),

@@ -11,25 +11,30 @@ from embeddings.candidates import Retrieved, gather
 from embeddings.contexts import PRIOR, shrunk
 from ranking.features import dots
 from streams.serving.live_model import Stock
+from streams.serving.policies import Policy
 from streams.serving.values import Query
 from streams.settings import Settings
 
 
-def retrieve(query: Query, stock: Stock, settings: Settings) -> Retrieved:
-    """Content near each position's taste, or popular, beside what it holds, trending and new; not all may be shown."""
-    s = settings.retrieval
+def retrieve(query: Query, policy: Policy, stock: Stock, settings: Settings) -> Retrieved:
+    """What the sources of a policy propose; not all may be shown.
+
+    Content near each position's taste, or popular, beside what it holds, trending and new; and what was begun.
+    """
+    s, sources = settings.retrieval, policy.sources
     return gather(
         query.row_PH,
         query.weight_PH,
-        found(query, stock),
+        found(query, policy, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
-        trending_T=stock.offer.trending_T[: query.trending_P.max()],
-        fresh_PF=fresh(query, stock, s.fresh),
+        trending_T=stock.offer.trending_T[: query.trending_P.max() if "trending" in sources else 0],
+        fresh_PF=fresh(query, stock, s.fresh if "fresh" in sources else 0),
         size_P=query.reach_P,
         trending_P=query.trending_P,
         popular_P=~query.tasteful_P,
+        begun_PH=query.begun_PH,
         blocked_N=stock.offer.blocked_N,
-        latest=s.neighbour_items,
+        latest=s.neighbour_items if "neighbours" in sources else 0,
         decay=settings.learner.taste_decay,
     )
 
@@ -48,12 +53,13 @@ def fresh(query: Query, stock: Stock, most: int) -> NDArray[np.int32]:
     return best_PF
 
 
-def found(query: Query, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def found(query: Query, policy: Policy, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The vector search; where there is no taste, what is popular in the context. Rows (P, V), -1 padded, and scores.
 
     One search, as far as the one that looks furthest. A search with no taste would find the lowest rows.
     """
-    tasteful, strangers = np.flatnonzero(query.tasteful_P), np.flatnonzero(~query.tasteful_P)
+    tasteful = np.flatnonzero(query.tasteful_P & ("vector" in policy.sources))
+    strangers = np.flatnonzero(~query.tasteful_P & ("popular" in policy.sources))
     near = min(int(query.reach_P[tasteful].max(initial=0)), stock.model.index.size)
     popular = int(query.reach_P[strangers].max(initial=0))
     row_PV = np.full((len(query.tasteful_P), max(near, popular, 1)), -1, np.int32)

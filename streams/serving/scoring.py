@@ -6,7 +6,7 @@ kernel and one tensor call.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from streams.serving.compose import compose
 from streams.serving.examples import examples_of
 from streams.serving.filter import drop
 from streams.serving.live_model import LiveModel, Serving, Stock
+from streams.serving.policies import Policies, Policy
 from streams.serving.query import query_of, tastes
 from streams.serving.rank import rank
 from streams.serving.retrieve import retrieve
@@ -35,6 +36,10 @@ class Scorer:
 
     serving: Serving
     settings: Settings
+    policies: Policies = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.policies = Policies.of(self.settings)
 
     @property
     def items(self) -> Items:
@@ -58,7 +63,7 @@ class Scorer:
                 stamps.ranked_ms = now_ms()
         return Scored(
             model=stock.model,
-            slates=joined([slates for slates, _ in chosen]) if chosen else Slates.none(self.settings.slates.size),
+            slates=joined([slates for slates, _ in chosen]) if chosen else Slates.none(self.policies.default.size),
             query=query,
             found=found,
             traces={at: each for _, traces in chosen for at, each in traces.items()},
@@ -78,24 +83,26 @@ class Scorer:
         return joined([some for some in parts if len(some.position_E)] or parts[:1])
 
     def _found(self, asked: Asked, query: Query, stock: Stock, wanted_P: NDArray[np.bool_]) -> list[Found]:
-        """The candidates of some positions, in chunks of one class of viewers: a search has one mask."""
+        """The candidates of some positions, in chunks of one class of viewers and one policy: a search has one mask."""
         if not wanted_P.any():
             return []
-        classes: dict[ViewerClass, int] = {}
+        whose = list(zip(asked.viewers, asked.policies, strict=True))
+        classes: dict[tuple[ViewerClass, Policy], int] = {}
         code_of = {
-            viewer: classes.setdefault(self.items.class_of(viewer), len(classes)) for viewer in set(asked.viewers)
+            (viewer, policy): classes.setdefault((self.items.class_of(viewer), policy), len(classes))
+            for viewer, policy in dict.fromkeys(whose)
         }
-        class_P = np.array([code_of[viewer] for viewer in asked.viewers])
+        class_P = np.array([code_of[each] for each in whose])
         found = []
-        for whose, code in classes.items():
+        for (viewers, policy), code in classes.items():
             chunks = _chunks(asked, wanted_P & (class_P == code))
-            theirs = stock if whose == ViewerClass() else self.serving.for_class(stock, whose)
-            found += [self.find(asked, query.at(at), theirs) for at in chunks]
+            theirs = stock if viewers == ViewerClass() else self.serving.for_class(stock, viewers)
+            found += [self.find(asked, query.at(at), policy, theirs) for at in chunks]
         return found
 
-    def find(self, asked: Asked, query: Query, stock: Stock) -> Found:
+    def find(self, asked: Asked, query: Query, policy: Policy, stock: Stock) -> Found:
         """The candidates of a chunk."""
-        return drop(retrieve(query, stock, self.settings), query, asked, stock, self.settings)
+        return drop(retrieve(query, policy, stock, self.settings), query, policy, asked, stock, self.settings)
 
     def choose(self, asked: Asked, found: Found, stock: Stock) -> tuple[Slates, dict[int, Traced]]:
         """The slates of a chunk, and how they came about where that is traced."""

@@ -21,11 +21,11 @@ from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
 from streams.serving.live_model import LiveModel
+from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
 from streams.serving.values import Scored
 from streams.settings import Settings
 
-POLICY = "marquee"
 _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or records.UNKNOWN for mask in range(1 << len(Proposed))
 )
@@ -43,6 +43,7 @@ class Trigger:
     event_ms: int
     published_ms: int
     viewer: Viewer
+    policy: Policy
     size: int
     headers: Headers = ()
     request_id: str | None = None
@@ -55,7 +56,7 @@ class Trigger:
         return self.viewer.surface
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface))
+        object.__setattr__(self, "slate_id", slate_id_of(self.source, self.offset, self.surface, self.policy.hash))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def _slate(
         items=places,
         model_version=version,
         index_version=version,
-        policy=POLICY,
+        policy=trigger.policy.label,
         country=trigger.viewer.country or None,
         age_limit=trigger.viewer.limit,
         degraded=trigger.degraded,
@@ -162,9 +163,9 @@ def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
     return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
 
 
-def slate_id_of(source: Source, offset: int, surface: str) -> str:
+def slate_id_of(source: Source, offset: int, surface: str, policy: int) -> str:
     """What a slate is called: the same for the same input, surface and policy, however often it is answered."""
-    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{POLICY}".encode())
+    return xxhash.xxh3_128_hexdigest(f"{source.topic}\0{source.partition}\0{offset}\0{surface}\0{policy}".encode())
 
 
 def source_name(bits: int) -> str:

@@ -58,6 +58,7 @@ def trace_of(slate: PublishedSlate, traced: Traced, model_version: int, items: I
         slate_id=slate.slate_id,
         user_id=slate.trigger.user_id,
         model_version=str(model_version),
+        policy=slate.trigger.policy.label,
         counts={"proposed": traced.proposed, "ranked": len(held), "shown": int(np.count_nonzero(slate.item_N))},
         filtered={"seen": traced.seen, "blocked": traced.blocked},
         feature_names=_NAMES,

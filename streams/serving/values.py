@@ -16,6 +16,7 @@ from embeddings.eligibility import Viewer
 from embeddings.state_columns import Histories
 from ranking.features import COLUMNS, Features
 from streams.serving.live_model import LiveModel
+from streams.serving.policies import Policy
 
 Seen = Callable[[NDArray[np.intp], NDArray[np.uint64]], NDArray[np.bool_]]
 T = TypeVar("T")
@@ -25,6 +26,7 @@ class Kind(IntEnum):
     """What a candidate is."""
 
     content = 0
+    ad = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,7 @@ class Asked:
         context_P: context code 0..63.
         key_PC: keys of `embeddings.contexts`, 0 where a word is not said.
         viewers: P of them, who may not be shown everything.
+        policies: P of them, what each is served by.
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
@@ -83,6 +86,7 @@ class Asked:
     context_P: NDArray[np.int16]
     key_PC: NDArray[np.uint16]
     viewers: Sequence[Viewer]
+    policies: Sequence[Policy]
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]
@@ -102,6 +106,7 @@ class Query(NamedTuple):
         taste_PD: the vector to search near.
         tasteful_P: is there one? Who has wanted nothing that is known gets what is popular.
         key_PC: the keys of its context.
+        begun_PH: `row_PH` where the item was begun and not finished, else -1; no columns where no policy asks for it.
         personal_P: may the profile be used?
         reach_P: how many to look for by score.
         trending_P: how many to look for in what is trending.
@@ -113,6 +118,7 @@ class Query(NamedTuple):
     taste_PD: NDArray[np.float32]
     tasteful_P: NDArray[np.bool_]
     key_PC: NDArray[np.uint16]
+    begun_PH: NDArray[np.int32]
     personal_P: NDArray[np.bool_]
     reach_P: NDArray[np.int32]
     trending_P: NDArray[np.int32]
@@ -151,9 +157,10 @@ class Dropped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was looked for at P positions and what remained of what was found; what did not, where that is traced."""
+    """What was looked for at P positions of one policy and what remained of it; what did not, where that is traced."""
 
     query: Query
+    policy: Policy
     candidates: Candidates
     dropped: Dropped | None = None
 
@@ -162,7 +169,7 @@ class Found:
         if some_P.all():
             return self
         at = np.flatnonzero(some_P)
-        return Found(self.query.at(at), Candidates._make(column[at] for column in self.candidates))
+        return Found(self.query.at(at), self.policy, Candidates._make(column[at] for column in self.candidates))
 
 
 class Ranked(NamedTuple):
@@ -175,9 +182,10 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slates:
-    """Q slates of N places: item rows (-1 past the end), scores, source bits, reasons, features."""
+    """Q slates of N places: kinds, rows (-1 past the end), scores, source bits, reasons, features."""
 
     position_Q: NDArray[np.intp]
+    kind_QN: NDArray[np.uint8]
     row_QN: NDArray[np.int32]
     score_QN: NDArray[np.float32]
     source_QN: NDArray[np.uint8]
@@ -190,6 +198,7 @@ class Slates:
         """No slates, of `size` places."""
         return cls(
             position_Q=np.empty(0, np.intp),
+            kind_QN=np.empty((0, size), np.uint8),
             row_QN=np.empty((0, size), np.int32),
             score_QN=np.empty((0, size), np.float32),
             source_QN=np.empty((0, size), np.uint8),

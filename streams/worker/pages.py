@@ -48,7 +48,6 @@ class Pages:
     misfit_topics: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
-    _lagging: set[Source] = field(init=False, default_factory=set)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
 
     async def run(self) -> None:
@@ -71,17 +70,8 @@ class Pages:
         async with server:
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
-                self._report_lag()
+                self.metrics.lags(self.lags())
                 await asyncio.sleep(1)
-
-    def _report_lag(self) -> None:
-        """Records between what was delivered and the end of each owned partition, and how old the next one is."""
-        lags = self.lags()
-        for source in self._lagging - lags.keys():
-            self.metrics.released(source)
-        for source, lag in lags.items():
-            self.metrics.lag(source, lag.records, lag.seconds)
-        self._lagging = set(lags)
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name

@@ -100,7 +100,7 @@ class SnapshotTaker:
         return [pin] if pin is not None and int(pin.version) != live else []
 
     def _take(self, record: ModelManifest) -> None:
-        snapshot = snapshots.load(manifest_of(record))
+        snapshot = snapshots.load(manifest_of(record), max_bytes=self.settings.model.max_bytes)
         width = snapshot.source_ND.shape[1]
         if width != self.settings.learner.dimensions:
             raise SnapshotRefused(f"vectors of {width} components, learner.dimensions says otherwise")

@@ -60,8 +60,8 @@ async def working(settings: Settings) -> AsyncIterator[Worker]:
 async def teaching(settings: Settings) -> AsyncIterator[Teacher]:
     """A learner that knows what was announced."""
     teacher = Teacher(settings)
-    task = asyncio.create_task(teacher.models.run())
-    await asyncio.wait_for(teacher.models.caught_up.wait(), 30)
+    task = asyncio.create_task(teacher.control.run())
+    await asyncio.wait_for(teacher.control.caught_up.wait(), 30)
     try:
         yield teacher
     finally:

@@ -63,3 +63,18 @@ def test_of_too_many_pairs_the_least_taken_go() -> None:
 def test_hours_are_those_of_the_day() -> None:
     keys = hour_keys(np.array([NOW, NOW + 3_600, NOW + 86_400]))
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_nothing_is_left_of_items_that_are_forgotten_and_some_are_not_looked_at() -> None:
+    counts = counted([(4, TV, NOW), (4, TV, NOW), (9, TV, NOW), (2, PHONE, NOW)])
+    some = counts.popularity(2, np.arange(10) != 4)
+    assert some.row_CK[some.place(TV)].tolist() == [9, -1]
+    assert some.total_C[some.place(TV)] == pytest.approx(1)
+    assert len(counts.popularity(2, np.zeros(10, np.bool_)).key_C) == 0
+    counts.forget(np.arange(10) == 4)
+    counts.count(np.array([4], np.int32), np.full((1, KEYS), TV, np.uint16), np.array([NOW]))
+    there = counts.popularity(2)
+    assert there.row_CK[there.place(TV)].tolist() == [4, 9]
+    assert there.takes_CK[there.place(TV)].tolist() == pytest.approx([KEYS, 1])
+    counts.forget(np.ones(10, np.bool_))
+    assert len(counts) == len(counts.popularity(2).key_C) == 0

@@ -216,3 +216,53 @@ def test_few_items_have_padded_factors(items: int) -> None:
     assert factors.source_ND.shape == factors.target_ND.shape == (items, 8)
     assert np.isfinite(factors.target_ND).all()
     assert counts.neighbours(4)[0].shape == (items, 4)
+
+
+def test_nothing_is_left_of_items_that_are_forgotten() -> None:
+    """Neither in their own rows nor in others', and whoever gets their rows begins at nothing."""
+    setting = CountSettings(half_life_s=1_000.0)
+    item_R, history_RH = a_log(800)
+    time_s_R = times(800)
+    counts, gone = PairCounts(setting), [0, 3, 21, 39]
+    counts.update(item_R[:500], history_RH[:500], time_s_R[:500])
+    used = counts.slots
+    gone_N = np.zeros(ITEMS, np.bool_)
+    gone_N[gone] = True
+    counts.forget(gone_N)
+    assert counts.slots < used
+    counts.update(item_R[500:], history_RH[500:], time_s_R[500:])
+    before = [(item_R[:500], history_RH[:500], time_s_R[:500]), (item_R[500:], history_RH[500:], time_s_R[500:])]
+    (old, taken), (new, taken_later) = (counted_plainly(*part, setting) for part in before)
+    faded = 2 ** ((time_s_R[:500].max() - time_s_R.max()) / 1_000)
+    old[gone], old[:, gone], taken[gone] = 0, 0, 0
+    matrix = normalised(old * faded + new, taken * faded + taken_later)
+    np.testing.assert_allclose(counts.counts_N, taken * faded + taken_later, rtol=1e-5)
+    rows_NK, weights_NK = counts.neighbours(ITEMS)
+    for item in range(ITEMS):
+        held = rows_NK[item] >= 0
+        assert len(set(rows_NK[item][held].tolist())) == held.sum()
+        np.testing.assert_allclose(weights_NK[item][held], np.sort(matrix[item])[::-1][: held.sum()], rtol=1e-3)
+        assert held.sum() == (matrix[item] > 0).sum()
+
+
+def test_neighbours_are_looked_for_among_some_only() -> None:
+    item_R, history_RH = a_log(500)
+    counts = PairCounts()
+    counts.update(item_R, history_RH, NOW)
+    among_N = np.arange(ITEMS) % 3 == 0
+    rows_NK, weights_NK = counts.neighbours(5, among_N)
+    every_NK, value_NK = counts.neighbours(ITEMS)
+    for item in range(ITEMS):
+        chosen = (every_NK[item] >= 0) & among_N[every_NK[item]]
+        assert rows_NK[item][rows_NK[item] >= 0].tolist() == every_NK[item][chosen][:5].tolist()
+        np.testing.assert_array_equal(weights_NK[item][rows_NK[item] >= 0], value_NK[item][chosen][:5])
+
+
+def test_vectors_of_rows_that_are_other_items_now_are_no_start() -> None:
+    random = np.random.default_rng(0)
+    vectors_ND = random.standard_normal((4, 3)).astype(np.float32)
+    factors = Factors(vectors_ND, -vectors_ND, np.array([7, 8, 9, 10], np.uint64))
+    assert factors.of(np.array([7, 8, 9, 10, 11], np.uint64)) is factors
+    changed = factors.of(np.array([7, 0, 9], np.uint64))
+    np.testing.assert_array_equal(changed.source_ND, vectors_ND[:3] * np.array([[1], [0], [1]]))
+    np.testing.assert_array_equal(changed.target_ND, -changed.source_ND)

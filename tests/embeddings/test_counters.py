@@ -180,3 +180,24 @@ def test_new_items_find_room() -> None:
     counters.ids.ensure(np.arange(1, 5_000, dtype=np.uint64))
     count(counters, [(4_998, Action.play, NOW)])
     assert counters.changed().item_N.tolist() == [4_999]
+
+
+def test_nothing_is_left_of_items_that_are_forgotten() -> None:
+    counters = some_counters()
+    count(counters, [(0, Action.like, NOW), (1, Action.play, NOW - 5), (2, Action.impression, NOW - 9)])
+    assert counters.last_seen_s(4).tolist() == [NOW, NOW - 5, NOW - 9, 0]
+    counters.forget(np.array([0], np.int32))
+    counters.ids.free(np.array([0], np.int32))
+    assert counters.changed().item_N.tolist() == [2, 3]
+    counters.ids.ensure(np.array([99], np.uint64))
+    counters.tell_again(np.array([1, 99], np.uint64))
+    counts = counters.changed()
+    assert counts.item_N.tolist() == [99]
+    assert not any(getattr(counts, name).any() for name in ("popularity_N4", "likes_N", "last_taken_s_N"))
+    assert counts.first_seen_s_N.tolist() == [0]
+
+
+def test_what_may_not_be_told_is_not() -> None:
+    counters = some_counters()
+    count(counters, [(row, Action.play, NOW) for row in range(4)])
+    assert counters.changed(lambda item_N: item_N % 2 == 0).item_N.tolist() == [2, 4]

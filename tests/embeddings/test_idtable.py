@@ -41,3 +41,27 @@ def test_a_table_beyond_its_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     table = IdTable()
     with pytest.raises(OverflowError, match="4 distinct"):
         table.ensure(np.arange(1, 7, dtype=np.uint64))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(1, 60), max_size=20)), max_size=12))
+def test_rows_that_were_taken_back_are_given_again_lowest_first(steps: list[tuple[bool, list[int]]]) -> None:
+    table, expected = IdTable(8), dict[int, int]()
+    for gives_back, items in steps:
+        known = [item for item in dict.fromkeys(items) if item in expected]
+        if gives_back:
+            table.free(np.array([expected.pop(item) for item in known], np.int32))
+            continue
+        for item in dict.fromkeys(items):
+            if item not in expected:
+                expected[item] = min(set(range(61)) - set(expected.values()))
+        table.ensure(np.array(items, np.uint64))
+    everything = np.arange(1, 61, dtype=np.uint64)
+    again = IdTable()
+    again.restore(table.ids_N)
+    for each in (table, again):
+        assert each.rows(everything).tolist() == [expected.get(item, -1) for item in everything.tolist()]
+        assert each.held == len(expected)
+        assert np.flatnonzero(each.ids_N).tolist() == sorted(expected.values())
+    newcomers = np.arange(100, 110, dtype=np.uint64)
+    assert table.ensure(newcomers).tolist() == again.ensure(newcomers).tolist()

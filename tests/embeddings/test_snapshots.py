@@ -211,6 +211,17 @@ def test_addresses_are_absolute_whatever_the_folder_is_called(tmp_path: Path, mo
     same(snapshots.load(manifest), a_snapshot())
 
 
+def test_a_file_that_is_still_being_copied_is_no_damaged_one(tmp_path: Path) -> None:
+    manifest = snapshots.write(a_snapshot(), tmp_path)
+    path = tmp_path / manifest.uri.rsplit("/", 1)[1]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(SnapshotUnreachable, match=f"{len(whole) - 1} of {len(whole)} bytes are there"):
+        snapshots.load(manifest)
+    path.write_bytes(whole)
+    assert snapshots.load(manifest).version == manifest.version
+
+
 def test_another_hash_is_refused(tmp_path: Path) -> None:
     manifest = snapshots.write(a_snapshot(), tmp_path)
     with pytest.raises(SnapshotRefused, match="sha256"):
@@ -268,3 +279,9 @@ def test_an_address_that_gives_nothing_is_refused_for_now_or_for_good(uri: str, 
     with pytest.raises(SnapshotRefused) as refused:
         snapshots.load(Manifest(version=1, uri=uri, sha256="", bytes=0, shapes={}), timeout_s=2)
     assert isinstance(refused.value, SnapshotUnreachable) == passes
+
+
+def test_one_that_no_reader_would_take_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotRefused, match="are more than 500"):
+        snapshots.write(a_snapshot(), tmp_path / "new", max_bytes=500)
+    assert not (tmp_path / "new").exists()

@@ -228,3 +228,17 @@ def test_an_impossible_sampling_probability_poisons_nothing():
     log_q_RS[3, 4], log_q_RS[5, 2] = -np.inf, np.nan
     assert trainer.learn_listwise(*choices, log_q_RS).refused == 1
     assert all(np.isfinite(array).all() for array in trainer.state().values())
+
+
+def test_nothing_is_left_of_items_that_are_forgotten_but_what_they_share():
+    trainer = Trainer(SMALL)
+    trainer.learn_listwise(*some_choices())
+    before = trainer.state()
+    trainer.forget(np.array([64 + 5, 7, 9]), np.array([128 + 9, 11]))
+    now = trainer.state()
+    for name in ("model.next.item.weight", "model.next.item_bias.weight"):
+        assert not now[name][[5, 7]].any()
+        others = np.setdiff1d(np.arange(64), [5, 7])
+        assert np.array_equal(now[name][others], before[name][others])
+    assert (now["next.squares.0"][[5, 7]] < 1e-9).all()
+    assert (now["next.squares.0"][9] == before["next.squares.0"][9]).all()

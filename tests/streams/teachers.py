@@ -41,7 +41,7 @@ def a_teacher(folder: Path, **learner: Any) -> Teacher:
     broker = Broker()
     teacher.publisher = teacher.builder.publisher = teacher.letters.publisher = broker  # type: ignore[assignment]
     teacher.letters.read = broker.read
-    teacher.models.caught_up.set()
+    teacher.control.caught_up.set()
     return teacher
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from streams.configuration import (
+    HIDDEN,
     REMOVED,
     SettingsError,
     describe,
@@ -110,6 +111,30 @@ def test_an_impossible_value_is_refused_with_key_value_and_range(name: str, valu
     assert re.search(said, refusal(**{name: value}))
 
 
+def test_an_empty_variable_unsets_what_may_be_unset_and_is_refused_where_there_is_a_default() -> None:
+    for key, leaf in leaves(Settings):
+        said = ""
+        try:
+            load_settings(environ={f"MARQUEE_{key.upper().replace('.', '__')}": ""})
+        except SettingsError as error:
+            said = str(error)
+        assert (f"{key} = '': " in said or f"{key} = {HIDDEN}: " in said) == (leaf is not None), key
+    assert load_settings(environ={"MARQUEE_CONFIG": "", "MARQUEE_CACHE": ""}) == Settings()
+    assert "did you mean kafka.bootstrap" in refusal(KAFKA__BOOTSTRP="")
+
+
+def leaves(model: type[BaseModel], before: str = "") -> list[tuple[str, object]]:
+    """Every key with its default."""
+    found: list[tuple[str, object]] = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += leaves(inner, f"{before}{name}.")
+        else:
+            found.append((before + name, field.get_default(call_default_factory=True)))
+    return found
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
     assert "slates.size 20 is more than slates.candidates" in refusal(SLATES__CANDIDATES="10")
     assert "redis.buckets 4 is less than topics.partitions" in refusal(REDIS__BUCKETS="4")
@@ -203,6 +228,16 @@ def test_any_power_of_two_is_a_bucket_count(power: int) -> None:
         assert Settings(redis=Redis(buckets=2**power)).redis.buckets == 2**power
 
 
+def test_a_policy_is_set_by_the_name_of_its_surface(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('[policies.news]\nsize = 7\nsources = ["fresh", "trending"]\n')
+    news = load_settings(file, {"MARQUEE_POLICIES__NEWS__REPEATS": "false"}).policies["news"]
+    assert (news.size, news.sources, news.repeats) == (7, ("fresh", "trending"), False)
+    assert "policies.news.size = '201'" in refusal(POLICIES__NEWS__SIZE="201")
+    assert "did you mean policies.NAME.size?" in refusal(POLICIES__NEWS__SISE="3")
+    assert "its size is more than its candidates" in refusal(POLICIES__NEWS__SIZE="200", SLATES__CANDIDATES="20")
+
+
 def test_the_example_of_a_toml_file_loads(tmp_path: Path) -> None:
     text = '[kafka]\nbootstrap = "k:9092"\n[consent]\ndefault = "deny"\n[slates]\nreply_topics = ["a", "b"]\n'
     assert tomllib.loads(text)
@@ -211,3 +246,10 @@ def test_the_example_of_a_toml_file_loads(tmp_path: Path) -> None:
     assert load_settings(file, {}).slates.reply_topics == ("a", "b")
     assert load_settings(environ={"MARQUEE_SLATES__REPLY_TOPICS": '["a"]'}).slates.reply_topics == ("a",)
     assert "lists are written as JSON" in refusal(SLATES__REPLY_TOPICS="a,b")
+
+
+def test_a_snapshot_of_as_many_items_as_are_allowed_is_one_that_workers_take() -> None:
+    assert "model.max_bytes is 4294967296" in refusal(LEARNER__MAX_ITEMS="16000000")
+    enough = {"MARQUEE_LEARNER__MAX_ITEMS": "16000000", "MARQUEE_MODEL__MAX_BYTES": str(32 << 30)}
+    assert load_settings(environ=enough).learner.max_items == 16_000_000
+    assert "100 to 16000000" in refusal(LEARNER__MAX_ITEMS="17000000"), "an item's row is a number of 24 bits"

@@ -87,6 +87,12 @@ def test_a_record_that_names_no_item_is_dead_lettered() -> None:
         (b'{"schema":null,"payload":null}', "schemas.enable=false"),
         (b'{"before":{"item_id":"m1"},"after":null,"op":"d"}', "ExtractNewRecordState"),
         (b'{"specversion":"1.0","id":"1","data":{"item_id":"m1"}}', "content-type"),
+        (b'{"item_id":"m1","before":{"item_id":"m1"},"after":null}', "ExtractNewRecordState"),
+        (b'{"item_id":"m1","title":"A","before":null,"after":{"title":"A"},"op":"c"}', "ExtractNewRecordState"),
+        (b'{"item_id":"m1","before":{"title":"A"},"after":null,"__op":"d"}', "ExtractNewRecordState"),
+        (b'{"item_id":"m1","schema":{},"payload":null}', "schemas.enable=false"),
+        (b'{"__deleted":"false"}', ""),
+        (b'{"deleted":false,"__op":"u","op":"c","__deleted":false}', ""),
     ],
 )
 def test_a_record_without_any_field_of_an_item_is_no_item(value: bytes, advice: str) -> None:
@@ -119,12 +125,6 @@ def test_a_key_that_a_serialiser_wrapped_is_told_and_removes_nothing(key: bytes)
         assert "m1" not in letter.detail
 
 
-def test_plain_ids_may_look_odd() -> None:
-    odd = ['say "hi"', '"hello" she said', "[rec]", "{3F2504E0-4F89-11D3}", "tab\tinside", "00042", "a|b", "..", "100%"]
-    kept, _, dead = read(*((name.encode(), b'{"title":"A"}') for name in odd))
-    assert (names(kept), dead) == (odd, [])
-
-
 def test_an_item_whose_key_is_another_is_removed_by_that_key() -> None:
     """The topic holds one record a key: what stands under it is gone when the key is."""
     aliases: dict[bytes, str] = {}
@@ -147,10 +147,27 @@ def test_an_item_whose_key_is_another_is_removed_by_that_key() -> None:
     [
         *(None, b"", b"null", b" null ", b'{"__deleted":"true"}', b'{"__deleted":true,"year":1}'),
         *(b'{"__deleted":"True","title":"A"}', b'{"__deleted":1,"title":"A"}', b'{"__deleted":"1","title":"A"}'),
+        *(b'{"deleted":true}', b'{"item_id":"m1","deleted":true,"title":"A"}', b'{"deleted":"t"}', b'{"deleted":1}'),
+        *(b'{"__op":"d"}', b'{"__op":"d","__deleted":"false","title":"A"}', b'{"op":"DELETE","item_id":"m1"}'),
+        *(b'{"__deleted":"Yes"}', b'{"deleted":null,"__op":"d"}'),
     ],
 )
 def test_what_means_gone_removes(gone: bytes | None) -> None:
     assert read((b"m1", b'{"title":"A"}'), (b"m1", gone)) == ([], ["m1"], [])
+
+
+@pytest.mark.parametrize("word", ["false", "f", "0", "no", "", False, 0, None])
+def test_what_says_that_it_is_there_is_kept(word: object) -> None:
+    value = json.dumps({"title": "A", "deleted": word, "__deleted": word, "op": "u", "__op": "r"}).encode()
+    kept, removed, dead = read((b"m1", value))
+    assert (names(kept), removed, dead) == (["m1"], [], [])
+
+
+@pytest.mark.parametrize("word", ["perhaps", "2026-01-01T00:00:00Z", NOW_MS, {"by": "me"}, [True]])
+def test_a_flag_that_says_neither_is_told(word: object) -> None:
+    kept, removed, (letter,) = read((b"m1", json.dumps({"title": "A", "deleted": word}).encode()))
+    assert (kept, removed, letter.code) == ([], [], Code.malformed)
+    assert "neither true nor false" in letter.detail
 
 
 def test_a_null_member_reads_as_one_that_is_absent() -> None:

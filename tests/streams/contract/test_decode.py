@@ -311,6 +311,10 @@ def test_a_record_in_a_foreign_partition_is_published_again_once() -> None:
     assert decoded.aside == [(foreign, 3, Fate.misrouted)]
     again = decode([(foreign, [Raw(9, event(), headers=out.headers)])], rules, NOW)
     assert [letter.code for letter in again.dead] == [Code.misrouted]
+    null: Any = [(REROUTED, None)]
+    assert [letter.code for letter in decode([(foreign, [Raw(9, event(), headers=null)])], rules, NOW).dead] == [
+        Code.misrouted
+    ]
     assert not decode([(home, [Raw(9, event(), headers=out.headers)])], rules, NOW).aside
 
 

@@ -35,6 +35,10 @@ def refused(folder: Path, content: str | bytes, form: str = "csv", name: str = "
         ("csv", "log", f'"item_id";"user_id";"timestamp";""\n"m";"a";"{AT_S}";""\n'),
         ("csv", "log", f"n|user_id|item_id|timestamp\n1|a|m|{AT_S}\n"),
         ("jsonl", "log", f'\n{{"user_id":"a","item_id":"m","timestamp":{AT_S}}}\n\n'),
+        ("jsonl", "log", f'{{"type":"play","value":1,"user_id":"a","item_id":"m","timestamp":{AT_S}}}\r'),
+        ("jsonl", "log", f'{{"type":null,"value":null,"user_id":"a","item_id":"m","timestamp":{AT_S}}}'),
+        ("csv", "log", f'"user_id","item_id","timestamp"\r\r"a","m",{AT_S}\r'),
+        ("csv", "log", f"user_id,item_id,timestamp\r\r\na,m,{AT_S}\r\r\n"),
         ("jsonl", "log", f'{{"USER_ID":"a","Item_id":"m","timestamp":"{AT_S}","x":{{"y":[]}}}}'),
         ("movielens", "ratings.csv", f"userId,movieId,rating,timestamp\na,m,0,{AT_S}\n"),
         ("movielens", "ratings.csv", f'a,"m",0,{AT_S}\n'),
@@ -54,7 +58,11 @@ def test_one_event_however_it_is_written(tmp_path: Path, form: str, name: str, c
         (f"{HEAD}zoé,m,1\n".encode("latin-1"), "FILE:2: byte 0xe9 at column 3 is not UTF-8; save the file as UTF-8"),
         ("用户,item_id\n".encode("gbk"), "FILE:1: byte 0x"),
         (HEAD.encode("utf-16"), "FILE: this is UTF-16"),
-        (HEAD.encode("utf-16-le"), "FILE: holds zero bytes"),
+        (HEAD.encode("utf-32"), "FILE: this is UTF-32"),
+        (b"\0\0\xfe\xff" + HEAD.encode("utf-32-be"), "FILE: this is UTF-32"),
+        (HEAD.encode("utf-16-le"), "FILE: holds zero bytes, as UTF-16, UTF-32 and binary files do"),
+        (f"{HEAD}{'x' * 200_000},m,1\n", f"FILE:2: '{'x' * 56}... has a field (field larger than field limit"),
+        (f"{HEAD}{'x' * 100_000},m,1\n", f"FILE:2: user_id is '{'x' * 56}..., which has 100000 characters"),
         (b"\x1f\x8b\x08\0", "FILE: this is compressed with gzip"),
         (b"PK\x03\x04\0", "FILE: this is a zip archive or a spreadsheet"),
         (b"", "FILE: no events"),
@@ -87,6 +95,13 @@ def test_a_csv_that_is_not_as_wanted_is_refused_by_line(tmp_path: Path, content:
         ('[{"user_id":"a"}]', "FILE:1: an array begins here; one JSON object a line is wanted (jq -c '.[]')"),
         ('{\n"user_id":"a"\n}\n', "FILE:1: '{' ends too early; one JSON object a line is wanted; line 2:"),
         ("7\n", "FILE:1: 7 is no object"),
+        ("null\n", "FILE:1: null is no object"),
+        ('{"user_id":"a","item_id":"m","type":"levitate"}', "FILE:1: type is 'levitate'; one of view, play, "),
+        ('{"user_id":"a","item_id":"m","type":"dislike"}', "FILE:1: type is 'dislike'; one of view, play, "),
+        ('{"user_id":"a","item_id":"m","type":7}', "FILE:1: type is 7; "),
+        ('{"user_id":"a","item_id":"m","type":[]}', "FILE:1: type is an array []; "),
+        ('{"user_id":"a","item_id":"m","value":"abc"}', "FILE:1: value is 'abc'; a finite number is wanted"),
+        ('{"user_id":"a","item_id":"m","value":NaN}', "FILE:1: value is nan; "),
         ('{"user_id":"a","user_id":"b","item_id":"m"}', "FILE:1: 'user_id' is there twice"),
         ('{"user_id":"a","User_ID":"b","item_id":"m"}', "FILE:1: 'user_id' is there twice"),
         ('{"user_id":null,"item_id":"m"}', "FILE:1: user_id is missing; text or a whole number is wanted"),
@@ -145,6 +160,13 @@ def test_quotes_in_their_place_are_read(tmp_path: Path) -> None:
     assert log.item_R == ['say "hi", twice', "two\nlines", 'film "one']
     review = read(tmp_path, f'user_id,item_id,timestamp,review\na,m,{AT_S},"good, but\nlong, very, so\nthat"\n')
     assert len(review) == 1
+
+
+def test_lines_that_end_as_on_an_old_mac_have_numbers(tmp_path: Path) -> None:
+    rows = "".join(f"u{n},m{n},{AT_S + n}\r" for n in range(5_000))
+    assert len(read(tmp_path, HEAD.replace("\n", "\r") + rows)) == 5_000
+    said = refused(tmp_path, HEAD.replace("\n", "\r") + rows.replace("m4321", ""))
+    assert said.startswith("FILE:4323: item_id is ''")
 
 
 def test_all_bad_lines_are_counted_and_the_first_five_shown(tmp_path: Path) -> None:

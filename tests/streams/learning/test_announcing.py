@@ -114,7 +114,7 @@ async def test_one_of_every_hour_is_kept(tmp_path: Path, snapshot: Snapshot) -> 
 async def test_nothing_is_withdrawn_before_the_pins_are_known(tmp_path: Path, snapshot: Snapshot) -> None:
     *_, newest = written(snapshot, tmp_path, 1, 2, 3, 4, age_h=5)
     teacher = a_teacher(tmp_path, keep=1, keep_hours=0, keep_days=0)
-    teacher.models.caught_up.clear()
+    teacher.control.caught_up.clear()
     await teacher.builder._withdraw(newest)
     assert told(teacher) == {}
     assert len(snapshots.manifests(tmp_path / "s")) == 4

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
+from deploy.processes import free_port
 from embeddings import snapshots
 from embeddings.events import Source
 from ranking.trainer import Fading
 from streams.contract.messages import Part
 from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
+from streams.learning import checkpoints
 from streams.learning.learner_process import Teacher
+from streams.settings import Http
+from streams.transport.deliveries import Lag
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import NOW_MS, Service, a_log, committed
@@ -71,6 +75,19 @@ async def test_a_snapshot_is_written_and_announced_when_enough_was_learned(tmp_p
     assert (manifest.events, manifest.dimensions, manifest.kind) == (120, 8, "snapshot")
     assert len(snapshots.load(written)) == manifest.items > 10
     assert teacher.metrics.registry.get_sample_value("marquee_learner_snapshots_total") == 1
+
+
+@pytest.mark.parametrize("at_ms", [-1, -(2**63), 0, NOW_MS // 1000, NOW_MS * 1000, NOW_MS + 10**12, 2**63 - 1])
+async def test_no_timestamp_of_a_record_changes_what_is_learned(
+    tmp_path: Path, records: list[Told], at_ms: int
+) -> None:
+    teachers = [a_teacher(tmp_path / name) for name in ("right", "odd")]
+    for teacher, timestamp in zip(teachers, (NOW_MS + 10**6, at_ms), strict=True):
+        await teacher.positions(committed({INPUT: -1}))
+        await teach(teacher, [record._replace(timestamp=timestamp) for record in records[:3]])
+    right, odd = (teacher.learner.counters.state() for teacher in teachers)
+    assert teachers[1].learner.rows == teachers[0].learner.rows > 0
+    assert np.array_equal(right["counters.popularity"], odd["counters.popularity"])
 
 
 async def test_a_snapshot_that_cannot_be_announced_is_followed_by_the_next(tmp_path: Path, records: list[Told]) -> None:
@@ -187,6 +204,28 @@ async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, rec
     assert second.learner.pairs.counts_N.tolist() == control.learner.pairs.counts_N.tolist()
 
 
+async def test_what_changed_since_the_first_checkpoint_is_found_after_a_death(
+    tmp_path: Path, records: list[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
+    first = a_teacher(tmp_path)
+    await first.positions(committed({INPUT: 99}))
+    for n in range(6):
+        await teach(first, records[n : n + 1])
+        await first.checkpoint()
+    second = a_teacher(tmp_path)
+    assert await second.positions(committed({INPUT: 99})) == {INPUT: 6}
+    names = ["checkpoint", *["increment"] * 5]
+    assert sorted(path.name.partition("-")[0] for path in (tmp_path / "c").iterdir()) == names
+    for each in ("rows", "marks", "names", "version"):
+        assert getattr(second.learner, each) == getattr(first.learner, each)
+    for learner in (first, second):
+        await teach(learner, records[6:])
+    assert second.learner.pairs.counts_N.tolist() == first.learner.pairs.counts_N.tolist()
+    await second.checkpoint()
+    assert len([*(tmp_path / "c").glob("checkpoint-*")]) == 2, "who was assigned anew begins with a whole"
+
+
 async def test_a_rebalance_does_not_throw_away_what_is_in_memory(tmp_path: Path, records: list[Told]) -> None:
     teacher = a_teacher(tmp_path)
     await teacher.positions(committed({INPUT: -1}))
@@ -291,6 +330,27 @@ async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_pat
     assert value("marquee_learner_dropped_total", {"kind": "impressions"}) == 5
     await teach(teacher, records[4:5])
     assert value("marquee_learner_dropped_total", {"kind": "impressions"}) == 5, "said once"
+
+
+async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Path) -> None:
+    teacher, port = a_teacher(tmp_path), free_port()
+    teacher.settings = teacher.settings.model_copy(update={"http": Http(port=port)})
+    teacher.lags = lambda: {INPUT: Lag(7, 2.5)}
+    pages = asyncio.create_task(teacher.run_pages())
+    try:
+        await teacher.positions(committed({INPUT: -1}))
+        await asyncio.sleep(0.5)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            ready = await (await session.get("/readyz")).json()
+            metrics = await (await session.get("/metrics")).text()
+        assert ready["checks"]["checkpoint"] == "ok"
+        assert (
+            ready["checks"]["models"] == "marquee.models.v1 is not read yet: the brokers have not named its partitions"
+        )
+        assert 'marquee_lag_records{partition="0",topic="marquee.observations.v1"} 7.0' in metrics
+    finally:
+        pages.cancel()
+        await asyncio.wait([pages])
 
 
 async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path, records: list[Told]) -> None:

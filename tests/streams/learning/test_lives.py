@@ -118,9 +118,9 @@ async def test_the_end_that_is_never_reached_by_a_record_is_no_end(tmp_path: Pat
 
 async def test_what_is_announced_is_known_before_a_life_gets_its_number(tmp_path: Path, records: list[Told]) -> None:
     teacher = await a_start(tmp_path, 0)
-    teacher.models.caught_up.clear()
+    teacher.control.caught_up.clear()
     assert await teach(teacher, records[:1]) == []
-    teacher.models.caught_up.set()
+    teacher.control.caught_up.set()
     assert await teach(teacher, [])
 
 

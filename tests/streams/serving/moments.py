@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embeddings.candidates import Retrieved
 from streams.serving.filter import drop
 from streams.serving.live_model import Stock
+from streams.serving.policies import Policy
 from streams.serving.query import query_of
 from streams.serving.retrieve import retrieve
 from streams.serving.values import Asked, Found, Query
@@ -39,16 +40,20 @@ class Moment:
     settings: Settings
 
     @property
+    def policy(self) -> Policy:
+        return self.asked.policies[0]
+
+    @property
     def query(self) -> Query:
         return query_of(self.asked, self.stock, self.settings)
 
     @property
     def retrieved(self) -> Retrieved:
-        return retrieve(self.query, self.stock, self.settings)
+        return retrieve(self.query, self.policy, self.stock, self.settings)
 
     @property
     def found(self) -> Found:
-        return drop(self.retrieved, self.query, self.asked, self.stock, self.settings)
+        return drop(self.retrieved, self.query, self.policy, self.asked, self.stock, self.settings)
 
 
 def a_moment(*, blocked: int | None = None, **asked: Any) -> Moment:

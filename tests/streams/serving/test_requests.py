@@ -112,7 +112,7 @@ def test_excluded_items_are_left_out(service: Service) -> None:
 def test_what_was_seen_is_left_out_unless_the_surface_repeats(service: Service) -> None:
     for n, item in enumerate(ITEMS[:30]):
         service.deliver([an_event(300 + n, "fan", item)])
-    home, again = service.ask(a_request(0, "fan", n=20), a_request(1, "fan", n=20, surface="continue_watching"))
+    home, again = service.ask(a_request(0, "fan", n=20), a_request(1, "fan", n=20, surface="news"))
     assert set(shown(home)) == set(ITEMS[30:])
     assert set(shown(again)) & set(ITEMS[:30])
 

@@ -10,11 +10,11 @@ from tests.streams.builders import Service, a_log, an_event, slates_of, small
 ITEMS = [f"i{n:03d}" for n in range(40)]
 
 
-def test_a_slate_id_stands_for_input_surface_and_nothing_else() -> None:
-    places = list(product(["events", "requests"], range(3), range(3), ["home", "player"]))
-    ids = [slate_id_of(Source(topic, partition), offset, surface) for topic, partition, offset, surface in places]
+def test_a_slate_id_stands_for_input_surface_policy_and_nothing_else() -> None:
+    places = list(product(["events", "requests"], range(3), range(3), ["home", "player"], [0, 7]))
+    ids = [slate_id_of(Source(topic, partition), *more) for topic, partition, *more in places]
     assert len(set(ids)) == len(places)
-    assert ids[0] == slate_id_of(Source("events", 0), 0, "home") == "50439aa2b67e8f7b7fc36fc497a40274"
+    assert ids[0] == slate_id_of(Source("events", 0), 0, "home", 0) == "3b5340c37e8bbaab4bc8397b60101fc9"
 
 
 def test_a_context_is_one_of_64_codes() -> None:
@@ -72,7 +72,7 @@ def test_a_trace_explains_its_slate() -> None:
 
 
 def test_the_same_slates_are_traced_whenever_they_are_made() -> None:
-    ids = [slate_id_of(Source("events", 0), offset, "home") for offset in range(4_000)]
+    ids = [slate_id_of(Source("events", 0), offset, "home", 0) for offset in range(4_000)]
     traced = [each for each in ids if is_traced(each, 0.1)]
     assert 300 < len(traced) < 500
     assert set(traced) < {each for each in ids if is_traced(each, 0.2)}

@@ -232,3 +232,15 @@ async def test_a_name_that_shares_an_id_does_not_keep_a_snapshot_from_serving(
     await announce(worker, snapshots.write(snapshot, tmp_path))
     assert worker.serving.live.version == snapshot.version
     assert worker.serving.items.names[0] == "came first"
+
+
+async def test_how_large_one_may_be_is_a_setting(snapshot: Snapshot, tmp_path: Path) -> None:
+    large = dataclasses.replace(snapshot, ranker={**snapshot.ranker, "more": np.zeros(1 << 18)})
+    manifest = snapshots.write(large, tmp_path)
+    for most, taken in ((1 << 20, 0), (64 << 20, snapshot.version)):
+        learner = {"max_items": 1_000, "dimensions": 8, "neighbours": 10}
+        async with following(a_controlled_worker(model={"max_bytes": 1 << 30}, learner=learner)) as worker:
+            model = worker.settings.model.model_copy(update={"max_bytes": most})
+            worker.snapshots.settings = worker.settings.model_copy(update={"model": model})
+            await announce(worker, manifest)
+            assert worker.serving.live.version == taken
