@@ -18,6 +18,8 @@ from embeddings.idtable import IdTable
 
 WORDS = "surface", "country", "language", "device"
 KEYS = len(WORDS) + 1
+COUNTRY = WORDS.index("country")
+"""Which of the keys of a context is its country's."""
 PRIOR = 200.0
 """How many takes of everybody a context's own are added to."""
 _KEY_BITS = 16

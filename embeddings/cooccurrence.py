@@ -6,13 +6,14 @@ score of x for a history is `Σk decay^(k-1) · M[jk, x]` with `M[j, x] = C[j, x
 the greatest entries of each row of M, `factors` a truncated singular value decomposition of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.fading import DAY_S, weights
+from embeddings.pairlog import FORGOTTEN, MOST_BYTES, PairLog, steps
 from embeddings.pairs import EMPTY, WAYS, best_neighbours, compress, count_rows, erase
 from embeddings.svd import Factors, decompose
 
@@ -56,6 +57,7 @@ class PairCounts:
         self._pool_weight = np.zeros(WAYS, np.float32)
         self._tally = np.zeros(2, np.int64)
         self._clock = np.zeros(2, np.int64)
+        self._log: PairLog | None = None
 
     def __len__(self) -> int:
         return len(self._count_N)
@@ -76,11 +78,14 @@ class PairCounts:
         """Count R events in order: the item taken, and what was held before it, latest first. Mutates.
 
         `time_s_R` are their event times, in any order. A row with an empty history counts the item and no pair; a row
-        with item -1 counts nothing. In a history -1 and the item itself are passed over: the k-th latest is that of
-        what remains.
+        with item -1 counts nothing. The k-th latest of a history is that of what is not -1; with itself an item makes
+        no pair.
         """
         if not len(item_R):
             return
+        if self._log is not None:
+            self._log.update(item_R, history_RH, np.broadcast_to(time_s_R, len(item_R)))
+            self._log = self._log if self._log.bytes <= MOST_BYTES else None
         self._reserve_items(int(max(item_R.max(), history_RH.max(initial=EMPTY))) + 1)
         settings = self.settings
         weight_H = np.arange(1, history_RH.shape[1] + 1, dtype=np.float64) ** -settings.power
@@ -103,6 +108,8 @@ class PairCounts:
 
     def forget(self, gone_N: NDArray[np.bool_]) -> None:
         """Leave nothing of items by their rows, neither counts nor pairs. Looks at every pair."""
+        if self._log is not None:
+            self._log.forget(np.flatnonzero(gone_N))
         gone_N = np.append(gone_N[: len(self)], np.zeros(max(len(self) - len(gone_N), 0), np.bool_))
         self._count_N[gone_N] = 0
         erase(self._start_N, self._size_N, self._pool_row, self._pool_weight, self._tally, gone_N)
@@ -145,11 +152,21 @@ class PairCounts:
             "clock": self._clock,
         }
 
+    def log(self) -> dict[str, NDArray[np.generic]] | None:
+        """What was done since the last call, to be done again on its `state`; None if that was not noted."""
+        log, self._log = self._log, PairLog()
+        return log.arrays() if log is not None else None
+
     @classmethod
     def restore(
-        cls, state: Mapping[str, NDArray[np.generic]], settings: CountSettings | None = None, *, clock_s: int = 0
+        cls,
+        state: Mapping[str, NDArray[np.generic]],
+        settings: CountSettings | None = None,
+        *,
+        clock_s: int = 0,
+        logs: Sequence[Mapping[str, NDArray[np.generic]]] = (),
     ) -> "PairCounts":
-        """Continue from `state()`: every later result is bit-equal to what it would have been.
+        """Continue from `state()` and what was done since: every later result is bit-equal to what it would have been.
 
         With `settings` from then on under these; what the counts come to now stays. A state of a release that faded by
         events knows no time: its counts are taken for those of `clock_s`.
@@ -166,6 +183,14 @@ class PairCounts:
         counts._tally = np.array([len(counts._pool_row), counts._size_N.sum()], np.int64)
         if not by_event:
             counts._clock = np.array(state["clock"], np.int64)
+        for log in logs:
+            for item_R, history_RH, time_s_R in steps(log):
+                if item_R[0] == FORGOTTEN:
+                    gone_N = np.zeros(len(counts), np.bool_)
+                    gone_N[history_RH[history_RH < len(counts)]] = True
+                    counts.forget(gone_N)
+                else:
+                    counts.update(item_R, history_RH, time_s_R)
         now = float(state["unit"][0]) if by_event else counts._unit()
         wanted = settings or counts.settings
         if by_event:

@@ -67,8 +67,8 @@ class ItemCounters:
         weight_R5 = self._weights(time_s_R)
         takes_R = lesson_R & Lesson.take != 0
         np.add.at(self.popularity_N4, row_R[takes_R], weight_R5[takes_R, :4])
-        chosen = [lesson_R & lesson != 0 for lesson in _LESSONS]
-        for column, chosen_R in enumerate(chosen):
+        for column, lesson in enumerate(_LESSONS):
+            chosen_R = lesson_R & lesson != 0
             np.add.at(self.reactions_N4[:, column], row_R[chosen_R], weight_R5[chosen_R, 4])
         touched_R = TAKES[action_R]
         np.maximum.at(self.last_taken_s_N, row_R[touched_R], time_s_R[touched_R])
@@ -77,6 +77,13 @@ class ItemCounters:
         np.minimum.at(self.first_seen_s_N, row_R, time_s_R)
         self.events += len(row_R)
         self._changed.append(row_R)
+
+    def take_back(self, row_R: NDArray[np.int32], liked_s_R: NDArray[np.int64]) -> None:
+        """Count R likes no more, each with the weight of when it was counted."""
+        if len(row_R):
+            self._make_room()
+            np.subtract.at(self.reactions_N4[:, 0], row_R, self._weights(liked_s_R)[:, 4])
+            self._changed.append(row_R)
 
     def count_shown(
         self, row_R: NDArray[np.int32], answered_R: NDArray[np.bool_], shown_s_R: NDArray[np.int64]
@@ -87,13 +94,6 @@ class ItemCounters:
         np.add.at(self.reactions_N4[:, _SHOWN], row_R, weight_R)
         np.add.at(self.reactions_N4[:, _ANSWERED], row_R, weight_R * answered_R)
         self._changed.append(row_R)
-
-    def take_back(self, row_R: NDArray[np.int32], liked_s_R: NDArray[np.int64]) -> None:
-        """Count R likes no more, each with the weight of when it was counted."""
-        if len(row_R):
-            self._make_room()
-            np.subtract.at(self.reactions_N4[:, 0], row_R, self._weights(liked_s_R)[:, 4])
-            self._changed.append(row_R)
 
     def changed(self, may_tell: Callable[[NDArray[np.uint64]], NDArray[np.bool_]] | None = None) -> ItemCounts:
         """Absolute counts of the items counted since the last call, most taken first, of those that may be told.

@@ -154,6 +154,7 @@ class Items:
     names: list[str] = field(init=False, default_factory=list)
     titles: dict[int, str] = field(init=False, default_factory=dict)
     categories: dict[str, int] = field(init=False, default_factory=dict)
+    category_names: list[str] = field(init=False, default_factory=list)
     clock_s: int = field(init=False, default=0)
     epoch: int = field(init=False, default=0)
     territories: Words = field(init=False, default_factory=Words)
@@ -247,9 +248,11 @@ class Items:
     def _categories(self, names: Sequence[str]) -> list[int]:
         """Codes of an item's categories; those beyond 32,000 different ones are left out."""
         known = self.categories
-        return [
-            known.setdefault(name, len(known)) for name in names[:CATEGORIES] if name in known or len(known) < 32_000
-        ]
+        for name in names[:CATEGORIES]:
+            if name not in known and len(known) < 32_000:
+                known[name] = len(known)
+                self.category_names.append(name)
+        return [known[name] for name in names[:CATEGORIES] if name in known]
 
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""

@@ -57,10 +57,12 @@ def count_rows(
         k = 0
         for h in range(history_RH.shape[1]):
             held = int(history_RH[r, h])
-            if held < 0 or held == item:
+            if held < 0:
                 continue
             weight_k = weight_H[k]
             k += 1
+            if held == item:
+                continue
             for source, target, share in ((held, item, 1.0), (item, held, backward)):
                 weight = unit * weight_k * share
                 while not _add(pool_row, pool_weight, start_N[source], size_N[source], target, weight, False):

@@ -59,6 +59,7 @@ CONTEXTS = 64
 FADE = 0.9
 SESSION_S = 1800
 EPS = np.float32(1e-3)
+_CARRIES = np.float32(0.2)
 COLUMNS = 28  # len(Feature), as a number the kernel can hold
 CATEGORY_SLOTS = 1024  # category codes are folded into these
 
@@ -129,6 +130,8 @@ class ItemColumns(NamedTuple):
 
 
 _LIKES, _CLICKS, _TAKEN, _SEEN, _YEAR, _CATEGORIES = 3, 4, 5, 6, 7, 8
+CATEGORY_COLUMN = _CATEGORIES
+"""Where an item's categories begin in its `ItemRows`."""
 
 
 class ItemRows(NamedTuple):
@@ -145,7 +148,8 @@ class ItemRows(NamedTuple):
 class Features(NamedTuple):
     """`x_PKX`, columns `Feature`, and whom to thank for each candidate.
 
-    `because_PK` is the place in the history (0 = latest) that gave most to the faded co-occurrence, -1 where none did.
+    `because_PK` is the place in the history (0 = latest) of the item that gave most to the faded co-occurrence of those
+    that the person did not blame, -1 where none gave a fifth of it.
     """
 
     x_PKX: NDArray[np.float32]
@@ -223,7 +227,7 @@ def _add_lists(
 ) -> None:
     """Add the lists of one history onto the candidates.
 
-    Fills per candidate six sums, the count and the largest weight, and the place of the item that gave most. Which
+    Fills per candidate six sums, the count and the largest weight, and the place of the item to thank. Which
     neighbours are candidates is found out first, without a branch, and then added.
     """
     M = neighbours.row_NM.shape[1]
@@ -239,6 +243,7 @@ def _add_lists(
         fade_V[3] = 1.0
         fade_V[4] = liked if histories.appeal_PH[p, h] > 0 else 0.0
         fade_V[5] = histories.now_s_P[p] - histories.time_PH[p, h] <= SESSION_S
+        gives = faded if histories.appeal_PH[p, h] >= 0 else np.float32(0)
         faded *= np.float32(FADE)
         if fade_V[4] > 0:
             liked *= np.float32(FADE)
@@ -257,9 +262,12 @@ def _add_lists(
                 sum_KV[k, v] += weight * fade_V[v]
             sum_KV[k, 6] += np.float32(1.0)
             sum_KV[k, 7] = max(sum_KV[k, 7], weight)
-            most = weight * fade_V[2] > most_K[k]
+            most = gives * weight > most_K[k]
             because_K[k] = h if most else because_K[k]
-            most_K[k] = max(most_K[k], weight * fade_V[2])
+            most_K[k] = max(most_K[k], gives * weight)
+    for k in range(len(most_K)):
+        if most_K[k] < _CARRIES * sum_KV[k, 2]:
+            because_K[k] = -1
 
 
 class _Person(NamedTuple):

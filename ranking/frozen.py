@@ -73,6 +73,96 @@ class FrozenTower:
         logit_PKO: Floats = logit_RO.reshape(bias_PKO.shape) + bias_PKO
         return logit_PKO
 
+    def shares(
+        self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_], index_PN: NDArray[np.int32]
+    ) -> Floats:
+        """By how much each column of some candidates lifts the first head over the mean candidate. Shape (P, N, F).
+
+        To first order: the slope of the log-odds in the column at the candidate, times how far it is from the mean of
+        the set. Costs what scoring the N candidates twice costs.
+
+        Args:
+            x_PKX: columns of all candidates.
+            item_PK: their ids.
+            mask_PK: where there is one.
+            index_PN: which of them, -1 for none.
+        """
+        bucket_PK = item_PK & (len(self._item_NI) - 1)
+        chosen = x_PKX, bucket_PK, mask_PK, index_PN
+        a_RA, middle_PF, context_P = _chosen(*chosen, self._centre_F, self._scale_F, self._item_NI)
+        shared_PW = self._context_CW[context_P]
+        if self._apart_FW is not None:
+            shared_PW = shared_PW - middle_PF @ self._apart_FW
+        places, W, z_RF = index_PN.shape[1], self._width, a_RA[:, :NUMERIC]
+        h_RH = a_RA @ self._first_AH
+        wide_RW = h_RH[:, :W] + np.repeat(shared_PW, places, axis=0)
+        deep_RV = np.maximum(wide_RW, 0) @ self._deep_WV + self._deep_V
+        slope_RV = np.where(deep_RV > 0, self._from_deep_VO[:, 0], np.float32(0))
+        slope_RW = np.where(wide_RW > 0, slope_RV @ self._deep_WV.T, np.float32(0))
+        slope_RF = slope_RW @ self._first_AH[:NUMERIC, :W].T + self._cross_slopes(z_RF, h_RH[:, W:])
+        share_RF = slope_RF * (z_RF - np.repeat(middle_PF, places, axis=0))
+        share_PNF: Floats = share_RF.reshape(*index_PN.shape, NUMERIC)
+        return share_PNF
+
+    def _cross_slopes(self, z_RF: Floats, first_RF: Floats) -> Floats:
+        """Slopes of the cross layers' part; `first_RF` is what the first of them multiplies z with."""
+        slope_RF: Floats = np.broadcast_to(self._from_cross_FO[:, 0], z_RF.shape)
+        if not first_RF.shape[1]:
+            return slope_RF
+        one = np.float32(1)
+        factors: list[Floats] = [first_RF]
+        x_RF: Floats = z_RF * (one + first_RF)
+        for weight_FF, bias_F in self._crosses:
+            factor_RF: Floats = x_RF @ weight_FF + bias_F
+            factors.append(factor_RF)
+            x_RF = x_RF + z_RF * factor_RF
+        through_RF = np.zeros_like(z_RF)
+        for (weight_FF, _), factor_RF in zip(self._crosses[::-1], factors[:0:-1], strict=True):
+            through_RF += slope_RF * factor_RF
+            slope_RF = np.add(slope_RF, (slope_RF * z_RF) @ weight_FF.T, dtype=np.float32)
+        first_FF = self._first_AH[:NUMERIC, self._width :]
+        out_RF: Floats = through_RF + slope_RF * (one + first_RF) + (slope_RF * z_RF) @ first_FF.T
+        return out_RF
+
+
+@kernel
+def _chosen(
+    x_PKX: Floats,
+    bucket_PK: NDArray[np.int64],
+    mask_PK: NDArray[np.bool_],
+    index_PN: NDArray[np.int32],
+    centre_F: Floats,
+    scale_F: Floats,
+    item_NI: Floats,
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """What `_inputs` makes, of some candidates; the mean is still that of all."""
+    (P, N), K = index_PN.shape, mask_PK.shape[1]
+    F, items = len(centre_F), item_NI.shape[1]
+    a_RA = np.zeros((P * N, F + items + 1), np.float32)
+    middle_PF = np.zeros((P, F), np.float32)
+    context_P = np.zeros(P, np.int64)
+    for p in range(P):
+        held = 0
+        for k in range(K):
+            if mask_PK[p, k]:
+                for f in range(F):
+                    middle_PF[p, f] += min(max((x_PKX[p, k, f] - centre_F[f]) * scale_F[f], -CUT), CUT)
+                context_P[p] = max(context_P[p], min(int(x_PKX[p, k, F]), CONTEXTS - 1))
+                held += 1
+        for f in range(F):
+            middle_PF[p, f] /= np.float32(max(held, 1))
+        for n in range(N):
+            k = index_PN[p, n]
+            if k < 0:
+                break
+            a_A = a_RA[p * N + n]
+            for f in range(F):
+                a_A[f] = min(max((x_PKX[p, k, f] - centre_F[f]) * scale_F[f], -CUT), CUT)
+            for i in range(items):
+                a_A[F + i] = item_NI[bucket_PK[p, k], i]
+            a_A[F + items] = 1
+    return a_RA, middle_PF, context_P
+
 
 @kernel
 def _inputs(

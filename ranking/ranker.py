@@ -90,6 +90,18 @@ class Ranker:
         click_PK, complete_PK = self._outcomes(x_PKX, item_PK, mask_PK) if outcomes else (none_PK, none_PK)
         return Scores(_softmax(logit_PK, mask_PK), click_PK, complete_PK)
 
+    def shares(
+        self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_], index_PN: NDArray[np.int32]
+    ) -> Floats:
+        """What lifts some candidates above the mean one, column by column, in log-odds of `next`. Shape (P, N, F).
+
+        First-order (`FrozenTower.shares`); of what clicks and completions add to an objective nothing is told.
+        `index_PN` says which of the K; rows of -1 mean nothing.
+        """
+        if self.learned:
+            return self._next.shares(x_PKX, item_PK, mask_PK, index_PN)
+        return retrieval_shares(x_PKX, mask_PK, index_PN)
+
     def _outcomes(self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         logit_PKO = self._outcome.logits(x_PKX, item_PK, mask_PK)
         rate_PK = np.exp(x_PKX[..., Feature.click_rate]).clip(1e-4, 0.99)
@@ -112,3 +124,17 @@ def retrieval_logits(x_PKX: Floats) -> Floats:
     score_PK = np.exp(x_PKX[..., Feature.cooc_decayed]) + np.exp(x_PKX[..., Feature.dot])
     logit_PK: Floats = np.log(score_PK) + np.float32(0.01) * x_PKX[..., Feature.popularity_mid]
     return logit_PK
+
+
+def retrieval_shares(x_PKX: Floats, mask_PK: NDArray[np.bool_], index_PN: NDArray[np.int32]) -> Floats:
+    """First-order shares of `retrieval_logits`, as of `Ranker.shares`. (P, N, F)."""
+    columns = [Feature.cooc_decayed, Feature.dot, Feature.popularity_mid]
+    mean_P3 = np.sum(x_PKX[..., columns], axis=1, where=mask_PK[..., None]) / np.maximum(mask_PK.sum(1), 1)[:, None]
+    x_PN3 = np.take_along_axis(x_PKX, np.maximum(index_PN, 0)[..., None], 1)[..., columns]
+    score_PN2 = np.exp(x_PN3[..., :2])
+    out_PNF = np.zeros((*index_PN.shape, int(Feature.context)), np.float32)
+    slope_PN3 = np.concatenate(
+        [score_PN2 / score_PN2.sum(-1, keepdims=True), np.full((*index_PN.shape, 1), 0.01, np.float32)], axis=-1
+    )
+    out_PNF[..., columns] = slope_PN3 * (x_PN3 - mean_P3[:, None])
+    return out_PNF

@@ -98,11 +98,12 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, SettingsError | NotInstalled):
         complain("settings" if isinstance(error, SettingsError) else "not installed", error)
         return 2
+    from streams.transport.brokers import unanswered
     from streams.transport.failures import is_known
 
     if not (isinstance(error, _expected()) or is_known(error)):
         raise error
-    complain("failed", error)
+    complain("failed", unanswered(error) or error)
     return 1
 
 
@@ -187,7 +188,8 @@ def evaluate(
     if form is None and dataset != "ml-100k":
         raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
     if form is not None and not Path(dataset).is_file():
-        raise typer.BadParameter(f"there is no file {dataset!r}", param_hint="dataset")
+        said = f"{dataset!r} is no file" if Path(dataset).exists() else f"there is no file {dataset!r}"
+        raise typer.BadParameter(said, param_hint="dataset")
     require("an evaluation", "cpu", "learner")
     from streams.lab.baselines import BASELINES, newcomers
     from streams.lab.datasets import half_lives_told, ml_100k, paced

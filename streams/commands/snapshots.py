@@ -104,10 +104,13 @@ async def announcements(settings: "Settings") -> "Announcements":
 
     Raises:
         Failed: it could not be read to its end.
+        aiokafka.errors.KafkaConnectionError: no broker answers.
     """
     from streams.contract.manifests import Announcements
+    from streams.transport.brokers import greet
     from streams.transport.control import ControlReader
 
+    await greet(settings.kafka.client_options())
     said = Announcements()
 
     async def take(records: "Sequence[ConsumerRecord]") -> None:

@@ -224,7 +224,11 @@ class Request(Record):
 
 
 class SlateItem(Record):
-    """One place of a slate. `propensity` is null where the place was not drawn by chance."""
+    """One place of a slate. `propensity` is null where the place was not drawn by chance.
+
+    What the reason names: `because` an item that the person took, `category` one that they take, `country` where the
+    item is popular or trending.
+    """
 
     item_id: str
     position: int
@@ -232,6 +236,9 @@ class SlateItem(Record):
     source: str = UNKNOWN
     reasons: tuple[str, ...] = ()
     propensity: float | None = None
+    because: str | None = None
+    category: str | None = None
+    country: str | None = None
 
 
 class AdDecision(Record):

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.contract.records import SlateItem
 from streams.lab.baselines import NOT_SCORED, Quality
 from streams.lab.demo import DemoRun
 
@@ -167,7 +168,7 @@ def person(run: DemoRun) -> Person:
     user = run.log.user_R[latest]
     taken = [item for who, item in zip(run.log.user_R, run.log.item_R, strict=True) if who == user]
     offered = [
-        Offered(title(run, i.item_id), i.score, _found(i.source), "; ".join(_words(run, r) for r in i.reasons))
+        Offered(title(run, i.item_id), i.score, _found(i.source), "; ".join(_words(run, i, r) for r in i.reasons))
         for i in run.last[user].items[:10]
     ]
     return Person(user, len(taken), [title(run, item) for item in taken[-10:][::-1]], offered)
@@ -193,9 +194,14 @@ _WHY = {
 _FOUND = {"vector": "vector search", "neighbours": "neighbours of recent items", "trending": "trending", "fresh": "new"}
 
 
-def _words(run: DemoRun, reason: str) -> str:
-    code, _, item = reason.partition(":")
-    return f"often taken with {title(run, item)}" if item else _WHY.get(code, code.replace("_", " "))
+def _words(run: DemoRun, item: SlateItem, reason: str) -> str:
+    code, _, held = reason.partition(":")
+    if held:
+        return f"because they watched {title(run, held)}"
+    if code == "category" and item.category:
+        return f"they often watch {item.category}"
+    where = f" in {item.country}" if item.country else ""
+    return _WHY.get(code, code.replace("_", " ")) + where
 
 
 def _found(source: str) -> str:

@@ -1,15 +1,16 @@
 """The learner's checkpoints: counts, weights and offsets together, as a whole now and then, and what changed since.
 
-A *whole* is one safetensors file. An *increment* holds the blocks of it that changed since the one before, and the
-offsets of then; they are numbered, and what counts is the newest whole with all of its increments. Files appear whole
-or not at all, in their order, so that a learner killed at any point finds a state as it was. Texts travel as JSON in
-the metadata, which may hold some 100 MB: marks, never names. The last few wholes are kept, with their increments.
+A *whole* is one safetensors file. An *increment* holds the blocks of it that changed since the one before, what was
+done to pair counts meanwhile, and the offsets of then; they are numbered, and what counts is the newest whole with all
+of its increments. Files appear whole or not at all, in their order, so that a learner killed at any point finds a state
+as it was. Texts travel as JSON in the metadata, which may hold some 100 MB: marks, never names. The last few wholes are
+kept, with their increments.
 """
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from embeddings.events import Source
-from streams.learning.increments import Blocks, Changes, applied, copied
+from streams.learning.increments import BLOCK, Blocks, Changes, applied, copied
 
 Arrays = dict[str, NDArray[np.generic]]
-_BLOCKS, _DATA = "blocks.", "data."
+_BLOCKS, _DATA, _LOG = "blocks.", "data.", "log."
+_LOGGED = "pairs."
+"""Arrays of which an increment says what was done to them, not which blocks changed: each take changes a hundred."""
 _LARGEST_SHARE = 0.5
 """Increments that come to more of a whole than this are followed by the next whole."""
 _MOST = 360
@@ -37,12 +40,16 @@ class UnreadableCheckpoint(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A learner's state, the next offset to read of each partition of `observations`, and which logs these are of."""
+    """A learner's state, the next offset to read of each partition of `observations`, and which logs these are of.
+
+    `steps` are what is still to be done to its pair counts, in order (`embeddings.pairlog`).
+    """
 
     arrays: Arrays
     text: str
     offsets: dict[Source, int]
     logs: dict[Source, str] = field(default_factory=dict)
+    steps: tuple[Arrays, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Increment:
     whole: int
     number: int
     changes: dict[str, Changes]
+    step: Arrays
     text: str
     offsets: dict[Source, int]
     logs: dict[Source, str]
@@ -67,7 +75,7 @@ class CheckpointFolder:
     def write(self, checkpoint: Checkpoint, serial: int) -> Path:
         """Write a whole durably; `serial` orders it after all before it. Older ones beyond `keep` are deleted."""
         path = self.folder / f"checkpoint-{serial:020d}.safetensors"
-        self._put(path, checkpoint.arrays, _metadata(checkpoint))
+        self._put(path, checkpoint.arrays | _logged(checkpoint.steps), _metadata(checkpoint))
         kept = {_serial_of(whole) for whole in self._wholes()[-self.keep :]}
         for old in [*self._wholes(), *self.folder.glob("increment-*.safetensors")]:
             if int(old.stem.split("-")[1]) not in kept:
@@ -81,7 +89,7 @@ class CheckpointFolder:
         shapes = {name: (change.kind, change.shape) for name, change in i.changes.items()}
         arrays: Arrays = {_BLOCKS + name: change.block_B for name, change in i.changes.items()}
         arrays |= {_DATA + name: change.data for name, change in i.changes.items()}
-        self._put(path, arrays, _metadata(i) | {"shapes": json.dumps(shapes)})
+        self._put(path, arrays | _logged([i.step]), _metadata(i) | {"shapes": json.dumps(shapes)})
         return path
 
     def _put(self, path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
@@ -155,6 +163,7 @@ class Journal:
     _number: int = field(init=False, default=0)
     _whole_bytes: int = field(init=False, default=0)
     _bytes: int = field(init=False, default=0)
+    _last: int = field(init=False, default=0)
     _due: bool = field(init=False, default=True)
     """The next one is a whole."""
 
@@ -162,31 +171,40 @@ class Journal:
         """Follow no checkpoint of before: another learner may have written since."""
         self._due = True
 
-    def take(self, checkpoint: Checkpoint) -> Checkpoint | Increment:
-        """What is to be written of a state, copied; the arrays of `checkpoint` may be views."""
-        arrays, whole_bytes = checkpoint.arrays, sum(array.nbytes for array in checkpoint.arrays.values())
-        changes = {name: copied(arrays[name], blocks) for name, blocks in self._changed(arrays).items()}
-        self._bytes += sum(change.data.nbytes for change in changes.values())
-        if self._due or self._number >= _MOST or self._bytes > _LARGEST_SHARE * whole_bytes:
-            self._due = True
-            return replace(checkpoint, arrays={name: array.copy() for name, array in arrays.items()})
-        self._due = True  # until it is written
-        text, offsets, logs = checkpoint.text, checkpoint.offsets, checkpoint.logs
-        return Increment(self._whole, self._number + 1, changes, text, offsets, logs)
+    def take(self, checkpoint: Checkpoint, done: Arrays | None) -> Checkpoint | Increment:
+        """What is to be written of a state, copied; the arrays of `checkpoint` may be views.
 
-    def _changed(self, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.int64]]:
-        changed = self._blocks.look(arrays)
-        return {name: blocks[:0] for name, blocks in changed.items()} if self._due else changed
+        `done` is what was done to pair counts since the last time; None if nobody knows.
+        """
+        arrays, whole_bytes = checkpoint.arrays, sum(array.nbytes for array in checkpoint.arrays.values())
+        changed = self._blocks.look({name: a for name, a in arrays.items() if not name.startswith(_LOGGED)})
+        self._bytes += sum(BLOCK * len(block_B) for block_B in changed.values())
+        self._bytes += sum(array.nbytes for array in (done or {}).values())
+        much = self._bytes > _LARGEST_SHARE * whole_bytes or self._number >= _MOST
+        whole, self._due = self._due or done is None or much, True  # until it is written
+        taken = self._copied(checkpoint, changed, done or {}, whole=whole)
+        self._last = id(taken)
+        return taken
+
+    def _copied(
+        self, checkpoint: Checkpoint, changed: dict[str, NDArray[np.int64]], done: Arrays, *, whole: bool
+    ) -> Checkpoint | Increment:
+        arrays = checkpoint.arrays
+        if whole:
+            return replace(checkpoint, arrays={name: array.copy() for name, array in arrays.items()})
+        changes = {name: copied(arrays[name], block_B) for name, block_B in changed.items()}
+        text, offsets, logs = checkpoint.text, checkpoint.offsets, checkpoint.logs
+        return Increment(self._whole, self._number + 1, changes, done, text, offsets, logs)
 
     def put(self, taken: Checkpoint | Increment, serial: int) -> None:
-        """Write what was taken last, durably."""
+        """Write what was taken, durably."""
         if isinstance(taken, Increment):
             self.folder.add(taken, serial)
             self._number = taken.number
         else:
             self.folder.write(taken, serial)
             self._whole, self._number, self._bytes = serial, 0, 0
-        self._due = False
+        self._due = id(taken) != self._last  # another was taken meanwhile
 
 
 def _metadata(of: Checkpoint | Increment) -> dict[str, str]:
@@ -198,12 +216,24 @@ def _metadata(of: Checkpoint | Increment) -> dict[str, str]:
     }
 
 
+def _logged(steps: Sequence[Arrays]) -> Arrays:
+    """Steps as arrays of a file, by number."""
+    return {f"{_LOG}{number:06d}.{name}": array for number, step in enumerate(steps) for name, array in step.items()}
+
+
 def _read(path: Path) -> Checkpoint:
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     offsets = {Source(topic, p): offset for topic, p, offset in json.loads(metadata["offsets"])}
     logs = {Source(topic, p): log for topic, p, log in json.loads(metadata.get("logs", "[]"))}
-    return Checkpoint(load_file(path), metadata["state"], offsets, logs)
+    arrays, steps = dict[str, NDArray[np.generic]](), dict[str, Arrays]()
+    for name, array in sorted(load_file(path).items()):
+        if name.startswith(_LOG):
+            _, number, part = name.split(".", 2)
+            steps.setdefault(number, {})[part] = array
+        else:
+            arrays[name] = array
+    return Checkpoint(arrays, metadata["state"], offsets, logs, tuple(steps.values()))
 
 
 def _added(checkpoint: Checkpoint, path: Path) -> Checkpoint:
@@ -211,12 +241,12 @@ def _added(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     increment = _read(path)
     with safe_open(path, framework="numpy") as file:
         shapes = json.loads(file.metadata()["shapes"])
-    arrays = {}
+    arrays = {name: array for name, array in checkpoint.arrays.items() if name.startswith(_LOGGED)}
     for name, (kind, shape) in shapes.items():
         blocks, data = increment.arrays[_BLOCKS + name], increment.arrays[_DATA + name]
         changes = Changes(kind, tuple(shape), blocks.astype(np.int64), data.astype(np.uint8))
         arrays[name] = applied(checkpoint.arrays.get(name), changes)
-    return replace(increment, arrays=arrays)
+    return replace(increment, arrays=arrays, steps=(*checkpoint.steps, *increment.steps))
 
 
 def _serial_of(path: Path) -> int:

@@ -7,6 +7,7 @@ way to others (`streams.learning.roster`), leaves nothing behind for whoever get
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -263,9 +264,9 @@ class Learner:
         arrays = {f"pairs.{k}": v for k, v in self.pairs.state().items()}
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
         arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
+        arrays |= self.roster.state()
         open_impressions, clocks = self.outcomes.attribution.state()
         arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
-        arrays |= self.roster.state()
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
             arrays |= {"factors.ids": self.factors.ids_N} if self.factors.ids_N is not None else {}
@@ -278,8 +279,10 @@ class Learner:
         }
         return arrays, json.dumps(known)
 
-    def restore(self, arrays: dict[str, NDArray[np.generic]], text: str) -> None:
-        """Go on from a `state`."""
+    def restore(
+        self, arrays: dict[str, NDArray[np.generic]], text: str, steps: Sequence[Mapping[str, NDArray[np.generic]]] = ()
+    ) -> None:
+        """Go on from a `state`, and from what `pairs.log` said was done to pair counts since."""
         known = json.loads(text)
         marks, logs = known["marks"], known.get("logs", [""] * len(known["marks"]))
         self.marks = {(Source(topic, p), log): offset for (topic, p, offset), log in zip(marks, logs, strict=True)}
@@ -287,7 +290,9 @@ class Learner:
         self.roster.restore(arrays, {int(item): name for item, name in known.get("names", {}).items()})
         self.counters.restore(arrays)
         self.contexts.restore(part_of(arrays, "contexts."))
-        self.pairs = PairCounts.restore(part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s)
+        self.pairs = PairCounts.restore(
+            part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s, logs=steps
+        )
         self.trainer.restore(part_of(arrays, "trainer."))
         if "clocks" in known:
             self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)

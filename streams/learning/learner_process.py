@@ -160,7 +160,7 @@ class Teacher:
         if checkpoint is not None:
             learner = Learner(self.settings, self.learner.catalogue)
             try:
-                learner.restore(checkpoint.arrays, checkpoint.text)
+                learner.restore(checkpoint.arrays, checkpoint.text, checkpoint.steps)
             except (RankingError, LookupError, TypeError, ValueError) as error:
                 raise UnreadableCheckpoint(f"the newest checkpoint in {self.folder.folder}: {error!r}") from error
             self.learner = learner
@@ -304,7 +304,8 @@ class Teacher:
         rows = self.learner.rows
         if rows == self._checkpointed_rows or not self._restored:
             return rows, None
-        return rows, self.journal.take(Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs)))
+        checkpoint = Checkpoint(*self.learner.state(), dict(self.offsets), dict(self.logs))
+        return rows, self.journal.take(checkpoint, self.learner.pairs.log())
 
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
@@ -313,7 +314,7 @@ class Teacher:
         stands_by = "stands by: nothing is assigned"
         ready = {
             "checkpoint": lambda: None if self._restored else stands_by,
-            "models": self.control.unread,
+            "control": self.control.unread,
             "work": self.holdup,
             "topics": self.misfit_topics,
         }

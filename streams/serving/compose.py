@@ -1,38 +1,84 @@
 """Compose: the best of each position in their places, and why each is there."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed
-from ranking.slate import Reason
-from ranking.slate import compose as choose
-from streams.serving.values import Asked, Found, Ranked, Slates
+from embeddings.contexts import COUNTRY
+from ranking.reasons import REASONS, Evidence, Reason, carriers, categories_taken, reasons
+from ranking.slate import best
+from streams.serving.live_model import Stock
+from streams.serving.rank import histories_of
+from streams.serving.values import Asked, Found, Query, Ranked, Slates
+from streams.settings import Settings
 
 _GIVEN = np.zeros(1 << len(Proposed), np.uint8)
 _GIVEN[[Proposed.trending, Proposed.fresh]] = Reason.trending, Reason.fresh
 """By source bits: the reason of what nobody else proposed."""
+_MOST = 200
+"""So many of the most taken items are called popular."""
+_MOST_THERE = 50
+"""And so many where one country is named."""
 
 
-def compose(asked: Asked, found: Found, ranked: Ranked) -> Slates:
+def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: Settings) -> Slates:
     """Fill the slates of these positions; those with fewer places than others have them filled all the same."""
-    query, candidates = found.query, found.candidates
-    chosen = choose(
-        ranked.score_PK,
-        ranked.features,
-        _GIVEN[candidates.source_PK],
-        ranked.item_PK,
-        candidates.row_PK >= 0,
-        int(asked.places_P.max()),
+    query, candidates, x_PKX = found.query, found.candidates, ranked.features.x_PKX
+    there_PK, places = candidates.row_PK >= 0, int(asked.places_P.max())
+    index_QN, score_QN = best(ranked.score_PK, ranked.item_PK, there_PK, places)
+    here_QN, row_Q1 = np.maximum(index_QN, 0), np.arange(len(query.position_P))[:, None]
+    row_QN = np.where(index_QN >= 0, candidates.row_PK[row_Q1, here_QN], -1).astype(np.int32)
+    source_QN = candidates.source_PK[row_Q1, here_QN]
+    own_QN = _most_there(query, stock, row_QN)
+    evidence = Evidence(
+        held_PN=carriers(
+            query.row_PH,
+            query.weight_PH,
+            (stock.model.source_ND, stock.model.target_ND),
+            row_QN,
+            ranked.features.because_PK[row_Q1, here_QN],
+            settings.learner.taste_decay,
+        ),
+        category_PN=categories_taken(histories_of(asked, query), stock.item_rows, row_QN),
+        true_PNR=_true(source_QN, row_QN, own_QN, stock),
+        given_PN=_GIVEN[source_QN],
     )
-    here_QN, row_Q1 = np.maximum(chosen.index_PN, 0), np.arange(len(query.position_P))[:, None]
-    told_QN = (chosen.reason_PN == Reason.similar_to_recent) & (chosen.because_PN >= 0)
-    held_QN = query.row_PH[row_Q1, np.maximum(chosen.because_PN, 0)]
+    share_QNF = stock.model.ranker.shares(x_PKX, ranked.item_PK, there_PK, index_QN)
+    reason_QN = reasons(share_QNF, index_QN, evidence)
+    because_QN = query.row_PH[row_Q1, np.maximum(evidence.held_PN, 0)]
     return Slates(
         position_Q=query.position_P,
         kind_QN=candidates.kind_PK[row_Q1, here_QN],
-        row_QN=np.where(chosen.index_PN >= 0, candidates.row_PK[row_Q1, here_QN], -1).astype(np.int32),
-        score_QN=chosen.score_PN,
-        source_QN=candidates.source_PK[row_Q1, here_QN],
-        reason_QN=chosen.reason_PN,
-        because_QN=np.where(told_QN, held_QN, -1).astype(np.int32),
-        x_QNF=ranked.features.x_PKX[row_Q1, here_QN],
+        row_QN=row_QN,
+        score_QN=score_QN,
+        source_QN=source_QN,
+        reason_QN=reason_QN,
+        because_QN=np.where(reason_QN == Reason.similar_to_recent, because_QN, -1).astype(np.int32),
+        category_QN=np.where(reason_QN == Reason.category, evidence.category_PN, -1).astype(np.int16),
+        there_QN=own_QN & ((reason_QN == Reason.popular) | (reason_QN == Reason.trending)),
+        x_QNF=x_PKX[row_Q1, here_QN],
     )
+
+
+def _true(
+    source_QN: NDArray[np.uint8], row_QN: NDArray[np.int32], there_QN: NDArray[np.bool_], stock: Stock
+) -> NDArray[np.bool_]:
+    """Which of the reasons that are not of the person's own history are true of each place. (Q, N, `REASONS`)."""
+    true_QNR = np.zeros((*row_QN.shape, REASONS), np.bool_)
+    most_N = np.zeros(len(stock.offer.blocked_N), np.bool_)
+    most_N[stock.offer.popular_T[:_MOST]] = True
+    true_QNR[..., Reason.popular] = most_N[row_QN] | there_QN | ((source_QN & Proposed.popular) != 0)
+    true_QNR[..., Reason.trending] = (source_QN & Proposed.trending) != 0
+    true_QNR[..., Reason.fresh] = (source_QN & Proposed.fresh) != 0
+    return true_QNR
+
+
+def _most_there(query: Query, stock: Stock, row_QN: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which items are among the most taken of the country that the viewer is known to be in. Shape (Q, N)."""
+    country_Q, contexts = query.key_PC[:, COUNTRY], stock.model.contexts
+    out_QN = np.zeros(row_QN.shape, np.bool_)
+    for key in np.unique(country_Q[country_Q != 0]).tolist():
+        if (place := contexts.place(key)) >= 0:
+            at = country_Q == key
+            out_QN[at] = np.isin(row_QN[at], contexts.row_CK[place, :_MOST_THERE]) & (row_QN[at] >= 0)
+    return out_QN

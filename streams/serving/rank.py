@@ -7,7 +7,7 @@ from embeddings.ids import ids_of
 from ranking import features as ranking
 from ranking.slate import objective
 from streams.serving.live_model import Stock
-from streams.serving.values import Asked, Found, Ranked
+from streams.serving.values import Asked, Found, Query, Ranked
 from streams.settings import Settings
 
 
@@ -25,11 +25,19 @@ def rank(asked: Asked, found: Found, stock: Stock, settings: Settings) -> Ranked
 
 def features_of(asked: Asked, found: Found, stock: Stock, settings: Settings) -> ranking.Features:
     """What the ranker sees of the candidates of these positions."""
-    h, query, at, c = asked.histories, found.query, found.query.position_P, found.candidates
+    query, c = found.query, found.candidates
     return ranking.features(
-        ranking.Histories(query.row_PH, APPEAL[h.action_PH[at]], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]),
+        histories_of(asked, query),
         ranking.Candidates(c.row_PK, c.source_PK, ranking.dots(query.taste_PD, stock.model.target_ND, c.row_PK)),
         ranking.Neighbours(stock.model.neighbours_NM, stock.model.weights_NM),
         stock.item_rows,
         lists=max(settings.retrieval.neighbour_items, 1),
+    )
+
+
+def histories_of(asked: Asked, query: Query) -> ranking.Histories:
+    """What the people of these positions held, as the ranker sees it."""
+    h, at = asked.histories, query.position_P
+    return ranking.Histories(
+        query.row_PH, APPEAL[h.action_PH[at]], h.time_PH[at], asked.now_s_P[at], asked.context_P[at]
     )

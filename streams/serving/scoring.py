@@ -107,7 +107,7 @@ class Scorer:
     def choose(self, asked: Asked, found: Found, stock: Stock) -> tuple[Slates, dict[int, Traced]]:
         """The slates of a chunk, and how they came about where that is traced."""
         ranked = rank(asked, found, stock, self.settings)
-        return compose(asked, found, ranked), traced(asked, found, ranked)
+        return compose(asked, found, ranked, stock, self.settings), traced(asked, found, ranked)
 
 
 def _chunks(asked: Asked, wanted_P: NDArray[np.bool_]) -> list[NDArray[np.intp]]:

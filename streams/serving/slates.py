@@ -15,7 +15,7 @@ from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
 from ranking.features import CONTEXTS
-from ranking.slate import Reason
+from ranking.reasons import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.messages import Outgoing
@@ -91,11 +91,14 @@ def write_slates(
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
-    columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, s.reason_QN, s.because_QN)]
+    told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN
+    columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
     for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
-        slate = _slate(trigger, _places(places, items.names), scored, stamps, settings.slates.ttl_s, now_ms)
+        slate = _slate(
+            trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
+        )
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], s.x_QNF[q], q, sampled))
     return out
@@ -108,8 +111,11 @@ def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
     return [trigger if trigger.degraded else replace(trigger, degraded="popular") for trigger in triggers]
 
 
-def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[str]) -> tuple[records.SlateItem, ...]:
+def _places(
+    places: Iterable[tuple[int, float, int, int, int, int, bool]], items: Items, country: str
+) -> tuple[records.SlateItem, ...]:
     """The places that are filled. Propensities are null: nothing is drawn by chance."""
+    names, categories = items.names, items.category_names
     return tuple(
         records.SlateItem(
             item_id=names[row],
@@ -117,8 +123,11 @@ def _places(places: Iterable[tuple[int, float, int, int, int]], names: Sequence[
             score=score,
             source=_SOURCES[mask],
             reasons=_REASONS[reason] if held < 0 else (f"similar_to_recent:{names[held]}",),
+            because=names[held] if held >= 0 else None,
+            category=categories[category] if category >= 0 else None,
+            country=country if there else None,
         )
-        for n, (row, score, mask, reason, held) in enumerate(places)
+        for n, (row, score, mask, reason, held, category, there) in enumerate(places)
         if row >= 0
     )
 

@@ -182,7 +182,11 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slates:
-    """Q slates of N places: kinds, rows (-1 past the end), scores, source bits, reasons, features."""
+    """Q slates of N places: kinds, rows (-1 past the end), scores, source bits, reasons, features.
+
+    What a reason names: `because_QN` the row of a held item, `category_QN` a category's code, -1 where it names none;
+    `there_QN` whether what is said holds for the viewer's country.
+    """
 
     position_Q: NDArray[np.intp]
     kind_QN: NDArray[np.uint8]
@@ -191,6 +195,8 @@ class Slates:
     source_QN: NDArray[np.uint8]
     reason_QN: NDArray[np.uint8]
     because_QN: NDArray[np.int32]
+    category_QN: NDArray[np.int16]
+    there_QN: NDArray[np.bool_]
     x_QNF: NDArray[np.float32]
 
     @classmethod
@@ -204,6 +210,8 @@ class Slates:
             source_QN=np.empty((0, size), np.uint8),
             reason_QN=np.empty((0, size), np.uint8),
             because_QN=np.empty((0, size), np.int32),
+            category_QN=np.empty((0, size), np.int16),
+            there_QN=np.empty((0, size), np.bool_),
             x_QNF=np.empty((0, size, COLUMNS), np.float32),
         )
 

@@ -15,14 +15,14 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.transport.brokers import answer
+from streams.transport.brokers import answer, unanswered
 from streams.transport.tail import Reading, end_of, state_of
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
-_PAUSE_S = 0.5
+_PAUSE_S, _TRIES_A_LINE = 0.5, 60
 _HELD_S = 5.0
 _UNHEARD_S = 6.0
 """Brokers that answer nothing for so long may have moved, all of them."""
@@ -96,6 +96,7 @@ class ControlReader:
             await consumer.stop()
 
     async def _started(self) -> AIOKafkaConsumer:
+        tries = 0
         while True:
             consumer = AIOKafkaConsumer(
                 *self.handlers,
@@ -110,7 +111,10 @@ class ControlReader:
                 await consumer.start()
                 return consumer
             except KafkaError as error:
-                log.warning("control topics cannot be read yet (%s); trying again", error)
+                if tries % _TRIES_A_LINE == 0:
+                    said = unanswered(error) or error
+                    log.warning("control topics cannot be read yet (%s); trying again", said)
+                tries += 1
                 await consumer.stop()
                 await asyncio.sleep(_PAUSE_S)
             except BaseException:

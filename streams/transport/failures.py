@@ -111,6 +111,8 @@ class Succeeded(Generic[T]):
 class Guard:
     """Runs a batch until its fate is known. `retrying` is called before each pause, so that the watchdog knows.
 
+    Not where brokers answer that there is no such topic: nothing is away then, and the watchdog ends the process.
+
     Pauses grow from 50 ms to `longest_pause_s`, each with jitter, so that workers do not return all at once.
     """
 
@@ -134,7 +136,8 @@ class Guard:
                     return Failed(verdict, error)
                 if pause == 0:
                     log.warning("batch is tried again until it is done: %s", _said(error))
-                self.retrying(error)
+                if not isinstance(error, PublishFailed) or error.away:
+                    self.retrying(error)
             await self.sleep(min(self.longest_pause_s, 0.05 * 2 ** min(pause, 10)) * (0.5 + self.jitter() / 2))
             pause += 1
 

@@ -151,10 +151,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         async def send_and_note(node: Any, request: Any, **options: Any) -> Any:
             nonlocal member_s
+            sent_s = monotonic()
             answer = await send(node, request, **options)
             self.heard_s = monotonic()
             if (errors := _errors(request, answer)) == {0}:
-                member_s = self.heard_s
+                member_s = max(member_s, sent_s)  # the answer may have lain here while this process was suspended
             elif not _NOT_A_MEMBER.isdisjoint(errors):
                 # A silent member is put out; one that was heard all the time has lost its place to a namesake.
                 self.displaced = self.displaced or (static and self.heard_s - member_s < session_s)

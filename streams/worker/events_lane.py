@@ -189,7 +189,9 @@ class EventsLane:
             self.expired.note(source, max(stretch.committed, after.get(source, 0)), stretch)
         behind = {source: offset for source, offset in after.items() if offset < stretches[source].committed}
         if behind:
-            log.warning("the store is behind the log in %d partitions; they are folded again", len(behind))
+            gone = sum(max(stretches[source].first - offset, 0) for source, offset in behind.items())
+            but = f", but for {gone} records that expired meanwhile" if gone else ""
+            log.warning("the store is behind the log in %d partitions; they are folded again%s", len(behind), but)
         return behind
 
     async def is_behind(self, sources: Sequence[Source]) -> bool:

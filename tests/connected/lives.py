@@ -14,9 +14,11 @@ from typing import Any
 
 import xxhash
 
+from embeddings.cooccurrence import PairCounts
 from embeddings.events import CONSENT_ALL, TAKES, TOUCHES, Action
 from embeddings.ids import item_id
 from embeddings.store import Profiles
+from ranking.weights import part_of
 from streams.learning.checkpoints import Checkpoint
 from tests.embeddings.oracle import HISTORY, SITTING_S, Event, Person, stored
 
@@ -136,8 +138,9 @@ class Life:
         if TAKES[event.action] and self._counts(event, last_s):
             unit = 2.0 ** ((event.time_s - SINCE_S) / HALF_LIFE_S)
             self.taken[event.item] += unit
-            wanted = [held.item for held in self._window if TAKES[held.action] and held.item != event.item]
-            for k, held in enumerate(wanted, 1):
+            for k, held in enumerate([held.item for held in self._window if TAKES[held.action]], 1):
+                if held == event.item:
+                    continue
                 self.pairs[held, event.item] += unit / k
                 self.pairs[event.item, held] += unit * 0.5 / k
         before, self._window = self._window, self.person.all_items()[:HISTORY]
@@ -206,7 +209,9 @@ def learner_differences(lives: Mapping[str, Life], checkpoint: Checkpoint) -> li
 
     A row weighs by its event time; that of a record may stand for it, a day apart at most, 2 in 10,000 of its weight.
     """
-    arrays, known = checkpoint.arrays, json.loads(checkpoint.text)
+    counts = PairCounts.restore(part_of(checkpoint.arrays, "pairs."), logs=checkpoint.steps).state()
+    arrays = checkpoint.arrays | {f"pairs.{name}": array for name, array in counts.items()}
+    known = json.loads(checkpoint.text)
     ids, (latest_s, origin) = arrays["ids"].tolist(), arrays["pairs.clock"].tolist()
     unit, since = 2.0 ** (latest_s / HALF_LIFE_S - origin), 2.0 ** (SINCE_S / HALF_LIFE_S - origin)
     applied = sum(len(life.person.applied) for life in lives.values())

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from embeddings import cooccurrence
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.svd import Factors, aligned
 
@@ -35,9 +36,10 @@ def counted_plainly(
     for r, (item, held) in enumerate(zip(item_R, history_RH, strict=True)):
         fade = 2 ** ((time_s_R[r] - time_s_R.max()) / setting.half_life_s)
         counts[item] += fade
-        for k, other in enumerate(held[(held >= 0) & (held != item)]):
-            pairs[other, item] += fade * (k + 1) ** -setting.power
-            pairs[item, other] += fade * setting.backward * (k + 1) ** -setting.power
+        for k, other in enumerate(held[held >= 0]):
+            if other != item:
+                pairs[other, item] += fade * (k + 1) ** -setting.power
+                pairs[item, other] += fade * setting.backward * (k + 1) ** -setting.power
     return pairs, counts
 
 
@@ -113,6 +115,40 @@ def test_restored_counts_go_on_bit_for_bit() -> None:
     for one, other in zip(straight.neighbours(40), resumed.neighbours(40), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(straight.factors(8).target_ND, resumed.factors(8).target_ND)
+
+
+def test_what_was_done_since_a_state_can_be_done_again_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = CountSettings(slots=32, half_life_s=100.0)
+    item_R, history_RH = a_log(1_000, items=200)
+    history_RH[::7, 1] = -1  # one that found no room
+    item_R[::9] = -1
+    time_s_R, counts = times(1_000), PairCounts(setting)
+    counts.update(item_R[:300], history_RH[:300], time_s_R[:300])
+    assert counts.log() is None, "nobody noted it"
+    before, logs = {name: array.copy() for name, array in counts.state().items()}, []
+    for begin, end, width in ((300, 500, 6), (500, 500, 6), (500, 900, 2), (900, 1_000, 6)):
+        counts.update(item_R[begin:end], history_RH[begin:end, :width], time_s_R[begin:end])
+        if width == 2:
+            counts.forget(np.arange(200) % 5 == 0)
+        if begin != 300:
+            logs.append(counts.log() or {})
+    again = PairCounts.restore(before, logs=logs)
+    assert again.counts_N.tolist() == counts.counts_N.tolist()
+    for one, other in zip(again.neighbours(40), counts.neighbours(40), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum(array.nbytes for array in logs[-1].values()) < 100 * 40
+    monkeypatch.setattr(cooccurrence, "MOST_BYTES", 1_000)
+    counts.update(item_R, history_RH, time_s_R)
+    assert counts.log() is None, "it became too large"
+
+
+def test_what_was_held_before_one_without_a_row_counts() -> None:
+    counts = PairCounts()
+    counts.update(np.array([3], np.int32), np.array([[1, -1, 2]], np.int32), NOW)
+    counts.update(np.array([1, 2], np.int32), np.full((2, 1), -1, np.int32), NOW)
+    rows_NK, weights_NK = counts.neighbours(2)
+    assert rows_NK[3].tolist() == [1, 2]
+    assert weights_NK[3][1] / weights_NK[3][0] == pytest.approx(1 / 2)
 
 
 def test_a_state_that_faded_by_events_is_read_as_it_stood() -> None:

@@ -108,6 +108,39 @@ def test_a_frozen_tower_says_what_the_module_says(crosses):
     np.testing.assert_allclose(frozen_outcome[mask_PK], outcomes[mask_PK], atol=1e-4)
 
 
+@pytest.mark.parametrize("crosses", [0, 1, 2, 3])
+def test_a_share_is_the_slope_times_the_distance_from_the_mean_candidate(crosses):
+    shape = Shape(buckets=64, width=8, item_width=2, crosses=crosses)
+    model = RankingModel(shape).requires_grad_(False)
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter += 0.3 * torch.randn(parameter.shape, generator=draw)
+    x_PKX, item_PK, mask_PK = some_candidates(positions=5)
+    z_PKF = model.normalised(torch.from_numpy(x_PKX)).requires_grad_()
+    there = torch.from_numpy(mask_PK).float()[..., None]
+    middle_PF = ((z_PKF * there).sum(1) / there.sum(1)).detach()
+    context_P = torch.from_numpy(x_PKX[..., Feature.context].max(1)).long()
+    model.next(z_PKF, torch.from_numpy(item_PK) & 63, context_P, middle_PF).sum().backward()
+    expected_PKF = (z_PKF.grad * (z_PKF - middle_PF[:, None])).detach().numpy()
+    weights = {name: parameter.numpy() for name, parameter in model.state_dict().items()}
+    index_PN = np.array([np.flatnonzero(held)[[3, 0, 7]] for held in mask_PK], np.int32)
+    index_PN[2, 1:] = -1
+    share_PNF = FrozenTower(weights, "next").shares(x_PKX, item_PK, mask_PK, index_PN)
+    for p, n in zip(*np.nonzero(index_PN >= 0), strict=True):
+        np.testing.assert_allclose(share_PNF[p, n], expected_PKF[p, index_PN[p, n]], atol=1e-4)
+
+
+def test_before_it_has_learned_shares_are_those_of_retrieval_order():
+    x_PKX, item_PK, mask_PK = some_candidates(positions=2)
+    index_PN = np.array([np.flatnonzero(held)[:4] for held in mask_PK], np.int32)
+    share_PNF = Ranker.untaught().shares(x_PKX, item_PK, mask_PK, index_PN)
+    told = [Feature.cooc_decayed, Feature.dot, Feature.popularity_mid]
+    assert not np.delete(share_PNF, told, axis=-1).any()
+    cooc, dot = (np.exp(x_PKX[1, index_PN[1, 2], column]) for column in told[:2])
+    apart = x_PKX[1, index_PN[1, 2], Feature.dot] - x_PKX[1, mask_PK[1], Feature.dot].mean()
+    assert share_PNF[1, 2, Feature.dot] == pytest.approx(dot / (cooc + dot) * apart, rel=1e-4)
+
+
 def test_nobody_to_rank_is_not_an_error():
     x_PKX, item_PK, mask_PK = some_candidates(positions=3)
     assert not any(scores.any() for scores in a_ranker().score(x_PKX, item_PK, np.zeros_like(mask_PK)))

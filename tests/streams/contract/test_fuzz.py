@@ -27,7 +27,8 @@ from tests.fuzzing import INT64, VALUES, damaged, fuzz, fuzz_service, objects, w
 from tests.streams.builders import EVENTS, NOW_MS, REQUESTS, Part, Raw, Service, a_log, told
 
 RULES = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 2})
-IDS = st.sampled_from(["u1", "u2", "m1", "m2", "", "null", '"u1"', "\0\0\0\0\0u", "😀"])
+ODD = ['"u1"', "\0\0\0\0\0u", '{"id":', "u1\n", "\ufeffu1", "Struct{id=1}"]
+IDS = st.sampled_from(["u1", "u2", "m1", "m2", "", "null", "😀", *ODD])
 TIMES = st.one_of(st.integers(NOW_MS - 10**9, NOW_MS + 10**9), st.integers(0, 2 * 10**9), INT64)
 LETTERS = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", max_size=80)
 STRINGS = st.one_of(LETTERS, LETTERS.map("C".__add__), LETTERS.map("DBAB".__add__), st.text(max_size=30))
@@ -49,6 +50,7 @@ REQUEST = objects(
 ITEM = objects(
     item_id=IDS, title=IDS, text=IDS, categories=st.lists(IDS, max_size=3), year=INT64, available_from=TIMES,
     available_until=TIMES, embedding=st.lists(st.floats(), max_size=3), __deleted=FLAGS, payload=VALUES, after=VALUES,
+    before=VALUES, schema=VALUES, deleted=FLAGS | VALUES, op=st.sampled_from("cdu"), __op=st.sampled_from("rd"),
 )  # fmt: skip
 COUNTER = objects(
     item_id=IDS, popularity=st.lists(st.floats(), max_size=4), likes=st.floats(), dislikes=st.floats(),
@@ -104,6 +106,7 @@ def test_fuzz_every_event_has_one_fate(some: list[Raw], partition: int, now_ms: 
     decoded = decode([(Source("events", partition), some)], RULES, now_ms)
     assert len(decoded.misrouted) == sum(fate == Fate.misrouted for *_, fate in decoded.aside)
     all_there(some, decoded.dead, len(decoded.batch) + len(decoded.misrouted))
+    assert not {*decoded.batch.user_ids, *decoded.names.values()}.intersection(ODD)
     assert not (decoded.batch.time_s_B < 10**8).any()
     assert not (decoded.batch.time_s_B >= 2**32).any()
 
@@ -137,6 +140,7 @@ def test_fuzz_every_catalogue_record_is_a_fact_a_removal_or_put_aside(
     kept, removed, dead = read_catalogue(Source("catalog", 0), some, RULES, aliases)
     all_there([letter.record for letter in dead], dead, 0)  # type: ignore[misc]
     assert bool(kept or removed) or len(dead) == len(some)
+    assert not {*removed, *(item.facts.name for item in kept)}.intersection(ODD)
     items = Items(8)
     items.add([item.facts for item in kept])
     assert items.blocked(NOW_MS // 1000)[[items.remove(name) for name in removed]].all()

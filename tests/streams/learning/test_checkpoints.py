@@ -40,13 +40,13 @@ def everything(learner: Learner) -> dict[str, Any]:
 def restored(folder: CheckpointFolder) -> tuple[Learner, Checkpoint]:
     found, learner = folder.latest(), Learner(small())
     assert found is not None
-    learner.restore(found.arrays, found.text)
+    learner.restore(found.arrays, found.text, found.steps)
     return learner, found
 
 
 def wrote(journal: Journal, learner: Learner, offset: int) -> list[str]:
     """Write a checkpoint; the files there are then."""
-    taken = journal.take(Checkpoint(*learner.state(), {HERE: offset}, {HERE: "cluster/1"}))
+    taken = journal.take(Checkpoint(*learner.state(), {HERE: offset}, {HERE: "cluster/1"}), learner.pairs.log())
     journal.put(taken, learner.rows)
     return sorted(path.name.partition("-")[0] for path in journal.folder.folder.iterdir())
 
@@ -95,7 +95,7 @@ def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observat
     learner.learn(observations[0])
     assert wrote(journal, learner, 0) == ["checkpoint"]
     learner.learn(observations[1])
-    journal.take(Checkpoint(*learner.state(), {}))
+    journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
     learner.learn(observations[2])
     assert wrote(journal, learner, 2) == ["checkpoint", "checkpoint"]
     assert everything(restored(journal.folder)[0]) == everything(learner)
@@ -104,6 +104,15 @@ def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observat
     journal.begin_anew()
     learner.learn(observations[4])
     assert wrote(journal, learner, 4) == ["checkpoint", "checkpoint", "checkpoint", "increment"]
+    learner.learn(observations[5])
+    slow = journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
+    rows = learner.rows
+    learner.learn(observations[6])
+    journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())  # and lost, when the one before is written
+    journal.put(slow, rows)
+    learner.learn(observations[7])
+    wrote(journal, learner, 7)
+    assert everything(restored(journal.folder)[0]) == everything(learner)
 
 
 def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
@@ -112,7 +121,7 @@ def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
     journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(small())
     for observation in observations[:4]:
         learner.learn(observation)
-        before, taken = everything(learner), journal.take(Checkpoint(*learner.state(), {}))
+        before, taken = everything(learner), journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
         rows = learner.rows
         for later in observations[4:]:
             learner.learn(replace(later, log=f"cluster/{rows}"))

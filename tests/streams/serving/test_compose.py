@@ -5,7 +5,7 @@ import pytest
 
 from embeddings.candidates import Proposed
 from ranking.features import Feature, Features
-from ranking.slate import Reason
+from ranking.reasons import Reason
 from streams.serving.compose import compose
 from streams.serving.rank import rank
 from streams.serving.values import Candidates, Ranked
@@ -18,7 +18,7 @@ def test_slates_are_the_best_that_were_ranked() -> None:
     row_PK = found.candidates.row_PK
     ranked = rank(moment.asked, found, moment.stock, moment.settings)
     best_PK = np.argsort(-np.where(row_PK >= 0, ranked.score_PK, -np.inf), kind="stable")
-    slates = compose(moment.asked, found, ranked)
+    slates = compose(moment.asked, found, ranked, moment.stock, moment.settings)
     assert (slates.row_QN == np.take_along_axis(row_PK, best_PK, 1)[:, :5]).all()
 
 
@@ -27,8 +27,8 @@ def test_slates_are_the_best_that_were_ranked() -> None:
     [
         (Proposed.trending, Reason.trending),
         (Proposed.fresh, Reason.fresh),
-        (Proposed.trending | Proposed.fresh, Reason.taste),
-        (Proposed.trending | Proposed.vector, Reason.taste),
+        (Proposed.trending | Proposed.fresh, Reason.category),
+        (Proposed.trending | Proposed.vector, Reason.category),
     ],
 )
 def test_what_one_shared_list_alone_proposed_is_there_for_it(bits: Proposed, reason: Reason) -> None:
@@ -36,8 +36,8 @@ def test_what_one_shared_list_alone_proposed_is_there_for_it(bits: Proposed, rea
     found = moment.found
     row_PK = found.candidates.row_PK
     x_PKX, score_PK = np.zeros((*row_PK.shape, len(Feature)), np.float32), np.zeros(row_PK.shape, np.float32)
-    x_PKX[:, 0, Feature.dot], score_PK[:, 0] = 9, 1
+    x_PKX[:, 0, Feature.category_affinity], score_PK[:, 0] = 9, 1
     features = Features(x_PKX, np.full(row_PK.shape, -1, np.int16))
     ranked = Ranked(np.arange(row_PK.size).reshape(row_PK.shape), features, score_PK)
     found = replace(found, candidates=Candidates.content(row_PK, np.full(row_PK.shape, bits, np.uint8)))
-    assert (compose(moment.asked, found, ranked).reason_QN[:, 0] == reason).all()
+    assert (compose(moment.asked, found, ranked, moment.stock, moment.settings).reason_QN[:, 0] == reason).all()

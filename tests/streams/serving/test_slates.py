@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import product
 
 from embeddings.events import Source
@@ -5,7 +6,7 @@ from ranking.features import CONTEXTS
 from streams.contract.records import Context, decode_event, decode_slate
 from streams.serving.slates import context_code, slate_id_of
 from streams.serving.traces import is_traced
-from tests.streams.builders import Service, a_log, an_event, slates_of, small
+from tests.streams.builders import Service, a_log, a_request, an_event, slates_of, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]
 
@@ -26,22 +27,55 @@ def test_a_context_is_one_of_64_codes() -> None:
 
 
 def test_a_slate_says_why_each_item_is_there() -> None:
+    """What it names the person took and neither skipped nor disliked since; a category is one they take."""
+    service = Service()
+    for n, name in enumerate(ITEMS):
+        service.catalogue(name, categories=(f"kind {n % 4}",))
+    log = a_log(300, items=40)
+    service.live_through(log[:200])
+    held: dict[bytes | None, dict[str, str]] = {}
+    for raw in log[:200]:
+        event = decode_event(raw.value or b"")
+        held.setdefault(raw.key, {})[event.item_id or ""] = event.type
+    named, kinds, codes = 0, 0, Counter[str]()
+    for raw, slate in zip(log[200:], slates_of(service.deliver(log[200:])), strict=True):
+        event = decode_event(raw.value or b"")
+        mine = held[raw.key]
+        mine[event.item_id or ""] = event.type
+        for item in slate.items:
+            (reason,) = item.reasons
+            codes[reason.partition(":")[0]] += 1
+            assert reason == f"similar_to_recent:{item.because}" if item.because else ":" not in reason
+            assert (item.category is not None) == (reason == "category")
+            assert item.because is None or mine[item.because] != "skip"
+            took = Counter(f"kind {int(name[1:]) % 4}" for name, how in mine.items() if how != "skip")
+            assert item.category is None or took[item.category] >= 2
+            named += item.because is not None
+            kinds += item.category is not None
+    assert min(named, kinds) > 10
+    assert codes["taste"] < 0.1 * codes.total()
+
+
+def test_what_is_popular_in_the_country_of_the_viewer_is_said_to_be() -> None:
     service = Service()
     service.catalogue(*ITEMS)
-    log = a_log(200, items=40)
+    log = [
+        an_event(n, f"u{n % 50}", ITEMS[n % 5 + 5 * (n % 2)], "play", context={"country": ("DE", "FR")[n % 2]})
+        for n in range(300)
+    ]
     service.live_through(log)
-    more = a_log(300, items=40)[200:]
-    held: dict[bytes | None, set[str]] = {}
-    for raw in log:
-        held.setdefault(raw.key, set()).add(decode_event(raw.value or b"").item_id or "")
-    told = 0
-    for raw, slate in zip(more, slates_of(service.deliver(more)), strict=True):
-        held[raw.key].add(decode_event(raw.value or b"").item_id or "")
-        assert all(len(item.reasons) == 1 for item in slate.items)
-        because = {r.partition(":")[2] for item in slate.items for r in item.reasons if r.startswith("similar_to")}
-        assert because <= held[raw.key]
-        told += len(because)
-    assert told > 50
+    there = {}
+    for country in ("DE", "FR", "IT", None):
+        context = {} if country is None else {"context": {"country": country}}
+        (slate,) = service.ask(a_request(0, "newcomer", n=10, **context))
+        there[country] = {item.item_id for item in slate.items if item.country}
+        assert all(item.country in (None, country) for item in slate.items)
+        assert all(item.reasons[0] in ("popular", "trending") for item in slate.items if item.country)
+    assert there["DE"]
+    assert there["DE"] <= {log_item for n, log_item in enumerate(ITEMS[:10]) if n < 10}
+    assert there["FR"]
+    assert not there["DE"] & there["FR"]
+    assert not there["IT"] | there[None]
 
 
 def test_scores_fall_and_positions_count_up() -> None:

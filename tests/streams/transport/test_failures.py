@@ -10,6 +10,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     RequestTimedOutError,
+    UnknownTopicOrPartitionError,
 )
 
 from embeddings.errors import EmbeddingsError, Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
@@ -110,6 +111,14 @@ async def test_the_watchdog_hears_of_every_declared_retry() -> None:
     work = Work(StoreUnavailable(), StoreUnavailable())
     await Guard(sleep=work.sleep, retrying=heard.append).run(work)
     assert len(heard) == 2
+
+
+async def test_a_topic_that_the_brokers_do_not_have_excuses_nobody() -> None:
+    heard: list[Exception] = []
+    gone, away = (PublishFailed(1, 1, cause) for cause in (UnknownTopicOrPartitionError(), KafkaTimeoutError()))
+    work = Work(gone, away, gone)
+    assert await Guard(sleep=work.sleep, retrying=heard.append).run(work) == Succeeded("done")
+    assert heard == [away]
 
 
 async def test_cancellation_passes_through() -> None:

@@ -11,6 +11,7 @@ from streams.contract.deadletters import Reason
 from streams.contract.messages import Part
 from streams.process.member import Rewind
 from streams.transport.ledger import Unit
+from streams.transport.logs import Stretch
 from streams.transport.publishing import PublishFailed
 from tests.streams.builders import Raw, an_event, committed
 from tests.streams.lanes import AWAY, LOG, TOO_LARGE, Worker, a_worker, shaky_store
@@ -201,6 +202,15 @@ async def test_an_assigned_partition_starts_where_the_store_is_behind(worker: Wo
     requests = Source("marquee.requests.v1", 0)
     assert await lane.positions(committed({known: 30, new: -1, requests: 7})) == {}
     assert await lane.positions(committed({known: 41, new: 5})) == {known: 30, new: 0}
+
+
+async def test_what_the_store_lost_and_the_log_has_no_longer_is_said(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost, whole = (Source("marquee.events.v1", n) for n in range(2))
+    stretches = {lost: Stretch(committed=30, first=12, end=40), whole: Stretch(committed=7, end=9)}
+    assert await worker.events.positions(stretches) == {lost: 0, whole: 0}
+    assert "2 partitions; they are folded again, but for 12 records that expired meanwhile" in caplog.text
 
 
 async def test_partitions_are_claimed_as_soon_as_the_store_is_back(worker: Worker) -> None:
