@@ -343,7 +343,7 @@ class Observe(Group):
     negatives: int = Field(default=32, ge=1, le=255)
     """Candidates not taken that are sent with a taken one."""
     shown: Fraction = 0.1
-    """Fraction of slates whose items are told with their features, for labels from impressions."""
+    """Fraction of slates, asked for or not, that are told with their items' features, for labels from impressions."""
 
 
 class Learner(Group):

@@ -225,7 +225,7 @@ class Learner:
     def _learn_outcomes(self, o: Observation, new_R: NDArray[np.bool_]) -> None:
         """Count the impressions whose window closed with these rows, and learn what became of them."""
         closed = self.outcomes.learn(o, new_R, self.trainer)
-        row_C = self._rows(closed.item_C)
+        row_C = self.roster.rows_held(closed.item_C)
         known_C = row_C >= 0
         if known_C.any():
             self.counters.count_shown(row_C[known_C], closed.engaged_C[known_C], closed.shown_s_C[known_C])

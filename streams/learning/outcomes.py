@@ -10,6 +10,7 @@ from embeddings.contexts import keys_of
 from ranking.trainer import Fading, Head, Trainer
 from streams.contract.observations import Observation
 from streams.learning.attribution import Attribution, Labelled
+from streams.policies import with_built_in
 from streams.settings import Settings
 
 OTHER = "other"
@@ -18,9 +19,10 @@ _HORIZON = 5_000.0
 
 
 def surfaces_of(settings: Settings) -> tuple[str, ...]:
-    """The surfaces that are told apart: that of slates nobody asked for, those that may repeat, and all others."""
+    """The surfaces that are told apart: that of slates nobody asked for, those that the settings name, all others."""
     slates = settings.slates
-    return tuple(dict.fromkeys((slates.surface, *slates.repeat_surfaces, OTHER)))
+    named = slates.surface, *slates.repeat_surfaces, *with_built_in(settings.policies)
+    return (*(name for name in dict.fromkeys(named) if name != OTHER), OTHER)
 
 
 @dataclass(slots=True)

@@ -61,7 +61,7 @@ def _observation(source: Source, shown: Sequence[PublishedSlate], rate: float) -
         shown_item_LN=item_LN,
         shown_x_LNF=np.stack([slate.x_NF[:places] for slate in shown]).astype(np.float16),
         shown_propensity_LN=(item_LN != 0).astype(np.float16),
-        policy_L=np.zeros(len(shown), np.uint32),
+        policy_L=np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
         rate_L=np.full(len(shown), rate, np.float32),
     )
 

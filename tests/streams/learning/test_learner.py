@@ -237,6 +237,7 @@ def test_places_beyond_what_was_asked_for_are_not_told() -> None:
     slates, _ = service.answerer.respond([Part(REQUESTS, asked, 1, -1)])
     (observation,) = observe_shown(slates, 1.0)
     assert (observation.source, len(observation)) == (REQUESTS, 0)
+    assert observation.policy_L.tolist() == [slate.trigger.policy.hash for slate in slates]
     assert (observation.shown_item_LN != 0).sum(1).tolist() == [2, 4]
     for slate, told_N in zip(slates, observation.shown_item_LN.tolist(), strict=True):
         names = shown(decode_slate(slate.value))
@@ -278,6 +279,8 @@ def test_what_was_predicted_over_what_came_is_known_by_surface() -> None:
         ("click", "other"),
     }
     assert set(surfaces_of(learner.settings)) == {"home", "continue_watching", "news", "other"}
+    kids = small(policies={"kids": {}})
+    assert surfaces_of(kids)[-2:] == ("kids", "other")
 
 
 def test_a_learner_that_was_killed_closes_what_was_open_as_if_it_had_lived() -> None:
