@@ -1,6 +1,6 @@
 """What a worker tells the learner about a batch: one packed columnar record per input partition.
 
-A row is an applied event; a *take* is a row that put a new item into the history, told with the items held before it;
+A row is an applied event; a *take* is a row that takes, likes or dislikes, told with the items held before it;
 an *example* is a take with the features of the taken item and of a sample of its candidates at one of the two moments
 that are served: the take's own, as a request would have asked, or that of the event before, as its slate was written.
 A *shown* slate carries the features of its items, so that an impression can become a label later. Rows are in offset
@@ -50,7 +50,7 @@ class Observation:
         slate_R: the slate that the event names, 0 = none; `slot_R` the place in it, `NO_SLOT` = none.
         kind_R: what the item is, `streams.serving.values.Kind`.
         context_RC: keys of where it happened (`embeddings.contexts`); no columns where an earlier release told it.
-        take_T: rows that took something new.
+        take_T: rows that teach something beside what was held; those of items not held took something new.
         history_TH: what was held before, latest first, 0-padded.
         history_action_TH: the action that put it there, 0 = not known.
         history_time_s_TH: its event time, to about a hundredth of how long ago it was; 0 = not known.
