@@ -30,7 +30,7 @@ class Feature(IntEnum):
     cooc_decayed = 2  # all, the k-th latest with .9^(k-1): the retrieval score, exact up to the lists' length
     cooc_flat = 3  # all, alike, divided by their number
     cooc_liked = 4  # those liked, faded as above by their place among the liked
-    cooc_session = 5  # those of the last half hour, alike
+    cooc_session = 5  # those of the half hour before the latest, alike
     cooc_best = 6  # the largest single weight
     cooc_share = 7  # share of the history whose lists hold the candidate
     dot = 8  # taste . target of the snapshot's factors, as log(max(dot, 0) + .001)
@@ -42,14 +42,14 @@ class Feature(IntEnum):
     category_affinity = 14  # mean over the candidate's categories of the history's share in them
     category_recent = 15  # the same over the latest three items
     year_distance = 16  # |release year - mean release year of the latest ten|, decades, at most 5
-    since_taken = 17  # log(1 + seconds since anybody took it)
-    age = 18  # log(1 + seconds since it was first seen)
+    since_taken = 17  # log(1 + seconds since anybody took it), as of the counts
+    age = 18  # log(1 + seconds since it was first seen), as of the counts
     from_vector = 19  # which source proposed it, 0 or 1: the bits of `source_PK`, lowest first
     from_neighbours = 20
     from_trending = 21
     from_fresh = 22
     history_length = 23  # log(1 + items)
-    since_last = 24  # log(1 + seconds since the user's latest event)
+    since_last = 24  # log(1 + seconds since the user's latest event, at most an hour)
     liked_share = 25  # share of the history that was liked
     disliked_share = 26
     context = 27  # a code 0..63 (surface x device); the model reads it as a category, not as a number
@@ -58,6 +58,8 @@ class Feature(IntEnum):
 CONTEXTS = 64
 FADE = 0.9
 SESSION_S = 1800
+AWAY_S = 3600
+"""Who was away for longer has come back, whenever that is."""
 EPS = np.float32(1e-3)
 _CARRIES = np.float32(0.2)
 COLUMNS = 28  # len(Feature), as a number the kernel can hold
@@ -226,7 +228,7 @@ def _add_lists(
         fade_V[2] = faded
         fade_V[3] = 1.0
         fade_V[4] = liked if histories.appeal_PH[p, h] > 0 else 0.0
-        fade_V[5] = histories.now_s_P[p] - histories.time_PH[p, h] <= SESSION_S
+        fade_V[5] = histories.time_PH[p, 0] - histories.time_PH[p, h] <= SESSION_S
         gives = faded if histories.appeal_PH[p, h] >= 0 else np.float32(0)
         faded *= np.float32(FADE)
         if fade_V[4] > 0:
@@ -261,7 +263,6 @@ class _Person(NamedTuple):
     year, 0 where unknown; the others are columns.
     """
 
-    now_s: np.int64
     held: np.float32
     recent: np.float32
     year: float
@@ -308,9 +309,8 @@ def _person(
     last_s = histories.time_PH[p, 0] if histories.row_PH[p, 0] >= 0 else now_s
     year = years / dated if dated else 0.0
     shares = liked * held, disliked * held
-    return _Person(
-        now_s, held, recent, year, _log1p(length), _log1p(now_s - last_s), *shares, np.float32(histories.context_P[p])
-    )
+    away, context = _log1p(min(now_s - last_s, AWAY_S)), np.float32(histories.context_P[p])
+    return _Person(held, recent, year, _log1p(length), away, *shares, context)
 
 
 @kernel
@@ -390,8 +390,8 @@ def _features(
                 x[15] *= person.recent / np.float32(tagged)
             if person.year > 0 and items.year_N[row] > 0:
                 x[16] = min(abs(items.year_N[row] - person.year) / 10, 5.0)
-            log_L[8] = 1 + _since(int(person.now_s), items.last_taken_s_N[row])
-            log_L[9] = 1 + _since(int(person.now_s), items.first_seen_s_N[row])
+            log_L[8] = 1 + _since(items.clock_s, items.last_taken_s_N[row])
+            log_L[9] = 1 + _since(items.clock_s, items.first_seen_s_N[row])
             for bit in range(4):
                 x[19 + bit] = (candidates.source_PK[p, k] >> bit) & 1
             x[23], x[24] = person.history_length, person.since_last

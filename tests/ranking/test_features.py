@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking import features as ranking
-from ranking.features import COLUMNS, Candidates, Feature, Histories, ItemRows, Neighbours, dots
+from ranking.features import AWAY_S, COLUMNS, Candidates, Feature, Histories, ItemRows, Neighbours, dots
 
 NOW = 1_700_000_000
 
@@ -52,11 +52,14 @@ def some_items(rng, items):
 
 
 def co_occurrence(histories, neighbours, p, row, fade):
-    """The sum of one candidate, written the slow way: `fade(place, liked so far, appeal, age)` per history item."""
+    """The sum of one candidate, written the slow way: `fade(place, liked so far, appeal, age)` per item held.
+
+    Its age is as of the latest.
+    """
     total, liked = 0.0, 0
     for h, held in enumerate(histories.row_PH[p]):
         appeal = histories.appeal_PH[p, h]
-        weight = fade(h, liked, appeal, NOW - histories.time_PH[p, h])
+        weight = fade(h, liked, appeal, histories.time_PH[p, 0] - histories.time_PH[p, h])
         liked += appeal > 0
         if held >= 0:
             total += weight * neighbours.weight_NM[held][neighbours.row_NM[held] == row].sum()
@@ -171,3 +174,16 @@ def test_shares_of_praise_and_blame_are_those_of_the_history():
 
 def test_the_kernel_knows_how_many_columns_there_are():
     assert len(Feature) == COLUMNS
+
+
+def test_who_comes_back_after_years_is_seen_as_who_comes_back_tomorrow():
+    """But for how long that was, at most `AWAY_S`, nothing depends on the moment: items are as of their counts."""
+    histories, *others = a_world()
+    columns = [
+        features(histories._replace(now_s_P=histories.now_s_P + away_s), *others).x_PKX
+        for away_s in (0, AWAY_S + 5_000, 10 * 365 * 86_400)
+    ]
+    np.testing.assert_array_equal(columns[1], columns[2])
+    same = np.arange(COLUMNS) != Feature.since_last
+    np.testing.assert_array_equal(columns[0][..., same], columns[1][..., same])
+    assert columns[2][..., Feature.since_last].max() == pytest.approx(np.log1p(AWAY_S))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ranking.features import Feature
+from ranking.features import AWAY_S, Feature
 from streams.contract.observations import AT_EVENT, AT_TAKE
 from streams.serving.draws import seeds, uniform
 from streams.serving.examples import examples_of
@@ -44,7 +44,7 @@ def test_half_of_the_takes_are_told_as_of_the_event_before_and_the_others_as_of_
     assert 0.3 < (o.moment_E == AT_EVENT).mean() < 0.7
     later_E = np.isin(o.example_E, np.arange(12, 200))
     assert (away_E[(o.moment_E == AT_EVENT)] == 0).all()
-    assert away_E[(o.moment_E == AT_TAKE) & later_E] == pytest.approx(np.log1p(12 * 600), abs=0.01)
+    assert away_E[(o.moment_E == AT_TAKE) & later_E] == pytest.approx(np.log1p(AWAY_S), abs=0.01)
 
 
 def test_what_is_drawn_depends_on_the_event_and_not_on_its_batch() -> None:
