@@ -179,3 +179,10 @@ def test_an_empty_batch_of_requests_is_answered_with_nothing(service: Service) -
 def test_the_same_request_read_again_gets_the_same_slate_id(service: Service) -> None:
     first, again = service.ask(a_request(0, "u1")), service.ask(a_request(0, "u1"))
     assert first == again
+
+
+def test_a_request_whose_answer_nobody_could_find_is_refused(service: Service) -> None:
+    nameless = Raw(3, b'{"request_id": "", "user_id": "u1"}')
+    slates, (letter,) = service.answerer.respond([Part(REQUESTS, [nameless], 3, -1)])
+    assert (slates, letter.code) == ([], Code.malformed)
+    assert "request_id" in letter.detail
