@@ -3,7 +3,7 @@ import json
 import pytest
 
 from embeddings.events import Source
-from embeddings.items import FOREVER_S
+from embeddings.item_columns import FOREVER_S
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
 from streams.contract.consent import Judge
 from streams.contract.deadletters import Code, DeadLetter
