@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embeddings.events import Source
-from embeddings.items import LONG
+from embeddings.items import MID
 from streams.contract.counter_records import counts_of, of_one_life
 from streams.contract.manifests import key_of
 from streams.contract.messages import Part
@@ -64,13 +64,13 @@ def popular(counters: Sequence[Sequence[Counter]]) -> list[str]:
             heard = of_one_life(said)
             service.serving.count(counts_of(heard), [counter.item_id for counter in heard])
     items = service.serving.items
-    return [items.names[row] for row in items.popular(10, items.blocked(NOW_MS // 1000), LONG).tolist()]
+    return [items.names[row] for row in items.popular(10, items.blocked(NOW_MS // 1000), MID).tolist()]
 
 
 def most_taken(teacher: Teacher) -> list[str]:
     learner = teacher.learner
     counts = learner.counters.of(np.arange(len(learner.ids), dtype=np.int32))
-    best = np.lexsort((counts.item_N, -counts.popularity_N4[:, LONG]))[:10]
+    best = np.lexsort((counts.item_N, -counts.popularity_N4[:, MID]))[:10]
     return [learner.names[item] for item in counts.item_N[best].tolist()]
 
 
