@@ -61,7 +61,7 @@ SESSION_S = 1800
 AWAY_S = 3600
 """Who was away for longer has come back, whenever that is."""
 EPS = np.float32(1e-3)
-_CARRIES = np.float32(0.2)
+CARRIES = 0.2  # share of a score from the history that one item of it must give to be named
 COLUMNS = 28  # len(Feature), as a number the kernel can hold
 CATEGORY_SLOTS = 1024  # category codes are folded into these
 
@@ -252,7 +252,7 @@ def _add_lists(
             because_K[k] = h if most else because_K[k]
             most_K[k] = max(most_K[k], gives * weight)
     for k in range(len(most_K)):
-        if most_K[k] < _CARRIES * sum_KV[k, 2]:
+        if most_K[k] < np.float32(CARRIES) * sum_KV[k, 2]:
             because_K[k] = -1
 
 

@@ -59,9 +59,7 @@ class FrozenTower:
     def _logits(self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]) -> Floats:
         bucket_PK = item_PK & (len(self._item_NI) - 1)
         a_RA, middle_PF, context_P = _inputs(x_PKX, bucket_PK, mask_PK, self._centre_F, self._scale_F, self._item_NI)
-        shared_PW = self._context_CW[context_P]
-        if self._apart_FW is not None:
-            shared_PW = shared_PW - middle_PF @ self._apart_FW
+        shared_PW = self._shared(middle_PF, context_P)
         h_RH = a_RA @ self._first_AH
         cross_RF = _bend(h_RH, a_RA, shared_PW)
         for weight_FF, bias_F in self._crosses:
@@ -72,6 +70,11 @@ class FrozenTower:
         bias_PKO = self._bias_NO[bucket_PK] + self._from_deep_O
         logit_PKO: Floats = logit_RO.reshape(bias_PKO.shape) + bias_PKO
         return logit_PKO
+
+    def _shared(self, middle_PF: Floats, context_P: NDArray[np.int64]) -> Floats:
+        """What all candidates of a position add to the wide layer: its context, less what the mean of the set does."""
+        shared_PW: Floats = self._context_CW[context_P]
+        return shared_PW if self._apart_FW is None else shared_PW - middle_PF @ self._apart_FW
 
     def shares(
         self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_], index_PN: NDArray[np.int32]
@@ -90,9 +93,7 @@ class FrozenTower:
         bucket_PK = item_PK & (len(self._item_NI) - 1)
         chosen = x_PKX, bucket_PK, mask_PK, index_PN
         a_RA, middle_PF, context_P = _chosen(*chosen, self._centre_F, self._scale_F, self._item_NI)
-        shared_PW = self._context_CW[context_P]
-        if self._apart_FW is not None:
-            shared_PW = shared_PW - middle_PF @ self._apart_FW
+        shared_PW = self._shared(middle_PF, context_P)
         places, W, z_RF = index_PN.shape[1], self._width, a_RA[:, :NUMERIC]
         h_RH = a_RA @ self._first_AH
         wide_RW = h_RH[:, :W].reshape(-1, places, W) + shared_PW[:, None]

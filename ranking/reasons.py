@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking.features import COLUMNS, Feature, Histories
+from ranking.features import CARRIES, COLUMNS, Feature, Histories
 from ranking.jit import kernel, summing_kernel
 
 Floats = NDArray[np.float32]
@@ -34,8 +34,6 @@ class Reason(IntEnum):
 
 
 REASONS = 7
-CARRIES = 0.2
-"""Share of an item's score from the history that one item of it must give to be named."""
 _CODES = 1 << 15
 _OF_ANOTHER = 0.25
 """How much of a repetition the same reason with another item or category is."""

@@ -152,6 +152,13 @@ _place = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
 _packed = msgspec.msgpack.Decoder(tuple[dict[int, str], dict[str, tuple[str, list[int], bytes]]])
 
 
+def blank(**sizes: int) -> dict[str, NDArray[Any]]:
+    """All columns of an observation as zeros, of these sizes by the letters of their axes, 0 where none is given."""
+    return {
+        name: np.zeros([sizes.get(letter, 0) for letter in _letters(name)], kind) for name, kind in _COLUMNS.items()
+    }
+
+
 def encode(observation: Observation) -> bytes:
     """Pack an observation; a history costs 8 bytes an item, as far as it is filled."""
     o = observation

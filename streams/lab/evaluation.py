@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings.events import CONSENT_ALL, Source
-from embeddings.ids import ids_of
 from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.memory import MemoryUserStore
+from ranking.slate import best
 from streams.contract import observations
 from streams.contract.consent import Judge
 from streams.contract.messages import Part
@@ -31,8 +31,8 @@ from streams.lab.replay import event_records
 from streams.learning.learner import Learner
 from streams.serving.live_model import LiveModel, Serving
 from streams.serving.pipeline import Answer, Recommender
+from streams.serving.rank import rank
 from streams.serving.scoring import Scorer
-from streams.serving.values import joined
 from streams.settings import Settings
 
 _PLACES, _EARLY = 20, 5
@@ -137,15 +137,18 @@ class Bench:
 
         That slate was written without knowing when the next event would come. Shape (Q, N), 0 where a place is empty.
         """
-        asked, scored, scorer = answer.asked, answer.scored, self.recommender.scorer
-        last_s_P = asked.histories.last_s_P
+        asked, last_s_P = answer.asked, answer.asked.histories.last_s_P
         earlier = replace(asked, now_s_P=np.where(last_s_P > 0, last_s_P, asked.now_s_P))
+        item_PN = np.zeros((len(last_s_P), int(asked.places_P.max(initial=0))), np.uint64)
         with self.serving.items.lock:
-            stock = replace(self.serving.current(), model=scored.model)
-            chosen = [scorer.choose(earlier, found, stock)[0] for found in scored.found]
-            slates = joined(chosen) if chosen else scored.slates
-        at_Q = np.searchsorted(slates.position_Q, answer.plan.serve_at)
-        return ids_of(slates.row_QN[at_Q], stock.items.ids.ids_N)
+            stock = replace(self.serving.current(), model=answer.scored.model)
+            for found in answer.scored.found:
+                ranked = rank(earlier, found, stock, self.settings)
+                there_PK = found.candidates.row_PK >= 0
+                index_QN, _ = best(ranked.score_PK, ranked.item_PK, there_PK, item_PN.shape[1])
+                item_QN = np.take_along_axis(ranked.item_PK, np.maximum(index_QN, 0).astype(np.intp), 1)
+                item_PN[found.query.position_P] = np.where(index_QN >= 0, item_QN, 0).astype(np.uint64)
+        return item_PN[answer.plan.serve_at]
 
 
 def run_evaluation(
