@@ -162,7 +162,7 @@ def features(
     np.log(log_PKL, out=log_PKL)  # NumPy's takes a fifth of the time of a logarithm inside the loop
     x_PKX[..., :7], x_PKX[..., 8], x_PKX[..., 17:19] = log_PKL[..., :7], log_PKL[..., 7], log_PKL[..., 8:10]
     x_PKX[..., 13] = np.where(candidates.row_PK >= 0, log_PKL[..., 10], np.float32(0))
-    np.log1p(x_PKX[..., 9:12], out=x_PKX[..., 9:12])
+    x_PKX[..., 9:12] = log_PKL[..., 11:]
     return Features(x_PKX, because_PK)
 
 
@@ -184,7 +184,7 @@ def dots(
     return out_PK
 
 
-_LOGS = 11
+_LOGS = 14
 _scratch = threading.local()
 
 
@@ -319,25 +319,10 @@ def _since(now_s: int, then_s: int) -> int:
 
 
 @kernel
-def _counts(
-    items: ItemRows, row: int, faded: NDArray[np.float64], x: NDArray[np.float32], log_L: NDArray[np.float32]
-) -> None:
-    """What a candidate's counts come to by now: popularities, like rate, and what its click rate is the logarithm of.
-
-    `faded` says how much is left of counts of the age that is its last entry: most have the same.
-    """
-    age_s = _since(items.clock_s, items.clock_s_N[row])
-    if age_s != faded[4]:
-        for t in range(4):
-            faded[t] = np.float32(np.exp2(-age_s / items.half_life_4[t]))
-        faded[4] = age_s
-    for t in range(3):
-        x[9 + t] = items.popularity_N3[row, t] * np.float32(faded[t])
-    left = np.float32(faded[3])
-    likes, dislikes = items.reactions_N4[row, 0] * left, items.reactions_N4[row, 1] * left
-    shown, clicked = items.reactions_N4[row, 2] * left, items.reactions_N4[row, 3] * left
-    x[12] = (likes + np.float32(10 * items.like_rate)) / (likes + dislikes + np.float32(10))
-    log_L[10] = (clicked + np.float32(50 * items.click_rate)) / (shown + np.float32(50))
+def _left(age_s: int, half_life_4: NDArray[np.float64], left_4: NDArray[np.float32]) -> None:
+    """How much is left of counts of an age, by half-life."""
+    for t in range(4):
+        left_4[t] = np.float32(np.exp2(-age_s / half_life_4[t]))
 
 
 @kernel
@@ -355,7 +340,8 @@ def _features(
     because_PK = np.full((P, K), -1, np.int16)
     most_K, sum_KV = np.empty(K, np.float32), np.empty((K, 8), np.float32)
     all_share, recent_share = np.empty(CATEGORY_SLOTS, np.float32), np.empty(CATEGORY_SLOTS, np.float32)
-    faded = np.full(5, -1, np.float64)
+    left_4, of_s = np.ones(4, np.float32), items.clock_s
+    likes_prior, clicks_prior = np.float32(10 * items.like_rate), np.float32(50 * items.click_rate)
     for p in range(P):
         sum_KV[:] = 0
         most_K[:] = 0
@@ -376,7 +362,16 @@ def _features(
             log_L[6] = sum_KV[k, 7] + EPS
             log_L[7] = max(candidates.dot_PK[p, k], np.float32(0)) + EPS
             x[7] = sum_KV[k, 6] * person.held
-            _counts(items, row, faded, x, log_L)
+            told_s = items.clock_s_N[row]
+            if told_s != of_s:  # most have the same
+                of_s = told_s
+                _left(_since(items.clock_s, of_s), items.half_life_4, left_4)
+            for t in range(3):
+                log_L[11 + t] = np.float32(1.0) + items.popularity_N3[row, t] * left_4[t]
+            likes, dislikes = items.reactions_N4[row, 0] * left_4[3], items.reactions_N4[row, 1] * left_4[3]
+            shown, clicked = items.reactions_N4[row, 2] * left_4[3], items.reactions_N4[row, 3] * left_4[3]
+            x[12] = (likes + likes_prior) / (likes + dislikes + np.float32(10))
+            log_L[10] = (clicked + clicks_prior) / (shown + np.float32(50))
             tagged = 0
             for c in range(items.category_NC.shape[1]):
                 code = items.category_NC[row, c]

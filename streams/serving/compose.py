@@ -15,10 +15,8 @@ from streams.settings import Settings
 _GIVEN = np.zeros(1 << len(Proposed), np.uint8)
 _GIVEN[[Proposed.trending, Proposed.fresh]] = Reason.trending, Reason.fresh
 """By source bits: the reason of what nobody else proposed."""
-_MOST = 200
-"""So many of the most taken items are called popular."""
 _MOST_THERE = 50
-"""And so many where one country is named."""
+"""So many of the most taken of one country are called popular there."""
 
 
 def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: Settings) -> Slates:
@@ -65,9 +63,7 @@ def _true(
 ) -> NDArray[np.bool_]:
     """Which of the reasons that are not of the person's own history are true of each place. (Q, N, `REASONS`)."""
     true_QNR = np.zeros((*row_QN.shape, REASONS), np.bool_)
-    most_N = np.zeros(len(stock.offer.blocked_N), np.bool_)
-    most_N[stock.offer.popular_T[:_MOST]] = True
-    true_QNR[..., Reason.popular] = most_N[row_QN] | there_QN | ((source_QN & Proposed.popular) != 0)
+    true_QNR[..., Reason.popular] = stock.offer.most_N[row_QN] | there_QN | ((source_QN & Proposed.popular) != 0)
     true_QNR[..., Reason.trending] = (source_QN & Proposed.trending) != 0
     true_QNR[..., Reason.fresh] = (source_QN & Proposed.fresh) != 0
     return true_QNR
@@ -79,6 +75,6 @@ def _most_there(query: Query, stock: Stock, row_QN: NDArray[np.int32]) -> NDArra
     out_QN = np.zeros(row_QN.shape, np.bool_)
     for key in np.unique(country_Q[country_Q != 0]).tolist():
         if (place := contexts.place(key)) >= 0:
-            at = country_Q == key
-            out_QN[at] = np.isin(row_QN[at], contexts.row_CK[place, :_MOST_THERE]) & (row_QN[at] >= 0)
+            at, most_T = np.flatnonzero(country_Q == key), contexts.row_CK[place, :_MOST_THERE]
+            out_QN[at] = (row_QN[at][..., None] == most_T[most_T >= 0]).any(2)
     return out_QN

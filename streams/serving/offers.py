@@ -15,6 +15,8 @@ from embeddings.items import MID, TRENDING, Items
 
 _SHARED = 200
 _POPULAR = 1_000
+_MOST = 200
+"""So many of the most taken items are called popular."""
 _CLASSES = 256
 """How many classes of viewers are remembered; more take turns."""
 
@@ -23,14 +25,15 @@ _CLASSES = 256
 class Offer:
     """What may be shown to a class of viewers: `trending_T`, `popular_T` and `fresh_F` are rows, best and newest first.
 
-    `popularity_T` is how popular, as shares of all takes. A row of `blocked_N` may not be shown to them, or to nobody;
-    `mask` says the same to the index. Both change in place as the catalogue does.
+    `popularity_T` is how popular, as shares of all takes; rows of `most_N` are called that. A row of `blocked_N` may
+    not be shown to them, or to nobody; `mask` says the same to the index. Both change in place as the catalogue does.
     """
 
     trending_T: NDArray[np.int32]
     popular_T: NDArray[np.int32]
     popularity_T: NDArray[np.float32]
     fresh_F: NDArray[np.int32]
+    most_N: NDArray[np.bool_]
     blocked_N: NDArray[np.bool_]
     mask: Mask
 
@@ -93,7 +96,7 @@ class Offers:
         rows = slice(len(items.columns))  # others may come meanwhile
         blocked_N = items.barred(items.blocked(now_s, rows), whose, rows)
         none = np.empty(0, np.int32)
-        offer = Offer(none, none, none.astype(np.float32), none, blocked_N, Mask(~blocked_N))
+        offer = Offer(none, none, none.astype(np.float32), none, none.astype(np.bool_), blocked_N, Mask(~blocked_N))
         return _Kept(offer, rules, changes, now_s)
 
     def _followed(self, kept: _Kept, whose: ViewerClass, now_s: int) -> bool:
@@ -123,7 +126,7 @@ class Offers:
         blocked_N = np.ones(len(self.items.columns), np.bool_)
         blocked_N[: len(kept.offer.blocked_N)] = kept.offer.blocked_N
         kept.offer.mask.allowed_N = ~blocked_N
-        kept.offer = replace(kept.offer, blocked_N=blocked_N)
+        kept.offer, kept.counted = replace(kept.offer, blocked_N=blocked_N), -1
         return True
 
     def _renew(self, kept: _Kept, now_s: int, fresh_for_s: int) -> None:
@@ -136,9 +139,12 @@ class Offers:
     def _with_counts(self, offer: Offer) -> Offer:
         items = self.items
         popular_T = items.popular(_POPULAR, offer.blocked_N, MID)
+        most_N = np.zeros(len(offer.blocked_N), np.bool_)
+        most_N[popular_T[:_MOST]] = True
         return replace(
             offer,
             trending_T=items.popular(_SHARED, offer.blocked_N, TRENDING),
             popular_T=popular_T,
+            most_N=most_N,
             popularity_T=(items.takes(popular_T, MID) / max(items.all_takes(MID), 1e-9)).astype(np.float32),
         )
