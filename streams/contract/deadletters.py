@@ -1,7 +1,8 @@
 """What becomes of a record nobody can use: it is kept, byte for byte, with the reason, on `<topic>.dlq`.
 
 Codes are a closed list. Late, unconsented, erased and rate-limited records are counted fates, never dead letters. No
-header holds any part of a payload: the reason names a field and a place, not a value.
+header holds any part of a payload: the reason names a field and a place, not a value. A campaign is about nobody; there
+the value is named too.
 
 >>> sorted(set(Code) - set(MEANING))
 []
@@ -33,6 +34,7 @@ class Code(StrEnum):
     misrouted = "misrouted"
     id_collision = "id_collision"
     unknown_topic = "unknown_topic"
+    invalid = "invalid"
     handler_error = "handler_error"
 
 
@@ -49,6 +51,7 @@ MEANING: Mapping[Code, str] = {
     Code.misrouted: "in a partition that is not murmur2's, after it was re-published once",
     Code.id_collision: "an item whose 40-bit id another item has",
     Code.unknown_topic: "a request whose `reply_to` names a topic that the brokers do not have",
+    Code.invalid: "a campaign that cannot be served as it is; the reason names field, value and what is allowed",
     Code.handler_error: "readable, but failed for an unknown reason in every try",
 }
 

@@ -1,8 +1,8 @@
 """The public contract: one struct per topic, and what each topic is.
 
 Readers are tolerant: a field nobody knows is ignored, a value of an enumeration nobody knows reads as `unknown`, and
-only what a record is useless without is required. Writers leave defaults out. `docs/contract.md` says it in prose, and
-`tests/streams/contract/golden/` keeps the bytes of every version.
+only what a record is useless without is required. Writers leave defaults out. Campaigns are in `campaigns`.
+`docs/contract.md` says it in prose, and `tests/streams/contract/golden/` keeps the bytes of every version.
 
 >>> decode_event(b'{"user_id":"u","item_id":"i","type":"play","event_time":1750000000000,"new":[]}').item_id
 'i'
@@ -127,67 +127,6 @@ class Item(Record):
 _GONE = frozenset(("true", "1", "t", "y", "yes"))
 _THERE = frozenset(("false", "0", "f", "n", "no", "none", "null", ""))
 _REMOVES = frozenset(("d", "delete", "deleted"))
-
-
-class Creative(Record):
-    """What an ad shows. Names are OpenRTB's where it has one."""
-
-    crid: Id
-    item_id: Id | None = None
-    adomain: tuple[Word, ...] = ()
-    cat: tuple[Word, ...] = ()
-    cattax: int = 1
-    attr: tuple[int, ...] = ()
-    w: int | None = None
-    h: int | None = None
-    dur: int | None = None
-    mimes: tuple[Word, ...] = ()
-    approved: bool = False
-    behalf: Text | None = None
-    paid: Text | None = None
-
-
-class Cap(Record):
-    """At most `count` impressions per `per` time units and person, counted at a level of the hierarchy."""
-
-    count: int
-    time_unit: str = "day"
-    per: int = 1
-    level: str = "campaign"
-    min_gap_s: int = 0
-
-
-class LineItem(Record):
-    """A part of a campaign with its own bid, budget, flight and audience. Money is micros of the ledger currency."""
-
-    id: Id
-    bid_micros: int
-    bid_type: str = "cpm"
-    budget_micros: int | None = None
-    daily_budget_micros: int | None = None
-    flight_from: Ms | None = None
-    flight_until: Ms | None = None
-    pacing: str = "even"
-    targeting: dict[str, Any] | None = None
-    caps: tuple[Cap, ...] = ()
-    creatives: tuple[Creative, ...] = ()
-
-
-class Campaign(Record):
-    """An advertiser's campaign, on topic `campaigns`; null instead of it stops the campaign at once."""
-
-    campaign_id: Id = ""
-    advertiser: Id = ""
-    status: str = "active"
-    time_zone: str = "UTC"
-    currency: str = "USD"
-    budget_micros: int | None = None
-    daily_budget_micros: int | None = None
-    caps: tuple[Cap, ...] = ()
-    line_items: tuple[LineItem, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.status = _known(self.status, ("active", "paused", "stopped"))
 
 
 class Imp(Record):
@@ -376,7 +315,6 @@ def _known(value: str, values: tuple[str, ...]) -> str:
 encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(Event).decode
 decode_item = msgspec.json.Decoder(Item).decode
-decode_campaign = msgspec.json.Decoder(Campaign).decode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_slate = msgspec.json.Decoder(Slate).decode
 decode_ad = msgspec.json.Decoder(AdDecision).decode
