@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.commands.ads import ads_app
 from streams.commands.bench import bench_app
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, print_json, refuse_taken
 from streams.commands.demo import demo, up
@@ -54,6 +55,7 @@ app.command()(up)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
+app.add_typer(ads_app, name="ads")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(bench_app, name="bench")
 app.add_typer(state_app, name="state")

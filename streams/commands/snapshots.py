@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from streams.commands.console import Config, Failed, Json, err, finish, load, out
+from streams.commands.control_topics import read_whole, write
 
 if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 snapshot_app = typer.Typer(no_args_is_help=True, help="What the learner learned: list it, pin a version, go back.")
 
-READ_S = 30.0
-"""So long the `models` topic may take to be read."""
 Unchecked = Annotated[bool, typer.Option("--unchecked", help="Do not fetch it first, to see whether it can be had.")]
 
 
@@ -107,41 +106,22 @@ async def announcements(settings: "Settings") -> "Announcements":
         aiokafka.errors.KafkaConnectionError: no broker answers.
     """
     from streams.contract.manifests import Announcements
-    from streams.transport.brokers import greet
-    from streams.transport.control import ControlReader
 
-    await greet(settings.kafka.client_options())
     said = Announcements()
 
-    async def take(records: "Sequence[ConsumerRecord]") -> None:
+    def take(records: "Sequence[ConsumerRecord]") -> None:
         for record in records:
             said.read(record.key, record.value)
 
-    reader = ControlReader(options=settings.kafka.client_options(), handlers={settings.topics.name("models"): take})
-    reading, read = asyncio.create_task(reader.run()), asyncio.create_task(reader.caught_up.wait())
-    try:
-        await asyncio.wait((reading, read), timeout=READ_S, return_when=asyncio.FIRST_COMPLETED)
-        if not read.done():
-            raise Failed(f"announcements cannot be read: {reader.unread()}")
-    finally:
-        for task in (reading, read):
-            task.cancel()
-        await asyncio.wait((reading, read))
+    await read_whole(settings, "models", take, "announcements")
     return said
 
 
 async def _publish(settings: "Settings", pin: "ModelManifest | None") -> None:
     from streams.contract.manifests import PIN_KEY
-    from streams.contract.messages import Outgoing
     from streams.contract.records import encode
-    from streams.transport.publishing import Publisher
 
-    publisher = Publisher(settings.kafka.client_options(), idempotent=settings.kafka.idempotent)
-    try:
-        value = encode(pin) if pin is not None else None
-        await publisher.send_all([Outgoing(settings.topics.name("models"), PIN_KEY, value)])
-    finally:
-        await publisher.stop()
+    await write(settings, "models", PIN_KEY, encode(pin) if pin is not None else None)
 
 
 def _serves(said: "Announcements") -> str:

@@ -12,7 +12,7 @@ import pytest
 from deploy.embedded import Broker
 from embeddings import snapshots
 from embeddings.snapshots import Snapshot
-from streams.commands import snapshots as commands
+from streams.commands import control_topics
 from streams.commands.cli import main
 from streams.learning.learner_process import Teacher
 from streams.settings import Settings
@@ -141,6 +141,6 @@ async def test_what_cannot_be_done_is_said(
     assert "no snapshot is announced" in await refused("rollback")
     assert "snapshot 7 is not announced; those that are: none" in await refused("pin", "7")
     assert "no snapshot is pinned" in await refused("unpin")
-    monkeypatch.setattr(commands, "READ_S", 1.0)
+    monkeypatch.setattr(control_topics, "READ_S", 1.0)
     monkeypatch.setenv("MARQUEE_KAFKA__BOOTSTRAP", "127.0.0.1:1")
     assert "no broker answers at 127.0.0.1:1; is it running" in await refused("list")
