@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from embeddings.eligibility import age_of
 from embeddings.events import Source
 from ranking.ads import campaigns as ads
+from ranking.ads.inventory import FORMATS
 from streams.contract import campaigns as wire
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
@@ -214,6 +215,9 @@ class _Reader(NamedTuple):
     def _creative(self, at: str, c: wire.Creative) -> ads.Creative:
         if (c.w is None) != (c.h is None):
             raise Wrong(f"{at}.h" if c.h is None else f"{at}.w", None, "both w and h, or neither")
+        made = c.format or ("video" if c.dur else "banner" if c.w else "native")
+        if made not in FORMATS:
+            raise Wrong(f"{at}.format", c.format, ", ".join(FORMATS))
         adomain = c.adomain or self.campaign.adomain
         if c.approved and not adomain:
             raise Wrong(f"{at}.adomain", [], "the advertiser's domain: blocks and separation go by it")
@@ -226,7 +230,7 @@ class _Reader(NamedTuple):
             cat=c.cat or self.campaign.cat,
             cattax=c.cattax,
             attr=c.attr,
-            format=c.format or ("video" if c.dur else "banner" if c.w else "native"),
+            format=made,
             size=(c.w, c.h) if c.w and c.h else None,
             duration_s=c.dur,
             mimes=c.mimes,

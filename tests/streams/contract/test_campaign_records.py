@@ -134,6 +134,7 @@ def test_null_stops_a_campaign_and_the_last_good_record_counts() -> None:
         ({"deal": {"id": "d", "at": 4}}, "deal.at is 4; allowed: 1 (first price)"),
         ({"deal": {"id": "d", "at": 3}}, "deal.bidfloor_micros is 0; allowed: the price"),
         ({"creatives": [CREATIVE, CREATIVE]}, "creatives[1].crid is 'cr1'; allowed: an id, and another one"),
+        ({"creatives": [CREATIVE | {"format": "popup"}]}, "creatives[0].format is 'popup'; allowed: banner, video"),
         ({"creatives": [CREATIVE | {"h": None}]}, "creatives[0].h is None; allowed: both w and h"),
         ({"creatives": [CREATIVE | {"adomain": []}]}, "creatives[0].adomain is []; allowed: the advertiser's"),
     ],

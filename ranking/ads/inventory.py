@@ -1,0 +1,248 @@
+"""All line items and creatives as columns: what a batch of decisions looks at, as it was at one moment.
+
+A line item keeps its row while it lives, so that what others know of it by row (targeting, pacing) stays right; the row
+of one that is gone is given to another. One thread writes (`put`, `stop`) and hands out snapshots; any thread reads
+those.
+
+>>> inventory = Inventory()
+>>> inventory.snapshot().rows
+0
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ranking.ads.campaigns import Campaign, Creative, LineItem, Status
+from ranking.ads.losses import Loss
+
+FORMATS = ("banner", "video", "audio", "native")
+ANY_SIZE = 0
+_BLOCKED = {"adv": Loss.advertiser_excluded, "cat": Loss.category_excluded}
+_LINES = np.dtype(
+    [
+        ("hash", "u8"), ("live", "?"), ("type", "u1"), ("priority", "u1"), ("bid_type", "u1"), ("rotation", "u1"),
+        ("bid_micros", "i8"), ("campaign", "i4"), ("advertiser", "i4"), ("deal", "i4"), ("deal_at", "i1"),
+        ("deal_micros", "i8"),
+    ]
+)  # fmt: skip
+_CREATIVES = np.dtype(
+    [
+        ("approved", "?"), ("format", "u1"), ("size", "i8"), ("duration_s", "i4"), ("age", "u1"), ("weight", "i4"),
+        ("sequence", "i4"),
+    ]
+)  # fmt: skip
+
+
+def size_of(width: int, height: int) -> int:
+    """A size as one number.
+
+    >>> size_of(300, 250) == size_of(250, 300)
+    False
+    """
+    return width << 20 | height
+
+
+class Tokens:
+    """Numbers for words that creatives or line items carry; words that none carries have none.
+
+    `losses` says by number what a creative that carries it is turned away with where it is blocked.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self.losses: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def learn(self, words: Iterable[str]) -> list[int]:
+        """The numbers of words, given where they are new."""
+        for word in (words := list(dict.fromkeys(words))):
+            if word not in self._of:
+                self.losses.append(_BLOCKED.get(word.partition(":")[0], Loss.creative_filtered))
+                self._of[word] = len(self._of)
+        return [self._of[word] for word in words]
+
+    def known(self, words: Iterable[str]) -> list[int]:
+        """The numbers of those words that have one."""
+        return [self._of[word] for word in words if word in self._of]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class House:
+    """The inventory at one moment: L rows of line items (some empty), N creatives, T tokens.
+
+    Attributes:
+        rows: L.
+        lines: by row; `None` where there is none.
+        line_L: structured columns of line items: `hash` names it in every worker, `live` is whether it is active,
+            `campaign` and `advertiser` are numbers, `deal` a token or -1, money is micros.
+        flight_start_L1, flight_F2: their flights, from and until in ms.
+        creative_start_L1, creative_N: their creatives, structured columns: `format` is a place in `FORMATS`, `size` is
+            `size_of` or `ANY_SIZE`, `duration_s` 0 where it has none.
+        creatives: the creatives themselves, in the same order.
+        carried_start_N1, carried_M: tokens that creatives carry: `adv:` hosts, `cat:` categories, `attr:`, `mime:`.
+        tokens: what the numbers mean; shared, and only grows.
+        loss_T: `Tokens.losses`.
+    """
+
+    rows: int
+    lines: tuple[LineItem | None, ...]
+    line_L: NDArray[Any]
+    flight_start_L1: NDArray[np.int64]
+    flight_F2: NDArray[np.int64]
+    creative_start_L1: NDArray[np.int64]
+    creative_N: NDArray[Any]
+    creatives: tuple[Creative, ...]
+    carried_start_N1: NDArray[np.int64]
+    carried_M: NDArray[np.int32]
+    tokens: Tokens
+    loss_T: NDArray[np.int16]
+
+
+class _Row(NamedTuple):
+    """The columns of one line item and of its creatives, and what each of these carries."""
+
+    line: tuple[Any, ...]
+    creatives: Sequence[tuple[Any, ...]] = ()
+    carried: Sequence[Sequence[int]] = ()
+
+
+_NO_ROW = _Row(tuple(np.zeros((), _LINES).item()))
+
+
+@dataclass(slots=True)
+class Inventory:
+    """The line items of all campaigns, for one writer."""
+
+    tokens: Tokens = field(default_factory=Tokens)
+    _lines: list[LineItem | None] = field(default_factory=list)
+    _row_of: dict[str, int] = field(default_factory=dict)
+    _rows_of: dict[str, set[int]] = field(default_factory=dict)
+    _free: list[int] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _columns_of: dict[int, "_Row"] = field(default_factory=dict)
+    _taken: House | None = None
+
+    def put(self, campaign: Campaign) -> tuple[dict[int, LineItem], set[int]]:
+        """Take over a campaign whole, in place of what it was; returns its rows, and rows that are no longer anybody's.
+
+        A line item that was there before keeps its row.
+        """
+        before = self._rows_of.get(campaign.id, set())
+        now = {line.key for line in campaign.line_items}
+        gone = {row for row in before if (held := self._lines[row]) is not None and held.key not in now}
+        self._drop(gone)
+        rows = {self._row(line.key): line for line in campaign.line_items}
+        for row, line in rows.items():
+            self._lines[row] = line
+            carried = [self.tokens.learn(carries(creative)) for creative in line.creatives]
+            self._columns_of[row] = _Row(self._line(line), [_columns(each) for each in line.creatives], carried)
+        self._rows_of[campaign.id] = set(rows)
+        self._taken = None
+        return rows, gone
+
+    def stop(self, campaign_id: str) -> set[int]:
+        """Take a campaign out; returns the rows that are no longer anybody's."""
+        gone = self._rows_of.pop(campaign_id, set())
+        self._drop(gone)
+        self._taken = None
+        return gone
+
+    def snapshot(self) -> House:
+        """The inventory as it is now; the same one while nothing changes. Some milliseconds for 10,000 line items."""
+        if self._taken is None:
+            self._taken = self._made()
+        return self._taken
+
+    def _row(self, key: str) -> int:
+        if (row := self._row_of.get(key)) is None:
+            if self._free:
+                row = self._free.pop()
+            else:
+                row = len(self._lines)
+                self._lines.append(None)
+            self._row_of[key] = row
+        return row
+
+    def _drop(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            if (line := self._lines[row]) is not None:
+                del self._row_of[line.key]
+            self._lines[row] = None
+            self._columns_of.pop(row, None)
+            self._free.append(row)
+
+    def _number(self, name: str) -> int:
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def _made(self) -> House:
+        lines = tuple(self._lines)
+        made = [self._columns_of.get(row, _NO_ROW) for row in range(len(lines))]
+        flights = [line.flights if line else () for line in lines]
+        carried = [tokens for row in made for tokens in row.carried]
+        return House(
+            rows=len(lines),
+            lines=lines,
+            line_L=np.array([row.line for row in made], _LINES),
+            flight_start_L1=_starts(flights),
+            flight_F2=np.array([flight for some in flights for flight in some], np.int64).reshape(-1, 2),
+            creative_start_L1=_starts([row.creatives for row in made]),
+            creative_N=np.array([creative for row in made for creative in row.creatives], _CREATIVES),
+            creatives=tuple(creative for line in lines if line for creative in line.creatives),
+            carried_start_N1=_starts(carried),
+            carried_M=np.array([token for some in carried for token in some], np.int32),
+            tokens=self.tokens,
+            loss_T=np.array(self.tokens.losses, np.int16),
+        )
+
+    def _line(self, line: LineItem) -> tuple[Any, ...]:
+        deal = line.deal
+        return (
+            xxhash.xxh64_intdigest(line.key.encode()),
+            line.status is Status.active,
+            line.type,
+            line.priority,
+            line.bid_type,
+            line.rotation,
+            line.bid_micros,
+            self._number(f"campaign {line.campaign_id}"),
+            self._number(f"advertiser {line.advertiser}"),
+            self.tokens.learn([f"deal:{deal.id}"])[0] if deal else -1,
+            deal.at if deal else 0,
+            deal.floor_micros if deal else 0,
+        )
+
+
+def carries(creative: Creative) -> list[str]:
+    """What a creative can be blocked by, or must have: its hosts and those above them, its categories and theirs.
+
+    A block of `example.com` blocks `shop.example.com`, one of `IAB7` blocks `IAB7-39`, as in OpenRTB's first taxonomy.
+
+    >>> carries(Creative(key="k", crid="c", approved=True, adomain=("a.b.com",), cat=("IAB7-39",), attr=(3,)))
+    ['adv:a.b.com', 'adv:b.com', 'adv:com', 'cat:1:IAB7-39', 'cat:1:IAB7', 'attr:3']
+    """
+    hosts = [host.split(".") for host in creative.adomain]
+    words = [f"adv:{'.'.join(labels[n:])}" for labels in hosts for n in range(len(labels))]
+    for cat in creative.cat:
+        words.append(f"cat:{creative.cattax}:{cat}")
+        if creative.cattax == 1 and "-" in cat:
+            words.append(f"cat:1:{cat.partition('-')[0]}")
+    words += [f"attr:{attr}" for attr in creative.attr]
+    return words + [f"mime:{mime.casefold()}" for mime in creative.mimes]
+
+
+def _columns(creative: Creative) -> tuple[Any, ...]:
+    size = size_of(*creative.size) if creative.size else ANY_SIZE
+    age = 0 if creative.age is None else creative.age
+    known = FORMATS.index(creative.format) if creative.format in FORMATS else FORMATS.index("native")
+    return creative.approved, known, size, creative.duration_s or 0, age, creative.weight, creative.sequence
+
+
+def _starts(lists: Sequence[Sequence[object]]) -> NDArray[np.int64]:
+    return np.cumsum([0, *map(len, lists)], dtype=np.int64)
