@@ -261,23 +261,22 @@ def _choose(
         first, last = start_M1[m], start_M1[m + 1]
         if first == last:
             continue
-        some_K = creative_N[first:last]
+        some_K, best = creative_N[first:last], 0
         if rotation_M[m] == _EVEN:
-            best = int(draw_M[m] % np.uint64(len(some_K)))
+            best = np.int64(draw_M[m] % np.uint64(len(some_K)))  # type: ignore[assignment]
         elif rotation_M[m] == _WEIGHTED:
             best = _drawn(weight_C[some_K], draw_M[m])
         elif rotation_M[m] == _SEQUENTIAL:
-            turn = shown_M[m] % len(some_K)
-            best = int(np.argsort(sequence_C[some_K], kind="mergesort")[turn])
+            best = np.argsort(sequence_C[some_K], kind="mergesort")[shown_M[m] % len(some_K)]
         else:
-            best = int(np.argmax(value_N[first:last]))
+            best = np.argmax(value_N[first:last])  # type: ignore[assignment]
         out_M[m] = some_K[best]
 
 
 @kernel
-def _drawn(weight_K: NDArray[np.int32], draw: int) -> int:
+def _drawn(weight_K: NDArray[np.int32], draw: np.uint64) -> int:
     """One of K in proportion to their weights."""
-    left = int(draw % np.uint64(weight_K.sum()))
+    left = np.int64(draw % np.uint64(weight_K.sum()))
     for k in range(len(weight_K)):
         left -= weight_K[k]
         if left < 0:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking.ads.campaigns import (
@@ -157,6 +157,7 @@ def stands(slot: Slot, one: Creative) -> bool:
     )
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.lists(st.lists(CREATIVES, max_size=3), min_size=1, max_size=3), st.lists(SLOTS, min_size=1, max_size=3))
 def test_what_fits_is_what_the_rules_say(shown: list[list[Creative]], slots: list[Slot]) -> None:
     house = house_of(*(line(f"l{n}", creatives=tuple(some)) for n, some in enumerate(shown)))
