@@ -92,7 +92,7 @@ class Auction:
         at: At = At.second_price,
         reserve: int = 0,
     ) -> "Auction":
-        """An auction of (tier, bid) candidates that differ in nothing else; line items are numbered within a request."""
+        """One of (tier, bid) candidates that differ in nothing else; line items are numbered within a request."""
         flat = [candidate for candidates in requests for candidate in candidates]
         R, C = len(requests), len(flat)
         return cls(

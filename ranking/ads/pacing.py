@@ -1,10 +1,11 @@
 """How much of a budget is due by now, who may bid how often, and until which sum before the ledger is asked again.
 
-All of it is pure arithmetic over columns of L line items: `plans` say what was promised, a `Tick` what happened since the
-last one, a `Pace` what holds until the next. Amounts are whole: micros of money, or a number of impressions, views, clicks.
+All of it is pure arithmetic over columns of L line items: `Plans` say what was promised, a `Tick` what happened since
+the last one, a `Pace` what holds until the next. Amounts are whole: micros of money, or a number of impressions, views
+or clicks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -50,6 +51,8 @@ class Plans:
     over_percent_L: NDArray[np.int64]
     """Intended over-delivery of counts; money is never meant to be exceeded."""
     offset_ms_L: NDArray[np.int64]
+    hours_L: NDArray[np.int64]
+    """Which of `Traffic.open_CH` a line item's day-parts are: its budget is due in those hours. 0 is all hours."""
 
     def targets(self) -> NDArray[np.int64]:
         """Limits with intended over-delivery, `UNLIMITED` as it is. Shape (L, G)."""
@@ -77,7 +80,7 @@ class Plans:
         rows = np.arange(len(parts_LG))[:, None]
         share_LG = np.where(_DAY_G, 1.0, self.curve_LK[rows, part_LG])
         before_LG = np.where(_DAY_G, 0.0, (np.cumsum(self.curve_LK, 1) - self.curve_LK)[rows, part_LG])
-        done_LG = before_LG + share_LG * traffic.share(from_LG, to_LG, at_ms_LG)
+        done_LG = before_LG + share_LG * traffic.share(from_LG, to_LG, at_ms_LG, self.hours_L[:, None])
         begun_LG = (at_ms_LG >= begin_LG) & (end_LG > begin_LG)
         done_LG = np.where(self.asap_L[:, None], 1.0, np.minimum(done_LG, 1.0))
         return np.where(begun_LG, done_LG, 0.0) * np.maximum(self.targets(), 0)
@@ -105,9 +108,9 @@ class Tick:
 class Pace:
     """What holds until the next tick, and what was learned on the way.
 
-    `pass_L` is the share of chances in which a line item may bid. It bids while its sums are below `allowed_LG`, which is
-    never above the targets: so ten impressions are spread over a day as ten million are. The rest is what was learned
-    and fades: what came, what was let through, what it brought.
+    `pass_L` is the share of chances in which a line item may bid. It bids while its sums are below `allowed_LG`, which
+    is never above the targets: so ten impressions are spread over a day as ten million are. The rest is what was
+    learned and fades: what came, what was let through, what it brought.
     """
 
     pass_L: NDArray[np.float64]
@@ -185,9 +188,9 @@ def pace(
     """
     settings = settings or PacingSettings()
     if tick.ledger_age_ms > settings.dead_man_ms:
-        stopped = np.zeros_like(last.pass_L), np.minimum(last.allowed_LG, tick.spent_LG)
-        return _held(last, *stopped)
-    curve = traffic if system.learned else Traffic(offset_ms=traffic.offset_ms)
+        allowed_LG = np.minimum(last.allowed_LG, tick.spent_LG)
+        return replace(last, pass_L=np.zeros_like(last.pass_L), allowed_LG=allowed_LG)
+    curve = traffic if system.learned else Traffic(offset_ms=traffic.offset_ms, open_CH=traffic.open_CH)
     target_LG = plans.targets()
     bound_LG = target_LG >= 0
     flying_L = (plans.start_ms_L <= tick.now_ms) & (tick.now_ms < plans.end_ms_L)
@@ -206,18 +209,8 @@ def pace(
         free_LG = np.where(bound_LG, soft_LG if system.throttle == "soft" else ahead_LG < 0, 1.0)
         pass_L = np.where(plans.asap_L, 1.0, free_LG.min(1))
     open_L = flying_L & (~bound_LG | (tick.spent_LG < all_LG)).all(1)
-    return _held(last, np.where(open_L, pass_L, 0.0), np.where(flying_L[:, None], all_LG, tick.spent_LG))
-
-
-def _held(last: Pace, pass_L: NDArray[np.float64], allowed_LG: NDArray[np.int64]) -> Pace:
-    return Pace(
-        pass_L=pass_L,
-        allowed_LG=allowed_LG,
-        traffic_L=last.traffic_L,
-        chances_L=last.chances_L,
-        passed_L=last.passed_L,
-        gained_LU=last.gained_LU,
-    )
+    allowed_LG = np.where(flying_L[:, None], all_LG, tick.spent_LG)
+    return replace(last, pass_L=np.where(open_L, pass_L, 0.0), allowed_LG=allowed_LG)
 
 
 def _horizons(plans: Plans, tick: Tick, settings: PacingSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -232,11 +225,11 @@ def _learned(plans: Plans, traffic: Traffic, tick: Tick, last: Pace, settings: P
     """Counts of the last few horizons: what came beside what the curve foresaw, and what passing brought."""
     ahead_L = _horizons(plans, tick, settings)[0].min(1)
     kept_L = 0.5 ** ((tick.now_ms - tick.before_ms) / (2 * np.maximum(ahead_L, 1)))
-    foreseen = traffic.until(np.array([tick.before_ms, tick.now_ms]))
-    return Pace(
-        pass_L=last.pass_L,
-        allowed_LG=last.allowed_LG,
-        traffic_L=last.traffic_L * kept_L + (foreseen[1] - foreseen[0]),
+    hours_L = plans.hours_L
+    foreseen_L = traffic.until(np.array(tick.now_ms), hours_L) - traffic.until(np.array(tick.before_ms), hours_L)
+    return replace(
+        last,
+        traffic_L=last.traffic_L * kept_L + foreseen_L,
         chances_L=last.chances_L * kept_L + tick.chances_L,
         passed_L=last.passed_L * kept_L + tick.passed_L,
         gained_LU=last.gained_LU * kept_L[:, None] + tick.gained_LU,
@@ -246,17 +239,21 @@ def _learned(plans: Plans, traffic: Traffic, tick: Tick, last: Pace, settings: P
 def _look_ahead(
     plans: Plans, traffic: Traffic, tick: Tick, last: Pace, settings: PacingSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The pass rate that has everybody on plan at the horizon, and what is due then.
+    """The pass rate that has everybody on plan at the horizon, and what is due then. Shapes (L,) and (L, G).
 
     What is lacking, over what all chances until then would bring: those that the curve foresees, corrected by how many
     came lately, times what one that was let through has brought lately. So a forecast that is wrong by a factor, a win
-    rate or a price that moves, a budget that is raised are made good within a horizon.
+    rate or a price that moves, a budget that is raised are made good within a horizon. The last two ticks are not
+    counted on: the last impression of ten would come to an end without a winner once in three times.
     """
     horizon_LG = _horizons(plans, tick, settings)[1]
+    spare_LG = plans.windows(tick.now_ms)[1] - 2 * (tick.now_ms - tick.before_ms)
+    until_LG = np.maximum(np.minimum(horizon_LG, spare_LG), tick.now_ms)
     due_LG = plans.due(traffic, tick.now_ms, horizon_LG)
     lacking_LG = np.maximum(due_LG - tick.spent_LG, 0.0)
     came_L = np.where(last.traffic_L > 0, last.chances_L / np.maximum(last.traffic_L, 1e-12), 0.0)
-    coming_LG = traffic.until(horizon_LG) - traffic.until(np.array(tick.now_ms))
+    hours_L1 = plans.hours_L[:, None]
+    coming_LG = traffic.until(until_LG, hours_L1) - traffic.until(np.array(tick.now_ms), hours_L1)
     each_LU = last.gained_LU / np.maximum(last.passed_L, 1e-12)[:, None]
     brings_LG = came_L[:, None] * coming_LG * each_LU[:, _UNIT_G]
     known_L = (last.passed_L > 0) & (last.gained_LU[:, 1] > 0) & (last.chances_L > 0)
@@ -266,9 +263,7 @@ def _look_ahead(
     return np.where(plans.asap_L, 1.0, np.minimum(np.minimum(wanted_L, most_L), 1.0)), due_LG
 
 
-def indicator(
-    plans: Plans, traffic: Traffic, now_ms: int, spent_LG: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def indicator(plans: Plans, traffic: Traffic, now_ms: int, spent_LG: NDArray[np.int64]) -> NDArray[np.float64]:
     """Delivered over expected by now, of the limit that is furthest behind; NaN where nothing is due. Shape (L,).
 
     Below .9 or above 1.1 somebody should know.

@@ -1,7 +1,7 @@
-"""From a model's log-odds to chances that come true where an ad is shown and for whom, online, and an alarm if they do not.
+"""From a model's log-odds to chances that come true, online, by placement and advertiser; an alarm if they do not.
 
-One calibration for everything, and a deviation for each placement and each advertiser that stays near zero until its own
-rows say otherwise.
+One calibration for everything, and a deviation for each placement and each advertiser that stays near zero until its
+own rows say otherwise.
 
 >>> calibration = Calibration()
 >>> nobody_R = np.full(3000, UNKNOWN)
@@ -29,8 +29,8 @@ class CalibrationSettings:
     """How far calibration may stray from the model, and how long it remembers.
 
     Spreads are standard deviations of a normal prior: the smaller, the more rows it takes to move. The slope turns
-    about `centre`, a log-odds in the middle of what clicks have, so that slope and intercept hardly depend on each other.
-    Evidence fades with `horizon_rows`, and what faded is given back to the prior.
+    about `centre`, a log-odds in the middle of what clicks have, so that slope and intercept hardly depend on each
+    other. Evidence fades with `horizon_rows`, and what faded is given back to the prior.
     """
 
     slope_spread: float = 0.3

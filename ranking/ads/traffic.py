@@ -22,10 +22,13 @@ _LEAST_SHARE = 1e-3  # of the mean hour: a plan for an hour that nobody came in 
 class Traffic:
     """What an hour of each kind brings: rows 0-23 are hours of a weekday, 24-47 of a Saturday or Sunday.
 
-    A value; `learn` returns another. `chances_H` and `hours_H` count what came and how often such an hour was; both fade
-    with `half_life_h` hours. Hours without anything count as seen. What falls into the hour that is still open waits
-    in `waiting` until it closes, so that half an hour is never taken for a whole one. `offset_ms` is the house's clock
-    against UTC. Nothing learned is a flat curve, which is linear time.
+    A value; `learn` returns another. `chances_H` and `hours_H` count what came and how often such an hour was; both
+    fade with `half_life_h` hours. Hours without anything count as seen. What falls into the hour that is still open
+    waits in `waiting` until it closes, so that half an hour is never taken for a whole one. `offset_ms` is the house's
+    clock against UTC. Nothing learned is a flat curve, which is linear time.
+
+    `open_CH` are C choices of hours of the week, Monday's first: the share of each hour in which somebody may be
+    served. There is one at least, all hours.
     """
 
     offset_ms: int = 0
@@ -35,6 +38,14 @@ class Traffic:
     hours_H: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_KINDS))
     open_h: int | None = None
     waiting: float = 0.0
+    open_CH: NDArray[np.float64] = field(default_factory=lambda: np.ones((1, WEEK_H)))
+    up_to_CT: NDArray[np.float64] = field(init=False)
+    """Chances in open hours from the beginning of Monday to that of each hour of the week, and to the week's end."""
+
+    def __post_init__(self) -> None:
+        week_H = self.hourly()[_kind(_MONDAY_H + np.arange(WEEK_H))]
+        sums_CH = np.cumsum(week_H * self.open_CH, 1)
+        object.__setattr__(self, "up_to_CT", np.concatenate((np.zeros((len(sums_CH), 1)), sums_CH), 1))
 
     def learn(self, time_ms_R: NDArray[np.int64], now_ms: int) -> "Traffic":
         """The curve after R more chances at these event times.
@@ -76,24 +87,31 @@ class Traffic:
         smooth_KD = (np.roll(rate_KD, 1, 1) + 2 * rate_KD + np.roll(rate_KD, -1, 1)) / 4
         return np.asarray(np.maximum(smooth_KD, _LEAST_SHARE * mean).ravel())
 
-    def until(self, time_ms: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Chances expected from the beginning of time to each of these moments; any shape. For differences."""
-        hourly_H = self.hourly()
-        week_h = hourly_H[_kind(_MONDAY_H + np.arange(WEEK_H))]
-        up_to_h = np.concatenate(([0.0], np.cumsum(week_h)))
+    def until(self, time_ms: NDArray[np.int64], choice: NDArray[np.int64] | int = 0) -> NDArray[np.float64]:
+        """Chances expected from the beginning of time to each of these moments; any shape. For differences.
+
+        `choice` is which of the C choices of open hours counts, of a shape that fits.
+        """
         local_ms = np.asarray(time_ms) + self.offset_ms - _MONDAY_H * HOUR_MS
         hour, part_ms = local_ms // HOUR_MS, local_ms % HOUR_MS
         week, at = hour // WEEK_H, hour % WEEK_H
-        return np.asarray(week * up_to_h[-1] + up_to_h[at] + week_h[at] * (part_ms / HOUR_MS))
+        begun, ended = self.up_to_CT[choice, at], self.up_to_CT[choice, at + 1]
+        return np.asarray(week * self.up_to_CT[choice, -1] + begun + (ended - begun) * (part_ms / HOUR_MS))
 
     def share(
-        self, start_ms: NDArray[np.int64] | int, end_ms: NDArray[np.int64] | int, at_ms: NDArray[np.int64] | int
+        self,
+        start_ms: NDArray[np.int64] | int,
+        end_ms: NDArray[np.int64] | int,
+        at_ms: NDArray[np.int64] | int,
+        choice: NDArray[np.int64] | int = 0,
     ) -> NDArray[np.float64]:
-        """How much of the traffic between two moments has come by a third, 0 to 1. Shapes are broadcast."""
-        start_ms, end_ms = np.asarray(start_ms), np.asarray(end_ms)
-        begun = self.until(start_ms)
-        whole = np.maximum(self.until(end_ms) - begun, 1e-12)
-        return np.clip((self.until(np.asarray(at_ms)) - begun) / whole, 0.0, 1.0)
+        """How much of the traffic between two moments has come by a third, 0 to 1. Shapes are broadcast.
+
+        0 where none is expected between them.
+        """
+        begun = self.until(np.asarray(start_ms), choice)
+        whole = np.maximum(self.until(np.asarray(end_ms), choice) - begun, 1e-12)
+        return np.clip((self.until(np.asarray(at_ms), choice) - begun) / whole, 0.0, 1.0)
 
 
 def _kind(hour_N: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""`marquee evaluate ipinyou`: an advertiser with a budget in a real market, and nine streams of rare clicks to calibrate.
+"""`marquee evaluate ipinyou`: an advertiser with a budget in a real market, and nine streams of rare clicks.
 
 Campaign 2997 of iPinYou's log, as bidding papers measure by it: episodes of 1,000 impressions in log order, each with
 1/32 of what that many cost in training, second price. The market's price stands in the auction as the reserve, so that
@@ -37,9 +37,9 @@ _BUDGET = EPISODE * _TRAINING_COST * _MICROS // (_TRAINING_IMPRESSIONS * _BUDGET
 _CLICK = _TRAINING_COST * _MICROS // (_TRAINING_CLICKS * _BUDGET_SHARE)
 """What the budget affords for a click, if every impression were bought: where factors on bids begin."""
 
-# Chosen on the validation file of 2997 alone. There everything near buys the same, 170 to 172 clicks for 10 to 50 rows a
-# batch and half-lives of 500 to 2,000 rows, where the linear bidder buys 149. That calibration goes on from an earlier log
-# was chosen there too: over all pairs of its quarters, 510 clicks against 495 from nothing.
+# Chosen on the validation file of 2997 alone. There everything near buys the same, 170 to 172 clicks for 10 to 50 rows
+# a batch and half-lives of 500 to 2,000 rows, where the linear bidder buys 149. That calibration goes on from an
+# earlier log was chosen there too: over all pairs of its quarters, 510 clicks against 495 from nothing.
 _BATCH = 20
 _HALF_LIFE_ROWS = 1_000.0
 _RATIO = (0.9, 1.1)

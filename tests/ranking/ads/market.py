@@ -37,6 +37,7 @@ def plans(
         asap_L=np.full(lines, asap),
         over_percent_L=np.full(lines, over_percent),
         offset_ms_L=np.zeros(lines, np.int64),
+        hours_L=np.zeros(lines, np.int64),
     )
 
 
@@ -62,30 +63,32 @@ class Market:
     system: str = "marquee"
     traffic: Traffic = field(default_factory=learned)
     seed: int = 0
+    tick_ms: int = 5 * MINUTE_MS
 
     def run(self, plan: Plans, edit: Callable[[int, Plans], Plans] = lambda now_ms, plan: plan) -> "Run":
-        """The whole flight in ticks of a minute; `edit` may change the plans at any of them."""
+        """The whole flight in ticks; `edit` may change the plans at any of them."""
         draw, lines = np.random.default_rng(self.seed), len(plan.start_ms_L)
         begin, end = int(plan.start_ms_L.min()), int(plan.end_ms_L.max())
         share_H = self.shape_H / self.shape_H.sum()
         state, spent_LG = Pace.fresh(lines), np.zeros((lines, 4), np.int64)
         chances_L, passed_L, gained_LU = np.zeros(lines), np.zeros(lines), np.zeros((lines, 2))
         history: list[np.ndarray] = []
-        for now in range(begin, end, MINUTE_MS):
+        for now in range(begin, end, self.tick_ms):
             plan = edit(now, plan)
             if now % DAY_MS == 0:
                 spent_LG[:, [1, 3]] = 0
             tick = Tick(
                 now_ms=now,
-                before_ms=now - MINUTE_MS,
+                before_ms=now - self.tick_ms,
                 chances_L=chances_L,
                 passed_L=passed_L,
                 gained_LU=gained_LU,
                 spent_LG=spent_LG.copy(),
             )
             state = pace(plan, self.traffic, tick, state, system=SYSTEMS[self.system])
-            came = self.per_day * share_H[now // HOUR_MS % 24] / 60
-            chances_L = draw.poisson(np.full(lines, came)).astype(float)
+            came = self.per_day * share_H[now // HOUR_MS % 24] * self.tick_ms / HOUR_MS
+            open_L = self.traffic.open_CH[plan.hours_L, (now // HOUR_MS - 96) % 168]
+            chances_L = draw.poisson(came * open_L).astype(float)
             passed_L = draw.binomial(chances_L.astype(int), state.pass_L).astype(float)
             gained_LU = np.zeros((lines, 2))
             for line, wins in enumerate(draw.binomial(passed_L.astype(int), self.win_rate)):
@@ -111,11 +114,11 @@ class Market:
 
 @dataclass
 class Run:
-    """What was spent of each limit, at the end and minute by minute."""
+    """What was spent of each limit, at the end and tick by tick."""
 
     plan: Plans
     spent_LG: np.ndarray
-    history_MLG: np.ndarray
+    history_TLG: np.ndarray
 
     def error(self, limit: int) -> float:
         """The largest distance from a target, as a share of it."""
@@ -124,8 +127,8 @@ class Run:
 
     def by(self, part: float, limit: int) -> float:
         """The mean share of a target that was delivered by a part of the flight."""
-        at = max(int(len(self.history_MLG) * part) - 1, 0)
-        return float((self.history_MLG[at, :, limit] / self.plan.targets()[:, limit]).mean())
+        at = max(int(len(self.history_TLG) * part) - 1, 0)
+        return float((self.history_TLG[at, :, limit] / self.plan.targets()[:, limit]).mean())
 
 
 def edited(plan: Plans, **columns: np.ndarray) -> Plans:
