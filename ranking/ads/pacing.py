@@ -222,15 +222,20 @@ def _horizons(plans: Plans, tick: Tick, settings: PacingSettings) -> tuple[NDArr
 
 
 def _learned(plans: Plans, traffic: Traffic, tick: Tick, last: Pace, settings: PacingSettings) -> Pace:
-    """Counts of the last few horizons: what came beside what the curve foresaw, and what passing brought."""
+    """What came lately beside what the curve foresaw, and what passing brought.
+
+    The first fades by half in a quarter of a horizon: chances are many, and a curve that is wrong is wrong now. The
+    second in two horizons: of ten impressions a day there is one in hours.
+    """
     ahead_L = _horizons(plans, tick, settings)[0].min(1)
-    kept_L = 0.5 ** ((tick.now_ms - tick.before_ms) / (2 * np.maximum(ahead_L, 1)))
+    passed_horizons_L = (tick.now_ms - tick.before_ms) / np.maximum(ahead_L, 1)
+    lately_L, kept_L = 0.5 ** (passed_horizons_L / 0.25), 0.5 ** (passed_horizons_L / 2)
     hours_L = plans.hours_L
     foreseen_L = traffic.until(np.array(tick.now_ms), hours_L) - traffic.until(np.array(tick.before_ms), hours_L)
     return replace(
         last,
-        traffic_L=last.traffic_L * kept_L + foreseen_L,
-        chances_L=last.chances_L * kept_L + tick.chances_L,
+        traffic_L=last.traffic_L * lately_L + foreseen_L,
+        chances_L=last.chances_L * lately_L + tick.chances_L,
         passed_L=last.passed_L * kept_L + tick.passed_L,
         gained_LU=last.gained_LU * kept_L[:, None] + tick.gained_LU,
     )

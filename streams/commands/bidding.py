@@ -19,9 +19,8 @@ def bought() -> dict[str, dict[str, float]]:
         table.add_row(name, f"{bidder.impressions:,}", str(bidder.clicks), f"{bidder.cost:,}")
     out.print(table)
     c = found.calibration
-    out.print(
-        f"calibration: better on {c.better} of {c.streams} streams, normalised entropy {c.mean_ne_change:+.4f} on"
-    )
-    out.print(f"average and {c.worst_ne_change:+.4f} at worst; sums within a tenth of the clicks on {c.ratio_ok}")
+    out.print(f"calibration: better than the model's own chances on {c.better} of {c.streams} streams;")
+    out.print(f"normalised entropy {c.mean_ne_change:+.4f} on average, {c.worst_ne_change:+.4f} at worst;")
+    out.print(f"the sum of chances within a tenth of the clicks on {c.ratio_ok}")
     figures = asdict(found)
     return {name: {key: round(value, 5) for key, value in part.items()} for name, part in figures.items()}

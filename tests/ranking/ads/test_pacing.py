@@ -63,7 +63,7 @@ def test_a_budget_is_spent_within_a_percent_when_the_forecast_is_wrong_by_three(
 
 @pytest.mark.parametrize("scale", [1, 3])
 def test_a_budget_is_spent_within_a_percent_when_the_curve_is_eight_hours_off(scale: float) -> None:
-    """There is six times as much to buy as the budget; of twice as much, a tenth would have been missed."""
+    """There is six times as much to buy as the budget; of twice as much, a twelfth is missed."""
     run = Market(per_day=400_000 * scale, shape_H=np.roll(EVENING, 8)).run(plans(2, micros=BUDGET))
     never_over(run)
     assert run.error(MICROS) < 0.01

@@ -26,10 +26,12 @@ def a_market(impressions: int = 4 * EPISODE, seed: int = 0) -> Market:
     return Market("drawn", draw.random(impressions) < chance_R, draw.integers(0, 150, impressions), chance_R)
 
 
+@pytest.mark.slow
 def test_the_linear_bidder_buys_exactly_what_is_published(figures: dict[str, dict[str, float]]) -> None:
     assert figures["linear"] == {"impressions": 32_208, "clicks": 71, "cost": 203_610}
 
 
+@pytest.mark.slow
 def test_ours_buys_more_clicks_for_the_same_budgets(figures: dict[str, dict[str, float]]) -> None:
     """Deterministic. 78 is what RLB buys; the difference to 71 is within chance (a standard deviation is 8.4)."""
     assert set(figures["marquee"]) == {"impressions", "clicks", "cost"}
@@ -37,6 +39,7 @@ def test_ours_buys_more_clicks_for_the_same_budgets(figures: dict[str, dict[str,
     assert figures["marquee"]["cost"] <= 157 * 1_969.3
 
 
+@pytest.mark.slow
 def test_calibration_is_better_than_the_models_own_chances(figures: dict[str, dict[str, float]]) -> None:
     found = figures["calibration"]
     assert set(found) == {"streams", "better", "mean_ne_change", "worst_ne_change", "ratio_ok"}
