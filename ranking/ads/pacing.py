@@ -16,6 +16,8 @@ from ranking.jit import kernel
 
 UNLIMITED = -1
 DAY_MS = 24 * HOUR_MS
+ENDLESS_MS = 3_650 * DAY_MS
+"""A flight as long as this has no date by which anything is due."""
 FRONT_LOADED = (0.625, 0.375)
 """Shares of the two halves of a flight: a quarter ahead of even at half-time, as Google Ad Manager has it."""
 
@@ -62,14 +64,15 @@ class Plans:
     def windows(self, now_ms: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """From when to when each limit runs: the flight, or the part of today that lies in it. Two of shape (L, G)."""
         today_L = (now_ms + self.offset_ms_L) // DAY_MS * DAY_MS - self.offset_ms_L
-        start_L, end_L = self.start_ms_L, self.end_ms_L
+        start_L, end_L = self.start_ms_L, np.minimum(self.end_ms_L, self.start_ms_L + ENDLESS_MS)
         begin_LG = np.where(_DAY_G, np.maximum(today_L, start_L)[:, None], start_L[:, None])
         return begin_LG, np.where(_DAY_G, np.minimum(today_L + DAY_MS, end_L)[:, None], end_L[:, None])
 
     def due(self, traffic: Traffic, now_ms: int, at_ms_LG: NDArray[np.int64]) -> NDArray[np.float64]:
         """How much of each target should have been delivered by a moment of its window. Shape (L, G); 0 if unlimited.
 
-        Everything, for a line item that is to be delivered as soon as possible and whose flight has begun.
+        Everything, for a line item that is to be delivered as soon as possible and whose flight has begun; of a flight
+        without an end, all but what is due by day.
         """
         begin_LG, end_LG = self.windows(now_ms)
         parts_LG = np.where(_DAY_G, 1, self.parts_L[:, None])
@@ -82,7 +85,8 @@ class Plans:
         before_LG = np.where(_DAY_G, 0.0, (np.cumsum(self.curve_LK, 1) - self.curve_LK)[rows, part_LG])
         done_LG = before_LG + share_LG * traffic.share(from_LG, to_LG, at_ms_LG, self.hours_L[:, None])
         begun_LG = (at_ms_LG >= begin_LG) & (end_LG > begin_LG)
-        done_LG = np.where(self.asap_L[:, None], 1.0, np.minimum(done_LG, 1.0))
+        endless_LG = length_LG >= ENDLESS_MS
+        done_LG = np.where(self.asap_L[:, None] | endless_LG, 1.0, np.minimum(done_LG, 1.0))
         return np.where(begun_LG, done_LG, 0.0) * np.maximum(self.targets(), 0)
 
 

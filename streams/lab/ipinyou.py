@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.auction import PLAIN_QUALITY, At, Auction, Sold, sell
-from ranking.ads.bids import Price, worth
+from ranking.ads.bids import worth
+from ranking.ads.campaigns import BidType
 from ranking.ads.losses import Loss
 from ranking.ads.pacing import spend
 from ranking.ads.prediction import UNKNOWN, Calibration, measured
@@ -148,7 +149,7 @@ def buy_paced(market: Market, calibration: Calibration) -> Bought:
         nobody_R = np.full(len(rows), UNKNOWN)
         logit_R = all_logit_R[rows]
         chance_R = calibration.predict(logit_R, nobody_R, nobody_R)
-        value_R = worth(np.full(len(rows), Price.cpc), np.full(len(rows), _CLICK), chance_R)
+        value_R = worth(np.full(len(rows), BidType.cpc), np.full(len(rows), _CLICK), chance_R)
         factor = landscape.affordable(left_L / (EPISODE - first % EPISODE))[0]
         bid_R = np.minimum(np.floor(factor * value_R).astype(np.int64), _MOST)
         sold = _auction(market, bid_R, first)

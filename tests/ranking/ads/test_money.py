@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.auction import At
-from ranking.ads.bids import Price, per_event, worth
+from ranking.ads.bids import per_event, worth
+from ranking.ads.campaigns import BidType
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import Floors, per_impression, reserves
 from ranking.errors import UnknownCurrency
@@ -77,15 +78,17 @@ def test_a_floor_per_thousand_is_rounded_up() -> None:
     assert per_impression(np.array([0, 1, 1_000, 1_500_001])).tolist() == [0, 1, 1, 1_501]
 
 
-@given(st.sampled_from(list(Price)), st.integers(0, 10**10), st.floats(0, 1), st.floats(0, 1))
-def test_an_event_never_costs_more_than_was_bid_for_it(price: Price, bid: int, chance: float, share: float) -> None:
-    columns = np.array([price]), np.array([bid]), np.array([chance])
+@given(st.sampled_from(list(BidType)), st.integers(0, 10**10), st.floats(0, 1), st.floats(0, 1))
+def test_an_event_never_costs_more_than_was_bid_for_it(
+    bid_type: BidType, bid: int, chance: float, share: float
+) -> None:
+    columns = np.array([bid_type]), np.array([bid]), np.array([chance])
     value = worth(*columns)
-    assert 0 <= value[0] <= (bid // 1000 if price == Price.cpm else bid)
+    assert 0 <= value[0] <= (bid // 1000 if bid_type == BidType.cpm else bid)
     paid = np.floor(value * share).astype(np.int64)
     assert 0 <= per_event(columns[0], paid, *columns[1:])[0] <= bid
 
 
 @pytest.mark.parametrize("chance", [float("nan"), -0.1, 1.5, float("inf")])
 def test_what_is_no_probability_bids_nothing(chance: float) -> None:
-    assert worth(np.array([Price.cpc]), np.array([10**6]), np.array([chance])).tolist() == [0]
+    assert worth(np.array([BidType.cpc]), np.array([10**6]), np.array([chance])).tolist() == [0]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ranking.ads.campaigns import FOREVER_MS
 from ranking.ads.pacing import (
     DAY_MS,
     FRONT_LOADED,
@@ -196,6 +197,14 @@ def test_a_custom_curve_is_followed_part_by_part() -> None:
     at = START_MS + (np.arange(7) * 4 * HOUR_MS)
     due = [plan.due(Traffic(), START_MS, np.full((1, 4), moment))[0, MICROS] for moment in at]
     assert due == pytest.approx([0, 250, 500, 550, 600, 800, 1_000])
+
+
+def test_a_flight_without_an_end_owes_its_daily_budget_only() -> None:
+    plan = plans(micros=10 * BUDGET, day_micros=BUDGET, curve=FRONT_LOADED)
+    endless = edited(plan, end_ms_L=np.array([FOREVER_MS]))
+    noon = START_MS + 5 * DAY_MS + 12 * HOUR_MS
+    due_G = endless.due(Traffic(), noon, np.full((1, 4), noon))[0]
+    assert due_G.tolist() == [10 * BUDGET, BUDGET / 2, 0, 0]
 
 
 def test_as_fast_as_possible_takes_whatever_comes() -> None:
