@@ -16,6 +16,7 @@ import typer
 
 from streams.commands.ads import ads_app
 from streams.commands.bench import bench_app
+from streams.commands.bidding import bought
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, print_json, refuse_taken
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
@@ -174,7 +175,7 @@ def _refuse_taken_port(settings: "Settings") -> None:
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Argument(help="ml-100k, or a path with --format.")] = "ml-100k",
+    dataset: Annotated[str, typer.Argument(help="ml-100k, ipinyou, or a path with --format.")] = "ml-100k",
     form: Annotated[Format | None, typer.Option("--format", help="The format of a file.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="Yardstick beside it; may be repeated.")] = None,
     events: Annotated[int | None, typer.Option(help="Only the first so many events.", min=10)] = None,
@@ -187,8 +188,13 @@ def evaluate(
 ) -> None:
     """Replay a log through the service's own code, in process: every event is ranked before it is learned."""
     began, settings = time.monotonic(), load(config)
+    if form is None and dataset == "ipinyou":
+        if baseline or events or protocol != Protocol.progressive:
+            raise typer.BadParameter("ipinyou takes no --baseline, --events or --protocol", param_hint="dataset")
+        finish(bought(), as_json)
+        return
     if form is None and dataset != "ml-100k":
-        raise typer.BadParameter(f"{dataset!r} is not ml-100k; a file needs --format", param_hint="dataset")
+        raise typer.BadParameter(f"{dataset!r} is not ml-100k or ipinyou; a file needs --format", param_hint="dataset")
     if form is not None and not Path(dataset).is_file():
         said = f"{dataset!r} is no file" if Path(dataset).exists() else f"there is no file {dataset!r}"
         raise typer.BadParameter(said, param_hint="dataset")

@@ -93,6 +93,7 @@ def test_the_version_is_that_of_the_project(marquee: Any) -> None:
         (["evaluate", "absent.csv", "--format", "csv"], "absent.csv"),
         (["evaluate", "--format", "xml"], "movielens"),
         (["evaluate", "--baseline", "oracle"], "popularity"),
+        (["evaluate", "ipinyou", "--events", "100"], "--events"),
         (["replay", "absent.jsonl"], "absent.jsonl"),
         (["dlq", "show", "x"], "0/12"),
         (["dlq", "replay"], "--all"),
