@@ -38,6 +38,8 @@ class Says(IntFlag):
     """Belongs to what was begun: in the same sitting it is no take of its own, and a dislike stays one."""
     takes_back = 2048
     """What was said of the item is not said any more: the like, or that it is on the list."""
+    refused = 4096
+    """The item is not offered while the history says so, not even where what was seen may be."""
 
     taken = touched | wanted
     loved = taken | praise | like
@@ -62,13 +64,13 @@ class Action(IntEnum):
     complete = 4, Says.taken | Says.praise | Says.engaged | Says.completed | Says.goes_on
     skip = 5, Says.hated
     like = 6, Says.loved | Says.engaged
-    dislike = 7, Says.hated
+    dislike = 7, Says.hated | Says.refused
     unlike = 8, Says.takes_back
     add = 9, Says.loved | Says.engaged
     remove = 10, Says.takes_back
     share = 11, Says.loved
     purchase = 12, Says.loved | Says.engaged
-    hide = 13, Says.hated
+    hide = 13, Says.hated | Says.refused
     impression = 16, Says.shown
     viewable = 17
     click = 18, Says.engaged
@@ -87,6 +89,8 @@ def actions_that(say: Says) -> NDArray[np.bool_]:
 
 #: By action code: does its item go into the history? Did the person want it?
 TOUCHES, TAKES = actions_that(Says.touched), actions_that(Says.wanted)
+#: By action code: is its item not to be offered again?
+REFUSES = actions_that(Says.refused)
 #: By action code: 1 praise, -1 blame, 0 neither.
 APPEAL = actions_that(Says.praise).astype(np.int8) - actions_that(Says.blame).astype(np.int8)
 

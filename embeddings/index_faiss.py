@@ -80,6 +80,7 @@ class FaissEngine:
         bit_R = np.left_shift(np.uint8(1), (place_R & 7).astype(np.uint8))
         np.bitwise_or.at(self._bits, place_R[allowed_R] >> 3, bit_R[allowed_R])
         np.bitwise_and.at(self._bits, place_R[~allowed_R] >> 3, ~bit_R[~allowed_R])
+        self.count = int(np.bitwise_count(self._bits).sum())
         return True
 
     def _on_gpu(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:

@@ -192,13 +192,13 @@ class Items:
         return np.where(new_R, np.clip(told_s_R, 0, _LATEST_S), first_s_R), fresh_s_R
 
     def _categories(self, names: Sequence[str]) -> list[int]:
-        """Codes of an item's categories; those beyond 32,000 different ones are left out."""
-        known = self.categories
-        for name in names[:CATEGORIES]:
+        """Codes of an item's categories, each once; those beyond 32,000 different ones are left out."""
+        known, names = self.categories, list(dict.fromkeys(names))[:CATEGORIES]
+        for name in names:
             if name not in known and len(known) < 32_000:
                 known[name] = len(known)
                 self.category_names.append(name)
-        return [known[name] for name in names[:CATEGORIES] if name in known]
+        return [known[name] for name in names if name in known]
 
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""
@@ -317,7 +317,8 @@ class Items:
             c.reactions_N4[rows_R, column] = told_N[at_R]
         c.clock_s_N[rows_R] = min(max(counts.clock_s, 0), _LATEST_S)
         c.last_taken_s_N[rows_R] = np.clip(counts.last_taken_s_N[at_R], 0, _LATEST_S)
-        c.first_seen_s_N[rows_R] = np.clip(counts.first_seen_s_N[at_R], 0, _LATEST_S)
+        told_R = counts.first_seen_s_N[at_R] > 0  # what was only shown since it came again was not seen to come
+        c.first_seen_s_N[rows_R[told_R]] = np.minimum(counts.first_seen_s_N[at_R[told_R]], _LATEST_S)
 
     def _left(self, rows_R: NDArray[np.int32], clock_s: int) -> NDArray[np.float64]:
         """The sums of what some rows' takes, four ways, and reactions come to at a moment. Shape (8,)."""

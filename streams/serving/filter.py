@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved, keep
+from embeddings.events import REFUSES
 from embeddings.ids import ids_of
 from streams.serving.live_model import Stock
 from streams.serving.policies import Policy
@@ -12,12 +13,22 @@ from streams.settings import Settings
 
 
 def drop(retrieved: Retrieved, query: Query, policy: Policy, asked: Asked, stock: Stock, settings: Settings) -> Found:
-    """Drop what was seen or is blocked; keep as many as are ranked, with places for what is new."""
+    """Drop what was seen, refused or is blocked; keep as many as are ranked, with places for what is new."""
     seen_PM = asked.seen(query.position_P, ids_of(retrieved.row_PM, stock.items.ids.ids_N))
+    if policy.repeats:
+        seen_PM |= _refused(retrieved, query, asked)
     kept = keep(retrieved, seen_PM, stock.offer.blocked_N, policy.candidates, reserve=settings.retrieval.fresh)
     traced = asked.trace_P[query.position_P].any()
     dropped = _dropped(retrieved.row_PM, seen_PM, stock.offer.blocked_N) if traced else None
     return Found(query, policy, Candidates.content(kept.row_PM, kept.source_PM), dropped)
+
+
+def _refused(retrieved: Retrieved, query: Query, asked: Asked) -> NDArray[np.bool_]:
+    """Which candidates each position's person hid or disliked, as far as the history says. Shape (P, M)."""
+    refused_PH = REFUSES[asked.histories.action_PH[query.position_P]] & (query.row_PH >= 0)
+    row_PR = np.where(refused_PH, query.row_PH, -2)[:, refused_PH.any(0)]
+    refused_PM: NDArray[np.bool_] = (retrieved.row_PM[:, :, None] == row_PR[:, None, :]).any(2)
+    return refused_PM
 
 
 def _dropped(row_PM: NDArray[np.int32], seen_PM: NDArray[np.bool_], blocked_N: NDArray[np.bool_]) -> Dropped:

@@ -60,11 +60,10 @@ class Offers:
 
     def of(self, whose: ViewerClass, now_s: int, fresh_for_s: int) -> Offer:
         """The offer of a class at a moment. The caller holds `items.lock`."""
-        kept = self._of.get(whose)
+        kept = self._of.pop(whose, None)
         if kept is None or kept.rules != self._rules or now_s < kept.now_s or not self._followed(kept, whose, now_s):
-            if len(self._of) >= _CLASSES:
-                self._of.clear()
-            kept = self._of[whose] = self._made(whose, now_s)
+            kept = self._made(whose, now_s)
+        self._remember(whose, kept)
         if fresh_for_s != kept.fresh_for_s or now_s >= kept.fresh_until_s:
             self._renew(kept, now_s, fresh_for_s)
         if kept.counted != self.items.changes:
@@ -84,7 +83,13 @@ class Offers:
         made = self._made(whose, now_s)
         made.changes, made.rules = changes, rules  # what changed meanwhile is looked at again
         with self.items.lock:
-            return self._of.setdefault(whose, made).offer.mask
+            return self._remember(whose, made).offer.mask
+
+    def _remember(self, whose: ViewerClass, kept: _Kept) -> _Kept:
+        """Keep an offer unless there is one; it takes the place of the one that was asked for longest ago."""
+        while len(self._of) >= _CLASSES:
+            del self._of[next(iter(self._of))]
+        return self._of.setdefault(whose, kept)
 
     @property
     def _rules(self) -> tuple[bool, bool]:

@@ -152,7 +152,7 @@ class Answerer:
             histories=Histories(*states[:6]),
             now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
             context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
-            key_PC=context_keys([request.context for request in requests], asked_s_P),
+            key_PC=context_keys([r.context for r in requests], asked_s_P, [r.surface for r in requests]),
             viewers=[trigger.viewer for trigger in triggers],
             policies=[trigger.policy for trigger in triggers],
             personal_P=allowed_P & ~late_P,

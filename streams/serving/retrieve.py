@@ -15,28 +15,39 @@ from streams.serving.policies import Policy
 from streams.serving.values import Query
 from streams.settings import Settings
 
+_BY_SCORE = {"vector", "neighbours", "popular"}
+
 
 def retrieve(query: Query, policy: Policy, stock: Stock, settings: Settings) -> Retrieved:
     """What the sources of a policy propose; not all may be shown.
 
-    Content near each position's taste, or popular, beside what it holds, trending and new; and what was begun.
+    Content near each position's taste, or popular, beside what it holds, trending and new; and what was begun. Where
+    lists alone propose, as many are taken of them as are ranked.
     """
     s, sources = settings.retrieval, policy.sources
+    least = 0 if _BY_SCORE & set(sources) else policy.candidates
+    trending_P = np.maximum(query.trending_P, least).astype(np.int32)
     return gather(
         query.row_PH,
         query.weight_PH,
         found(query, policy, stock),
         (stock.model.neighbours_NM, stock.model.weights_NM),
-        trending_T=stock.offer.trending_T[: query.trending_P.max() if "trending" in sources else 0],
-        fresh_PF=fresh(query, stock, s.fresh if "fresh" in sources else 0),
+        trending_T=stock.offer.trending_T[: trending_P.max() if "trending" in sources else 0],
+        fresh_PF=fresh(query, stock, max(s.fresh, least) if "fresh" in sources else 0),
         size_P=query.reach_P,
-        trending_P=query.trending_P,
-        popular_P=~query.tasteful_P,
+        trending_P=trending_P,
+        popular_P=~_near(query, policy),
         begun_PH=query.begun_PH,
         blocked_N=stock.offer.blocked_N,
         latest=s.neighbour_items if "neighbours" in sources else 0,
         decay=settings.learner.taste_decay,
     )
+
+
+def _near(query: Query, policy: Policy) -> NDArray[np.bool_]:
+    """For which positions something near their taste is looked for."""
+    near_P: NDArray[np.bool_] = query.tasteful_P & ("vector" in policy.sources)
+    return near_P
 
 
 def fresh(query: Query, stock: Stock, most: int) -> NDArray[np.int32]:
@@ -54,15 +65,16 @@ def fresh(query: Query, stock: Stock, most: int) -> NDArray[np.int32]:
 
 
 def found(query: Query, policy: Policy, stock: Stock) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The vector search; where there is no taste, what is popular in the context. Rows (P, V), -1 padded, and scores.
+    """The vector search; where it has no taste or no say, what is popular in the context.
 
-    One search, as far as the one that looks furthest. A search with no taste would find the lowest rows.
+    Rows (P, V), -1 padded, and scores. One search, as far as the one that looks furthest. A search with no taste would
+    find the lowest rows.
     """
-    tasteful = np.flatnonzero(query.tasteful_P & ("vector" in policy.sources))
-    strangers = np.flatnonzero(~query.tasteful_P & ("popular" in policy.sources))
+    near_P = _near(query, policy)
+    tasteful, strangers = np.flatnonzero(near_P), np.flatnonzero(~near_P & ("popular" in policy.sources))
     near = min(int(query.reach_P[tasteful].max(initial=0)), stock.model.index.size)
     popular = int(query.reach_P[strangers].max(initial=0))
-    row_PV = np.full((len(query.tasteful_P), max(near, popular, 1)), -1, np.int32)
+    row_PV = np.full((len(near_P), max(near, popular, 1)), -1, np.int32)
     score_PV = np.zeros(row_PV.shape, np.float32)
     if near:
         nearest = stock.model.index.search(query.taste_PD[tasteful], near, stock.offer.mask)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import zip_longest
 
 import numpy as np
 import xxhash
@@ -182,12 +183,19 @@ def source_name(bits: int) -> str:
     return _SOURCES[bits]
 
 
-def context_keys(contexts: Sequence[records.Context | None], time_s_P: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """The keys of each of P contexts and moments, 0 where a word is not said. Shape (P, `KEYS`)."""
+def context_keys(
+    contexts: Sequence[records.Context | None], time_s_P: NDArray[np.int64], surfaces: Sequence[str | None] = ()
+) -> NDArray[np.uint16]:
+    """The keys of each of P contexts and moments, 0 where a word is not said. Shape (P, `KEYS`).
+
+    `surfaces` are those that requests name themselves, which count before those of their contexts.
+    """
     key_PC = np.zeros((len(contexts), KEYS), np.uint16)
-    for p, context in enumerate(contexts):
+    for p, (context, surface) in enumerate(zip_longest(contexts, surfaces)):
         if context is not None:
-            key_PC[p, :-1] = keys_of(context.surface, context.country, context.language, context.device)
+            key_PC[p, :-1] = keys_of(surface or context.surface, context.country, context.language, context.device)
+        elif surface:
+            key_PC[p, :-1] = keys_of(surface, None, None, None)
     key_PC[:, -1] = hour_keys(time_s_P)
     return key_PC
 

@@ -10,13 +10,14 @@ from msgspec import structs
 
 from embeddings.eligibility import Viewer
 from embeddings.errors import StoreUnavailable
-from embeddings.events import Source
+from embeddings.events import REFUSES, Source
 from embeddings.ids import item_ids
 from embeddings.store import UserStore
 from streams.contract.records import Slate, decode_slate, encode
 from streams.process.health import Check, HealthServer
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
+from streams.serving.policies import Policies
 from streams.serving.stages import epoch_ms
 from streams.settings import Settings
 from streams.transport.deliveries import Lag
@@ -48,7 +49,11 @@ class Pages:
     misfit_topics: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
+    _policies: Policies = field(init=False)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
+
+    def __post_init__(self) -> None:
+        self._policies = Policies.of(self.settings)
 
     async def run(self) -> None:
         """Serve for as long as the worker lives."""
@@ -86,7 +91,10 @@ class Pages:
         return None
 
     async def latest_slate(self, user_id: str) -> bytes | None:
-        """The stored slate, without what may not be shown any more or was seen since; None when it expired."""
+        """The stored slate, without what may not be shown any more; None when it expired.
+
+        What was seen since is left out too, or where the surface repeats, what was refused.
+        """
         value = await asyncio.to_thread(self.reads.latest_slate, user_id)
         if value is None:
             return None
@@ -95,9 +103,11 @@ class Pages:
     def _still_good(self, user_id: str, slate: Slate) -> bytes | None:
         if slate.expires_at <= epoch_ms():
             return None
-        profile = self.reads.read([user_id])
+        profile, repeats = self.reads.read([user_id]), self._policies.on(slate.surface).repeats
         ids_1K = item_ids([item.item_id for item in slate.items])[None]
         seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
+        if repeats:
+            seen_K = np.isin(ids_1K[0], profile.states.item_UH[REFUSES[profile.states.action_UH]])
         viewer = Viewer(slate.country or "", slate.age_limit, slate.surface)
         with self.serving.items.lock:
             row_K = self.serving.items.ids.rows(ids_1K[0])

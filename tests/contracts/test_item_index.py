@@ -223,3 +223,17 @@ def test_a_mask_holds_for_what_comes_and_goes(build: Build) -> None:
     index.add(np.array([3, 4, 5], np.int32), np.array([[9, 0], [8, 0], [7, 0]], np.float32))
     index.remove(np.array([0], np.int32))
     assert index.search(query_QD, 3, mask)[0].tolist() == [[4, 1, -1]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002])
+def test_what_a_mask_allows_later_is_found_as_if_it_always_had(build: Build, share: float) -> None:
+    rows_N, vectors_ND, query_QD = np.arange(24_000, dtype=np.int32), vectors(24_000), vectors(8, seed=6)
+    index, mask = build(rows_N, vectors_ND), Mask(np.random.default_rng(7).random(24_000) < share)
+    few = int(mask.allowed_N.sum())
+    assert (index.search(query_QD, few + 1, mask)[0] >= 0).sum(1).max() == few
+    for opened in np.array_split(np.flatnonzero(~mask.allowed_N).astype(np.int32), 4):
+        mask.allow(opened, np.ones(len(opened), np.bool_))
+        found_Qk, _ = index.search(query_QD, few + 100, mask)
+        assert (found_Qk >= 0).all()
+        wanted_Qk, _ = index.search(query_QD, few + 100, Mask(mask.allowed_N.copy()))
+        assert np.mean([np.isin(*pair).mean() for pair in zip(wanted_Qk, found_Qk, strict=True)]) > 0.95

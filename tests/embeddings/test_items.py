@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,22 @@ def test_the_32001st_category_is_no_category() -> None:
     items.categories.update({f"c{n}": n for n in range(32_000)})
     (row,) = items.add([a_fact("a", categories=("beyond", "c7"))]).tolist()
     assert items.columns.categories_NC[row].tolist() == [7, *[-1] * (CATEGORIES - 1)]
+
+
+def test_a_category_named_twice_counts_once() -> None:
+    items = Items()
+    (row,) = items.add([a_fact("a", categories=("x", "x", "y", "x", *"abcdef"))]).tolist()
+    assert [items.category_names[code] for code in items.columns.categories_NC[row]] == list("xyabcd")
+
+
+def test_counts_that_lack_when_an_item_was_first_seen_do_not_make_it_new_again() -> None:
+    items = Items(catalogue_unread=True)
+    items.add([a_fact("a")])
+    items.catalogue_read()
+    items.count(replace(counts(NOW, a=3), first_seen_s_N=np.zeros(1, np.int64)))
+    items.add([a_fact("a"), a_fact("b")])
+    assert named(items, items.fresh(10, NOW, 100, items.blocked(NOW))) == ["b"]
+    assert items.columns.first_seen_s_N[:2].tolist() == [NOW, NOW]
 
 
 def test_counts_fade_by_the_time_that_passed_since() -> None:

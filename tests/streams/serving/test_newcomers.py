@@ -65,3 +65,18 @@ def test_a_newcomer_gets_what_is_popular_on_such_a_device() -> None:
     assert len(service.serving.live.contexts.key_C) >= 3, "two devices and an hour or more"
     assert {place.item_id >= "i030" for place in on_tv.items if "popular" in place.source} == {True}
     assert {place.item_id >= "i030" for place in on_phone.items if "popular" in place.source} == {False}
+
+
+@pytest.mark.parametrize("context", [None, {"device": "tv"}, {"surface": "phone"}])
+def test_the_surface_that_a_request_names_says_what_is_popular(context: dict[str, str] | None) -> None:
+    service = Service()
+    service.catalogue(*(f"i{n:03d}" for n in range(60)))
+    surfaces = [("tv", 30) if n % 3 == 0 else ("phone", 0) for n in range(600)]
+    service.live_through(
+        [
+            an_event(n, f"u{n}", f"i{first + n // 3 % 30:03d}", context={"surface": surface})
+            for n, (surface, first) in enumerate(surfaces)
+        ]
+    )
+    (slate,) = service.ask(a_request(0, "nobody", n=10, surface="tv", context=context))
+    assert {place.item_id >= "i030" for place in slate.items if "popular" in place.source} == {True}

@@ -105,3 +105,18 @@ def test_a_catalogue_record_changes_what_it_is_about_and_nothing_else() -> None:
     changed = after.mask.changed.since(told)
     assert changed is not None
     assert changed.tolist() == [7]
+
+
+def test_only_so_many_classes_of_viewers_are_remembered_and_those_that_come_are() -> None:
+    items = Items()
+    items.add([ItemFacts(name="a", age=12, territories=("DE",), added_s=NOW)])
+    offers, everybody = Offers(items), items.class_of(Viewer())
+    with items.lock:
+        first = offers.of(everybody, NOW, FRESH_S)
+    for n in range(600):
+        viewer = Viewer("DE" if n % 2 else "FR", n // 2)
+        offers.prepare(items.class_of(viewer), NOW)
+        with items.lock:
+            assert offers.of(items.class_of(viewer), NOW, FRESH_S).mask.allowed_N[0] == (n % 2 and n // 2 >= 12)
+            assert offers.of(everybody, NOW, FRESH_S).blocked_N is first.blocked_N
+    assert len(offers.masks()) == 256

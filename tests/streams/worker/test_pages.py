@@ -32,9 +32,9 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
     )
 
 
-def a_slate(*items: str, expires_ms: int) -> bytes:
+def a_slate(*items: str, expires_ms: int, surface: str = "home") -> bytes:
     places = tuple(SlateItem(item_id=item, position=n) for n, item in enumerate(items))
-    return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms))
+    return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms, surface=surface))
 
 
 def keep_slate(service: Service, value: bytes) -> None:
@@ -56,6 +56,18 @@ async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since
     assert await pages.latest_slate("bob") is None
     keep_slate(service, a_slate("a", expires_ms=epoch_ms() - 1))
     assert await pages.latest_slate("ann") is None
+
+
+async def test_a_stored_slate_of_a_surface_that_repeats_keeps_what_was_seen_but_not_what_was_refused(
+    worker: Worker,
+) -> None:
+    service = Service()
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM, c=AN_ITEM)
+    service.deliver([an_event(0, "ann", "a"), an_event(1, "ann", "b"), an_event(2, "ann", "c", "hide")])
+    keep_slate(service, a_slate("a", "b", "c", expires_ms=epoch_ms() + 60_000, surface="news"))
+    served = await pages_of(worker, service.users).latest_slate("ann")
+    assert served is not None
+    assert [item.item_id for item in decode_slate(served).items] == ["a", "b"]
 
 
 async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
