@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from embeddings.errors import StoreUnavailable
@@ -32,9 +34,9 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
     )
 
 
-def a_slate(*items: str, expires_ms: int, surface: str = "home") -> bytes:
+def a_slate(*items: str, expires_ms: int, surface: str = "home", **viewer: Any) -> bytes:
     places = tuple(SlateItem(item_id=item, position=n) for n, item in enumerate(items))
-    return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms, surface=surface))
+    return encode(Slate(slate_id="s", user_id="ann", items=places, expires_at=expires_ms, surface=surface, **viewer))
 
 
 def keep_slate(service: Service, value: bytes) -> None:
@@ -56,6 +58,20 @@ async def test_the_stored_slate_is_served_without_what_was_seen_or_removed_since
     assert await pages.latest_slate("bob") is None
     keep_slate(service, a_slate("a", expires_ms=epoch_ms() - 1))
     assert await pages.latest_slate("ann") is None
+
+
+async def test_a_stored_slate_is_judged_again_for_whom_it_was_made(worker: Worker) -> None:
+    service, limits = Service(), {"here": {"territories": ["DE"]}, "old": {"rating": "12"}, "tv": {"surfaces": ["tv"]}}
+    pages = pages_of(worker, service.users)
+    await catalogue(worker, any=AN_ITEM, **{name: encode(limit) for name, limit in limits.items()})
+    told = {"home DE 12": ["any", "here", "old"], "tv FR 6": ["any", "tv"]}
+    for viewer, wanted in told.items():
+        surface, country, limit = viewer.split()
+        made_for = {"surface": surface, "country": country, "age_limit": int(limit)}
+        keep_slate(service, a_slate("any", "here", "old", "tv", expires_ms=epoch_ms() + 60_000, **made_for))
+        served = await pages.latest_slate("ann")
+        assert served is not None
+        assert [item.item_id for item in decode_slate(served).items] == wanted
 
 
 async def test_a_stored_slate_of_a_surface_that_repeats_keeps_what_was_seen_but_not_what_was_refused(
