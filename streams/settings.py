@@ -319,12 +319,12 @@ class Retrieval(Group):
 
     neighbour_items: int = Field(default=20, ge=0, le=50)
     """Latest items whose exact neighbours are candidates."""
-    trending: int = Field(default=20, ge=0, le=1_000)
-    """Trending items among the candidates."""
-    fresh: int = Field(default=10, ge=0, le=1_000)
+    trending: int = Field(default=20, ge=0, le=200)
+    """Trending items among the candidates, or three for each place of a slate where these are more."""
+    fresh: int = Field(default=10, ge=0, le=200)
     """New items among the candidates."""
     fresh_for_s: int = Field(default=7 * 86_400, ge=60, le=365 * 86_400)
-    """How long an item counts as new after the first record about it."""
+    """How long an item counts as new after it opened, or came to the catalogue where it says no date."""
 
 
 class Observe(Group):

@@ -36,11 +36,11 @@ from streams.contract.parsing import Rules
 from streams.lab.bench_rig import Say
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import taught
-from streams.serving.live_model import LiveModel, Serving
+from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.scoring import Scorer
 from streams.settings import Settings
-from streams.worker.worker import index_builder, user_store
+from streams.worker.worker import user_store
 
 ITEMS, USERS = (10_000, 100_000, 1_000_000), (1_000, 100_000, 1_000_000)
 QUICK = (10_000, 1_000), (100_000, 100_000), (1_000_000, 100_000)

@@ -26,12 +26,12 @@ from streams.contract.messages import Outgoing
 from streams.process.host import run_apps
 from streams.process.member import Membership, make_app, serve
 from streams.process.threads import OwnLoop
+from streams.serving.live_model import index_builder
 from streams.settings import Settings
 from streams.transport.fetching import Batching
 from streams.transport.gates import Lane
 from streams.transport.ledger import Unit
 from streams.transport.publishing import Publisher
-from streams.worker.worker import index_builder
 
 YARDSTICKS = "echo", "transport", "floor"
 _SLATE_BYTES, _STATES = 2_950, 4_096

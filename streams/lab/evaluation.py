@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from embeddings.events import CONSENT_ALL, Source
-from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.memory import MemoryUserStore
 from ranking.slate import best
@@ -29,7 +28,7 @@ from streams.lab.baselines import MISS, NOT_SCORED, Quality
 from streams.lab.datasets import Log
 from streams.lab.replay import event_records
 from streams.learning.learner import Learner
-from streams.serving.live_model import LiveModel, Serving
+from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Answer, Recommender
 from streams.serving.rank import rank
 from streams.serving.scoring import Scorer
@@ -97,9 +96,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         items, width = Items(half_lives=self.settings.half_lives.counters), self.settings.learner.dimensions
-        self.serving = Serving(
-            items, build_index, LiveModel.empty(items, build_index, width), now_s=lambda: self.now_ms // 1000
-        )
+        build, fresh_for_s = index_builder(self.settings), self.settings.retrieval.fresh_for_s
+        empty = LiveModel.empty(items, build, width)
+        self.serving = Serving(items, build, empty, now_s=lambda: self.now_ms // 1000, fresh_for_s=fresh_for_s)
         users = MemoryUserStore(width=width)
         users.claim([_SOURCE])
         self.learner = Learner(self.settings)

@@ -8,6 +8,7 @@ to its index with a vector made from what the catalogue says of them.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -16,18 +17,32 @@ from numpy.typing import NDArray
 from embeddings.content import Content, blended
 from embeddings.contexts import Popularity
 from embeddings.eligibility import Mask, Viewer, ViewerClass
-from embeddings.index import ItemIndex
+from embeddings.index import ItemIndex, build_index
 from embeddings.items import LONG, MID, SHORT, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from ranking.features import ItemRows
 from ranking.ranker import Ranker
 from streams.serving.offers import Offer, Offers
+from streams.settings import Settings
 
 BuildIndex = Callable[[NDArray[np.int32], NDArray[np.float32]], ItemIndex]
 T = TypeVar("T", bound=np.generic)
 _AT_ONCE = 512
 """Catalogue records that are let in at once; readers come between."""
 _CHUNK = 1 << 16
+
+
+def index_builder(settings: Settings) -> BuildIndex:
+    """How an index is built under these settings."""
+    s = settings.index
+    return partial(
+        build_index,
+        kind=s.kind,
+        device=s.device,
+        nprobe=s.nprobe,
+        threads=s.threads,
+        memory_mb=s.memory_mb,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

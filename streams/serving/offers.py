@@ -4,6 +4,7 @@ An offer follows the item table: what changed since it was looked at last and wh
 at again, and nothing else, so a batch of catalogue records costs what it holds and not what there is.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ _POPULAR = 1_000
 _MOST = 200
 """So many of the most taken items are called popular."""
 _CLASSES = 256
-"""How many classes of viewers are remembered; more take turns."""
+"""How many classes of viewers are remembered, those that came last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +57,14 @@ class Offers:
     """The offers of all classes that came lately."""
 
     items: Items
-    _of: dict[ViewerClass, _Kept] = field(init=False, default_factory=dict)
+    _of: OrderedDict[ViewerClass, _Kept] = field(init=False, default_factory=OrderedDict)
 
     def of(self, whose: ViewerClass, now_s: int, fresh_for_s: int) -> Offer:
         """The offer of a class at a moment. The caller holds `items.lock`."""
-        kept = self._of.pop(whose, None)
+        kept = self._of.get(whose)
         if kept is None or kept.rules != self._rules or now_s < kept.now_s or not self._followed(kept, whose, now_s):
-            kept = self._made(whose, now_s)
-        self._remember(whose, kept)
+            kept = self._of[whose] = self._made(whose, now_s)
+        self._latest(whose)
         if fresh_for_s != kept.fresh_for_s or now_s >= kept.fresh_until_s:
             self._renew(kept, now_s, fresh_for_s)
         if kept.counted != self.items.changes:
@@ -83,13 +84,15 @@ class Offers:
         made = self._made(whose, now_s)
         made.changes, made.rules = changes, rules  # what changed meanwhile is looked at again
         with self.items.lock:
-            return self._remember(whose, made).offer.mask
+            kept = self._of.setdefault(whose, made)
+            self._latest(whose)
+            return kept.offer.mask
 
-    def _remember(self, whose: ViewerClass, kept: _Kept) -> _Kept:
-        """Keep an offer unless there is one; it takes the place of the one that was asked for longest ago."""
-        while len(self._of) >= _CLASSES:
-            del self._of[next(iter(self._of))]
-        return self._of.setdefault(whose, kept)
+    def _latest(self, whose: ViewerClass) -> None:
+        """This class came last; where there are too many, that goes which came longest ago."""
+        self._of.move_to_end(whose)
+        if len(self._of) > _CLASSES:
+            self._of.popitem(last=False)
 
     @property
     def _rules(self) -> tuple[bool, bool]:

@@ -10,7 +10,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
-from embeddings.index import build_index
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
@@ -20,7 +19,7 @@ from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop
-from streams.serving.live_model import BuildIndex, LiveModel, Serving
+from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
@@ -47,19 +46,6 @@ STORE_LOOK_S = 3.0
 """How often the store is asked whether it still has what was stored."""
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
-
-
-def index_builder(settings: Settings) -> BuildIndex:
-    """How an index is built under these settings."""
-    s = settings.index
-    return partial(
-        build_index,
-        kind=s.kind,
-        device=s.device,
-        nprobe=s.nprobe,
-        threads=s.threads,
-        memory_mb=s.memory_mb,
-    )
 
 
 def user_store(settings: Settings) -> RedisUserStore:

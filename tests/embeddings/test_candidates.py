@@ -173,3 +173,12 @@ def test_taste_fades_over_wanted_items_only() -> None:
 def test_rows_that_came_after_the_snapshot_say_nothing() -> None:
     assert (gathered(rows(ITEMS, ITEMS + 5)[None]).row_PM == -1).all()
     assert not taste(rows(4)[None], np.ones((1, 1), np.float32), np.eye(4, dtype=np.float32), 0.9).any()
+
+
+def test_what_was_begun_comes_latest_first_and_nothing_that_is_blocked() -> None:
+    blocked_N = np.zeros(ITEMS, np.bool_)
+    blocked_N[7] = True
+    begun_PH = np.array([[5, -1, 7, 40, 2], [-1, -1, -1, -1, 3]], np.int32)
+    got = gathered(begun_PH, begun_PH=begun_PH, latest=0, blocked_N=blocked_N)
+    assert got.row_PM[:, :4].tolist() == [[5, 40, 2, -1], [3, -1, -1, -1]]
+    assert set(got.source_PM[got.row_PM >= 0].tolist()) == {Proposed.begun}

@@ -70,6 +70,14 @@ def test_ratings_and_context_do_not_matter_to_what_counts_as_taken() -> None:
     assert len(told(answer)[0].take_T) == len({*zip(log.user_R, log.item_R, strict=True)})
 
 
+def test_what_is_measured_searches_and_calls_new_what_the_settings_say() -> None:
+    settings = evaluation_settings(small(index={"kind": "torch"}, retrieval={"fresh_for_s": 60}))
+    bench = Bench(settings, LOG)
+    bench.step(next(batches(LOG, settings, 64)))
+    bench.refresh()
+    assert (bench.serving.live.index.kind, bench.serving.fresh_for_s) == ("torch", 60)
+
+
 def test_progress_is_said() -> None:
     said: list[str] = []
     log = a_table(100, items=5)

@@ -52,12 +52,13 @@ def test_the_hash_tells_policies_apart_and_nothing_else() -> None:
 
 def test_what_was_begun_and_not_finished_is_offered_to_go_on_with() -> None:
     service = a_service()
-    shares = {"i001": 0.09, "i002": 0.1, "i003": 0.5, "i004": 0.9, "i005": 0.91, "i006": 0.4, "i007": 0.5}
+    shares = {"i001": 0.09, "i002": 0.1, "i003": 0.5, "i004": 0.9, "i005": 0.91, "i006": 0.4, "i007": 0.5, "i009": 0.5}
     events = [an_event(300 + n, "fan", i, "progress", value=s * HOUR_S) for n, (i, s) in enumerate(shares.items())]
     events += [
         an_event(310, "fan", "i006", "complete"),
         an_event(311, "fan", "i007", "hide"),
         an_event(312, "fan", "i008"),
+        an_event(313, "fan", "i009", "skip"),
     ]
     service.deliver(events)
     home, again = service.ask(a_request(0, "fan", n=20), a_request(1, "fan", surface="continue_watching"))
