@@ -237,3 +237,12 @@ def test_what_a_mask_allows_later_is_found_as_if_it_always_had(build: Build, sha
         assert (found_Qk >= 0).all()
         wanted_Qk, _ = index.search(query_QD, few + 100, Mask(mask.allowed_N.copy()))
         assert np.mean([np.isin(*pair).mean() for pair in zip(wanted_Qk, found_Qk, strict=True)]) > 0.95
+
+
+def test_the_fewer_a_mask_allows_the_further_is_looked(build: Build) -> None:
+    rows_N, vectors_ND, query_QD = np.arange(40_000, dtype=np.int32), vectors(40_000), vectors(20, seed=5)
+    mask = Mask(np.random.default_rng(7).random(40_000) < 0.26)
+    found_Qk, _ = build(rows_N, vectors_ND).search(query_QD, 200, mask)
+    allowed = np.flatnonzero(mask.allowed_N)
+    best_Qk = allowed[np.argsort(-(query_QD @ vectors_ND[allowed].T), axis=1)[:, :200]]
+    assert np.mean([np.isin(*pair).mean() for pair in zip(best_Qk, found_Qk, strict=True)]) > 0.85
