@@ -35,7 +35,8 @@ class Proposed(IntFlag):
 
 
 _VECTOR, _NEIGHBOURS, _TRENDING, _FRESH, _POPULAR, _BEGUN = (int(bit) for bit in Proposed)
-_SHARED = _TRENDING | _FRESH | _BEGUN
+_NEW = _FRESH | _BEGUN
+_SHARED = _TRENDING | _NEW
 BEGUN_SHARES = 26, 230
 """From a tenth to nine tenths of an item, in 255ths: what is left in between is begun and not finished."""
 _BUCKET_SHIFT = 50
@@ -131,7 +132,7 @@ def keep(
 ) -> Retrieved:
     """The first `size` candidates, in order, that were not seen by their position and are not blocked for all.
 
-    Up to `reserve` places are kept for trending and new rows that would otherwise be cut off; they are how an item
+    Up to `reserve` places are kept for new and begun rows that would otherwise be cut off; they are how an item
     that nobody took yet reaches the ranker.
     """
     out = _room(len(retrieved.row_PM), size)
@@ -382,7 +383,7 @@ def _keep(
         alive, reserved = 0, 0
         for m in range(width):
             alive_M[m] = row_M[m] >= 0 and not seen_PM[p, m] and not blocked_N[row_M[m]]
-            reserved_M[m] = alive_M[m] and alive >= size - reserve and reserved < reserve and source_M[m] & _SHARED
+            reserved_M[m] = alive_M[m] and alive >= size - reserve and reserved < reserve and source_M[m] & _NEW
             reserved += reserved_M[m]
             alive += alive_M[m]
         plain, k = size - reserved, 0

@@ -68,25 +68,27 @@ class Evidence(NamedTuple):
         category_PN: code of the category that the person takes most of those it has, -1 where they take none.
         true_PNR: which other reasons are true of it, (P, N, `REASONS`).
         given_PN: the reason of what is there for one that no column tells; `Reason.none` for the others.
+        tasteful_P: who has a taste, (P,).
     """
 
     held_PN: NDArray[np.int16]
     category_PN: NDArray[np.int16]
     true_PNR: NDArray[np.bool_]
     given_PN: NDArray[np.uint8]
+    tasteful_P: NDArray[np.bool_]
 
 
 def reasons(share_PNF: Floats, index_PN: NDArray[np.int32], evidence: Evidence) -> NDArray[np.uint8]:
     """The `Reason` of each place, `none` past the end (index -1). Shape (P, N).
 
-    Where no true reason carries anything the least bad is told; where none is true, `taste`.
+    Where no true reason carries anything the least bad is told; where none is true, `taste`, and nothing where none is.
     """
     true_PNR = evidence.true_PNR.copy()
     true_PNR[..., Reason.similar_to_recent] = evidence.held_PN >= 0
     true_PNR[..., Reason.category] = evidence.category_PN >= 0
     out_PN = np.zeros(index_PN.shape, np.uint8)
     share_PNR = share_PNF @ _SPEAK_FOR_FR[: share_PNF.shape[2]]
-    _choose(share_PNR, index_PN, true_PNR, *evidence[:2], evidence.given_PN, out_PN)
+    _choose(share_PNR, index_PN, true_PNR, *evidence[:2], evidence.given_PN, evidence.tasteful_P, out_PN)
     return out_PN
 
 
@@ -98,6 +100,7 @@ def _choose(
     held_PN: NDArray[np.int16],
     category_PN: NDArray[np.int16],
     given_PN: NDArray[np.uint8],
+    tasteful_P: NDArray[np.bool_],
     out_PN: NDArray[np.uint8],
 ) -> None:
     P, N = index_PN.shape
@@ -108,7 +111,7 @@ def _choose(
             if given_PN[p, n]:
                 out_PN[p, n] = given_PN[p, n]
                 continue
-            best, reason = -np.inf, 2  # Reason.taste
+            best, reason = -np.inf, 2 if tasteful_P[p] else 0  # Reason.taste, Reason.none
             for r in range(1, share_PNR.shape[2]):
                 if not true_PNR[p, n, r]:
                     continue

@@ -28,6 +28,8 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
     row_QN = np.where(index_QN >= 0, candidates.row_PK[row_Q1, here_QN], -1).astype(np.int32)
     source_QN = candidates.source_PK[row_Q1, here_QN]
     own_QN = _most_there(query, stock, row_QN)
+    taken_QN = stock.item_rows.last_taken_s_N[row_QN] > 0
+    given_QN = _GIVEN[source_QN]
     evidence = Evidence(
         held_PN=carriers(
             query.row_PH,
@@ -38,8 +40,9 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
             settings.learner.taste_decay,
         ),
         category_PN=categories_taken(histories_of(asked, query), stock.item_rows.category_NC, row_QN),
-        true_PNR=_true(source_QN, row_QN, own_QN, stock),
-        given_PN=_GIVEN[source_QN],
+        true_PNR=_true(source_QN, row_QN, own_QN, taken_QN, stock),
+        given_PN=np.where(taken_QN | (given_QN != Reason.trending), given_QN, np.uint8(Reason.none)),
+        tasteful_P=query.tasteful_P,
     )
     share_QNF = stock.model.ranker.shares(x_PKX, ranked.item_PK, there_PK, index_QN)
     reason_QN = reasons(share_QNF, index_QN, evidence)
@@ -59,12 +62,20 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
 
 
 def _true(
-    source_QN: NDArray[np.uint8], row_QN: NDArray[np.int32], there_QN: NDArray[np.bool_], stock: Stock
+    source_QN: NDArray[np.uint8],
+    row_QN: NDArray[np.int32],
+    there_QN: NDArray[np.bool_],
+    taken_QN: NDArray[np.bool_],
+    stock: Stock,
 ) -> NDArray[np.bool_]:
-    """Which of the reasons that are not of the person's own history are true of each place. (Q, N, `REASONS`)."""
+    """Which of the reasons that are not of the person's own history are true of each place. (Q, N, `REASONS`).
+
+    The lists of what is popular are filled up with what nobody took; of that it is not said.
+    """
     true_QNR = np.zeros((*row_QN.shape, REASONS), np.bool_)
-    true_QNR[..., Reason.popular] = stock.offer.most_N[row_QN] | there_QN | ((source_QN & Proposed.popular) != 0)
-    true_QNR[..., Reason.trending] = (source_QN & Proposed.trending) != 0
+    most_QN = stock.offer.most_N[row_QN] | there_QN | ((source_QN & Proposed.popular) != 0)
+    true_QNR[..., Reason.popular] = most_QN & taken_QN
+    true_QNR[..., Reason.trending] = ((source_QN & Proposed.trending) != 0) & taken_QN
     true_QNR[..., Reason.fresh] = (source_QN & Proposed.fresh) != 0
     return true_QNR
 

@@ -7,14 +7,15 @@ from ranking.reasons import REASONS, SPEAK_FOR, Evidence, Reason, carriers, cate
 NOTHING, TRUE = np.full((1, 6), -1, np.int16), np.ones((1, 6, REASONS), np.bool_)
 
 
-def told(shares, *, held=NOTHING, category=NOTHING, true=TRUE, given=Reason.none, places=6):
+def told(shares, *, held=NOTHING, category=NOTHING, true=TRUE, given=Reason.none, places=6, tasteful=True):
     """The reasons of six places, every one with the same share of these columns."""
     share_PNF = np.zeros((1, 6, COLUMNS), np.float32)
     for column, share in shares.items():
         share_PNF[..., column] = share
     index_PN = np.where(np.arange(6) < places, np.arange(6), -1)[None].astype(np.int32)
+    given_PN = np.full((1, 6), given, np.uint8)
     evidence = Evidence(
-        np.asarray(held, np.int16), np.asarray(category, np.int16), true, np.full((1, 6), given, np.uint8)
+        np.asarray(held, np.int16), np.asarray(category, np.int16), true, given_PN, np.array([tasteful])
     )
     return [Reason(reason) for reason in reasons(share_PNF, index_PN, evidence)[0].tolist()]
 
@@ -32,6 +33,7 @@ def test_what_is_not_true_is_not_told_however_much_it_carries():
     true[..., Reason.popular] = True
     assert set(told(shares, true=true)) == {Reason.popular}
     assert set(told(shares, true=true & False)) == {Reason.taste}, "nothing can be named"
+    assert set(told(shares, true=true & False, tasteful=False)) == {Reason.none}, "nor is there a taste"
 
 
 def test_reasons_vary_where_several_carry_about_as_much():

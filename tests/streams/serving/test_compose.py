@@ -41,3 +41,17 @@ def test_what_one_shared_list_alone_proposed_is_there_for_it(bits: Proposed, rea
     ranked = Ranked(np.arange(row_PK.size).reshape(row_PK.shape), features, score_PK)
     found = replace(found, candidates=Candidates.content(row_PK, np.full(row_PK.shape, bits, np.uint8)))
     assert (compose(moment.asked, found, ranked, moment.stock, moment.settings).reason_QN[:, 0] == reason).all()
+
+
+def test_what_nobody_took_is_called_neither_popular_nor_trending() -> None:
+    """Lists of what is popular are filled up with rows that nobody took, where too few were taken."""
+    moment = a_moment()
+    bits = np.full(moment.found.candidates.row_PK.shape, Proposed.trending | Proposed.popular, np.uint8)
+    bits[:, ::2] = Proposed.trending
+    found = replace(moment.found, candidates=Candidates.content(moment.found.candidates.row_PK, bits))
+    ranked = rank(moment.asked, found, moment.stock, moment.settings)
+    told = compose(moment.asked, found, ranked, moment.stock, moment.settings).reason_QN
+    never = moment.stock.item_rows._replace(last_taken_s_N=np.zeros_like(moment.stock.item_rows.last_taken_s_N))
+    untaken = compose(moment.asked, found, ranked, replace(moment.stock, item_rows=never), moment.settings).reason_QN
+    assert {Reason.trending, Reason.popular} & set(told.ravel().tolist())
+    assert not {Reason.trending, Reason.popular} & set(untaken.ravel().tolist())
