@@ -1,7 +1,8 @@
 """What an action teaches, given what its person holds of the item: the table of actions, looked up by pairs of them.
 
 An item counts once per person and sitting, however often and in how many ways it is touched there; what a person said
-of an item stays until they say otherwise, so that what takes it back can be told by how much.
+of an item stays until they say otherwise. A like that is held counts once, as of its entry's time: who comes back to
+the item in another sitting takes the like along, so that whatever takes it back knows what it counts.
 
 >>> lesson_of(Action.play, Action.unknown), lesson_of(Action.progress, Action.play)
 (<Lesson.take: 1>, <Lesson: 0>)
@@ -38,19 +39,22 @@ class Lesson(IntFlag):
     like = 2
     dislike = 4
     like_back = 8
-    """The like that was held is counted no more."""
+    """The like that was held is counted no more; with `like`, it is counted as of now."""
 
 
 def after(held: Action, action: Action, same_sitting: bool = True) -> Action:
     """What an item's entry in the history says after an action; `Action.unknown` is no entry.
 
     A like outlasts plain takes, a dislike what goes on in the same sitting; a like taken back leaves that it was taken.
+    What can be taken back outlasts praise that cannot.
     """
     if action.says & Says.takes_back:
         return Action.view if held is _TAKEN_BACK[action] else held
     if not action.says & Says.touched:
         return held
+    back = _TAKEN_BACK.values()
     stays = held.says & Says.like and not action.says & _OPINION
+    stays = stays or (held in back and action not in back and action.says & Says.like)
     stays = stays or (held.says & Says.dislike and action.says & Says.goes_on and same_sitting)
     return held if stays else action
 
@@ -61,8 +65,11 @@ def lesson_of(action: Action, held: Action, same_sitting: bool = True) -> Lesson
     lesson = Lesson(0)
     if says & Says.wanted and not told & Says.wanted and not (told & Says.touched and says & Says.goes_on):
         lesson |= Lesson.take
-    if says & Says.like and not told & Says.like:
+    kept = held.says & after(held, action).says & Says.like
+    if says & Says.like and not kept:
         lesson |= Lesson.like
+    if kept and says & Says.touched and not same_sitting:
+        lesson |= Lesson.like | Lesson.like_back
     if says & Says.dislike and not told & Says.dislike:
         lesson |= Lesson.dislike
     if after(held, action) is not held and says & Says.takes_back:
@@ -70,6 +77,7 @@ def lesson_of(action: Action, held: Action, same_sitting: bool = True) -> Lesson
     return lesson
 
 
+_LIKE_BACK = int(Lesson.like_back)
 #: `after` and `lesson_of` by same sitting, code held and code of the action.
 AFTER_2AA, LESSON_2AA = np.zeros((2, 16, 16), np.uint8), np.zeros((2, 16, 16), np.uint8)
 for _same, _held, _action in product((0, 1), list(Action)[:14], list(Action)[:14]):
@@ -129,4 +137,6 @@ def _lessons(
                 break
         if action_T[t] < 16 and item_T[t] != 0:
             lesson_T[t] = lesson_2AA[same, held & 15, action_T[t]]
+            if lesson_T[t] & _LIKE_BACK and time_s_T[t] < time_s_TH[at, held_T[t]]:
+                lesson_T[t] = 0  # it comes late: what it took back was said again since
     return lesson_T, held_T

@@ -33,6 +33,8 @@ Arrays = dict[str, NDArray[np.generic]]
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
+LEFT_S = 3_600.0
+"""A file that nobody finished for so long was left by somebody who was killed."""
 _CHUNK = 1 << 20
 _BYTES_PER_S = 16 << 20
 _PAUSE_S = 0.5
@@ -164,12 +166,15 @@ def kept(
 
 
 def prune(folder: Path, keep: Set[int]) -> None:
-    """Delete all other versions from a folder."""
+    """Delete all other versions from a folder, and what was left there by whoever was killed while writing."""
     wanted = {_path(folder, version).name for version in keep}
     for old in folder.glob("snapshot-*.safetensors"):
         if old.name not in wanted:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
+    for left in folder.glob(".snapshot-*.part"):
+        if time.time() - left.stat().st_mtime > LEFT_S:
+            left.unlink(missing_ok=True)
 
 
 def _path(folder: Path, version: int) -> Path:
@@ -332,8 +337,11 @@ def _read(uri: str, most: int, deadline: float) -> bytes:
 def _put(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

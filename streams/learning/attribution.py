@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.events import Says, Source, actions_that
+from streams.learning.shown_slates import ShownSlates
 
 _SHOWN, _ENGAGED, _COMPLETED = (actions_that(say) for say in (Says.shown, Says.engaged, Says.completed))
 _ANSWERED, _THROUGH, _TAUGHT = 1, 2, 4
+_SLATES = "slates."
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -49,11 +51,6 @@ class Labelled(NamedTuple):
     surface_T: NDArray[np.int64]
 
 
-class _Slate(NamedTuple):
-    item_N: NDArray[np.uint64]
-    x_NF: NDArray[np.float16]
-
-
 @dataclass(slots=True)
 class _Impression:
     """Features are bytes, none where the slate is not known: an array each would cost three times as much."""
@@ -79,33 +76,29 @@ class _Partition:
 class Attribution:
     """Joins shown slates, impressions and outcomes; holds at most `slates` slates and `impressions` open ones.
 
-    What comes out depends on the rows of each partition and their order, not on how they are cut into batches.
+    The slates have at most `places` items together. What comes out depends on the rows of each partition and their
+    order, not on how they are cut into batches, nor on restarts.
     """
 
     window_s: int
     slates: int = 50_000
+    places: int = 1_000_000
     impressions: int = 500_000
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("slates", "impressions"), 0))
-    """How many were dropped since `take_dropped`."""
-    _slates: OrderedDict[int, _Slate] = field(default_factory=OrderedDict)
+    shown: ShownSlates = field(init=False)
+    """The slates that are known: an impression of one finds the features that were used."""
+    dropped: int = 0
+    """How many impressions were, since `take_dropped`."""
     _of: dict[Source, _Partition] = field(default_factory=dict)
     _held: int = 0
 
+    def __post_init__(self) -> None:
+        self.shown = ShownSlates(self.slates, self.places)
+
     def take_dropped(self) -> dict[str, int]:
         """How many slates and impressions were dropped since the last call."""
-        dropped, self.dropped = self.dropped, dict.fromkeys(self.dropped, 0)
+        dropped = {"slates": self.shown.dropped, "impressions": self.dropped}
+        self.shown.dropped = self.dropped = 0
         return dropped
-
-    def show(self, slate_L: NDArray[np.uint64], item_LN: NDArray[np.uint64], x_LNF: NDArray[np.float16]) -> None:
-        """Remember L published slates, so that an impression of one finds the features that were used.
-
-        One that is told again is remembered as it was told last.
-        """
-        for at, slate in enumerate(slate_L.tolist()):
-            self._slates[slate] = _Slate(item_LN[at], x_LNF[at])
-        while len(self._slates) > self.slates:
-            self._slates.popitem(last=False)
-            self.dropped["slates"] += 1
 
     def happen(
         self,
@@ -149,18 +142,18 @@ class Attribution:
 
     def _shown_in(self, slate: int, slot: int) -> int:
         """The item in a slot, 0 where that is not known."""
-        known = self._slates.get(slate)
+        known = self.shown.find(slate)
         return int(known.item_N[slot]) if known is not None and 0 <= slot < len(known.item_N) else 0
 
     def _impress(self, partition: _Partition, key: tuple[int, int], slate: int, impression: _Impression) -> None:
         """Take up an impression, or what another of the same item in a slate that is known says of it."""
         if key not in partition.open:
             if self._held >= self.impressions:
-                self.dropped["impressions"] += 1
+                self.dropped += 1
                 return
             partition.open[key] = impression
             self._held += 1
-        known = self._slates.get(slate)
+        known = self.shown.find(slate)
         if known is None or impression.x or impression.engaged:
             return
         at = np.flatnonzero(known.item_N == key[1])
@@ -177,7 +170,7 @@ class Attribution:
             self._held -= 1
 
     def state(self) -> tuple[dict[str, NDArray[np.generic]], list[list[Any]]]:
-        """What is open, to go on from: arrays, and partitions with their clocks. Slates are not in it."""
+        """What is open and which slates are known, to go on from: arrays, and partitions with their clocks."""
         open_K = [(p, *each) for p, of in enumerate(self._of.values()) for each in of.open.items()]
         held = [each for _, _, each in open_K]
         flag_K = [e.engaged * _ANSWERED + e.completed * _THROUGH + bool(e.x) * _TAUGHT for e in held]
@@ -191,10 +184,16 @@ class Attribution:
             "flags": np.array(flag_K, np.uint8),
             "x": np.frombuffer(b"".join(e.x for e in held), np.float16).copy(),
         }
+        arrays |= {f"{_SLATES}{name}": array for name, array in self.shown.state().items()}
         return arrays, [[*source, of.clock_s] for source, of in self._of.items()]
 
     def restore(self, arrays: Arrays, clocks: list[list[Any]], features: int) -> None:
-        """Go on from a `state`; where it has another number of features than there are, it teaches nothing."""
+        """Go on from a `state`; where it has another number of features than there are, it teaches nothing.
+
+        One of an earlier release knows no slates.
+        """
+        if slates := {name.removeprefix(_SLATES): a for name, a in arrays.items() if name.startswith(_SLATES)}:
+            self.shown.restore(slates, features)
         sources = [Source(topic, p) for topic, p, _ in clocks]
         self._of = {source: _Partition(clock[2]) for source, clock in zip(sources, clocks, strict=True)}
         names = "partition", "user", "item", "shown_s", "place", "surface", "flags"

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from embeddings.events import Source
+from embeddings.snapshots import LEFT_S
 from streams.learning.increments import BLOCK, Blocks, Changes, applied, copied
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -30,8 +31,6 @@ _LARGEST_SHARE = 0.5
 """Increments that come to more of a whole than this are followed by the next whole."""
 _MOST = 360
 """As are so many."""
-_LEFT_S = 3_600.0
-"""A file that nobody finished for so long was left by somebody who was killed."""
 
 
 class UnreadableCheckpoint(OSError):
@@ -73,7 +72,11 @@ class CheckpointFolder:
     keep: int = 3
 
     def write(self, checkpoint: Checkpoint, serial: int) -> Path:
-        """Write a whole durably; `serial` orders it after all before it. Older ones beyond `keep` are deleted."""
+        """Write a whole durably; `serial` orders it after all before it. Older ones beyond `keep` are deleted.
+
+        Raises:
+            OSError: it cannot be written, as when the disk is full; what was there before is as it was.
+        """
         path = self.folder / f"checkpoint-{serial:020d}.safetensors"
         self._put(path, checkpoint.arrays | _logged(checkpoint.steps), _metadata(checkpoint))
         kept = {_serial_of(whole) for whole in self._wholes()[-self.keep :]}
@@ -83,7 +86,11 @@ class CheckpointFolder:
         return path
 
     def add(self, increment: Increment, serial: int) -> Path:
-        """Write an increment durably."""
+        """Write an increment durably.
+
+        Raises:
+            OSError: as `write`.
+        """
         i = increment
         path = self.folder / f"increment-{i.whole:020d}-{i.number:06d}-{serial:020d}.safetensors"
         shapes = {name: (change.kind, change.shape) for name, change in i.changes.items()}
@@ -95,12 +102,16 @@ class CheckpointFolder:
     def _put(self, path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob("*.part"):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
+            if time.time() - left.stat().st_mtime > LEFT_S:
                 left.unlink(missing_ok=True)
         part = path.with_suffix(".part")
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=metadata)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=metadata)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        except (SafetensorError, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise OSError(f"{path} cannot be written: {error}") from error
         part.replace(path)
         folder = os.open(self.folder, os.O_RDONLY)
         try:
@@ -197,7 +208,11 @@ class Journal:
         return Increment(self._whole, self._number + 1, changes, done, text, offsets, logs)
 
     def put(self, taken: Checkpoint | Increment, serial: int) -> None:
-        """Write what was taken, durably."""
+        """Write what was taken, durably.
+
+        Raises:
+            OSError: it cannot be written; the next one is a whole.
+        """
         if isinstance(taken, Increment):
             self.folder.add(taken, serial)
             self._number = taken.number

@@ -32,6 +32,7 @@ from streams.learning.catalogue import Catalogue
 from streams.learning.outcomes import Outcomes
 from streams.learning.roster import Roster
 from streams.settings import Settings
+from streams.transport.logs import differ
 
 _STEP_EXAMPLES = 64
 _POPULAR = 200
@@ -163,11 +164,17 @@ class Learner:
         return int(new_R.sum())
 
     def _log_of(self, o: Observation) -> tuple[Source, str]:
-        """What an observation's offsets are of; a topic made anew begins at 0 again, and its rows are new."""
-        named, unnamed = (o.source, o.log), (o.source, "")
-        if named not in self.marks and unnamed in self.marks:
-            self.marks[named] = self.marks.pop(unnamed)
-        return named
+        """What an observation's offsets are of; a topic made anew begins at 0 again, and its rows are new.
+
+        Who says less than was said before, as a worker of an earlier release, means the latest log that fits.
+        """
+        fit = [log for source, log in self.marks if source == o.source and not differ(log, o.log)]
+        if not fit:
+            return o.source, o.log
+        if len(fit[-1]) < len(o.log):
+            self.marks[o.source, o.log] = self.marks.pop((o.source, fit.pop()))
+            fit.append(o.log)
+        return o.source, fit[-1]
 
     def _rows(self, item_R: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Rows of items, 0 for none; -1 for those that find no room."""
@@ -267,6 +274,7 @@ class Learner:
         arrays |= self.roster.state()
         open_impressions, clocks = self.outcomes.attribution.state()
         arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
+        arrays["withdrawn"] = np.frombuffer("\n".join(self.withdrawn).encode(), np.uint8)
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
             arrays |= {"factors.ids": self.factors.ids_N} if self.factors.ids_N is not None else {}
@@ -294,6 +302,8 @@ class Learner:
             part_of(arrays, "pairs."), self._pair_settings(), clock_s=self.counters.clock_s, logs=steps
         )
         self.trainer.restore(part_of(arrays, "trainer."))
+        self.withdrawn = arrays.get("withdrawn", np.zeros(0, np.uint8)).tobytes().decode().split("\n")
+        self.withdrawn = [name for name in self.withdrawn if name]
         if "clocks" in known:
             self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
         if "factors.source" in arrays:

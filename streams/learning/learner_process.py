@@ -293,10 +293,18 @@ class Teacher:
         self.learner.withdrawn[:0] = withdrawn
 
     async def checkpoint(self) -> None:
-        """Write what changed of counts, weights and offsets, as they are between two units, if rows were learned."""
+        """Write what changed of counts, weights and offsets, as they are between two units, if rows were learned.
+
+        One that cannot be written is logged; the learner goes on, and would be back at the one before.
+        """
         rows, taken = await self._thread.run(self._state)
-        if taken is not None:
+        if taken is None:
+            return
+        try:
             await self._writer.run(self.journal.put, taken, rows)
+        except OSError as error:
+            log.error("no checkpoint, it is tried again: %s", error)
+        else:
             self._checkpointed_rows = rows
             self.metrics.checkpointed()
 

@@ -47,7 +47,7 @@ class Outcomes:
 
     def show(self, o: Observation) -> None:
         """Remember the slates that an observation tells."""
-        self.attribution.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
+        self.attribution.shown.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
 
     def learn(self, o: Observation, new_R: NDArray[np.bool_], trainer: Trainer) -> Labelled:
         """Teach the heads what the new rows of an observation make known; returns the impressions that it closed."""

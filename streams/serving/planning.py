@@ -77,14 +77,15 @@ class ExampleBudget:
 
     def spend(self, offset_T: NDArray[np.int64], now_ms: int, *, taught: bool = True) -> Chosen:
         """Which of T takes are told: chosen by offset, as many as there may be now."""
-        self._left = min(self.per_s, self._left + (now_ms - self._filled_ms) * self.per_s / 1000)
+        passed_ms = max(now_ms - self._filled_ms, 0)  # a clock may be set back
+        self._left = min(self.per_s, self._left + passed_ms * self.per_s / 1000)
         self._filled_ms = now_ms
-        most = self._left if taught else max(self._left, self.first)
+        most = max(self._left, 0 if taught else self.first, 0)
         rate = min(self.rate, most / max(len(offset_T), 1))
         told_T: NDArray[np.bool_] = (offset_T.astype(np.uint64) * GOLDEN >> np.uint64(40)) < rate * 2**24
         told = float(told_T.sum())
-        self.first -= 0 if taught else max(told - self._left, 0)
-        self._left = max(self._left - told, 0)
+        beyond = 0 if taught else min(max(told - max(self._left, 0), 0), self.first)
+        self.first, self._left = self.first - beyond, self._left - (told - beyond)
         return Chosen(told_T, rate)
 
 

@@ -229,7 +229,7 @@ def refuse_foreign(source: Source, stretch: Stretch, *, after: int, log: str, wh
     """
     if after <= 0:
         return
-    if log and stretch.log and _differ(log, stretch.log):
+    if differ(log, stretch.log):
         what = f"is another log ({stretch.log}) than the one that {where} remembers ({log})"
     elif after > stretch.end:
         what = f"ends at {stretch.end} in partition {source.partition}, but {where} remembers {after} records of it"
@@ -241,9 +241,9 @@ def refuse_foreign(source: Source, stretch: Stretch, *, after: int, log: str, wh
     )
 
 
-def _differ(one: str, other: str) -> bool:
-    """Two identities differ where both say it: brokers that learned topic ids later say more."""
-    return any(a != b for a, b in zip(one.split("/"), other.split("/"), strict=False))
+def differ(one: str, other: str) -> bool:
+    """Two identities differ where both say it: an empty one is of any log, brokers that learned topic ids say more."""
+    return bool(one and other) and any(a != b for a, b in zip(one.split("/"), other.split("/"), strict=False))
 
 
 @dataclass(slots=True)

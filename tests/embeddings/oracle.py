@@ -99,6 +99,7 @@ def says(earlier: int, later: int, same_sitting: bool) -> int:
     if later in TAKING_BACK:
         return VIEW if (earlier, later) in {(LIKE, UNLIKE), (ADD, REMOVE)} else earlier
     liked = earlier in LIKES and later not in LIKES | DISLIKES
+    liked = liked or (earlier in {LIKE, ADD} and later in LIKES - {LIKE, ADD})
     return earlier if liked or (earlier in DISLIKES and later in {PROGRESS, COMPLETE} and same_sitting) else later
 
 

@@ -103,6 +103,9 @@ def test_a_repeated_item_moves_to_its_latest_event_and_stays_one_entry() -> None
         (("play", "like", "unlike"), "view"),
         (("add", "remove"), "view"),
         (("like", "remove"), "like"),
+        (("like", "share", "purchase"), "like"),
+        (("share", "like", "unlike"), "view"),
+        (("add", "purchase", "remove"), "view"),
         (("play", "unlike"), "play"),
     ],
 )

@@ -2,19 +2,20 @@ import numpy as np
 import pytest
 
 from embeddings.events import Action, Says
-from embeddings.lessons import GOES_WITH, LESSON_2AA, SITTING_S, TEACHES, Lesson, lesson_of, lessons
+from embeddings.lessons import GOES_WITH, LESSON_2AA, SITTING_S, TEACHES, Lesson, after, lesson_of, lessons
 
 ITEMS = [action for action in Action if 0 < action < 16]
 
 
 def taught(events: list[tuple[int, Action]]) -> list[Lesson]:
-    """What events of one item teach, each after those before: the entry is what the last one left."""
+    """What events of one item teach, each after those before: the entry is what they left."""
     out, held, held_s = [], Action.unknown, 0
     for time_s, action in events:
         done = np.array([7], np.uint64), np.array([action], np.uint8), np.array([time_s])
         before = np.array([[7, 0]], np.uint64), np.array([[held, 0]], np.uint8), np.array([[held_s, 0]])
         out.append(Lesson(int(lessons(done, before)[0][0])))
-        held, held_s = action if action.says & Says.touched else held, time_s
+        if action.says & Says.touched:
+            held, held_s = after(held, action), time_s
     return out
 
 
@@ -35,7 +36,7 @@ def test_who_likes_twice_in_a_sitting_likes_once() -> None:
 def test_what_was_skipped_is_taken_by_who_plays_it_and_not_by_a_player_that_goes_on() -> None:
     assert taught([(1, Action.skip), (2, Action.progress), (3, Action.skip), (4, Action.play)])[1:] == [
         Lesson(0),
-        Lesson.dislike,
+        Lesson(0),
         Lesson.take,
     ]
 
@@ -44,6 +45,18 @@ def test_what_was_skipped_is_taken_by_who_plays_it_and_not_by_a_player_that_goes
 def test_only_a_like_can_be_taken_back_and_only_by_what_undoes_it(action: Action) -> None:
     undone = {held for held in ITEMS if lesson_of(action, held) & Lesson.like_back}
     assert undone == {Action.unlike: {Action.like}, Action.remove: {Action.add}}.get(action, set())
+
+
+@pytest.mark.parametrize("action", [Action.play, Action.like, Action.progress, Action.complete, Action.share])
+def test_who_comes_back_to_what_they_like_takes_the_like_along(action: Action) -> None:
+    """Its entry has the time of the last event: that is what an unlike goes by."""
+    assert taught([(1, Action.like), (1 + SITTING_S, action)])[1] == Lesson.take | Lesson.like | Lesson.like_back
+    assert not taught([(1, Action.like), (2, action)])[1] & (Lesson.like | Lesson.like_back)
+
+
+def test_what_comes_late_takes_nothing_back_that_was_said_since() -> None:
+    assert taught([(9, Action.like), (8, Action.unlike)])[1] == Lesson(0)
+    assert taught([(9, Action.like), (9, Action.unlike)])[1] == Lesson.like_back
 
 
 def test_what_may_teach_is_what_teaches_in_some_case() -> None:

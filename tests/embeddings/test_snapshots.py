@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import http.server
+import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -160,6 +162,27 @@ def test_what_is_kept_stays(tmp_path: Path) -> None:
     assert [manifest.version for manifest in snapshots.manifests(tmp_path)] == [10, 100]
     assert len(list(tmp_path.iterdir())) == 4
     same(snapshots.load(snapshots.manifests(tmp_path)[0]), a_snapshot(10))
+
+
+def test_a_disk_that_is_full_keeps_nothing_of_what_it_had_no_room_for(tmp_path: Path) -> None:
+    snapshots.write(a_snapshot(9), tmp_path)
+    before, limits = sorted(tmp_path.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            snapshots.write(a_snapshot(10), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_a_writer_left_that_was_killed_goes_after_a_while(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".snapshot-1.safetensors.{pid}.part" for pid in (1, 2))
+    for part in (old, new):
+        part.touch()
+    os.utime(old, (0, time.time() - snapshots.LEFT_S - 1))
+    snapshots.prune(tmp_path, set())
+    assert list(tmp_path.iterdir()) == [new]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"shapes": 1}', '{"shapes": {"a": 1}}', '{"shapes": {}, "x": 1}'])

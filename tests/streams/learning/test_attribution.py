@@ -36,7 +36,7 @@ def attribution() -> Attribution:
 
 def show(attribution: Attribution, slate: int) -> None:
     x_LNF = np.arange(3, dtype=np.float16).reshape(1, 3, 1)
-    attribution.show(np.array([slate], np.uint64), np.array([ITEMS], np.uint64), x_LNF)
+    attribution.shown.show(np.array([slate], np.uint64), np.array([ITEMS], np.uint64), x_LNF)
 
 
 def happen(attribution: Attribution, *events: Did, source: Source = HERE) -> Labelled:
@@ -131,7 +131,7 @@ def test_a_slate_that_is_told_again_pushes_no_other_out() -> None:
     attribution = Attribution(window_s=100, slates=2)
     for slate in (SLATE, OTHER, OTHER, SLATE):
         show(attribution, slate)
-    assert attribution.dropped["slates"] == 0
+    assert attribution.shown.dropped == 0
 
 
 def test_an_impression_too_many_is_not_taken_up_and_none_is_closed_early() -> None:
@@ -141,9 +141,9 @@ def test_an_impression_too_many_is_not_taken_up_and_none_is_closed_early() -> No
     assert len(happen(attribution, *(Did(0, Action.impression, user=user) for user in range(10))).item_C) == 0
     happen(attribution, Did(99, Action.click, user=0))
     assert later(attribution) == [(12, 1.0, user == 0, False) for user in range(3)]
-    assert attribution.dropped["impressions"] == 7
+    assert attribution.dropped == 7
     happen(attribution, Did(10_001, Action.impression))
-    assert attribution.dropped["impressions"] == 7, "there is room again"
+    assert attribution.dropped == 7, "there is room again"
 
 
 def test_fifty_thousand_open_impressions_close_when_it_is_time() -> None:
@@ -151,7 +151,7 @@ def test_fifty_thousand_open_impressions_close_when_it_is_time() -> None:
     show(attribution, SLATE)
     assert len(happen(attribution, *(Did(0, Action.impression, user=user) for user in range(60_000))).item_C) == 0
     assert len(happen(attribution, Did(101, Action.view)).taught_T) == 60_000
-    assert attribution.dropped["impressions"] == 0
+    assert attribution.dropped == 0
 
 
 def test_a_partition_that_is_ahead_closes_nothing_of_another(attribution: Attribution) -> None:
@@ -219,10 +219,9 @@ def test_what_closes_does_not_depend_on_how_the_log_was_cut(
             if begin < end:
                 closed = happen(attribution, *(Did(*row) for row in log[begin:end]))
                 out += [*zip(counted(closed), closed.completed_C.tolist(), strict=True)]
-            kept, attribution_before = attribution.state(), attribution
+            kept = attribution.state()
             attribution = Attribution(window_s=50)
             attribution.restore(*kept, 1)
-            attribution._slates = attribution_before._slates
         return out
 
     assert told(sorted(min(cut, len(log)) for cut in cuts)) == told([])
@@ -242,3 +241,20 @@ def test_what_is_open_is_gone_on_with_after_a_restart(attribution: Attribution) 
     unknown = happen(other, Did(10_000, Action.view))
     assert counted(unknown) == counted(later_on[0]), "features of another release teach nothing"
     assert len(unknown.taught_T) == 0
+
+
+def test_a_slate_shown_before_a_restart_is_joined_after_it(attribution: Attribution) -> None:
+    restored = Attribution(window_s=100)
+    restored.restore(*attribution.state(), 1)
+    happen(restored, Did(0, Action.impression), Did(1, Action.impression, item=0, slot=2))
+    happen(restored, Did(9, Action.click, item=0, slot=2))
+    assert later(restored) == [(12, 1.0, False, False), (13, 2.0, True, False)]
+
+
+def test_a_state_of_a_release_that_kept_no_slates_is_read(attribution: Attribution) -> None:
+    happen(attribution, Did(0, Action.impression))
+    arrays, clocks = attribution.state()
+    restored = Attribution(window_s=100)
+    restored.restore({name: array for name, array in arrays.items() if not name.startswith("slates")}, clocks, 1)
+    assert len(restored.shown) == 0
+    assert later(restored) == [(12, 1.0, False, False)]

@@ -1,6 +1,7 @@
 """What is written of a learner's state, and what a learner that was killed at any point finds of it."""
 
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,26 @@ from streams.learning import checkpoints
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Journal, UnreadableCheckpoint
 from streams.learning.increments import BLOCK, Blocks, applied, copied
 from streams.learning.learner import Learner
-from tests.streams.builders import Service, a_log, small, told
+from tests.streams.builders import Service, a_log, an_event, slates_of, small, told
 
 HERE = Source("marquee.observations.v1", 3)
 
 
+SETTINGS = small(learner={"attribution_s": 20})
+
+
 @pytest.fixture(scope="module")
 def observations() -> list[Observation]:
-    """What a worker tells of 300 events in batches of 20."""
-    service, log = Service(), a_log(300, items=40)
-    return [o for at in range(0, 300, 20) for o in told(service.deliver(log[at : at + 20]))]
+    """What a worker tells of 300 events in batches of 20, every fourth an impression by place of a slate before."""
+    service, log, out = Service(), a_log(300, items=40), list[Observation]()
+    for at in range(0, 300, 20):
+        answer = service.deliver(log[at : at + 20])
+        out += told(answer)
+        for n, slate in enumerate(slates_of(answer)[:5]):
+            seen = {"kind": "impression", "slate_id": slate.slate_id, "slot": n % 3}
+            if at + 30 + 4 * n < 300 and slate.items:
+                log[at + 30 + 4 * n] = an_event(at + 30 + 4 * n, slate.user_id, None, **seen)
+    return out
 
 
 def everything(learner: Learner) -> dict[str, Any]:
@@ -38,7 +49,7 @@ def everything(learner: Learner) -> dict[str, Any]:
 
 
 def restored(folder: CheckpointFolder) -> tuple[Learner, Checkpoint]:
-    found, learner = folder.latest(), Learner(small())
+    found, learner = folder.latest(), Learner(SETTINGS)
     assert found is not None
     learner.restore(found.arrays, found.text, found.steps)
     return learner, found
@@ -55,7 +66,7 @@ def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
     observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
-    folder, learner = CheckpointFolder(tmp_path / "new"), Learner(small())
+    folder, learner = CheckpointFolder(tmp_path / "new"), Learner(SETTINGS)
     journal, sizes = Journal(folder), []
     for n, observation in enumerate(observations):
         learner.learn(observation)
@@ -77,7 +88,7 @@ def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
 def test_a_whole_comes_again_when_increments_come_to_half_of_it(
     observations: list[Observation], tmp_path: Path
 ) -> None:
-    folder, learner = CheckpointFolder(tmp_path, keep=1), Learner(small())
+    folder, learner = CheckpointFolder(tmp_path, keep=1), Learner(SETTINGS)
     journal, files = Journal(folder), list[list[str]]()
     for n, observation in enumerate([*observations, *observations]):
         learner.learn(replace(observation, log=f"cluster/{n // len(observations)}"))
@@ -91,7 +102,7 @@ def test_a_whole_comes_again_when_increments_come_to_half_of_it(
 
 def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observation], tmp_path: Path) -> None:
     """The disk was full, or the process was told to end meanwhile."""
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(small())
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
     learner.learn(observations[0])
     assert wrote(journal, learner, 0) == ["checkpoint"]
     learner.learn(observations[1])
@@ -115,10 +126,30 @@ def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observat
     assert everything(restored(journal.folder)[0]) == everything(learner)
 
 
+def test_a_disk_that_is_full_leaves_what_was_there(observations: list[Observation], tmp_path: Path) -> None:
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    learner.learn(observations[0])
+    wrote(journal, learner, 0)
+    before, limits = everything(learner), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for n in (1, 2):
+        learner.learn(observations[n])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"safetensors cannot be written: .*large"):
+                wrote(journal, learner, n)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+        assert everything(restored(journal.folder)[0]) == before
+    learner.learn(observations[3])
+    assert wrote(journal, learner, 3) == ["checkpoint", "checkpoint"]
+    assert everything(restored(journal.folder)[0]) == everything(learner)
+
+
 def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
     observations: list[Observation], tmp_path: Path
 ) -> None:
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(small())
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
     for observation in observations[:4]:
         learner.learn(observation)
         before, taken = everything(learner), journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
@@ -131,7 +162,7 @@ def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
 
 def test_a_learner_killed_at_any_point_finds_a_state_as_it_was(observations: list[Observation], tmp_path: Path) -> None:
     """Of every prefix of what is written, with what is half written beside it."""
-    journal, learner, states = Journal(CheckpointFolder(tmp_path / "all")), Learner(small()), list[dict[str, Any]]()
+    journal, learner, states = Journal(CheckpointFolder(tmp_path / "all")), Learner(SETTINGS), list[dict[str, Any]]()
     for n, observation in enumerate(observations):
         learner.learn(observation)
         wrote(journal, learner, n)
@@ -147,13 +178,14 @@ def test_a_learner_killed_at_any_point_finds_a_state_as_it_was(observations: lis
             again.step()  # as a checkpoint does
         states[n] = everything(again)
     assert all(state == everything(learner) for state in states)
+    assert learner.trainer.outcome("click").rows > 40, "of slates that were told before and after"
 
 
 def test_an_increment_that_is_damaged_or_missing_is_not_passed_over(
     observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(small())
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
     for n, observation in enumerate(observations[:4]):
         learner.learn(observation)
         wrote(journal, learner, n)
@@ -169,7 +201,7 @@ def test_an_increment_that_is_damaged_or_missing_is_not_passed_over(
 
 def test_there_may_be_more_names_than_a_file_has_room_for_texts(tmp_path: Path) -> None:
     """The metadata of a file end at 100 MB: a learner died of them at 1.7 million names."""
-    learner = Learner(small())
+    learner = Learner(SETTINGS)
     rows = learner.ids.ensure(np.arange(1, 250_001, dtype=np.uint64))
     learner.roster.names.put(rows, [f"{row:0500d}" for row in rows.tolist()])
     folder = CheckpointFolder(tmp_path)
@@ -180,7 +212,7 @@ def test_there_may_be_more_names_than_a_file_has_room_for_texts(tmp_path: Path) 
 
 def test_a_checkpoint_of_an_earlier_release_is_read(observations: list[Observation], tmp_path: Path) -> None:
     """Its names were in the text, and nobody had been told which items the catalogue held."""
-    learner = Learner(small())
+    learner = Learner(SETTINGS)
     for observation in observations[:9]:
         learner.learn(observation)
     learner.factors = learner.freeze().build(0)[1]

@@ -291,10 +291,11 @@ def test_a_learner_that_was_killed_closes_what_was_open_as_if_it_had_lived() -> 
     learn(learner, service.deliver([an_event(1, "ann", item, "impression", slate_id=slate.slate_id)]))
     restored = Learner(small())
     restored.restore(*learner.state())
-    rest = service.deliver([an_event(2, "ann", item), an_event(3, "bob", **LATER)])
+    slot = an_event(4, "ann", None, "impression", slate_id=slate.slate_id, slot=1)  # of a slate of before
+    rest = service.deliver([an_event(2, "ann", item), slot, an_event(5, "bob", **LATER)])
     for each in (learner, restored):
         learn(each, rest)
-        assert each.trainer.outcome("click").observed == 1
+        assert (each.trainer.outcome("click").rows, each.trainer.outcome("click").observed) == (2, pytest.approx(0.5))
     assert everything(learner) == everything(restored)
 
 
@@ -415,6 +416,19 @@ def test_rows_of_a_log_made_anew_are_new_though_their_offsets_are_low(observatio
     again = Learner(small())
     again.restore(*learner.state())
     assert (again.learn(old), again.learn(new)) == (0, 0)
+
+
+def test_workers_that_say_more_and_less_of_a_log_take_turns(observations: list[Observation]) -> None:
+    """One by one they are upgraded, or the brokers: what one told another tells again."""
+    learner, before = Learner(small()), observations[0]
+    for n, observation in enumerate(observations):
+        said, other = ("", "cluster", "cluster/1")[n % 3], ("", "cluster", "cluster/1")[n // 3 % 3]
+        assert learner.learn(replace(observation, log=said)) == len(observation)
+        assert learner.learn(replace(before, log=other)) == learner.learn(replace(observation, log=other)) == 0
+        before = observation
+    assert list(learner.marks) == [(EVENTS, "cluster/1")]
+    assert learner.learn(replace(before, log="cluster/2")) == len(before)
+    assert learner.learn(before) == learner.learn(replace(before, log="cluster/1")) == 0
 
 
 def test_a_checkpoint_that_starts_over_knows_what_was_learned_and_no_offset(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import math
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -148,6 +149,25 @@ async def test_a_checkpoint_that_was_cut_short_is_written_at_the_end(tmp_path: P
     held.set()
     await asyncio.wait([clock, writing])
     assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+async def test_a_disk_that_is_full_ends_no_learner(
+    tmp_path: Path, records: list[Told], caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher, limits = a_teacher(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    await teacher.positions(committed({INPUT: -1}))
+    await teach(teacher, records[:2])
+    running = asyncio.create_task(teacher.run_clock())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        await until(lambda: "no checkpoint, it is tried again" in caplog.text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await until(lambda: len(list((tmp_path / "c").glob("*.safetensors"))) == 1)
+    assert not running.done()
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_a_build_does_not_hold_up_the_checkpoint_at_the_end(tmp_path: Path, records: list[Told]) -> None:
@@ -320,7 +340,7 @@ async def test_calibration_is_reported_once_somebody_was_shown_something(tmp_pat
     await teacher.positions(committed({INPUT: -1}))
     teacher.learner.outcomes.sums["click", "home"] = Fading(np.array([3.0, 2.0]), 20)
     teacher.learner.outcomes.sums["complete", "home"] = Fading(np.array([3.0, 0.0]), 20)
-    teacher.learner.outcomes.attribution.dropped["impressions"] = 5
+    teacher.learner.outcomes.attribution.dropped = 5
     await teach(teacher, records[:4])
     value = teacher.metrics.registry.get_sample_value
     ratio = "marquee_learner_calibration_ratio"

@@ -190,6 +190,16 @@ def test_when_there_is_no_room_what_was_taken_least_recently_goes() -> None:
     assert set(learner.withdrawn) == gone
 
 
+def test_what_was_not_withdrawn_before_a_restart_is_after_it() -> None:
+    """Its counters would stand in their topic for ever, for every worker that starts."""
+    settings = small(learner={"max_items": 100})
+    learner, again = Learner(settings), Learner(settings)
+    taught(learner, a_wave(0, [f"ä{n:0247d}" for n in range(130)]), Service())
+    again.restore(*learner.state())
+    assert again.withdrawn == learner.withdrawn
+    assert len(again.withdrawn) >= 30
+
+
 def test_whoever_gets_a_row_begins_as_in_a_new_one() -> None:
     """Counts, pairs, contexts, vectors and names: a small learner knows of its items what a large one does."""
     small_one, large = (Learner(small(learner={"max_items": most})) for most in (100, 10_000))
