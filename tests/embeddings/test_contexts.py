@@ -78,3 +78,14 @@ def test_nothing_is_left_of_items_that_are_forgotten_and_some_are_not_looked_at(
     assert there.takes_CK[there.place(TV)].tolist() == pytest.approx([KEYS, 1])
     counts.forget(np.ones(10, np.bool_))
     assert len(counts) == len(counts.popularity(2).key_C) == 0
+
+
+def test_with_another_half_life_counts_go_on_from_what_they_came_to() -> None:
+    before, again = ContextCounts(3_600), ContextCounts(10.0 * 86_400)
+    for hour in range(5):
+        before.count(np.array([hour], np.int32), np.array([[7]], np.uint16), np.array([1_750_000_000 + 3_600 * hour]))
+    again.restore(before.state())
+    assert again.popularity(5).takes_CK.tolist() == [[1, 0.5, 0.25, 0.125, 0.0625]]
+    again.count(np.array([0], np.int32), np.array([[7]], np.uint16), np.array([1_750_000_000 + 5 * 3_600]))
+    kept = 2 ** (-3_600 / (10 * 86_400))
+    assert again.popularity(2).takes_CK[0] == pytest.approx([1 + 0.0625 * kept, kept])
