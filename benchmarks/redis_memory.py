@@ -2,7 +2,8 @@
 
     python -m benchmarks.redis_memory [--url redis://…]
 
-The yardstick is 640 bytes for the state at a full history and 64 components. Without `--url` it starts Valkey itself.
+The yardstick is 640 bytes for the state at a full history and 64 components, of somebody who was shown nothing without
+an answer. Without `--url` it starts Valkey itself.
 Activity is ML-100K's: the median user rated 65 items, the busiest 737; what exceeds 50 is in the seen set. Past 1,024
 that is a filter of one size.
 """
@@ -11,12 +12,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 import redis
 
 from deploy.embedded import Valkey
 from embeddings.events import Source
+from embeddings.fatigue import MOST, Unanswered
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import EXACT
 from embeddings.state_columns import HISTORY, RING, UserStates, no_states
@@ -47,10 +50,12 @@ def a_slate(size: int) -> bytes:
     return json.dumps({**head, "items": [{**item, "position": n} for n in range(size)]}).encode()
 
 
-def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int) -> None:
+def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int, shown_each: int = 0) -> None:
     users = len(user_ids)
     loaded = store.load(user_ids, [SOURCE])
     items = np.random.default_rng(1).integers(1, 2**40, users * evicted_each, dtype=np.uint64)
+    shown = Unanswered.nothing(users, shown_each)
+    shown.item_UW[:] = np.arange(1, 1 + shown_each)
     store.flush(
         store.keep(
             user_ids,
@@ -58,6 +63,7 @@ def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int) -> N
             changed_U=np.ones(users, np.bool_),
             taste_UD=np.random.default_rng(2).normal(size=(users, 64)).astype(np.float32),
             taste_version=1,
+            unanswered=shown,
             seen=loaded.seen.add(np.repeat(np.arange(users, dtype=np.int32), evicted_each), items),
             slates=SlateUpdate(range(users), [a_slate(20)] * users, 3_600),
             marks={SOURCE: PartitionMark(0)},
@@ -84,6 +90,11 @@ def measure(url: str) -> dict[str, tuple[int, int, int]]:
             rows[f"seen set, {name} ({evicted} ids)"] = usage(client, f"memory-{name}:*:s:*")
         rows["state, full history, d=64"] = usage(client, "memory-median:*:u:*")
         rows["stored slate of 20"] = usage(client, "memory-median:*:l:*")
+        for shown in (8, MOST):
+            with closing(RedisUserStore(url, width=64, prefix=f"memory-shown-{shown}")) as store:
+                store.claim([SOURCE])
+                fill(store, [f"user-{n:012d}" for n in range(USERS)], 0, shown)
+            rows[f"the state, {shown} items shown"] = usage(client, f"memory-shown-{shown}:*:u:*")
         for key in client.scan_iter("memory-*", count=1_000):
             client.delete(key)
         about = client.info("server")

@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError
 from embeddings.codec import StateCodec
 from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
+from embeddings.fatigue import Unanswered
 from embeddings.ids import murmur2
 from embeddings.redis_connection import RedisLine
 from embeddings.seen import SeenSets, SeenUpdate
@@ -162,18 +163,18 @@ class RedisUserStore(UserStore):
         changed_U: NDArray[np.bool_],
         taste_UD: NDArray[np.float32],
         taste_version: int,
+        unanswered: Unanswered,
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
     ) -> int:
         """See `UserStore.keep`."""
         last = self._last
-        same = last.user_ids is user_ids
-        state_keys, seen_keys = (last.state_keys, last.seen_keys) if same else self._keys.profiles(user_ids)
+        state_keys, seen_keys = last[1:] if last.user_ids is user_ids else self._keys.profiles(user_ids)
         changed_N = np.flatnonzero(changed_U)
-        keys = [state_keys[n] for n in changed_N.tolist()]
-        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version)
-        groups = [Group(keys, values, self._state_ttl_s)]
+        shown = unanswered.take(changed_N)
+        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version, shown)
+        groups = [Group([state_keys[n] for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
             groups.append(Group([seen_keys[n] for n in seen.user_N.tolist()], seen.values, self._seen_ttl_s))
         if slates is not None:
@@ -303,8 +304,7 @@ class RedisUserStore(UserStore):
         return marks, reply[2 * held :]
 
     def _profiles(self, reply: list[bytes | None], users: int) -> Profiles:
-        states, tastes = self._codec.decode(reply[:users])
-        return Profiles(states, tastes, SeenSets.decode(reply[users:]))
+        return Profiles(*self._codec.decode(reply[:users]), SeenSets.decode(reply[users:]))
 
     def _write(self, kept: Kept) -> None:
         """Write marks and groups together; fences are written back for their TTL."""

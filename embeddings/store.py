@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Fate, Source
+from embeddings.fatigue import Unanswered
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import NO_OFFSET, Tastes, UserStates, source_code
 from embeddings.stoprule import WELL, BadRun, StopRule
@@ -129,6 +130,7 @@ class Profiles(NamedTuple):
 
     states: UserStates
     tastes: Tastes
+    unanswered: Unanswered
     seen: SeenSets
 
 
@@ -137,6 +139,7 @@ class Loaded(NamedTuple):
 
     states: UserStates
     tastes: Tastes
+    unanswered: Unanswered
     seen: SeenSets
     marks: dict[Source, PartitionMark]
     source_code_S: NDArray[np.int32]
@@ -194,6 +197,7 @@ class UserStore(Protocol):
         changed_U: NDArray[np.bool_],
         taste_UD: NDArray[np.float32],
         taste_version: int,
+        unanswered: Unanswered,
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
@@ -208,6 +212,7 @@ class UserStore(Protocol):
             changed_U: whose state to write.
             taste_UD: taste vectors, float32.
             taste_version: their snapshot's number; 0 = none, rebuild at next use.
+            unanswered: what they were shown without an answer, all of it; part of the state.
             seen: the seen sets that grew, indexed like `user_ids`.
             slates: the latest slate of those who got one.
             marks: of partitions of that load.

@@ -1,4 +1,4 @@
-"""From scores to slates: the weighted objective, and the first n of each position."""
+"""From scores to slates: the weighted objective, fatigue, and the first n of each position."""
 
 from collections.abc import Mapping
 
@@ -25,6 +25,29 @@ def objective(scores: Scores, weights: Mapping[str, float]) -> NDArray[np.float3
         if weight:
             total_PK += np.float32(weight) * heads[head]
     return total_PK
+
+
+def tired(
+    score_PK: NDArray[np.float32], shown_PK: NDArray[np.float32], fatigue: float, limit: float
+) -> NDArray[np.float32]:
+    """Scores of candidates that were shown so often without an answer. Shape (P, K).
+
+    A probability is divided by 1 + `fatigue` · times: the mean of a beta prior that is worth 1 / `fatigue` impressions,
+    after so many without success; the inverse decay of Li, Lakshmanan, Tiwari, Shah (2014). Of a small one the log-odds
+    fall by log(1 + `fatigue` · times). From `limit` times on the score is minus the times: below all others, that first
+    which was shown least.
+
+    >>> tired(np.full((1, 3), 0.5, np.float32), np.array([[0, 2, 9]], np.float32), 0.5, 8.0)
+    array([[ 0.5 ,  0.25, -9.  ]], dtype=float32)
+
+    Args:
+        score_PK: what `objective` gives, not below 0.
+        shown_PK: impressions without an answer, faded; not below 0.
+        fatigue: how fast a score falls.
+        limit: above 0.
+    """
+    faded_PK = score_PK / (1 + np.float32(fatigue) * shown_PK)
+    return np.where(shown_PK < limit, faded_PK, -shown_PK)
 
 
 def best(

@@ -40,6 +40,8 @@ class SurfacePolicy(Group):
     """Weight of this objective; else `slates.objectives.engage`."""
     complete: Annotated[float, Field(ge=0, le=100)] | None = None
     """Weight of this objective; else `slates.objectives.complete`."""
+    fatigue: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How fast what was shown without an answer sinks, 0 = not at all; else `slates.fatigue`."""
 
 
 #: What surfaces of these names are served by where nothing else is set.

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams import addresses
-from streams.half_lives import Group, HalfLives
+from streams.half_lives import Group, HalfLife, HalfLives
 from streams.policies import Objectives, SurfacePolicy, with_built_in
 
 TopicName = Literal[
@@ -297,6 +297,12 @@ class Slates(Group):
     """A request that says no deadline gets this one."""
     objectives: Objectives = Objectives()
     """Weights of the ranking objectives."""
+    fatigue: float = Field(default=0.5, ge=0, le=100)
+    """What was shown n times without an answer has its score divided by 1 + n times this; 0 = nothing sinks."""
+    fatigue_limit: float = Field(default=8, ge=1, le=10_000)
+    """What was shown so often without an answer stands below everything else."""
+    fatigue_half_life_s: HalfLife = 3 * 86_400
+    """Seconds of event time after which an impression without an answer weighs half."""
 
 
 class Index(Group):

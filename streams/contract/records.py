@@ -237,7 +237,10 @@ class Slate(Record):
 
 
 class Trace(Record):
-    """How a slate came about, on topic `traces`; enough to rank it again."""
+    """How a slate came about, on topic `traces`; enough to rank it again.
+
+    `shown` is how often each candidate was shown without an answer, faded; empty where none was.
+    """
 
     slate_id: str
     user_id: str
@@ -251,6 +254,7 @@ class Trace(Record):
     sources: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     features: tuple[tuple[float, ...], ...] = ()
+    shown: tuple[float, ...] = ()
 
 
 class Counter(Record):

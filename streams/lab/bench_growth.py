@@ -206,7 +206,7 @@ class Site:
             states.time_UH[:] = self.now_s - 3_600 - 600 * np.arange(HISTORY)
             states.last_s_U[:], states.events_U[:], states.consent_U[:] = self.now_s - 3_600, HISTORY, CONSENT_ALL
             ids = [f"user-{u:07d}" for u in range(at, at + some)]
-            store.load(ids, [_EVENTS])
+            loaded = store.load(ids, [_EVENTS])
             store.flush(
                 store.keep(
                     ids,
@@ -214,6 +214,7 @@ class Site:
                     changed_U=np.ones(some, np.bool_),
                     taste_UD=np.zeros((some, self.settings.learner.dimensions), np.float32),
                     taste_version=0,
+                    unanswered=loaded.unanswered,
                     marks=marks,
                 )
             )

@@ -146,6 +146,7 @@ class World:
                     changed_U=np.ones(len(some), np.bool_),
                     taste_UD=np.zeros((len(some), self.width), np.float32),
                     taste_version=0,
+                    unanswered=loaded.unanswered,
                     seen=loaded.seen.add(user_E[mine] - np.int32(at), item_E[mine]),
                     marks=marks,
                 )

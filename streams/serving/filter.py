@@ -13,11 +13,24 @@ from streams.settings import Settings
 
 
 def drop(retrieved: Retrieved, query: Query, policy: Policy, asked: Asked, stock: Stock, settings: Settings) -> Found:
-    """Drop what was seen, refused or is blocked; keep as many as are ranked, with places for what is new."""
-    seen_PM = asked.seen(query.position_P, ids_of(retrieved.row_PM, stock.items.ids.ids_N))
+    """Drop what was seen, refused or is blocked; keep as many as are ranked, with places for what is new.
+
+    What was shown beyond the limit without an answer is kept where there are not enough others.
+    """
+    id_PM = ids_of(retrieved.row_PM, stock.items.ids.ids_N)
+    seen_PM = asked.seen(query.position_P, id_PM)
     if policy.repeats:
         seen_PM |= _refused(retrieved, query, asked)
-    kept = keep(retrieved, seen_PM, stock.offer.blocked_N, policy.candidates, reserve=settings.retrieval.fresh)
+
+    def but(these_PM: NDArray[np.bool_]) -> Retrieved:
+        return keep(retrieved, these_PM, stock.offer.blocked_N, policy.candidates, reserve=settings.retrieval.fresh)
+
+    shown, limit = asked.shown.at(query.position_P), settings.slates.fatigue_limit
+    if policy.fatigue and shown.beyond(limit).any():
+        sunk_PM = shown.times(id_PM) >= limit
+        kept = _followed(but(seen_PM | sunk_PM), but(seen_PM | ~sunk_PM))
+    else:
+        kept = but(seen_PM)
     traced = asked.trace_P[query.position_P].any()
     dropped = _dropped(retrieved.row_PM, seen_PM, stock.offer.blocked_N) if traced else None
     return Found(query, policy, Candidates.content(kept.row_PM, kept.source_PM), dropped)
@@ -29,6 +42,16 @@ def _refused(retrieved: Retrieved, query: Query, asked: Asked) -> NDArray[np.boo
     row_PR = np.where(refused_PH, query.row_PH, -2)[:, refused_PH.any(0)]
     refused_PM: NDArray[np.bool_] = (retrieved.row_PM[:, :, None] == row_PR[:, None, :]).any(2)
     return refused_PM
+
+
+def _followed(first: Retrieved, then: Retrieved) -> Retrieved:
+    """The first candidates, and others in the places that they leave."""
+    order_PK = np.argsort(np.c_[first.row_PM, then.row_PM] < 0, axis=1, kind="stable")[:, : first.row_PM.shape[1]]
+    return Retrieved(
+        np.take_along_axis(np.c_[first.row_PM, then.row_PM], order_PK, 1),
+        np.take_along_axis(np.c_[first.source_PM, then.source_PM], order_PK, 1),
+        np.take_along_axis(np.c_[first.score_PM, then.score_PM], order_PK, 1),
+    )
 
 
 def _dropped(row_PM: NDArray[np.int32], seen_PM: NDArray[np.bool_], blocked_N: NDArray[np.bool_]) -> Dropped:

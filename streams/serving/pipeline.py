@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.events import EventBatch, Source
+from embeddings.fatigue import Impressions, fold_impressions
 from embeddings.fold import Folded, fold
 from embeddings.seen import SeenUpdate
 from embeddings.stoprule import StopRule
@@ -45,6 +46,7 @@ class Answer:
     decoded: Decoded
     loaded: Loaded
     folded: Folded
+    impressions: Impressions
     plan: Plan
     asked: Asked
     scored: Scored
@@ -85,10 +87,12 @@ class Recommender:
     """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
     _renewed_every_s: int = field(init=False)
+    _fatigue_s: float = field(init=False)
     _rule: StopRule = field(init=False)
 
     def __post_init__(self) -> None:
         observed = self.settings.observe
+        self._fatigue_s = self.settings.slates.fatigue_half_life_s if self.scorer.policies.tire else 0.0
         self._renewed_every_s = renewed_every_s(self.settings.redis.state_ttl_s)
         self._budget = ExampleBudget(observed.examples_per_s, observed.rate, observed.first_examples)
         self._rule = StopRule(self.settings.limits.dead_letter_share)
@@ -113,6 +117,7 @@ class Recommender:
         with self.stage("fold"):
             loaded = self.users.load(batch.user_ids, batch.sources)
             folded = self._fold(batch, loaded)
+            impressions = fold_impressions(loaded.unanswered, loaded.states, batch, folded, self._fatigue_s)
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
         surface = self.settings.slates.surface
@@ -122,7 +127,8 @@ class Recommender:
         chosen = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms(), taught=taught)
         told_T[told_T] = chosen.told_T
         chosen = chosen._replace(told_T=told_T)
-        asked = asked_of(decoded, folded, loaded, plan, chosen, triggers, policy, self.settings, foresee=self.foresee)
+        moments = decoded, folded, loaded, impressions, plan, chosen
+        asked = asked_of(*moments, triggers, policy, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         with self.stage("compose"):
             items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
@@ -131,6 +137,7 @@ class Recommender:
             decoded=decoded,
             loaded=loaded,
             folded=folded,
+            impressions=impressions,
             plan=plan,
             asked=asked,
             scored=scored,
@@ -171,6 +178,7 @@ class Recommender:
             changed_U=folded.changed_U,
             taste_UD=answer.taste_UD,
             taste_version=answer.model_version,
+            unanswered=answer.impressions.after,
             seen=self._seen(answer),
             slates=self._latest(answer),
             marks=answer.marks,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embeddings.contexts import KEYS
 from embeddings.eligibility import Viewer
 from embeddings.events import CONSENT_CONTENT, Fate
+from embeddings.fatigue import Impressions
 from embeddings.fold import Folded
 from embeddings.jit import kernel
 from embeddings.lessons import TEACHES, Lesson, lessons
@@ -139,6 +140,7 @@ def asked_of(
     decoded: Decoded,
     folded: Folded,
     loaded: Loaded,
+    impressions: Impressions,
     plan: Plan,
     chosen: Chosen,
     triggers: Sequence[Trigger],
@@ -154,6 +156,7 @@ def asked_of(
     told = _told(decoded, plan, take_at, take_T, chosen, settings)
     now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
     viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface, policy)
+    unanswered = impressions.at(position_P, user_P)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -174,6 +177,7 @@ def asked_of(
         told=told,
         seen=seen,
         seen_P=(loaded.seen.sizes(user_P, folded.evicted, position_P) + histories.count_P) * (not policy.repeats),
+        shown=unanswered.shown(now_s_P, settings.slates.fatigue_half_life_s, personal_P),
         places_P=np.full(len(position_P), policy.size, np.int32),
     )
 

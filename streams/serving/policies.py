@@ -32,6 +32,7 @@ class Policy:
         repeats: may what was seen be shown?
         age_limit: the highest rating in years that is eligible; None is any.
         next_item, engage, complete: weights of the objectives.
+        fatigue: how fast what was shown without an answer sinks; 0 = not at all.
         hash: of all of the above.
     """
 
@@ -44,6 +45,7 @@ class Policy:
     next_item: float
     engage: float
     complete: float
+    fatigue: float
     hash: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,11 @@ class Policies:
         """What a surface is served by."""
         return self.own.get(surface, self.default)
 
+    @property
+    def tire(self) -> bool:
+        """Does what was shown without an answer sink anywhere?"""
+        return any(policy.fatigue for policy in (self.default, *self.own.values()))
+
 
 def _policy(surface: str, said: SurfacePolicy, settings: Settings) -> Policy:
     slates = settings.slates
@@ -100,4 +107,5 @@ def _policy(surface: str, said: SurfacePolicy, settings: Settings) -> Policy:
         next_item=weights.next_item if said.next_item is None else said.next_item,
         engage=weights.engage if said.engage is None else said.engage,
         complete=weights.complete if said.complete is None else said.complete,
+        fatigue=slates.fatigue if said.fatigue is None else said.fatigue,
     )

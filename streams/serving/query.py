@@ -18,11 +18,13 @@ _WEIGHT = TAKES.astype(np.float32)
 def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
     """What to look for at all positions, from their histories.
 
-    Looked for are as many as are wanted and half of what was seen: on ML-100K twice that finds nothing better.
+    Looked for are as many as are wanted and half of what was seen: on ML-100K twice that finds nothing better; and as
+    many as were shown too often.
     """
     size_P = np.array([policy.candidates for policy in asked.policies])
     row_PH, weight_PH = stock.items.ids.rows(asked.histories.item_PH), _WEIGHT[asked.histories.action_PH]
     row_PH[~asked.personal_P] = -1
+    sunk_P = asked.shown.beyond(settings.slates.fatigue_limit).sum(1)
     taste_PD = taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay)
     return Query(
         position_P=np.arange(len(row_PH)),
@@ -33,7 +35,7 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
         key_PC=asked.key_PC,
         begun_PH=_begun(asked, row_PH, weight_PH),
         personal_P=asked.personal_P,
-        reach_P=(size_P + np.minimum(asked.seen_P // 2, size_P)).astype(np.int32),
+        reach_P=(size_P + np.minimum(asked.seen_P // 2, size_P) + sunk_P).astype(np.int32),
         trending_P=np.maximum(settings.retrieval.trending, 3 * asked.places_P).astype(np.int32),
     )
 

@@ -1,11 +1,11 @@
-"""Rank: what the ranker sees of the candidates, and the weighted sum of what it makes of it."""
+"""Rank: what the ranker sees of the candidates, the weighted sum of what it makes of it, and who is tired of what."""
 
 import numpy as np
 
 from embeddings.events import APPEAL
 from embeddings.ids import ids_of
 from ranking import features as ranking
-from ranking.slate import objective
+from ranking.slate import objective, tired
 from streams.serving.live_model import Stock
 from streams.serving.values import Asked, Found, Query, Ranked
 from streams.settings import Settings
@@ -20,7 +20,12 @@ def rank(asked: Asked, found: Found, stock: Stock, settings: Settings) -> Ranked
         features.x_PKX, item_PK, found.candidates.row_PK >= 0, outcomes=bool(w.engage or w.complete)
     )
     score_PK = objective(scores, {"next": w.next_item, "click": w.engage, "complete": w.complete})
-    return Ranked(item_PK, features, score_PK)
+    shown = asked.shown.at(found.query.position_P)
+    if not w.fatigue or not shown.item_PW.any():
+        return Ranked(item_PK, features, score_PK)
+    shown_PK = shown.times(item_PK.view(np.uint64))
+    score_PK = tired(score_PK, shown_PK, w.fatigue, settings.slates.fatigue_limit)
+    return Ranked(item_PK, features, score_PK, shown_PK)
 
 
 def features_of(asked: Asked, found: Found, stock: Stock, settings: Settings) -> ranking.Features:

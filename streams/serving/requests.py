@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import CONSENT_CONTENT
+from embeddings.fatigue import Unanswered
 from embeddings.ids import item_ids
 from embeddings.seen import SeenSets
 from embeddings.state_columns import Histories, Tastes, no_states
@@ -115,7 +116,8 @@ class Answerer:
                 np.zeros(len(user_ids), np.float32),
                 np.zeros(len(user_ids), np.uint32),
             )
-            return Profiles(nobody, blank, SeenSets.decode([None] * len(user_ids))), "popular"
+            shown, seen = Unanswered.nothing(len(user_ids)), SeenSets.decode([None] * len(user_ids))
+            return Profiles(nobody, blank, shown, seen), "popular"
 
     def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
         """Requests whose deadline has passed: they are answered at once, with what is popular."""
@@ -148,19 +150,22 @@ class Answerer:
         repeats_P = np.array([trigger.policy.repeats for trigger in triggers], np.bool_)
         held_P = profiles.seen.sizes(np.arange(count, dtype=np.int32)) + states.count_U
         asked_s_P = np.array([trigger.event_ms // 1000 for trigger in triggers], np.int64)
+        now_s_P = np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P)
+        personal_P = allowed_P & ~late_P
         return Asked(
             histories=Histories(*states[:6]),
-            now_s_P=np.where(allowed_P, np.maximum(asked_s_P, states.last_s_U), asked_s_P),
+            now_s_P=now_s_P,
             context_P=np.array([context_code(request.context, request.surface) for request in requests], np.int16),
             key_PC=context_keys([r.context for r in requests], asked_s_P, [r.surface for r in requests]),
             viewers=[trigger.viewer for trigger in triggers],
             policies=[trigger.policy for trigger in triggers],
-            personal_P=allowed_P & ~late_P,
+            personal_P=personal_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
             told=Told.nothing(count),
             seen=_seen(profiles, allowed_P & ~repeats_P, excluded),
             seen_P=allowed_P * held_P + np.array(list(map(len, excluded))),
+            shown=profiles.unanswered.shown(now_s_P, self.settings.slates.fatigue_half_life_s, personal_P),
             places_P=np.array([trigger.size for trigger in triggers], np.int32),
         )
 

@@ -34,6 +34,7 @@ def traced(asked: Asked, found: Found, ranked: Ranked) -> dict[int, Traced]:
             source_K=candidates.source_PK[p],
             score_K=ranked.score_PK[p],
             x_KF=ranked.features.x_PKX[p],
+            shown_K=None if ranked.shown_PK is None else ranked.shown_PK[p],
         )
         for p in np.flatnonzero(asked.trace_P[query.position_P]).tolist()
     }
@@ -65,5 +66,8 @@ def trace_of(slate: PublishedSlate, traced: Traced, model_version: int, items: I
         candidates=tuple(items.names[row] for row in traced.row_K[best].tolist()),
         sources=tuple(source_name(bits) for bits in traced.source_K[best].tolist()),
         scores=tuple(traced.score_K[best].tolist()),
+        shown=()
+        if traced.shown_K is None
+        else tuple(np.round(traced.shown_K[best].astype(np.float64), _PLACES).tolist()),
         features=tuple(map(tuple, np.round(traced.x_KF[best].astype(np.float64), _PLACES).tolist())),
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.eligibility import Viewer
+from embeddings.fatigue import Shown
 from embeddings.state_columns import Histories
 from ranking.features import COLUMNS, Features
 from streams.serving.live_model import LiveModel
@@ -78,6 +79,7 @@ class Asked:
         told: what was taken next, where that is to be told with its features.
         seen: which of item ids (R, K) the users of positions (R,) have seen by then.
         seen_P: about how much each has seen, for how far to look.
+        shown: what each was shown without an answer, where the profile may be used.
         places_P: places of each slate.
     """
 
@@ -93,6 +95,7 @@ class Asked:
     told: Told
     seen: Seen
     seen_P: NDArray[np.int64]
+    shown: Shown
     places_P: NDArray[np.int32]
 
 
@@ -173,11 +176,15 @@ class Found:
 
 
 class Ranked(NamedTuple):
-    """What the candidates of P positions are called, what the ranker saw of them, and what it made of it."""
+    """What the candidates of P positions are called, what the ranker saw of them, and what was made of it.
+
+    `shown_PK`: how often each was shown without an answer, None where nothing was or it makes no difference.
+    """
 
     item_PK: NDArray[np.int64]
     features: Features
     score_PK: NDArray[np.float32]
+    shown_PK: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +254,7 @@ class Traced:
     source_K: NDArray[np.uint8]
     score_K: NDArray[np.float32]
     x_KF: NDArray[np.float32]
+    shown_K: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

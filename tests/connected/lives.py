@@ -177,6 +177,7 @@ def as_stored(profiles: Profiles, u: int) -> dict[str, Any]:
     s, seen, count = profiles.states, profiles.seen, int(profiles.states.count_U[u])
     packed = seen.data_N[seen.start_U[u] :][: 5 * seen.count_U[u]].tobytes()
     assert seen.count_U[u] >= 0, "a filter cannot be compared"
+    shown = [column[u].tolist() for column in profiles.unanswered]
     columns = (s.item_UH[u], s.action_UH[u], s.time_UH[u], s.share_UH[u])
     return {
         "history": list(zip(*(column[:count].tolist() for column in columns), strict=True)),
@@ -186,6 +187,7 @@ def as_stored(profiles: Profiles, u: int) -> dict[str, Any]:
         "marks": list(zip(s.mark_source_U2[u].tolist(), s.mark_offset_U2[u].tolist(), strict=True)),
         "ring": s.ring_UR[u].tolist(),
         "consent": int(s.consent_U[u]),
+        "shown": [(item, once_s) for item, once_s in zip(*shown, strict=True) if item],
         "seen": [int.from_bytes(packed[at : at + 5], "little") for at in range(0, len(packed), 5)],
     }
 
@@ -200,6 +202,7 @@ def as_expected(life: Life) -> dict[str, Any]:
         "marks": [*person.marks, (-1, -1)][:2],
         "ring": person.ring(),
         "consent": CONSENT_ALL if person.applied else 0,
+        "shown": list(person.shown().items()),
         "seen": life.seen,
     }
 

@@ -12,6 +12,7 @@ import redis
 from deploy.embedded import Valkey
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
+from embeddings.fatigue import MOST, Unanswered
 from embeddings.redis_store import RedisUserStore
 from embeddings.state_columns import UserStates, no_states
 from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound
@@ -86,6 +87,7 @@ def effect(user: str = "u", offset: int = 9) -> dict[str, Any]:
         "changed_U": np.ones(1, np.bool_),
         "taste_UD": np.ones((1, WIDTH), np.float32),
         "taste_version": 1,
+        "unanswered": Unanswered.nothing(1),
         "slates": SlateUpdate([0], [b"slate"], 60),
         "marks": {EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
     }
@@ -115,6 +117,20 @@ def test_a_state_at_its_fullest_takes_at_most_656_bytes_of_the_server(server: Va
     with redis.Redis.from_url(server.url) as client:
         (key,) = client.keys("*:u:*")
         assert client.memory_usage(key, samples=0) <= 656
+
+
+@pytest.mark.parametrize("items", [1, 8, MOST])
+def test_what_was_shown_takes_nine_bytes_an_item_beside_the_state(
+    server: Valkey, store: RedisUserStore, items: int
+) -> None:
+    shown = Unanswered(np.arange(1, items + 1, dtype=np.uint64)[None], np.full((1, items), 1_700_000_000))
+    store.load(["u"], [EVENTS])
+    saving.save(store, **effect() | {"unanswered": shown})
+    assert store.read(["u"]).unanswered.held_U.tolist() == [items]
+    with redis.Redis.from_url(server.url) as client:
+        (key,) = client.keys("*:u:*")
+        assert client.strlen(key) == 556 + 9 * items + 1
+        assert client.memory_usage(key, samples=0) <= 656 + 9 * items + 16
 
 
 def test_after_a_lost_reply_the_batch_comes_again_and_finds_itself_stored(server: Valkey) -> None:

@@ -11,6 +11,7 @@ import redis
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
+from embeddings.fatigue import fold_impressions
 from embeddings.fold import Folded, fold
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.redis_store import RedisUserStore
@@ -21,6 +22,7 @@ from tests.embeddings import saving
 from tests.embeddings.saving import save_slates
 
 WIDTH = 8
+HALF_LIFE_S = 86_400.0
 EVENTS, OTHER = Source("events", 0), Source("events", 1)
 NOBODY_SEEN = SeenUpdate(np.empty(0, np.int32), [])
 
@@ -114,6 +116,7 @@ def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
         "changed_U": life.changed_U,
         "taste_UD": np.ones((len(batch.user_ids), WIDTH), np.float32),
         "taste_version": 3,
+        "unanswered": fold_impressions(loaded.unanswered, loaded.states, batch, life, HALF_LIFE_S).after,
         "seen": loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
         "marks": advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
     }
@@ -139,7 +142,7 @@ def apply(store: UserStore, batch: EventBatch) -> Folded:
 def everything(store: UserStore, user_ids: Sequence[str], source: Source = EVENTS) -> list[object]:
     """All that is stored, comparable with `==`."""
     profiles = store.read(user_ids)
-    columns = [*profiles.states, *profiles.tastes, *profiles.seen]
+    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.seen]
     return [*(column.tolist() for column in columns), store.marks([source])]
 
 
@@ -163,6 +166,41 @@ def test_what_is_saved_is_loaded_again_bit_for_bit(backend: Backend) -> None:
     assert again.tastes.version_U.tolist() == [3, 3]
     assert again.seen.count_U.sum() == len(life.evicted.item_E) > 0
     assert again.marks[EVENTS] == PartitionMark(199, (200, *[0] * 9))
+
+
+def of_impressions(batch: EventBatch, items: int) -> EventBatch:
+    """A batch in which nine of ten events are impressions, of so many items."""
+    batch.item_B[:] = 1 + batch.item_B % np.uint64(items)
+    batch.action_B[np.arange(len(batch)) % 10 > 0] = Action.impression
+    return batch
+
+
+def test_what_was_shown_without_an_answer_is_stored_with_the_state_and_goes_with_it(backend: Backend) -> None:
+    store, users = an_owner(backend), ["a", "b", "c"]
+    before = apply(store, a_batch(["c"]))
+    batch = of_impressions(a_batch(users[:2], 200), items=9)
+    loaded = store.load(batch.user_ids, batch.sources)
+    expected = effect(batch, loaded, folded(loaded, batch))["unanswered"]
+    apply(store, batch)
+    kept = store.read(users).unanswered
+    assert kept.held_U.tolist()[2] == 0 < min(kept.held_U.tolist()[:2])
+    assert all(np.array_equal(was, now[:2]) for was, now in zip(expected, kept, strict=True))
+    assert all(np.array_equal(was, now) for was, now in zip(kept, backend.open().read(users).unanswered, strict=True))
+    assert set(before.fate_B.tolist()) == {Fate.applied}
+    store.forget("a")
+    assert store.read(["a"]).unanswered.held_U.tolist() == [0]
+
+
+def test_impressions_delivered_again_or_in_overlapping_batches_count_once(backend: Backend) -> None:
+    store, users = an_owner(backend), ["a", "b"]
+    whole = of_impressions(a_batch(users, rows=300), items=90)
+    for begin, end in ((0, 200), (0, 200), (120, 300)):
+        number = keep(store, a_slice(whole, begin, end))
+    store.flush(number)
+    lone = an_owner(in_memory())
+    apply(lone, whole)
+    assert everything(store, users) == everything(lone, users)
+    assert store.read(users).unanswered.held_U.min() > 50
 
 
 def test_a_batch_delivered_twice_leaves_every_byte_as_it_was(backend: Backend) -> None:
@@ -207,9 +245,8 @@ def test_a_batch_of_nothing_readable_still_moves_the_mark(backend: Backend) -> N
     marks = advance(loaded.marks, [EVENTS], np.zeros(2, np.int32), np.array([7, 9]), dead)
     none = np.empty((0, WIDTH), np.float32)
     changed_U = np.empty(0, np.bool_)
-    saving.save(
-        store, user_ids=[], states=loaded.states, changed_U=changed_U, taste_UD=none, taste_version=0, marks=marks
-    )
+    nothing = {"changed_U": changed_U, "taste_UD": none, "taste_version": 0, "unanswered": loaded.unanswered}
+    saving.save(store, user_ids=[], states=loaded.states, **nothing, marks=marks)
     assert store.marks([EVENTS]) == {EVENTS: PartitionMark(9, (*[0] * 8, 1, 1))}
 
 

@@ -3,6 +3,7 @@
 Events are (source, offset, time_s, item, action, dedupe), one user's, in the order of arrival; refused ones left out.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ TOUCHING = {1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13}
 VIEW, PROGRESS, COMPLETE, LIKE, UNLIKE, ADD, REMOVE = 1, 3, 4, 6, 8, 9, 10
 LIKES, DISLIKES, TAKING_BACK = {LIKE, ADD, 11, 12}, {5, 7, 13}, {UNLIKE, REMOVE}
 SITTING_S = 4 * 3600 - 32
+IMPRESSION, CLICK = 16, 18
+SHOWN, SHOWN_HALF_LIFE_S = 64, 3 * 86_400
 
 
 class Event(NamedTuple):
@@ -31,6 +34,8 @@ class Person:
     marks: list[tuple[int, int]] = field(default_factory=list)
     entries: dict[int, tuple[int, int, Event]] = field(default_factory=dict)
     """By item: event time, arrival, and the event that put it there, with the action that its entry says."""
+    unanswered: dict[int, int] = field(default_factory=dict)
+    """By item: the second at which its impressions come to one."""
 
     @property
     def last_s(self) -> int:
@@ -48,7 +53,30 @@ class Person:
             return "late"
         self._touch(event)
         self.applied.append(event)
+        self.unanswered = self.shown()
+        if event.action == IMPRESSION and event.item:
+            self._show(event.item, event.time_s)
+        elif event.action in TOUCHING | {CLICK}:
+            self.unanswered.pop(event.item, None)
         return "applied"
+
+    def shown(self) -> dict[int, int]:
+        """What was shown and not answered, without what has faded to less than a sixteenth."""
+        return {i: once for i, once in self.unanswered.items() if once >= self.last_s - 4 * SHOWN_HALF_LIFE_S}
+
+    def _show(self, item: int, time_s: int) -> None:
+        shown, half = self.unanswered, SHOWN_HALF_LIFE_S
+        if item in shown:
+            early, late = sorted((shown[item], time_s))
+            shown[item] = min(late + round(half * math.log2(1 + 2 ** ((early - late) / half))), 2**32 - 1)
+            return
+        if len(shown) == SHOWN:
+            least = min(shown, key=lambda held: shown[held])
+            if shown[least] >= time_s - half:
+                shown[least] = max(shown[least] - half, 0)
+                return
+            del shown[least]
+        shown[item] = time_s
 
     def _touch(self, event: Event) -> None:
         held = next((entry for entry in self.all_items()[:HISTORY] if entry.item == event.item), None)

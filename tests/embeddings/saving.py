@@ -27,6 +27,7 @@ def save_slates(store: UserStore, loaded: Loaded, slates: Mapping[str, bytes], t
         changed_U=np.zeros(len(users), np.bool_),
         taste_UD=np.zeros((len(users), width), np.float32),
         taste_version=0,
+        unanswered=loaded.unanswered,
         slates=SlateUpdate(range(len(users)), list(slates.values()), ttl_s),
         marks={},
     )

@@ -7,45 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings.codec import StateCodec
-from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
+from embeddings.events import Action, EventBatch, Fate, Source
 from embeddings.fold import Folded, fold
 from embeddings.lessons import SITTING_S
 from embeddings.seen import SeenSets
 from embeddings.state_columns import UserStates, no_states, source_code
+from tests.embeddings.batches import CODES, LATENESS_S, ROW, a_batch, a_log, an_event
 from tests.embeddings.oracle import Event, Person, lives, stored
-
-LATENESS_S = 600
-SOURCES = (Source("events", 0), Source("events", 1), Source("more", 0))
-CODES = np.array([source_code(["events", "more"], source) for source in SOURCES], np.int32)
-DAY = 86_400
-
-
-def an_event(offset: int, item: int = 1, time_s: int = 1_000_000, action: int = Action.play, **more: int) -> Event:
-    return Event(more.get("source", 0), offset, time_s, item, action, more.get("dedupe", 0), more.get("share", 0))
-
-
-def a_batch(rows: Sequence[tuple[str, Event]], users: Sequence[str] | None = None, refused: int = 0) -> EventBatch:
-    user_ids = tuple(users or dict.fromkeys(user for user, _ in rows))
-    place = {user: n for n, user in enumerate(user_ids)}
-    events = [event for _, event in rows]
-
-    def column(name: str, kind: type[np.generic]) -> np.ndarray:
-        return np.array([getattr(event, name) for event in events], kind)
-
-    return EventBatch(
-        user_ids=user_ids,
-        sources=SOURCES,
-        user_B=np.array([place[user] for user, _ in rows], np.int32),
-        item_B=column("item", np.uint64),
-        action_B=column("action", np.uint8),
-        value_B=column("share", np.float32) / 255,
-        time_s_B=column("time_s", np.int64),
-        source_B=column("source", np.int32),
-        offset_B=column("offset", np.int64),
-        dedupe_B=column("dedupe", np.uint32),
-        consent_B=np.full(len(rows), CONSENT_ALL, np.uint8),
-        refused_B=np.full(len(rows), refused, np.uint8),
-    )
 
 
 def folded(states: UserStates, batch: EventBatch, floors: Sequence[int] = (-1, -1, -1)) -> Folded:
@@ -258,27 +226,6 @@ def test_a_partition_too_high_to_name_is_refused() -> None:
         source_code(["events"], Source("events", 4096))
 
 
-# Steps between events: mostly seconds, sometimes back, sometimes days and years, so that every exponent occurs.
-STEP_S = st.one_of(
-    st.integers(0, 30), st.integers(-LATENESS_S - 200, 200), st.integers(0, 5 * DAY), st.integers(0, 2000 * DAY)
-)
-ROW = st.tuples(
-    st.sampled_from("abc"), st.integers(0, 2), st.integers(1, 90), st.integers(0, 20), st.integers(0, 12), STEP_S
-)
-
-
-def a_log(rows: Sequence[tuple[str, int, int, int, int, int]]) -> list[tuple[str, Event]]:
-    """Rows with offsets and clocks; each tenth offset is delivered a second time later on."""
-    time_s, log = {}, []
-    for n, (user, source, item, action, dedupe, step_s) in enumerate(rows):
-        time_s[user] = max(min(time_s.get(user, 1_000_000) + step_s, 2**32 - 1), 0)
-        share = {Action.progress: n % 256, Action.complete: 255}.get(Action(action), 0) if action < 14 else 0
-        log.append((user, Event(source, n, time_s[user], item, action, dedupe, share)))
-        if n % 10 == 9:
-            log.append(log[-5])
-    return log
-
-
 def in_batches(log: Sequence[tuple[str, Event]], cuts: Sequence[int]) -> tuple[UserStates, list[str]]:
     """The states of a, b, c after a log cut into batches, each state stored and read again between them."""
     codec, states, met = StateCodec(4), no_states(3), []
@@ -286,7 +233,7 @@ def in_batches(log: Sequence[tuple[str, Event]], cuts: Sequence[int]) -> tuple[U
     for begin, end in itertools.pairwise(edges):
         life = folded(states, a_batch(log[begin:end], users="abc"))
         met += fates(life)
-        states, _ = codec.decode(codec.encode(life.states, np.zeros((3, 4), np.float32), 0))
+        states, _, _ = codec.decode(codec.encode(life.states, np.zeros((3, 4), np.float32), 0))
         assert all(np.array_equal(one, two) for one, two in zip(states, life.states, strict=True))
     return states, met
 

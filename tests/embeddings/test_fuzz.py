@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embeddings.codec import StateCodec, state_dtype
 from embeddings.errors import UnreadableState
+from embeddings.fatigue import Unanswered
 from embeddings.seen import SeenSets
 from embeddings.state_columns import no_states
 from tests.fuzzing import damaged, fuzz
@@ -15,17 +16,20 @@ from tests.fuzzing import damaged, fuzz
 WIDTH = 8
 CODEC = StateCodec(WIDTH)
 EMPTY = CODEC.encode(no_states(1), np.zeros((1, WIDTH), np.float32), 0)
+SHOWN = Unanswered(np.array([[7, 9]], np.uint64), np.array([[1_000, 900]]))
+EMPTY += CODEC.encode(no_states(1), np.zeros((1, WIDTH), np.float32), 0, SHOWN)
 NOISE = st.binary(min_size=state_dtype(WIDTH).itemsize, max_size=state_dtype(WIDTH).itemsize)
 STORED = st.none() | damaged(st.sampled_from(EMPTY)) | NOISE.map(b"\1".__add__) | NOISE.map(lambda b: b"\1" + b[1:])
+STORED |= NOISE.map(lambda b: b"\3" + b[1:])
 
 
 @given(st.lists(STORED, min_size=1, max_size=4))
 @fuzz
 def test_fuzz_a_stored_state_is_read_or_refused(values: list[bytes | None]) -> None:
     with suppress(UnreadableState):
-        states, tastes = CODEC.decode(values)
+        states, tastes, unanswered = CODEC.decode(values)
         assert states.item_UH.shape[0] == len(values)
-        CODEC.encode(states, tastes.vectors(), 1)
+        CODEC.encode(states, tastes.vectors(), 1, unanswered)
 
 
 @given(st.lists(st.none() | st.binary(max_size=40), min_size=1, max_size=4))
