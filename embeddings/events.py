@@ -17,7 +17,7 @@ class Says(IntFlag):
 
     nothing = 0
     touched = 1
-    """The item goes into the history."""
+    """The item goes into the history; whatever the person was shown of it is answered."""
     wanted = 2
     """The person took the item: it is counted as popular, is told to the learner, and says something of their taste."""
     praise = 4

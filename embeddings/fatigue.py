@@ -53,11 +53,6 @@ class Shown(NamedTuple):
         """Some of the positions."""
         return Shown(self.item_PW[at], self.times_PW[at])
 
-    def beyond(self, limit: float) -> NDArray[np.bool_]:
-        """Which were shown as often as that, or more. Shape (P, W)."""
-        much_PW: NDArray[np.bool_] = self.times_PW >= limit
-        return much_PW
-
     def times(self, item_PK: NDArray[np.uint64]) -> NDArray[np.float32]:
         """How often each candidate was shown. Shape (P, K)."""
         times_PK = np.zeros(item_PK.shape, np.float32)

@@ -2,7 +2,7 @@
 
 The first call of a compiled loop takes seconds; later processes load it from disk. What is run here is a small log
 through the same code that serves and learns, so that the loops meet the types they will meet there; what so small a log
-does not reach (a ranker, stored states, tables that grow) is called by itself.
+does not reach (a ranker, stored states, impressions, tables that grow) is called by itself.
 """
 
 import sys
@@ -11,9 +11,13 @@ import time
 import numpy as np
 
 from embeddings.codec import StateCodec
+from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
+from embeddings.fatigue import Unanswered, fold_impressions
+from embeddings.fold import fold
 from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
 from embeddings.items import ItemFacts
+from embeddings.state_columns import no_states
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
 from ranking.weights import Shape, shapes
@@ -42,6 +46,7 @@ def meet_the_rest() -> None:
     """The loops a worker runs beyond those of `evaluate`, once each on next to nothing."""
     murmur2([b"user-1"])
     StateCodec(64).decode([None])
+    meet_impressions()
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
@@ -49,6 +54,29 @@ def meet_the_rest() -> None:
         candidates = x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_)
         FrozenTower(weights, tower).logits(*candidates)
         FrozenTower(weights, tower).shares(*candidates, np.zeros((1, 1), np.int32))
+
+
+def meet_impressions() -> None:
+    """What was shown twice and is looked for among candidates."""
+    column = np.zeros(2, np.int64)
+    batch = EventBatch(
+        user_ids=("user-1",),
+        sources=(Source("warm", 0),),
+        user_B=column.astype(np.int32),
+        item_B=column.astype(np.uint64) + np.uint64(7),
+        action_B=np.full(2, Action.impression, np.uint8),
+        value_B=column.astype(np.float32),
+        time_s_B=column,
+        source_B=column.astype(np.int32),
+        offset_B=np.arange(2),
+        dedupe_B=column.astype(np.uint32),
+        consent_B=np.full(2, CONSENT_ALL, np.uint8),
+        refused_B=column.astype(np.uint8),
+    )
+    states, position_P = no_states(1), np.zeros(1, np.int32)
+    folded = fold(states, batch, lateness_s=60, source_code_S=np.zeros(1, np.int32))
+    unanswered = fold_impressions(Unanswered.nothing(1), states, batch, folded, 60.0).at(position_P, position_P)
+    unanswered.widened(2).shown(column[:1], 60.0, np.ones(1, np.bool_)).times(batch.item_B[None])
 
 
 def main() -> None:

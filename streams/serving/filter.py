@@ -25,12 +25,8 @@ def drop(retrieved: Retrieved, query: Query, policy: Policy, asked: Asked, stock
     def but(these_PM: NDArray[np.bool_]) -> Retrieved:
         return keep(retrieved, these_PM, stock.offer.blocked_N, policy.candidates, reserve=settings.retrieval.fresh)
 
-    shown, limit = asked.shown.at(query.position_P), settings.slates.fatigue_limit
-    if policy.fatigue and shown.beyond(limit).any():
-        sunk_PM = shown.times(id_PM) >= limit
-        kept = _followed(but(seen_PM | sunk_PM), but(seen_PM | ~sunk_PM))
-    else:
-        kept = but(seen_PM)
+    sunk_PM = _sunk(asked, query, id_PM, settings.slates.fatigue_limit) if policy.fatigue else None
+    kept = but(seen_PM) if sunk_PM is None else _followed(but(seen_PM | sunk_PM), but(seen_PM | ~sunk_PM))
     traced = asked.trace_P[query.position_P].any()
     dropped = _dropped(retrieved.row_PM, seen_PM, stock.offer.blocked_N) if traced else None
     return Found(query, policy, Candidates.content(kept.row_PM, kept.source_PM), dropped)
@@ -42,6 +38,14 @@ def _refused(retrieved: Retrieved, query: Query, asked: Asked) -> NDArray[np.boo
     row_PR = np.where(refused_PH, query.row_PH, -2)[:, refused_PH.any(0)]
     refused_PM: NDArray[np.bool_] = (retrieved.row_PM[:, :, None] == row_PR[:, None, :]).any(2)
     return refused_PM
+
+
+def _sunk(asked: Asked, query: Query, id_PM: NDArray[np.uint64], limit: float) -> NDArray[np.bool_] | None:
+    """What was shown beyond the limit without an answer; None where nothing was to anybody."""
+    if not asked.shown.item_PW.size:
+        return None
+    shown = asked.shown.at(query.position_P)
+    return shown.times(id_PM) >= limit if (shown.times_PW >= limit).any() else None
 
 
 def _followed(first: Retrieved, then: Retrieved) -> Retrieved:

@@ -24,7 +24,7 @@ def query_of(asked: Asked, stock: Stock, settings: Settings) -> Query:
     size_P = np.array([policy.candidates for policy in asked.policies])
     row_PH, weight_PH = stock.items.ids.rows(asked.histories.item_PH), _WEIGHT[asked.histories.action_PH]
     row_PH[~asked.personal_P] = -1
-    sunk_P = asked.shown.beyond(settings.slates.fatigue_limit).sum(1)
+    sunk_P = np.count_nonzero(asked.shown.times_PW >= settings.slates.fatigue_limit, axis=1)
     taste_PD = taste(row_PH, weight_PH, stock.model.source_ND, settings.learner.taste_decay)
     return Query(
         position_P=np.arange(len(row_PH)),

@@ -20,12 +20,11 @@ def rank(asked: Asked, found: Found, stock: Stock, settings: Settings) -> Ranked
         features.x_PKX, item_PK, found.candidates.row_PK >= 0, outcomes=bool(w.engage or w.complete)
     )
     score_PK = objective(scores, {"next": w.next_item, "click": w.engage, "complete": w.complete})
-    shown = asked.shown.at(found.query.position_P)
-    if not w.fatigue or not shown.item_PW.any():
+    if not w.fatigue or not asked.shown.item_PW.size:
         return Ranked(item_PK, features, score_PK)
-    shown_PK = shown.times(item_PK.view(np.uint64))
+    shown_PK = asked.shown.at(found.query.position_P).times(item_PK.view(np.uint64))
     score_PK = tired(score_PK, shown_PK, w.fatigue, settings.slates.fatigue_limit)
-    return Ranked(item_PK, features, score_PK, shown_PK)
+    return Ranked(item_PK, features, score_PK, shown_PK if shown_PK.any() else None)
 
 
 def features_of(asked: Asked, found: Found, stock: Stock, settings: Settings) -> ranking.Features:

@@ -1,155 +1,29 @@
 """What every `UserStore` promises, held against the one in memory, Valkey and Redis 7."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pytest
-import redis
 
 from embeddings.errors import Fenced, StoreUnavailable
-from embeddings.events import CONSENT_ALL, Action, EventBatch, Fate, Source
-from embeddings.fatigue import fold_impressions
-from embeddings.fold import Folded, fold
-from embeddings.memory import MemoryUserStore, Shelf
-from embeddings.redis_store import RedisUserStore
-from embeddings.seen import SeenUpdate
+from embeddings.events import Fate, Source
 from embeddings.stoprule import BadRun
-from embeddings.store import Loaded, PartitionMark, StoreRewound, UserStore, advance
+from embeddings.store import PartitionMark, StoreRewound, UserStore, advance
+from tests.contracts.backends import (
+    EVENTS,
+    OTHER,
+    WIDTH,
+    Backend,
+    a_batch,
+    a_slice,
+    an_owner,
+    apply,
+    everything,
+    folded,
+    in_memory,
+    keep,
+    save,
+)
 from tests.embeddings import saving
 from tests.embeddings.saving import save_slates
-
-WIDTH = 8
-HALF_LIFE_S = 86_400.0
-EVENTS, OTHER = Source("events", 0), Source("events", 1)
-NOBODY_SEEN = SeenUpdate(np.empty(0, np.int32), [])
-
-
-@dataclass
-class Backend:
-    """Where stores keep things: `open` gives one more worker's store, `wipe` loses everything."""
-
-    open: Callable[[], UserStore]
-    wipe: Callable[[], None]
-    set_mark: Callable[[Source, PartitionMark], None]
-    wait: Callable[[float], None]
-
-
-def in_memory() -> Backend:
-    now = [1_000.0]
-    shelf = Shelf(clock=lambda: now[0])
-
-    def wait(seconds: float) -> None:
-        now[0] += seconds
-
-    return Backend(
-        open=lambda: MemoryUserStore(shelf, width=WIDTH),
-        wipe=shelf.held.clear,
-        set_mark=lambda source, mark: shelf.put(("mark", source), mark.to_bytes(), 100),
-        wait=wait,
-    )
-
-
-def on_server(url: str, prefix: str, opened: list[RedisUserStore]) -> Backend:
-    client = redis.Redis.from_url(url)
-
-    def another() -> UserStore:
-        opened.append(RedisUserStore(url, width=WIDTH, prefix=prefix))
-        return opened[-1]
-
-    def wipe() -> None:
-        client.delete(*client.keys(f"{prefix}:*"))
-
-    def set_mark(source: Source, mark: PartitionMark) -> None:
-        client.set(f"{prefix}:mark:{source.topic}:{source.partition}", mark.to_bytes(), ex=100)
-
-    return Backend(open=another, wipe=wipe, set_mark=set_mark, wait=time.sleep)
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("valkey", marks=pytest.mark.embedded),
-        pytest.param("redis7", marks=pytest.mark.redis),
-    ]
-)
-def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backend]:
-    if request.param == "memory":
-        yield in_memory()
-        return
-    opened: list[RedisUserStore] = []
-    yield on_server(request.getfixturevalue(request.param).url, topic_prefix, opened)
-    for store in opened:
-        store.close()
-
-
-def a_batch(user_ids: Sequence[str], first_offset: int = 0, rows: int = 200, source: Source = EVENTS) -> EventBatch:
-    draw = np.random.default_rng(first_offset)
-    return EventBatch(
-        user_ids=tuple(user_ids),
-        sources=(source,),
-        user_B=draw.integers(0, len(user_ids), rows).astype(np.int32),
-        item_B=draw.integers(1, 2**40, rows).astype(np.uint64),
-        action_B=np.full(rows, Action.play, np.uint8),
-        value_B=np.zeros(rows, np.float32),
-        time_s_B=1_000_000 + first_offset + np.arange(rows, dtype=np.int64),
-        source_B=np.zeros(rows, np.int32),
-        offset_B=first_offset + np.arange(rows, dtype=np.int64),
-        dedupe_B=draw.integers(1, 2**32, rows).astype(np.uint32),
-        consent_B=np.full(rows, CONSENT_ALL, np.uint8),
-        refused_B=np.zeros(rows, np.uint8),
-    )
-
-
-def folded(loaded: Loaded, batch: EventBatch) -> Folded:
-    codes, floors = loaded.source_code_S, loaded.floor_offset_S
-    return fold(loaded.states, batch, lateness_s=600, source_code_S=codes, floor_offset_S=floors)
-
-
-def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
-    """What `keep` is told of a batch."""
-    return {
-        "user_ids": batch.user_ids,
-        "states": life.states,
-        "changed_U": life.changed_U,
-        "taste_UD": np.ones((len(batch.user_ids), WIDTH), np.float32),
-        "taste_version": 3,
-        "unanswered": fold_impressions(loaded.unanswered, loaded.states, batch, life, HALF_LIFE_S).after,
-        "seen": loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
-        "marks": advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
-    }
-
-
-def save(store: UserStore, batch: EventBatch, loaded: Loaded, life: Folded) -> None:
-    saving.save(store, **effect(batch, loaded, life))
-
-
-def keep(store: UserStore, batch: EventBatch) -> int:
-    """Fold a batch onto what is there and what was kept, and keep what comes of it."""
-    loaded = store.load(batch.user_ids, batch.sources)
-    return store.keep(**effect(batch, loaded, folded(loaded, batch)))
-
-
-def apply(store: UserStore, batch: EventBatch) -> Folded:
-    loaded = store.load(batch.user_ids, batch.sources)
-    life = folded(loaded, batch)
-    save(store, batch, loaded, life)
-    return life
-
-
-def everything(store: UserStore, user_ids: Sequence[str], source: Source = EVENTS) -> list[object]:
-    """All that is stored, comparable with `==`."""
-    profiles = store.read(user_ids)
-    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.seen]
-    return [*(column.tolist() for column in columns), store.marks([source])]
-
-
-def an_owner(backend: Backend) -> UserStore:
-    store = backend.open()
-    store.claim([EVENTS])
-    return store
 
 
 def test_of_an_unknown_user_nothing_is_known(backend: Backend) -> None:
@@ -166,41 +40,6 @@ def test_what_is_saved_is_loaded_again_bit_for_bit(backend: Backend) -> None:
     assert again.tastes.version_U.tolist() == [3, 3]
     assert again.seen.count_U.sum() == len(life.evicted.item_E) > 0
     assert again.marks[EVENTS] == PartitionMark(199, (200, *[0] * 9))
-
-
-def of_impressions(batch: EventBatch, items: int) -> EventBatch:
-    """A batch in which nine of ten events are impressions, of so many items."""
-    batch.item_B[:] = 1 + batch.item_B % np.uint64(items)
-    batch.action_B[np.arange(len(batch)) % 10 > 0] = Action.impression
-    return batch
-
-
-def test_what_was_shown_without_an_answer_is_stored_with_the_state_and_goes_with_it(backend: Backend) -> None:
-    store, users = an_owner(backend), ["a", "b", "c"]
-    before = apply(store, a_batch(["c"]))
-    batch = of_impressions(a_batch(users[:2], 200), items=9)
-    loaded = store.load(batch.user_ids, batch.sources)
-    expected = effect(batch, loaded, folded(loaded, batch))["unanswered"]
-    apply(store, batch)
-    kept = store.read(users).unanswered
-    assert kept.held_U.tolist()[2] == 0 < min(kept.held_U.tolist()[:2])
-    assert all(np.array_equal(was, now[:2]) for was, now in zip(expected, kept, strict=True))
-    assert all(np.array_equal(was, now) for was, now in zip(kept, backend.open().read(users).unanswered, strict=True))
-    assert set(before.fate_B.tolist()) == {Fate.applied}
-    store.forget("a")
-    assert store.read(["a"]).unanswered.held_U.tolist() == [0]
-
-
-def test_impressions_delivered_again_or_in_overlapping_batches_count_once(backend: Backend) -> None:
-    store, users = an_owner(backend), ["a", "b"]
-    whole = of_impressions(a_batch(users, rows=300), items=90)
-    for begin, end in ((0, 200), (0, 200), (120, 300)):
-        number = keep(store, a_slice(whole, begin, end))
-    store.flush(number)
-    lone = an_owner(in_memory())
-    apply(lone, whole)
-    assert everything(store, users) == everything(lone, users)
-    assert store.read(users).unanswered.held_U.min() > 50
 
 
 def test_a_batch_delivered_twice_leaves_every_byte_as_it_was(backend: Backend) -> None:
@@ -221,11 +60,6 @@ def test_overlapping_deliveries_give_what_one_delivery_gives(backend: Backend) -
     lone = an_owner(control)
     apply(lone, whole)
     assert everything(store, users) == everything(lone, users)
-
-
-def a_slice(batch: EventBatch, begin: int, end: int) -> EventBatch:
-    columns = {name: getattr(batch, name) for name in EventBatch.__slots__}
-    return EventBatch(**{name: part[begin:end] if name.endswith("_B") else part for name, part in columns.items()})
 
 
 def test_only_users_whose_state_changed_are_written(backend: Backend) -> None:

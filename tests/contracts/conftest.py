@@ -1,0 +1,23 @@
+from collections.abc import Iterator
+
+import pytest
+
+from embeddings.redis_store import RedisUserStore
+from tests.contracts.backends import Backend, in_memory, on_server
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("valkey", marks=pytest.mark.embedded),
+        pytest.param("redis7", marks=pytest.mark.redis),
+    ]
+)
+def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backend]:
+    if request.param == "memory":
+        yield in_memory()
+        return
+    opened: list[RedisUserStore] = []
+    yield on_server(request.getfixturevalue(request.param).url, topic_prefix, opened)
+    for store in opened:
+        store.close()
