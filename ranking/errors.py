@@ -2,6 +2,7 @@
 
 RankingError
 ├── UnknownCurrency  the table of rates lacks it: the line item does not bid, the floor does not hold
+├── TargetingRefused a predicate cannot be used: keep the line item's previous version, dead-letter the record
 └── WeightsRefused   a tensor is missing, has another shape or holds a non-finite number: keep the ranker in use
 """
 
@@ -16,3 +17,12 @@ class UnknownCurrency(RankingError):
 
 class WeightsRefused(RankingError):
     """Tensors of a ranker are missing, misshapen or non-finite; the ranker in use stays. No message is concerned."""
+
+
+class TargetingRefused(RankingError):
+    """What a line item asks for cannot be used; its previous version stays. Its record is dead-lettered."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        said = repr(value)
+        super().__init__(f"{field} is {said if len(said) <= 80 else said[:77] + '...'}; allowed: {allowed}")
+        self.field, self.value, self.allowed = field, value, allowed

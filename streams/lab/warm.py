@@ -18,6 +18,8 @@ from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
 from embeddings.items import ItemFacts
 from embeddings.state_columns import no_states
+from ranking.ads.predicates import ALWAYS, Opportunity
+from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
 from ranking.weights import Shape, shapes
@@ -47,6 +49,9 @@ def meet_the_rest() -> None:
     murmur2([b"user-1"])
     StateCodec(64).decode([None])
     meet_impressions()
+    index = Targeting()
+    index.put(0, ALWAYS)
+    listed(index.snapshot().match([Opportunity(now_ms=0)]))
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
