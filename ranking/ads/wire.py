@@ -12,14 +12,14 @@ ranking.errors.TargetingRefused: targeting.country is []; allowed: a word, a lis
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, get_args
 
+from ranking.ads.conjunctions import disjuncts
 from ranking.ads.dayparts import HOURS, require_zone
 from ranking.ads.predicates import (
-    ALWAYS,
     ANY_LEAST,
     ANY_MOST,
     CLOCK,
@@ -58,22 +58,36 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 KeyOf = Callable[[Kind, str], int]
 
 
-def parse(value: object, *, field: str = "targeting", zone: str = "UTC", key_of: KeyOf | None = None) -> Predicate:
+def parse(
+    value: object,
+    *,
+    field: str = "targeting",
+    dayparts: Sequence[object] = (),
+    zone: str = "UTC",
+    key_of: KeyOf | None = None,
+) -> Predicate:
     """The predicate that a line item's `targeting` says; without any, every opportunity will do.
 
     Args:
         value: decoded JSON.
         field: what errors call it.
+        dayparts: what the line item says beside it, as the member of that name; errors call it so.
         zone: the campaign's, for day-parts of people whose `utcoffset` is not told.
         key_of: what stands for an item or category in histories (`Saw.key`); without it `saw` is refused.
 
     Raises:
         TargetingRefused: Names the field, the value and what is allowed. The previous version of the line item stays.
     """
-    if value is None:
-        return ALWAYS
     _zone(zone, f"{field}: zone")
-    return _Reader(zone, key_of, _Left(MAX_LEAVES, MAX_WORDS)).object(value, field, MAX_DEPTH)
+    reader = _Reader(zone, key_of, _Left(MAX_LEAVES, MAX_WORDS))
+    predicate = reader.object(value if value is not None else {}, field, MAX_DEPTH)
+    if dayparts:
+        predicate = And((predicate, reader.dayparts(dayparts, f"{field.removesuffix('targeting')}dayparts")))
+    try:
+        disjuncts(predicate)
+    except TargetingRefused as error:
+        raise TargetingRefused(field, error.value, error.allowed) from None
+    return predicate
 
 
 def to_json(predicate: Predicate) -> dict[str, Any]:
@@ -155,7 +169,7 @@ class _Reader:
         if name in WORDS:
             return self._words(name, said, field)
         reader = {
-            "keyvalues": self._key_values, "near": _near, "saw": self._saw, "known": _known, "dayparts": self._dayparts
+            "keyvalues": self._key_values, "near": _near, "saw": self._saw, "known": _known, "dayparts": self.dayparts
         }.get(name)  # fmt: skip
         if reader is None:
             raise TargetingRefused(field, name, ", ".join((*_OPERATORS, *WORDS, *NUMBERS)))
@@ -212,7 +226,7 @@ class _Reader:
             raise TargetingRefused(field, said, "nothing: no history is kept here")
         return Saw(kinds[0], said[kinds[0]], within_s, self.key_of(kinds[0], said[kinds[0]]))
 
-    def _dayparts(self, said: Any, field: str) -> Predicate:
+    def dayparts(self, said: Any, field: str) -> Predicate:
         by_clock: dict[tuple[str, bool], list[int]] = {}
         for n, part in enumerate(_list(said, field)):
             hours, zone = _hours(part, f"{field}[{n}]")

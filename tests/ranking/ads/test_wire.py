@@ -133,6 +133,21 @@ def test_a_zone_of_the_campaign_that_nobody_knows_is_refused() -> None:
         parse({}, field="line_items[2].targeting", zone="")
 
 
+def test_day_parts_beside_targeting_are_asked_for_as_well() -> None:
+    beside = {"field": "line_items[1].targeting", "zone": "Europe/Paris"}
+    night = DayPart(1, "Europe/Paris")
+    assert parse({"os": "a"}, dayparts=[{"days": ["mon"], "until": 1}], **beside) == And((In.of("os", "a"), night))
+    assert parse(None, dayparts=[{"days": ["mon"], "until": 1}], **beside) == And((ALWAYS, night))
+    with pytest.raises(TargetingRefused, match=r"line_items\[1\].dayparts\[0\].days is \['x'\]; allowed: mon, "):
+        parse({"os": "a"}, dayparts=[{"days": ["x"]}], **beside)
+
+
+def test_targeting_that_multiplies_out_too_far_is_refused_by_its_name() -> None:
+    either = [{"or": [{"w": n}, {"h": n}]} for n in range(9)]
+    with pytest.raises(TargetingRefused, match=r"line_items\[1\].targeting is 'more than 256 conjunctions'"):
+        parse({"and": either}, field="line_items[1].targeting")
+
+
 def test_what_was_seen_is_refused_where_no_history_is_kept() -> None:
     with pytest.raises(TargetingRefused, match="no history is kept here"):
         parse({"saw": {"item": "a", "within": "1d"}})
