@@ -36,9 +36,9 @@ from ranking.ads.predicates import (
     Saw,
 )  # fmt: skip
 
-_WASTE, _AT_ONCE = 1_024, 32
-"""Conjunctions of removed line items that are kept at least before everything is compiled anew, and how many
-line items are at each change then."""
+_WASTE, _AT_ONCE = 10_000, 32
+"""Entries of arrays that removed line items leave at least before everything is compiled anew, and how many line items
+are at each change then."""
 NOTHING = -1
 """The leaf of what wants none."""
 
@@ -47,7 +47,7 @@ NOTHING = -1
 class Snapshot:
     """Targeting of the line items as it was at one moment; it never changes.
 
-    `rows` is one more than the greatest row in use, and W its bits in words of 64.
+    `rows` is one more than the greatest row ever used, and W its bits in words of 64.
     """
 
     rows: int
@@ -113,6 +113,7 @@ class Targeting:
     """
 
     def __init__(self) -> None:
+        self._rows = 0
         self._asked_for: dict[int, Conjunctions] = {}
         self._current = Compilation()
         self._next: Compilation | None = None
@@ -126,6 +127,7 @@ class Targeting:
             TargetingRefused: It comes to too many conjunctions. What the row asked for before stays.
         """
         conjunctions = self._asked_for[row] = disjuncts(predicate)
+        self._rows = max(self._rows, row + 1)
         self._current.put(row, conjunctions)
         if self._next is not None:
             self._next.put(row, conjunctions)
@@ -142,8 +144,7 @@ class Targeting:
     def snapshot(self) -> Snapshot:
         """Targeting as it is now; the same one while nothing changes."""
         if self._taken is None:
-            rows = max(self._asked_for, default=-1) + 1
-            self._taken = Snapshot(rows, self._current.vocabulary, self._current.compiled())
+            self._taken = Snapshot(self._rows, self._current.vocabulary, self._current.compiled())
         return self._taken
 
     def _changed(self) -> None:
@@ -165,25 +166,30 @@ class Compilation:
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
-        self.live = self.dead = 0
+        self.live = self.dead = 0  # entries of arrays
         self._leaf_of: dict[Leaf, int] = {}
         self._watched_of: dict[int, int] = {}
-        self._conjunctions_of: dict[int, list[int]] = {}
+        self._made_of: dict[int, tuple[list[int], int]] = {}
         self._arrays = {name: Growing(*shape) for name, shape in _SHAPES.items()}
         self._keys, self._key_K, self._key_token_K = 0, np.zeros(16, np.uint64), _no_tokens(16)
 
     def put(self, row: int, conjunctions: Conjunctions) -> None:
         """Add a row, or replace what it asks for."""
         self.remove(row)
-        self._conjunctions_of[row] = [self._compile(row, literals) for literals in conjunctions]
-        self.live += len(conjunctions)
+        before = self._entries()
+        made = [self._compile(row, literals) for literals in conjunctions]
+        self._made_of[row] = made, self._entries() - before
+        self.live += self._made_of[row][1]
 
     def remove(self, row: int) -> None:
         """Take a row out; nothing happens where there is none."""
-        gone = self._conjunctions_of.pop(row, [])
+        gone, entries = self._made_of.pop(row, ([], 0))
         self._arrays["conjunction_C3"].view()[gone, 0] = -1
-        self.live -= len(gone)
-        self.dead += len(gone)
+        self.live -= entries
+        self.dead += entries
+
+    def _entries(self) -> int:
+        return sum(self._arrays[name].size for name in ("conjunction_C3", "link_N2", "literal_M", "part_N"))
 
     def compiled(self) -> Compiled:
         """The arrays as they are now: what changes in place copied, the rest shared."""

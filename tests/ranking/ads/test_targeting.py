@@ -1,6 +1,7 @@
 """The index answers as the predicates say, whatever comes and goes meanwhile."""
 
 import itertools
+import math
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ from ranking.ads.conjunctions import MAX_CONJUNCTIONS, disjuncts
 from ranking.ads.opportunities import Histories
 from ranking.ads.predicates import (
     ALWAYS,
+    EARTH_KM,
     And,
     Between,
     DayPart,
@@ -30,7 +32,7 @@ from ranking.ads.predicates import (
 )  # fmt: skip
 from ranking.ads.targeting import Snapshot, Targeting, dense, listed
 from ranking.errors import TargetingRefused
-from tests.fuzzing import fuzz_service
+from tests.fuzzing import fuzz, fuzz_service
 from tests.ranking.ads.asked_for import a_predicate, an_opportunity, truly
 
 NOW_MS = 1_750_000_000_000
@@ -195,6 +197,24 @@ def test_histories_at_hand_as_arrays_stand_for_those_of_the_opportunities() -> N
     )
     start_P1, row_M = listed(index.match([Opportunity(now_ms=NOW_MS)] * 4, seen))
     assert [part.tolist() for part in np.split(row_M, start_P1[1:-1])] == [[0], [2], [1, 2], [1]]
+
+
+@fuzz
+@given(st.floats(-89.9, 89.9), st.floats(-180, 180), st.floats(0.1, 400), st.floats(0, 2 * math.pi))
+def test_fuzz_places_on_either_side_of_a_circles_rim(lat: float, lon: float, km: float, bearing: float) -> None:
+    circle, asked = Near(lat, lon, km), []
+    for share in (0.05, 0.5, 0.9, 0.999, 1.001, 1.3):
+        angle, north = share * km / EARTH_KM, math.radians(lat)
+        there = math.asin(
+            math.sin(north) * math.cos(angle) + math.cos(north) * math.sin(angle) * math.cos(bearing)
+        )  # where a great circle of that bearing leads
+        east = math.atan2(
+            math.sin(bearing) * math.sin(angle) * math.cos(north),
+            math.cos(angle) - math.sin(north) * math.sin(there),
+        )
+        place = math.degrees(there), (lon + math.degrees(east) + 180) % 360 - 180
+        asked.append(Opportunity(now_ms=0, place=place))
+    assert matched(an_index(circle), *asked) == [[0]] * 4 + [[]] * 2
 
 
 def test_thousands_of_keys_of_histories_are_told_apart() -> None:
