@@ -10,6 +10,7 @@ what no index behind Python strings can do without. All in one run, taking turns
 """
 
 import argparse
+import gc
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -188,6 +189,7 @@ def compare(snapshot: Snapshot, asked: Sequence[Opportunity], predicates: Sequen
 def add(index: Targeting, asked: Sequence[Opportunity], predicates: Sequence[Predicate], rows: int) -> None:
     """What it takes until a line item that replaces another is matched; some of them compile everything anew."""
     draw = random.Random(2)
+    gc.freeze()  # as a worker does: what was compared is not the index's to collect
     ms_2A = np.empty((2, len(predicates)))
     for n, new in enumerate(predicates):
         began = time.perf_counter(), time.thread_time()
