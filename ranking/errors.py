@@ -1,8 +1,8 @@
 """Errors of this package, as facts.
 
 RankingError
-├── UnknownCurrency  the table of rates lacks it: the line item does not bid, the floor does not hold
 ├── TargetingRefused a predicate cannot be used: keep the line item's previous version, dead-letter the record
+├── UnknownCurrency  the table of rates lacks it: the line item does not bid, the floor does not hold
 └── WeightsRefused   a tensor is missing, has another shape or holds a non-finite number: keep the ranker in use
 """
 
