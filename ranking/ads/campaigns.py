@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from ranking.ads.predicates import ALWAYS, Predicate
+
 FOREVER_MS = 1 << 62
 
 
@@ -190,8 +192,7 @@ class LineItem:
     curve: tuple[float, ...] = ()
     overdelivery: int = 0
     flights: tuple[tuple[int, int], ...] = ((0, FOREVER_MS),)
-    targeting: Mapping[str, Any] | None = None
-    dayparts: tuple[Mapping[str, Any], ...] = ()
+    targeting: Predicate = ALWAYS
     caps: tuple[Cap, ...] = ()
     rotation: Rotation = Rotation.optimised
     labels: frozenset[str] = frozenset()

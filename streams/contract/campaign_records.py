@@ -13,8 +13,13 @@ from zoneinfo import ZoneInfo
 
 from embeddings.eligibility import age_of
 from embeddings.events import Source
+from embeddings.ids import item_id
 from ranking.ads import campaigns as ads
+from ranking.ads.conjunctions import disjuncts
 from ranking.ads.inventory import FORMATS
+from ranking.ads.predicates import Kind, Predicate
+from ranking.ads.wire import parse
+from ranking.errors import TargetingRefused
 from streams.contract import campaigns as wire
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
@@ -22,6 +27,7 @@ from streams.contract.parsing import SECONDS, Rules, Unreadable, read, user_of
 
 E = TypeVar("E", bound=IntEnum)
 DAY_MS = 86_400_000
+_CATEGORY = 1 << 40
 _FIXED = 3
 _CURRENCY = re.compile("[A-Z]{3}")
 _SHARES = (ads.Type.sponsorship, ads.Type.network, ads.Type.house)
@@ -41,11 +47,21 @@ class CampaignFacts(NamedTuple):
     record: RawRecord
 
 
+def key_of(kind: Kind, name: str) -> int:
+    """What stands for an item or a category in a person's history: the item's id, or a number beyond those.
+
+    >>> key_of("item", "x") == item_id("x"), key_of("category", "x") == item_id("x")
+    (True, False)
+    """
+    return item_id(name) if kind == "item" else item_id(name) | _CATEGORY
+
+
 class Wrong(Exception):
     """A field says what cannot be served. The record is dead-lettered with `invalid`; the version before it stays."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} is {value!r}; allowed: {allowed}")
+        shown = repr(value)
+        super().__init__(f"{field} is {shown if len(shown) <= 80 else shown[:77] + '...'}; allowed: {allowed}")
 
 
 def read_campaigns(
@@ -143,8 +159,7 @@ class _Reader(NamedTuple):
             curve=self._curve(),
             overdelivery=line.overdelivery,
             flights=flights,
-            targeting=line.targeting,
-            dayparts=line.dayparts,
+            targeting=self._targeting(),
             caps=self._caps(),
             rotation=_word(f"{self.at}.rotation", line.rotation, ads.Rotation),
             labels=frozenset((*campaign.labels, *line.labels)),
@@ -175,6 +190,17 @@ class _Reader(NamedTuple):
                     f"{self.at}.flights", list(after), f"flights apart from each other; one ends at {before[1]}"
                 )
         return tuple(made)
+
+    def _targeting(self) -> Predicate:
+        line, zone = self.said, self.campaign.time_zone
+        try:
+            parsed = parse(
+                line.targeting, field=f"{self.at}.targeting", dayparts=line.dayparts, zone=zone, key_of=key_of
+            )
+            disjuncts(parsed)
+        except TargetingRefused as error:
+            raise Wrong(error.field, error.value, error.allowed) from None
+        return parsed
 
     def _goal(self) -> ads.Goal:
         goal = self.said.goal

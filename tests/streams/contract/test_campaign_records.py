@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from embeddings.events import Source
 from ranking.ads.campaigns import FOREVER_MS, Campaign, Cap, Delivery, GoalKind, Level, Status, Type, Unit
-from streams.contract.campaign_records import CampaignFacts, read_campaigns
+from ranking.ads.predicates import Opportunity, holds
+from streams.contract.campaign_records import CampaignFacts, key_of, read_campaigns
 from streams.contract.consent import Judge
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.parsing import Rules
@@ -53,6 +54,8 @@ def test_a_campaign_in_the_words_of_a_trafficker() -> None:
             "caps": [{"count": 3, "time_unit": "hour", "per": 6, "level": "ad", "min_gap_s": 60}],
             "labels": ["cars"],
             "click_days": 7,
+            "targeting": {"country": ["DE"], "saw": {"category": "cars", "within": "1d"}},
+            "dayparts": [{"days": ["mon"], "from": 18, "until": 24, "zone": "Europe/Berlin"}],
         },
         caps=[{"count": 10, "time_unit": "lifetime"}],
         labels=["summer"],
@@ -67,6 +70,13 @@ def test_a_campaign_in_the_words_of_a_trafficker() -> None:
         Cap(level=Level.line_item, unit=Unit.hour, count=3, window_s=21_600, min_gap_s=60),
     )
     assert line.labels == {"cars", "summer"}
+    monday_evening = {
+        "now_ms": 1_749_492_000_000,
+        "words": {"country": ["de"]},
+        "seen": {key_of("category", "cars"): 1_749_490_000},
+    }
+    assert holds(line.targeting, Opportunity(**monday_evening))
+    assert not holds(line.targeting, Opportunity(**monday_evening | {"now_ms": NOW_MS}))
     assert line.click_window_ms == 7 * 86_400_000
     assert [(c.key, c.adomain, c.format, c.size) for c in line.creatives] == [
         ("c1/l1/cr1", ("example.com",), "banner", (300, 250))
@@ -131,6 +141,9 @@ def test_null_stops_a_campaign_and_the_last_good_record_counts() -> None:
         ({"caps": [{"count": 1, "level": "page"}]}, "caps[0].level is 'page'; allowed: creative, line_item"),
         ({"caps": [{"count": 1, "time_unit": "session", "per": 2}]}, "caps[0].per is 2; allowed: 1: time"),
         ({"caps": [{"count": 1, "time_unit": "week", "per": 53}]}, "caps[0].per is 53; allowed: at most a"),
+        ({"targeting": {"planet": ["mars"]}}, "targeting.planet is 'planet'; allowed: and, or, not"),
+        ({"targeting": {"saw": {"item": "m1", "within": "7y"}}}, "targeting.saw is {'item': 'm1', 'within': '7y'}; al"),
+        ({"dayparts": [{"from": 25}]}, "dayparts[0] is {'from': 25}; allowed: from 0 to 23"),
         ({"deal": {"id": "d", "at": 4}}, "deal.at is 4; allowed: 1 (first price)"),
         ({"deal": {"id": "d", "at": 3}}, "deal.bidfloor_micros is 0; allowed: the price"),
         ({"creatives": [CREATIVE, CREATIVE]}, "creatives[1].crid is 'cr1'; allowed: an id, and another one"),
