@@ -54,19 +54,27 @@ def words_of(
     >>> words_of(categories=("Drama",), year=1997)[10:13] == words_of(categories=("drama",), year=1997)[10:13]
     True
     """
-    said = categories, makers, (language,) if language else (), _years(year), _TITLE_WORD.findall(title)
-    out = [-1] * WORDS
-    for kind, words in enumerate(said):
-        if words:
-            begin = _PLACES[kind]
-            hashes = [_hash(kind, word) for word in words[: _PLACES[kind + 1] - begin]]
-            out[begin : begin + len(hashes)] = hashes
-    return out
+    often = _remembered(0, tuple(categories)) + _remembered(1, tuple(makers))
+    often += _remembered(2, (language,) if language else ()) + _dated(year)
+    return often + _padded(4, _TITLE_WORD.findall(title))
+
+
+def _padded(kind: int, words: Sequence[str]) -> list[int]:
+    """The words of a kind in its places, -1 in those that are left."""
+    places = _PLACES[kind + 1] - _PLACES[kind]
+    hashes = [_hash(kind, word) for word in words[:places]]
+    return hashes + [-1] * (places - len(hashes))
+
+
+@lru_cache(maxsize=1 << 13)
+def _remembered(kind: int, words: tuple[str, ...]) -> list[int]:
+    """As `_padded`, of what many items have alike; the list is not to be changed."""
+    return _padded(kind, words)
 
 
 @lru_cache(maxsize=256)
-def _years(year: int) -> tuple[str, ...]:
-    return (str(year), f"{year // 10}0s") if year else ()
+def _dated(year: int) -> list[int]:
+    return _padded(3, (str(year), f"{year // 10}0s") if year else ())
 
 
 @lru_cache(maxsize=1 << 16)

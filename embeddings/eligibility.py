@@ -4,6 +4,7 @@ A limit that an item does not state admits everybody, and what a viewer does not
 be told apart by any item's limits are of one class, so that a catalogue without limits has one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -79,6 +80,12 @@ class Words:
         if len(self._limits) < _REMEMBERED:
             self._limits[words] = limit_4
         return limit_4
+
+    def limits_of(self, words_R: Iterable[tuple[str, ...]]) -> NDArray[np.uint64]:
+        """The limits that R items state, most of them the same few. Shape (R, 4)."""
+        code_of: dict[tuple[str, ...], int] = {}
+        codes = [code_of.setdefault(words, len(code_of)) for words in words_R]
+        return np.array([self.limits(words) for words in code_of], np.uint64).reshape(-1, 4)[codes]
 
     @staticmethod
     def admitted(limit_N4: NDArray[np.uint64], bit: int) -> NDArray[np.bool_] | np.bool_:

@@ -2,10 +2,11 @@
 
 Co-occurrence factors have norms that span two orders of magnitude, and the nearest items by inner product are mostly
 long vectors. FAISS's own clustering for inner products looks at directions alone and finds a third of them; here the
-lists are clustered by distance, which keeps long vectors together, and visited by inner product.
+lists are clustered by distance, which keeps long vectors together, and visited by the best that each may hold.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import faiss as untyped
@@ -18,6 +19,10 @@ faiss: Any = untyped  # its type stubs lag behind it
 
 RECALL_AT = 200
 _SAMPLE = 64
+_HALVINGS = 2
+"""For how many halvings of what is allowed it is measured how many lists more are to be visited."""
+_REACH = 1.0
+"""How many standard deviations beyond its centre a list is expected to hold something; see `ListsEngine`."""
 _TRAIN_PER_LIST = 48
 _FEW = 10_000
 """Of so many allowed positions every product is computed."""
@@ -44,7 +49,7 @@ class FaissEngine:
     def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """See `embeddings.index.Engine.search`."""
         if not k or not len(query_QD):
-            return np.empty((len(query_QD), k), np.int64), np.empty((len(query_QD), k), np.float32)
+            return _room(query_QD, k)
         if self._gpu:
             return self._on_gpu(query_QD, k)
         faiss.omp_set_num_threads(self._threads)  # OpenMP keeps this per calling thread
@@ -52,24 +57,12 @@ class FaissEngine:
         return place_Qk, score_Qk
 
     def restricted(self, allowed_N: NDArray[np.bool_]) -> "FaissEngine | FewEngine | None":
-        """See `embeddings.index.Engine.restricted`; a GPU cannot select.
-
-        Inverted lists are visited 1/share times as far, for so many hold as many that are allowed; where the allowed
-        are few they are searched whole.
-        """
+        """See `embeddings.index.Engine.restricted`; a GPU cannot select."""
         if self._gpu:
             return None
-        allowed, lists = int(allowed_N.sum()), getattr(self._index, "nlist", 0)
-        if lists and allowed <= _FEW:
-            return FewEngine(self._index, np.flatnonzero(allowed_N), self._threads)
-        bits = np.packbits(allowed_N, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(allowed_N), faiss.swig_ptr(bits))
-        if lists:
-            wider = min(lists, int(np.ceil(self._parameters.nprobe * len(allowed_N) / allowed)))
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=wider)
-        else:
-            parameters = faiss.SearchParameters(sel=selector)
-        within = FaissEngine(self._index, allowed, threads=self._threads, parameters=parameters)
+        bits, selector = _selecting(allowed_N)
+        parameters = faiss.SearchParameters(sel=selector)
+        within = FaissEngine(self._index, int(allowed_N.sum()), threads=self._threads, parameters=parameters)
         within._bits, within._selector = bits, selector
         return within
 
@@ -90,6 +83,69 @@ class FaissEngine:
         with _GPU_TURN:
             score_Qk[:, :most], place_Qk[:, :most] = self._index.search(query_QD, most)
         return place_Qk, score_Qk
+
+
+class ListsEngine(FaissEngine):
+    """Inverted lists on the CPU, those first that may hold the best.
+
+    A list is ranked by its centre's product and by how far its vectors lie around that: their products spread by the
+    length of the query times their standard deviation. By the centres alone twice as many lists have to be visited at a
+    million items. `order` holds the centres, with `_REACH` of that deviation as one number more.
+    """
+
+    def __init__(self, index: Any, order: Any, count: int, threads: int, breadth_J: list[int], share: float = 1.0):
+        """`breadth_J` lists are visited where all, a half, a quarter … may be answered."""
+        super().__init__(index, count, threads=threads)
+        self._order, self._breadth_J = order, breadth_J
+        self.breadth = min(index.nlist, _breadth(breadth_J, share))
+
+    def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+        """See `embeddings.index.Engine.search`."""
+        place_Qk, score_Qk = out = _room(query_QD, k)
+        if not out[0].size:
+            return out
+        faiss.omp_set_num_threads(self._threads)
+        length_Q1 = np.linalg.norm(query_QD, axis=1, keepdims=True)
+        worth_Qn, list_Qn = self._order.search(np.hstack([query_QD, length_Q1]), self.breadth)
+        parameters = faiss.SearchParametersIVF(sel=self._selector, nprobe=self.breadth)
+        arrays = (faiss.swig_ptr(each) for each in (list_Qn, worth_Qn, score_Qk, place_Qk))
+        self._index.search_preassigned_c(
+            len(query_QD), faiss.swig_ptr(query_QD), k, *arrays, False, parameters
+        )  # the wrapper for arrays takes no parameters
+        return out
+
+    def restricted(self, allowed_N: NDArray[np.bool_]) -> "ListsEngine | FewEngine":
+        """See `embeddings.index.Engine.restricted`; where the allowed are few they are searched whole."""
+        allowed = int(allowed_N.sum())
+        if allowed <= _FEW:
+            return FewEngine(self._index, np.flatnonzero(allowed_N), self._threads)
+        share = allowed / len(allowed_N)
+        within = ListsEngine(self._index, self._order, allowed, self._threads, self._breadth_J, share)
+        within._bits, within._selector = _selecting(allowed_N)
+        return within
+
+
+def _breadth(breadth_J: list[int], share: float) -> int:
+    """How many lists to visit where a share is allowed: the k best of a half are among the 2k best of all.
+
+    Between what was measured by interpolation of logarithms, beyond it in proportion to 1 / share.
+
+    >>> [_breadth([10, 30], share) for share in (1.0, 0.75, 0.5, 0.25)]
+    [10, 16, 30, 60]
+    """
+    halvings, last = -float(np.log2(share)), len(breadth_J) - 1
+    within = np.interp(halvings, np.arange(last + 1), np.log2(breadth_J))
+    return int(np.ceil(2 ** (within + max(halvings - last, 0)) - 1e-6))
+
+
+def _selecting(allowed_N: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], Any]:
+    """The bits of what is allowed, and what selects by them as long as they are kept."""
+    bits = np.packbits(allowed_N, bitorder="little")
+    return bits, faiss.IDSelectorBitmap(len(allowed_N), faiss.swig_ptr(bits))
+
+
+def _room(query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
+    return np.empty((len(query_QD), k), np.int64), np.empty((len(query_QD), k), np.float32)
 
 
 class FewEngine:
@@ -126,11 +182,21 @@ def exact(vectors_ND: Vectors, threads: int) -> tuple[FaissEngine, str]:
     return FaissEngine(index, len(vectors_ND), threads=threads), "every product"
 
 
-def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[FaissEngine, str]:
+def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[ListsEngine, str]:
     """Inverted lists in half precision, as many visited as a sample of the vectors needs for the recall asked for."""
-    index, nprobe, note = _lists(vectors_ND, nprobe, threads, recall)
-    parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-    return FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters), note
+    index, centre_L, spread_L = _lists(vectors_ND, threads)
+    order = faiss.IndexFlatIP(index.d + 1)
+    order.add(np.hstack([centre_L, _REACH * spread_L[:, None]]))
+
+    def visiting(breadth: int) -> ListsEngine:
+        return ListsEngine(index, order, len(vectors_ND), threads, [breadth])
+
+    breadth_J, notes = [min(nprobe, index.nlist)], list[str]()
+    for halvings in range(_HALVINGS + 1):
+        least, note = _visited(visiting, index.nlist, vectors_ND, breadth_J[-1], recall, RECALL_AT << halvings)
+        breadth_J.append(least)
+        notes.append(note)
+    return ListsEngine(index, order, len(vectors_ND), threads, breadth_J[1:]), notes[0]
 
 
 def gpu_exact(vectors_ND: Vectors, memory_mb: int) -> tuple[FaissEngine, str]:
@@ -144,8 +210,14 @@ def gpu_exact(vectors_ND: Vectors, memory_mb: int) -> tuple[FaissEngine, str]:
 
 
 def gpu_ivf(vectors_ND: Vectors, nprobe: int, recall: float, memory_mb: int) -> tuple[FaissEngine, str]:
-    """The inverted lists of the CPU, copied to the GPU."""
-    index, nprobe, note = _lists(vectors_ND, nprobe, faiss.omp_get_max_threads(), recall)
+    """The inverted lists of the CPU, copied to the GPU, which ranks them by their centres."""
+    index, _, _ = _lists(vectors_ND, threads := faiss.omp_get_max_threads())
+
+    def visiting(breadth: int) -> FaissEngine:
+        parameters = faiss.SearchParametersIVF(nprobe=breadth)
+        return FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters)
+
+    nprobe, note = _visited(visiting, index.nlist, vectors_ND, min(nprobe, index.nlist), recall, RECALL_AT)
     with _GPU_TURN:
         copy = faiss.index_cpu_to_gpu(_gpu(memory_mb), 0, index)
     copy.nprobe = min(nprobe, _GPU_MOST)
@@ -161,8 +233,8 @@ def _gpu(memory_mb: int) -> Any:
     return _RESOURCES[0]
 
 
-def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
-    """Inverted lists clustered by distance and visited by product; how many to visit; a note that says so."""
+def _lists(vectors_ND: Vectors, threads: int) -> tuple[Any, Vectors, Vectors]:
+    """Inverted lists clustered by distance, their centres (L, D), and their vectors' standard deviations (L,)."""
     count, width = vectors_ND.shape
     lists = max(1, min(4096, 1 << int(np.log2(max(8.0 * np.sqrt(count), 1.0))), count // 16))
     faiss.omp_set_num_threads(threads)
@@ -176,37 +248,39 @@ def _lists(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tup
         best, width, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
     )
     index.train(vectors_ND[chosen])
-    _, list_N1 = near.search(vectors_ND, 1)
+    apart_N1, list_N1 = near.search(vectors_ND, 1)
     places_N = np.arange(count, dtype=np.int64)
     pointers = faiss.swig_ptr(vectors_ND), faiss.swig_ptr(places_N), faiss.swig_ptr(list_N1)
     index.add_core(count, *pointers)
     index.make_direct_map()
-    return _visited(index, vectors_ND, min(nprobe, lists), threads, recall)
+    held_L = np.bincount(list_N1[:, 0], minlength=lists)
+    apart_L = np.bincount(list_N1[:, 0], np.maximum(apart_N1[:, 0], 0), minlength=lists)
+    return index, clusters.centroids, np.sqrt(apart_L / np.maximum(held_L, 1) / width).astype(np.float32)
 
 
-def _visited(index: Any, vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[Any, int, str]:
-    """Grow `nprobe` by an eighth again and again until the sample's recall is reached."""
-    sample = _sample(vectors_ND)
+def _visited(
+    visiting: Callable[[int], FaissEngine], lists: int, vectors_ND: Vectors, breadth: int, recall: float, k: int
+) -> tuple[int, str]:
+    """Grow by an eighth again and again how many lists are visited until a sample's k best are found; a note of it."""
+    query_QD, least_Q1 = _sample(vectors_ND, k)
     while True:
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        engine = FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters)
-        found = _recall(engine, vectors_ND, *sample)
-        if found >= recall or nprobe >= index.nlist:
-            return index, nprobe, f"{nprobe} of {index.nlist} lists, recall@{RECALL_AT} {found:.3f} on a sample"
-        nprobe = min(index.nlist, nprobe + max(1, nprobe // 8))
+        found = _recall(visiting(breadth), vectors_ND, query_QD, least_Q1, k)
+        if found >= recall or breadth >= lists:
+            return breadth, f"{breadth} of {lists} lists, recall@{k} {found:.3f} on a sample"
+        breadth = min(lists, breadth + max(1, breadth // 8))
 
 
-def _sample(vectors_ND: Vectors) -> tuple[Vectors, Vectors]:
-    """Queries like tastes, sums of four vectors, long ones preferred, and the product of each one's 200th best."""
+def _sample(vectors_ND: Vectors, k: int) -> tuple[Vectors, Vectors]:
+    """Queries like tastes, sums of four vectors, long ones preferred, and the product of each one's k-th best."""
     length_N = np.linalg.norm(vectors_ND, axis=1) + 1e-12
     drawn_QD = np.random.default_rng(1).choice(len(vectors_ND), (_SAMPLE, 4), p=length_N / length_N.sum())
     query_QD = vectors_ND[drawn_QD].sum(1)
-    _, true_Qk = exact(vectors_ND, 1)[0].search(query_QD, min(RECALL_AT, len(vectors_ND)))
+    _, true_Qk = exact(vectors_ND, 1)[0].search(query_QD, min(k, len(vectors_ND)))
     return query_QD, true_Qk[:, -1:]
 
 
-def _recall(engine: FaissEngine, vectors_ND: Vectors, query_QD: Vectors, least_Q1: Vectors) -> float:
-    """Share of an engine's 200 best that belong there; ties do."""
-    place_Qk, _ = engine.search(query_QD, min(RECALL_AT, len(vectors_ND)))
+def _recall(engine: FaissEngine, vectors_ND: Vectors, query_QD: Vectors, least_Q1: Vectors, k: int) -> float:
+    """Share of an engine's k best that belong there; ties do."""
+    place_Qk, _ = engine.search(query_QD, min(k, len(vectors_ND)))
     score_Qk = np.einsum("qd,qkd->qk", query_QD, vectors_ND[place_Qk])
     return float(((place_Qk >= 0) & (score_Qk >= least_Q1 - 1e-4 * np.abs(least_Q1))).mean())

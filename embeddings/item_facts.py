@@ -1,6 +1,7 @@
 """What is told of items: a catalogue record, and counts."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,7 @@ from embeddings.content import words_of
 from embeddings.item_columns import FOREVER_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemFacts:
+class ItemFacts(NamedTuple):
     """One catalogue record, as far as ranking needs it. Times are epoch seconds; `makers` are series and creators."""
 
     name: str

@@ -7,12 +7,14 @@ about: they are written in place, what fades is faded when it is read, what open
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.content import WORDS
 from embeddings.eligibility import UNREADABLE_AGE, Viewer, ViewerClass, Words
 from embeddings.errors import IdCollision
 from embeddings.fading import HalfLives
@@ -146,15 +148,15 @@ class Items:
         with self.writing:
             rows_R = self.ensure(np.array([item_id(f.name) for f in facts], np.uint64), [f.name for f in facts])
             codes = [self._categories(fact.categories) for fact in facts]
-            codes_RC = np.array([some + [-1] * (CATEGORIES - len(some)) for some in codes], np.int16)
-            words_RW = np.array([fact.words() for fact in facts], np.int16)
+            codes_RC = _table((some + [-1] * (CATEGORIES - len(some)) for some in codes), len(facts), CATEGORIES)
+            words_RW = _table((fact.words() for fact in facts), len(facts), WORDS)
             length_s_R = np.array([fact.length_s for fact in facts], np.float32)
             years_R = np.array([min(max(fact.year, 0), 32_767) for fact in facts], np.int16)
             from_s_R = np.array([fact.available_from_s for fact in facts], np.int64)
             until_s_R = np.array([fact.available_until_s for fact in facts], np.int64)
             added_s_R = np.array([fact.added_s for fact in facts], np.int64)
-            territory_R4 = np.stack([self.territories.limits(fact.territories) for fact in facts])
-            surface_R4 = np.stack([self.surfaces.limits(fact.surfaces) for fact in facts])
+            territory_R4 = self.territories.limits_of(fact.territories for fact in facts)
+            surface_R4 = self.surfaces.limits_of(fact.surfaces for fact in facts)
             age_R = np.array([fact.age for fact in facts], np.uint8)
             hidden_R = np.array([fact.hidden for fact in facts], np.bool_)
             first_s_R, fresh_s_R = self._dates(rows_R, from_s_R, added_s_R)
@@ -380,3 +382,8 @@ class Items:
             untaken = begin + np.flatnonzero(~blocked_N[begin:end] & (popularity_N[begin:end] <= 0))
             top, begin = np.append(top, untaken[: size - len(top)].astype(np.int32)), end
         return top[np.lexsort((self.ids.ids_N[top], -self.takes(top, half_life)))]
+
+
+def _table(rows: Iterable[list[int]], count: int, width: int) -> NDArray[np.int16]:
+    """Rows of small numbers as an array; a fourth of the time of `np.array`. Shape (`count`, `width`)."""
+    return np.fromiter(chain.from_iterable(rows), np.int16, count * width).reshape(count, width)

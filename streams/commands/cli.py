@@ -6,6 +6,7 @@ imported where they are used.
 """
 
 import asyncio
+import os
 import sys
 import time
 from enum import StrEnum
@@ -68,9 +69,15 @@ _WrongUse: type[Any] = typer.BadParameter.__mro__[2]
 #: What typer returns after Ctrl-C.
 _INTERRUPTED = 130
 
+#: Products of a slate are too small to share. A second thread waits for its part in a loop: on a busy machine ranking
+#: takes five times the time of a core. Who says otherwise is heard.
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit; expected errors are one line on standard error, without a traceback."""
+    for name in _BLAS_THREADS:  # it reads them as NumPy is imported, which no command has done yet
+        os.environ.setdefault(name, "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(args=arguments or ["--help"], standalone_mode=False, prog_name="marquee")

@@ -43,7 +43,8 @@ def read_catalogue(
                 latest[_removed(record, item, aliases)] = None
             else:
                 name, facts = _kept(record, item, rules)
-                latest |= dict.fromkeys(_renamed(record.key or b"", name, aliases))
+                if before := _renamed(record.key or b"", name, aliases):
+                    latest[before] = None
                 latest[name] = CatalogueFacts(facts, source, record)
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
@@ -55,12 +56,12 @@ def _removed(record: RawRecord, item: Item | None, aliases: dict[bytes, str]) ->
     return aliases.pop(record.key or b"", None) or user_of(record, item.item_id if item else None)
 
 
-def _renamed(key: bytes, name: str, aliases: dict[bytes, str]) -> set[str]:
+def _renamed(key: bytes, name: str, aliases: dict[bytes, str]) -> str:
     """Take down what a key's item is called; returns what the item was called that the key had before, if another."""
     before = aliases.pop(key, name)
     if key and key != name.encode():
         aliases[key] = name
-    return {before} - {name}
+    return "" if before == name else before
 
 
 def _kept(record: RawRecord, item: Item, rules: Rules) -> tuple[str, ItemFacts]:
@@ -71,7 +72,8 @@ def _kept(record: RawRecord, item: Item, rules: Rules) -> tuple[str, ItemFacts]:
     """
     if item.gone is None:
         raise Unreadable(Code.malformed, "deleted is neither true nor false: is the item gone? null removes one")
-    if structs.replace(item, row_deleted=None, deleted=None, row_op=None, op=None) == _NOTHING:
+    named = item.item_id or item.title
+    if not named and structs.replace(item, row_deleted=None, deleted=None, row_op=None, op=None) == _NOTHING:
         around = wrapped(record.value or b"")
         raise Unreadable(Code.missing_field, f"no field of an item; {around}" if around else "no field of an item")
     name = user_of(record, item.item_id)

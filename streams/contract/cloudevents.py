@@ -73,6 +73,8 @@ def read_headers(headers: Headers) -> tuple[bytes | None, bool]:
 
     Media types are case-insensitive; of headers of one name the last counts, as for Kafka's own readers.
     """
+    if not headers:
+        return None, False
     found = dict(headers)
     kind = found.get("content-type") or found.get("Content-Type")
     ident = found.get("ce_id")

@@ -117,6 +117,8 @@ class Item(Record):
     @property
     def gone(self) -> bool | None:
         """Whether the row was removed, in any case of the words; None where that cannot be told."""
+        if (self.row_deleted, self.deleted, self.row_op, self.op) == (None, None, None, None):
+            return False
         said = [str(word).strip().lower() for word in (self.row_deleted, self.deleted) if word is not None]
         if _GONE.intersection(said) or any(str(op).strip().lower() in _REMOVES for op in (self.row_op, self.op)):
             return True

@@ -18,7 +18,7 @@ import numpy as np
 T = TypeVar("T")
 
 #: Letters of ids that are looked at more closely.
-_LETTERS = "{[\"'"
+_LETTERS = re.compile(r"""[{["']""")
 #: How Java, JavaScript and Python print what is no text.
 _PRINTED = re.compile(r"Struct\{|\{[^{}=\"]+=|\[+[A-Z][\w.$]*;?@[0-9a-f]+$|\[object \w+\]$|b'.*'$|b\".*\"$", re.DOTALL)
 #: What no plain id begins or ends with, or holds: JSON that was cut at either end.
@@ -44,6 +44,8 @@ _ENVELOPES = (
     ({"schema", "payload"}, "Kafka Connect's envelope: set value.converter.schemas.enable=false"),
     ({"before", "after"}, "a change event: unwrap it (transforms.unwrap.type with ExtractNewRecordState)"),
 )
+#: The members that an envelope has, as JSON writes them.
+_QUOTED = tuple((*(f'"{name}"'.encode() for name in sorted(envelope[0])), envelope) for envelope in _ENVELOPES)
 _CLOUDEVENT = ({"specversion", "data"}, "a CloudEvent: content-type application/cloudevents+json is missing")
 
 
@@ -73,7 +75,7 @@ def all_fit(names: Iterable[str]) -> bool:
 
 def _plain(text: str) -> bool:
     """Has a text, or several in a row, no letter that an unfit one has?"""
-    if any(letter in text for letter in _LETTERS):
+    if _LETTERS.search(text):
         return False
     if len(text) < 256 or not text.isascii():
         return text.isprintable()
@@ -99,7 +101,7 @@ def wrapped(value: bytes) -> str | None:
 
 def enveloped(value: bytes) -> str | None:
     """As `wrapped`, of a record that could be read: the envelope around what the record is about."""
-    likely = tuple(envelope for envelope in _ENVELOPES if all(b'"%b"' % name.encode() in value for name in envelope[0]))
+    likely = [envelope for one, other, envelope in _QUOTED if one in value and other in value]
     return _around(value, likely) if likely else None
 
 

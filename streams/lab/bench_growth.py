@@ -36,6 +36,7 @@ from streams.contract.parsing import Rules
 from streams.lab.bench_rig import Say
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import taught
+from streams.process.host import spare_what_stays
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.scoring import Scorer
@@ -252,6 +253,7 @@ def run_growth(
         StartFailed: the store did not start; its log's end is in the message.
     """
     rows: list[dict[str, Any]] = []
+    spare_what_stays()  # as a worker does
     for count in dict.fromkeys(items for items, _ in sizes):
         site, loaded = _grown(count, _settings(), say)
         for users in (users for items, users in sizes if items == count):

@@ -1,5 +1,8 @@
+import re
+
 import numpy as np
 import pytest
+import xxhash
 
 from embeddings.content import HASHES, TRUST, WORDS, Content, blended, words_of
 from embeddings.ids import item_ids
@@ -72,3 +75,21 @@ def test_what_the_words_say_fades_as_an_item_is_taken(taken: float, left: float)
     own_RD, said_RD = np.array([[0, 2]], np.float32), np.array([[4, 0]], np.float32)
     got_RD = blended(own_RD, said_RD, np.array([taken], np.float32))
     np.testing.assert_allclose(got_RD, [[4 * left, 2]], rtol=1e-5)
+
+
+def test_what_many_items_have_alike_is_cut_into_the_same_words_however_often_it_comes() -> None:
+    def one_by_one(categories: tuple[str, ...], makers: tuple[str, ...], language: str, year: int, title: str):
+        kinds = [(0, 6, categories), (6, 10, makers), (10, 11, (language,) if language else ())]
+        kinds += [(11, 13, (str(year), f"{year // 10}0s") if year else ()), (13, 16, re.findall(r"\w{3,}", title))]
+        out = [-1] * WORDS
+        for kind, (begin, end, said) in enumerate(kinds):
+            for place, word in enumerate(said[: end - begin]):
+                out[begin + place] = xxhash.xxh32_intdigest(f"{kind}\0{word.casefold()}".encode()) % HASHES
+        return out
+
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        some = [tuple(f"Word {n}" for n in draw.integers(0, 5, draw.integers(0, 8))) for _ in range(3)]
+        record = some[0], some[1], "de" * int(draw.integers(0, 2)), int(draw.choice([0, 1987])), " ".join(some[2])
+        said = words_of(**dict(zip(("categories", "makers", "language", "year", "title"), record, strict=True)))
+        assert said == one_by_one(*record)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embeddings.eligibility import Viewer, ViewerClass, age_of
+from embeddings.eligibility import Viewer, ViewerClass, Words, age_of
 from embeddings.items import ItemFacts, Items
 
 
@@ -78,3 +78,10 @@ def test_more_words_than_there_are_bits_admit_nobody_by_mistake() -> None:
 )
 def test_a_rating_is_an_age(rating: str | None, age: int) -> None:
     assert age_of(rating) == age
+
+
+def test_limits_of_many_items_are_those_of_each() -> None:
+    stated = [("DE",), (), ("fr", "DE"), ("DE",), tuple(f"c{n}" for n in range(300)), ()]
+    together, apart = Words(), Words()
+    np.testing.assert_array_equal(together.limits_of(stated), np.stack([apart.limits(words) for words in stated]))
+    assert together.limits_of([]).shape == (0, 4)

@@ -321,3 +321,17 @@ def test_help_loads_nothing_heavy() -> None:
 def test_python_m_streams_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "streams", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("marquee ")
+
+
+@pytest.mark.parametrize(("said", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
+def test_products_are_computed_by_one_thread_unless_somebody_says_otherwise(said: dict[str, str], threads: str) -> None:
+    """A second one waits in a loop for its part of products that are too small to share."""
+    asked = (
+        "import contextlib, sys; from streams.commands.cli import main\n"
+        "assert 'numpy' not in sys.modules, 'it reads the variable as it is imported'\n"
+        "with contextlib.suppress(SystemExit): main(['config', 'show'])\n"
+        "import os, numpy; print(os.environ['OPENBLAS_NUM_THREADS'])\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    ended = subprocess.run([sys.executable, "-c", asked], env=kept | said, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == threads
