@@ -19,8 +19,8 @@ faiss: Any = untyped  # its type stubs lag behind it
 
 RECALL_AT = 200
 _SAMPLE = 64
-_HALVINGS = 2
-"""For how many halvings of what is allowed it is measured how many lists more are to be visited."""
+_HALVINGS = 4
+"""For how many halvings of what is allowed it is measured how many lists are to be visited."""
 _REACH = 1.0
 """How many standard deviations beyond its centre a list is expected to hold something; see `ListsEngine`."""
 _TRAIN_PER_LIST = 48
@@ -192,7 +192,8 @@ def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[
         return ListsEngine(index, order, len(vectors_ND), threads, [breadth])
 
     breadth_J, notes = [min(nprobe, index.nlist)], list[str]()
-    for halvings in range(_HALVINGS + 1):
+    most = int(np.log2(max(len(vectors_ND) / _FEW, 1)))  # where fewer are allowed they are searched whole
+    for halvings in range(min(most, _HALVINGS) + 1):
         least, note = _visited(visiting, index.nlist, vectors_ND, breadth_J[-1], recall, RECALL_AT << halvings)
         breadth_J.append(least)
         notes.append(note)
