@@ -21,8 +21,8 @@ RECALL_AT = 200
 _SAMPLE = 64
 _HALVINGS = 4
 """For how many halvings of what is allowed it is measured how many lists are to be visited."""
-_REACH = 1.0
-"""How many standard deviations beyond its centre a list is expected to hold something; see `ListsEngine`."""
+_REACHES = 0.0, 1.0
+"""How many standard deviations beyond its centre a list may be expected to hold something; see `ListsEngine`."""
 _TRAIN_PER_LIST = 48
 _FEW = 10_000
 """Of so many allowed positions every product is computed."""
@@ -89,8 +89,9 @@ class ListsEngine(FaissEngine):
     """Inverted lists on the CPU, those first that may hold the best.
 
     A list is ranked by its centre's product and by how far its vectors lie around that: their products spread by the
-    length of the query times their standard deviation. By the centres alone twice as many lists have to be visited at a
-    million items. `order` holds the centres, with `_REACH` of that deviation as one number more.
+    length of the query times their standard deviation. Where long and short vectors lie in one direction, twice as many
+    lists have to be visited by the centres alone at a million items; on factors of a log it changes little. `order`
+    holds the centres, with that one of `_REACHES` times the deviation as one number more that needs fewer lists.
     """
 
     def __init__(self, index: Any, order: Any, count: int, threads: int, breadth_J: list[int], share: float = 1.0):
@@ -184,20 +185,33 @@ def exact(vectors_ND: Vectors, threads: int) -> tuple[FaissEngine, str]:
 
 def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[ListsEngine, str]:
     """Inverted lists in half precision, as many visited as a sample of the vectors needs for the recall asked for."""
-    index, centre_L, spread_L = _lists(vectors_ND, threads)
-    order = faiss.IndexFlatIP(index.d + 1)
-    order.add(np.hstack([centre_L, _REACH * spread_L[:, None]]))
+    index, centre_LD, spread_L = _lists(vectors_ND, threads)
 
-    def visiting(breadth: int) -> ListsEngine:
-        return ListsEngine(index, order, len(vectors_ND), threads, [breadth])
+    def least(order: Any, breadth: int, halvings: int) -> tuple[int, float]:
+        def visiting(breadth: int) -> ListsEngine:
+            return ListsEngine(index, order, len(vectors_ND), threads, [breadth])
 
-    breadth_J, notes = [min(nprobe, index.nlist)], list[str]()
+        return _visited(visiting, index.nlist, vectors_ND, breadth, recall, RECALL_AT << halvings)
+
+    orders = [_order(centre_LD, reach * spread_L) for reach in _REACHES]
+    tried = [least(order, min(nprobe, index.nlist), 0) for order in orders]
+    (first, found), order = min(zip(tried, orders, strict=True), key=lambda each: (each[0][0], -each[0][1]))
+    breadth_J = [first]
     most = int(np.log2(max(len(vectors_ND) / _FEW, 1)))  # where fewer are allowed they are searched whole
-    for halvings in range(min(most, _HALVINGS) + 1):
-        least, note = _visited(visiting, index.nlist, vectors_ND, breadth_J[-1], recall, RECALL_AT << halvings)
-        breadth_J.append(least)
-        notes.append(note)
-    return ListsEngine(index, order, len(vectors_ND), threads, breadth_J[1:]), notes[0]
+    for halvings in range(1, min(most, _HALVINGS) + 1):
+        breadth_J.append(least(order, breadth_J[-1], halvings)[0])
+    return ListsEngine(index, order, len(vectors_ND), threads, breadth_J), _note(first, index, found)
+
+
+def _order(centre_LD: Vectors, reach_L: Vectors) -> Any:
+    """What ranks lists for a query and its length."""
+    order = faiss.IndexFlatIP(centre_LD.shape[1] + 1)
+    order.add(np.hstack([centre_LD, reach_L[:, None]]))
+    return order
+
+
+def _note(breadth: int, index: Any, found: float) -> str:
+    return f"{breadth} of {index.nlist} lists, recall@{RECALL_AT} {found:.3f} on a sample"
 
 
 def gpu_exact(vectors_ND: Vectors, memory_mb: int) -> tuple[FaissEngine, str]:
@@ -218,11 +232,11 @@ def gpu_ivf(vectors_ND: Vectors, nprobe: int, recall: float, memory_mb: int) -> 
         parameters = faiss.SearchParametersIVF(nprobe=breadth)
         return FaissEngine(index, len(vectors_ND), threads=threads, parameters=parameters)
 
-    nprobe, note = _visited(visiting, index.nlist, vectors_ND, min(nprobe, index.nlist), recall, RECALL_AT)
+    nprobe, found = _visited(visiting, index.nlist, vectors_ND, min(nprobe, index.nlist), recall, RECALL_AT)
     with _GPU_TURN:
         copy = faiss.index_cpu_to_gpu(_gpu(memory_mb), 0, index)
     copy.nprobe = min(nprobe, _GPU_MOST)
-    return FaissEngine(copy, len(vectors_ND), gpu=True), note
+    return FaissEngine(copy, len(vectors_ND), gpu=True), _note(nprobe, index, found)
 
 
 def _gpu(memory_mb: int) -> Any:
@@ -261,13 +275,13 @@ def _lists(vectors_ND: Vectors, threads: int) -> tuple[Any, Vectors, Vectors]:
 
 def _visited(
     visiting: Callable[[int], FaissEngine], lists: int, vectors_ND: Vectors, breadth: int, recall: float, k: int
-) -> tuple[int, str]:
-    """Grow by an eighth again and again how many lists are visited until a sample's k best are found; a note of it."""
+) -> tuple[int, float]:
+    """How many lists find a sample's k best, grown by an eighth again and again, and the share that these find."""
     query_QD, least_Q1 = _sample(vectors_ND, k)
     while True:
         found = _recall(visiting(breadth), vectors_ND, query_QD, least_Q1, k)
         if found >= recall or breadth >= lists:
-            return breadth, f"{breadth} of {lists} lists, recall@{k} {found:.3f} on a sample"
+            return breadth, found
         breadth = min(lists, breadth + max(1, breadth // 8))
 
 
