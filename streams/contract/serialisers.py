@@ -44,8 +44,8 @@ _ENVELOPES = (
     ({"schema", "payload"}, "Kafka Connect's envelope: set value.converter.schemas.enable=false"),
     ({"before", "after"}, "a change event: unwrap it (transforms.unwrap.type with ExtractNewRecordState)"),
 )
-#: The members that an envelope has, as JSON writes them.
-_QUOTED = tuple((*(f'"{name}"'.encode() for name in sorted(envelope[0])), envelope) for envelope in _ENVELOPES)
+#: The members of an envelope as JSON writes them, and which envelope that is.
+_QUOTED = [([f'"{name}"'.encode() for name in sorted(names)], (names, said)) for names, said in _ENVELOPES]
 _CLOUDEVENT = ({"specversion", "data"}, "a CloudEvent: content-type application/cloudevents+json is missing")
 
 
@@ -101,7 +101,7 @@ def wrapped(value: bytes) -> str | None:
 
 def enveloped(value: bytes) -> str | None:
     """As `wrapped`, of a record that could be read: the envelope around what the record is about."""
-    likely = [envelope for one, other, envelope in _QUOTED if one in value and other in value]
+    likely = [envelope for (one, other), envelope in _QUOTED if one in value and other in value]
     return _around(value, likely) if likely else None
 
 
