@@ -4,6 +4,7 @@ A limit that an item does not state admits everybody, and what a viewer does not
 be told apart by any item's limits are of one class, so that a catalogue without limits has one.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +21,10 @@ UNREADABLE_AGE = 255
 """The age of a rating that nobody can read: such an item is shown only where there is no limit."""
 _BITS = 256
 _REMEMBERED = 10_000
+_TAG = re.compile(r"([a-z]{2,3})(?:[-_].*)?", re.IGNORECASE | re.DOTALL)
+_NO_LANGUAGE = frozenset(("mis", "mul", "und", "zxx"))
+_RENAMED = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro"}
+"""Subtags that the registry of BCP 47 calls deprecated, and what they are today: Java wrote some until release 17."""
 _AGES = {
     "g": 0, "tv-g": 0, "tv-y": 0, "u": 0, "all": 0, "tv-y7": 7, "pg": 8, "tv-pg": 10, "pg-13": 13, "tv-14": 14,
     "r": 17, "tv-ma": 17, "nc-17": 17,
@@ -27,19 +32,21 @@ _AGES = {
 
 
 class Viewer(NamedTuple):
-    """Who looks, and where: country, age limit in years, surface; empty and None where that is not said."""
+    """Who looks, and where: country, age limit in years, surface, language; empty and None where that is not said."""
 
     country: str = ""
     limit: int | None = None
     surface: str = ""
+    language: str = ""
 
 
 class ViewerClass(NamedTuple):
-    """Viewers that the same items may be shown to: bits of country and surface (`ANY`, `NOWHERE`) and the limit."""
+    """Viewers that the same items may be shown to: the limit, and bits of the other words (`ANY`, `NOWHERE`)."""
 
     country: int = ANY
     limit: int = UNREADABLE_AGE
     surface: int = ANY
+    language: int = ANY
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -111,3 +118,15 @@ def age_of(rating: str | None) -> int:
         return _AGES.get(word, 0)
     digits = "".join(c if c.isascii() and c.isdigit() else " " for c in word).split()
     return int(digits[0]) if len(digits) == 1 and len(digits[0]) < 3 else UNREADABLE_AGE
+
+
+@lru_cache(maxsize=4096)
+def language_of(tag: str | None) -> str:
+    """The language that a tag says (BCP 47): its primary subtag; empty where it says none or is no tag.
+
+    >>> language_of("pt-BR"), language_of("DE_at"), language_of("iw"), language_of("zxx"), language_of("German")
+    ('pt', 'de', 'he', '', '')
+    """
+    found = _TAG.fullmatch((tag or "").strip())
+    word = found[1].lower() if found else ""
+    return "" if word in _NO_LANGUAGE else _RENAMED.get(word, word)

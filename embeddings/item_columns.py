@@ -24,6 +24,7 @@ _OTHERS = {
     "fresh_s_N": ("i8", 1, 0),
     "territory_N4": ("u8", 4, np.iinfo(np.uint64).max),
     "surface_N4": ("u8", 4, np.iinfo(np.uint64).max),
+    "language_N4": ("u8", 4, np.iinfo(np.uint64).max),
     "words_NW": ("i2", WORDS, -1),
     "length_s_N": ("f4", 1, 0),
     "age_N": ("u1", 1, 0),
@@ -53,6 +54,7 @@ class Columns:
     fresh_s_N: NDArray[np.int64]
     territory_N4: NDArray[np.uint64]
     surface_N4: NDArray[np.uint64]
+    language_N4: NDArray[np.uint64]
     age_N: NDArray[np.uint8]
     hidden_N: NDArray[np.bool_]
     removed_N: NDArray[np.bool_]

@@ -11,7 +11,11 @@ from embeddings.item_columns import FOREVER_S
 
 
 class ItemFacts(NamedTuple):
-    """One catalogue record, as far as ranking needs it. Times are epoch seconds; `makers` are series and creators."""
+    """One catalogue record, as far as ranking needs it. Times are epoch seconds; `makers` are series and creators.
+
+    `language` is a word that says what the item is like; `languages` are those (`eligibility.language_of`) in which it
+    can be followed.
+    """
 
     name: str
     title: str = ""
@@ -24,6 +28,7 @@ class ItemFacts(NamedTuple):
     added_s: int = 0
     territories: tuple[str, ...] = ()
     surfaces: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     age: int = 0
     hidden: bool = False
     length_s: float = 0.0

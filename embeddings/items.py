@@ -57,6 +57,7 @@ class Items:
     epoch: int = field(init=False, default=0)
     territories: Words = field(init=False, default_factory=Words)
     surfaces: Words = field(init=False, default_factory=Words)
+    languages: Words = field(init=False, default_factory=Words)
     catalogue_unread: bool = False
     """The catalogue is being read for the first time and its end is not reached."""
     catalogued: bool = field(init=False, default=False)
@@ -157,6 +158,7 @@ class Items:
             added_s_R = np.array([fact.added_s for fact in facts], np.int64)
             territory_R4 = self.territories.limits_of(fact.territories for fact in facts)
             surface_R4 = self.surfaces.limits_of(fact.surfaces for fact in facts)
+            language_R4 = self.languages.limits_of(fact.languages for fact in facts)
             age_R = np.array([fact.age for fact in facts], np.uint8)
             hidden_R = np.array([fact.hidden for fact in facts], np.bool_)
             first_s_R, fresh_s_R = self._dates(rows_R, from_s_R, added_s_R)
@@ -169,6 +171,7 @@ class Items:
                 c.words_NW[rows_R], c.length_s_N[rows_R] = words_RW, length_s_R
                 c.from_s_N[rows_R], c.until_s_N[rows_R] = from_s_R, until_s_R
                 c.territory_N4[rows_R], c.surface_N4[rows_R] = territory_R4, surface_R4
+                c.language_N4[rows_R] = language_R4
                 c.age_N[rows_R], c.hidden_N[rows_R] = age_R, hidden_R
                 c.first_seen_s_N[rows_R], c.fresh_s_N[rows_R] = first_s_R, fresh_s_R
                 c.removed_N[rows_R], c.catalogued_N[rows_R] = False, True
@@ -246,12 +249,14 @@ class Items:
     def class_of(self, viewer: Viewer) -> ViewerClass:
         """The class of a viewer, as far as any item's limits tell viewers apart."""
         limit = UNREADABLE_AGE if viewer.limit is None or not self.rated else min(viewer.limit, UNREADABLE_AGE - 1)
-        return ViewerClass(self.territories.bit(viewer.country), limit, self.surfaces.bit(viewer.surface))
+        country, surface = self.territories.bit(viewer.country), self.surfaces.bit(viewer.surface)
+        return ViewerClass(country, limit, surface, self.languages.bit(viewer.language))
 
     def barred(self, blocked_N: NDArray[np.bool_], whose: ViewerClass, at: Which = _ALL) -> NDArray[np.bool_]:
         """Which rows must not be shown to a class of viewers, given those that nobody is shown. As `blocked_N`."""
         c = self.columns
         admitted = Words.admitted(c.territory_N4[at], whose.country) & Words.admitted(c.surface_N4[at], whose.surface)
+        admitted = admitted & Words.admitted(c.language_N4[at], whose.language)
         barred_N: NDArray[np.bool_] = blocked_N | ~(admitted & (c.age_N[at] <= whose.limit))
         return barred_N
 

@@ -31,9 +31,11 @@ class Reason(IntEnum):
     trending = 4  # among what is taken most at present
     fresh = 5  # new
     category = 6  # of a category that the person takes, named by `category_PN`
+    explored = 7  # put there by chance, and nothing else can be said of it
 
 
 REASONS = 7
+"""Those before it are told by share."""
 _CODES = 1 << 15
 _OF_ANOTHER = 0.25
 """How much of a repetition the same reason with another item or category is."""

@@ -1,4 +1,4 @@
-"""From scores to slates: the weighted objective, fatigue, and the first n of each position."""
+"""From scores to slates: the weighted objective, fatigue, the first n of each position, and what chance puts there."""
 
 from collections.abc import Mapping
 
@@ -55,8 +55,7 @@ def best(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The best `size` candidates of each position: which of the K, and their scores, both (P, N), best first.
 
-    Equal scores stand in order of item id; past the end of a short slate are -1 and 0. The order is deterministic, so
-    there is no propensity.
+    Equal scores stand in order of item id; past the end of a short slate are -1 and 0. Nothing is drawn by chance.
 
     Args:
         score_PK: what to order by; a score that is not a number stands last.
@@ -97,3 +96,81 @@ def _best(
                 score_PN[p, at] = score
                 held = min(held + 1, size)
     return index_PN, score_PN
+
+
+def explore(
+    index_PN: NDArray[np.int32],
+    mask_PK: NDArray[np.bool_],
+    places_P: NDArray[np.int32],
+    chance_PN: NDArray[np.float32],
+    key_PS: NDArray[np.uint64],
+    share: float,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Put, in a share of the places, a candidate there that stands below the slate: epsilon-greedy, place by place.
+
+    A coin decides for each place alone (Watkins 1989). What it shows then is dealt, all alike and none twice, out of
+    the M candidates below the N places that are filled; where there are fewer candidates than places, nothing is dealt
+    instead of those that are missing, and the place stays as it was. Any one card of a shuffled pack is any one of them
+    with the same probability, whatever the other places got, so that, with L = max(M, N), each candidate below stands
+    in each place with probability `share` / L, and what ranking put there with 1 - `share` M / L: exactly.
+
+    Returns these probabilities, 0 past the end and 1 where there was nothing to deal, and where chance decided; both
+    (P, N). `index_PN` is changed in place; what is beyond `places_P` stays.
+
+    Args:
+        index_PN: of `best`: which of the K candidates.
+        mask_PK: where there is one.
+        places_P: how many places each slate has.
+        chance_PN: the coins, uniform from 0 to 1.
+        key_PS: what is dealt has the smallest of these, all drawn alike: K for the candidates, N for what is missing.
+        share: of places, 0 to 1.
+    """
+    propensity_PN, explored_PN = (index_PN >= 0).astype(np.float64), np.zeros(index_PN.shape, np.bool_)
+    _explore(index_PN, mask_PK, places_P, chance_PN, key_PS, share, propensity_PN, explored_PN)
+    return propensity_PN, explored_PN
+
+
+@kernel
+def _explore(
+    index_PN: NDArray[np.int32],
+    mask_PK: NDArray[np.bool_],
+    places_P: NDArray[np.int32],
+    chance_PN: NDArray[np.float32],
+    key_PS: NDArray[np.uint64],
+    share: float,
+    propensity_PN: NDArray[np.float64],
+    explored_PN: NDArray[np.bool_],
+) -> None:
+    K = mask_PK.shape[1]
+    card_S = np.empty(key_PS.shape[1], np.int32)
+    for p in range(len(index_PN)):
+        below_K = mask_PK[p].copy()
+        filled = 0
+        while filled < min(index_PN.shape[1], places_P[p]) and index_PN[p, filled] >= 0:
+            below_K[index_PN[p, filled]] = False
+            filled += 1
+        below = 0
+        for k in range(K):
+            if below_K[k]:
+                card_S[below] = k
+                below += 1
+        cards = max(below, filled)
+        for s in range(below, cards):
+            card_S[s] = K + s - below
+        for n in range(filled):
+            propensity_PN[p, n] = 1 - share * below / cards
+        dealt = 0
+        for n in range(filled):
+            if below == 0 or chance_PN[p, n] >= share:
+                continue
+            least = dealt
+            for s in range(dealt + 1, cards):
+                if key_PS[p, card_S[s]] < key_PS[p, card_S[least]]:
+                    least = s
+            card = card_S[least]
+            card_S[least], card_S[dealt] = card_S[dealt], card
+            dealt += 1
+            if card < K:
+                index_PN[p, n] = card
+                propensity_PN[p, n] = share / cards
+                explored_PN[p, n] = True

@@ -8,6 +8,7 @@ from pydantic import Field
 from streams.half_lives import Group
 
 SourceName = Literal["vector", "neighbours", "trending", "fresh", "popular", "begun"]
+LanguageRule = Literal["any", "match"]
 
 
 class Objectives(Group):
@@ -34,6 +35,10 @@ class SurfacePolicy(Group):
     """May what the person has seen be shown; else where `slates.repeat_surfaces` says so, or `begun` proposes."""
     age_limit: Annotated[int, Field(ge=0, le=99)] | None = None
     """Nothing rated above it is shown there, whoever looks."""
+    language: LanguageRule | None = None
+    """Whether languages are judged; else `slates.language`."""
+    exploration: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    """Share of places that chance fills; else `slates.exploration`."""
     next_item: Annotated[float, Field(ge=0, le=100)] | None = None
     """Weight of this objective; else `slates.objectives.next_item`."""
     engage: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -45,7 +50,7 @@ class SurfacePolicy(Group):
 
 
 #: What surfaces of these names are served by where nothing else is set.
-BUILT_IN = {"continue_watching": SurfacePolicy(sources=("begun",))}
+BUILT_IN = {"continue_watching": SurfacePolicy(sources=("begun",), exploration=0)}
 
 
 def with_built_in(said: Mapping[str, SurfacePolicy]) -> dict[str, SurfacePolicy]:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams import addresses
 from streams.half_lives import Group, HalfLife, HalfLives
-from streams.policies import Objectives, SurfacePolicy, with_built_in
+from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 
 TopicName = Literal[
     "events",
@@ -295,6 +295,10 @@ class Slates(Group):
     """Topics that a request's `reply_to` header may name."""
     deadline_ms: int = Field(default=200, ge=5, le=60_000)
     """A request that says no deadline gets this one."""
+    language: LanguageRule = "any"
+    """`match`: to who says a language, of items that say theirs only those in it are shown; `any`: it is not judged."""
+    exploration: float = Field(default=0, ge=0, le=0.5)
+    """Share of places that show, by chance, an item ranked below the slate: more is learned than of the best."""
     objectives: Objectives = Objectives()
     """Weights of the ranking objectives."""
     fatigue: float = Field(default=0.5, ge=0, le=100)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from embeddings.eligibility import age_of
+from embeddings.eligibility import age_of, language_of
 from embeddings.events import Source
 from embeddings.item_columns import FOREVER_S
 from embeddings.items import ItemFacts
@@ -87,7 +87,11 @@ _NOTHING = Item()
 
 
 def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
-    """What ranking needs of a catalogue record. Limits of availability are whole seconds inside those given."""
+    """What ranking needs of a catalogue record. Limits of availability are whole seconds inside those given.
+
+    An item that does not say in which languages it can be followed can be in the one that it is in.
+    """
+    tags = item.languages or (item.language,)
     return ItemFacts(
         name=name,
         title=item.title,
@@ -100,6 +104,7 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         added_s=max(added_s, 1),
         territories=item.territories or (),
         surfaces=item.surfaces or (),
+        languages=tuple(language for tag in tags if (language := language_of(tag))),
         age=age_of(item.rating),
         hidden=bool(item.hidden or item.blocked),
         length_s=max(item.duration_s or 0.0, 0.0),

@@ -29,6 +29,8 @@ LAST_MS = 253_402_300_799_999
 Id = Annotated[str, Meta(max_length=512)]
 Text = Annotated[str, Meta(max_length=8_192)]
 Word = Annotated[str, Meta(max_length=128)]
+#: A language tag (BCP 47): a language of two or three letters, then subtags.
+Tag = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*\Z")]
 Ms = Annotated[int, Meta(ge=0, le=LAST_MS)]
 #: Finite as a 32-bit float.
 Number = Annotated[float, Meta(ge=-3e38, le=3e38)]
@@ -88,6 +90,7 @@ class Event(Record):
 class Item(Record):
     """A piece of content, on topic `catalog`; null instead of it removes the item. Times are epoch milliseconds.
 
+    `language` is what it is in; `languages` all in which it can be followed, spoken or by subtitles.
     `row_deleted`, `deleted`, `row_op` and `op` are how change capture removes a row where it writes no null.
     """
 
@@ -103,6 +106,7 @@ class Item(Record):
     rating: Word | None = None
     territories: Annotated[tuple[Word, ...], Meta(max_length=256)] | None = ()
     surfaces: Annotated[tuple[Word, ...], Meta(max_length=64)] | None = ()
+    languages: Annotated[tuple[Tag, ...], Meta(max_length=256)] | None = ()
     hidden: Flag = None
     blocked: Flag = None
     available_from: Ms | None = None
@@ -165,10 +169,11 @@ class Request(Record):
 
 
 class SlateItem(Record):
-    """One place of a slate. `propensity` is null where the place was not drawn by chance.
+    """One place of a slate.
 
-    What the reason names: `because` an item that the person took, `category` one that they take, `country` where the
-    item is popular or trending.
+    `propensity` is null where the place was not drawn by chance; `explored` is what chance put where ranking had
+    another. What the reason names: `because` an item that the person took, `category` one that they take, `country`
+    where the item is popular or trending.
     """
 
     item_id: str
@@ -180,6 +185,7 @@ class SlateItem(Record):
     because: str | None = None
     category: str | None = None
     country: str | None = None
+    explored: bool = False
 
 
 class AdDecision(Record):
@@ -217,6 +223,7 @@ class Slate(Record):
     policy: str = ""
     country: str | None = None
     age_limit: int | None = None
+    language: str | None = None
     arm: str | None = None
     degraded: str | None = None
     ranked: bool = True
@@ -242,6 +249,9 @@ class Trace(Record):
     """How a slate came about, on topic `traces`; enough to rank it again.
 
     `shown` is how often each candidate was shown without an answer, faded; empty where none was.
+
+    Where a share of the places (`exploration`) is filled by chance: what is shown, in `places`, with `propensities`.
+    Without it the first `counts["shown"]` candidates are shown.
     """
 
     slate_id: str
@@ -257,6 +267,9 @@ class Trace(Record):
     scores: tuple[float, ...] = ()
     features: tuple[tuple[float, ...], ...] = ()
     shown: tuple[float, ...] = ()
+    exploration: float | None = None
+    places: tuple[str, ...] = ()
+    propensities: tuple[float, ...] = ()
 
 
 class Counter(Record):

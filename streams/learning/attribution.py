@@ -39,6 +39,7 @@ class Labelled(NamedTuple):
         x_TF: features as used.
         place_T: where in the slate they stood, 0 is the first place.
         surface_T: the codes that came with the impressions, of where that was.
+        propensity_T: with which probability they stood there.
     """
 
     item_C: NDArray[np.uint64]
@@ -49,6 +50,7 @@ class Labelled(NamedTuple):
     x_TF: NDArray[np.float32]
     place_T: NDArray[np.int64]
     surface_T: NDArray[np.int64]
+    propensity_T: NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class _Impression:
     surface: int = 0
     engaged: bool = False
     completed: bool = False
+    propensity: float = 1.0
 
 
 @dataclass(slots=True)
@@ -160,6 +163,7 @@ class Attribution:
         if len(at):
             impression.place = int(at[0])
             impression.x = known.x_NF[impression.place].tobytes()
+            impression.propensity = float(known.propensity_N[impression.place])
 
     def _close(self, partition: _Partition, now_s: int, closed: list[_Impression]) -> None:
         while partition.open:
@@ -182,6 +186,7 @@ class Attribution:
             "place": np.array([e.place for e in held], np.int32),
             "surface": np.array([e.surface for e in held], np.int32),
             "flags": np.array(flag_K, np.uint8),
+            "propensity": np.array([e.propensity for e in held], np.float32),
             "x": np.frombuffer(b"".join(e.x for e in held), np.float16).copy(),
         }
         arrays |= {f"{_SLATES}{name}": array for name, array in self.shown.state().items()}
@@ -196,14 +201,15 @@ class Attribution:
             self.shown.restore(slates, features)
         sources = [Source(topic, p) for topic, p, _ in clocks]
         self._of = {source: _Partition(clock[2]) for source, clock in zip(sources, clocks, strict=True)}
-        names = "partition", "user", "item", "shown_s", "place", "surface", "flags"
-        columns = [arrays[name].tolist() for name in names]
+        names = "partition", "user", "item", "shown_s", "place", "surface", "flags", "propensity"
+        before = {"propensity": np.ones(len(arrays["user"]), np.float32)}  # earlier releases drew nothing by chance
+        columns = [{**before, **arrays}[name].tolist() for name in names]
         taught, x, at = int((arrays["flags"].astype(np.uint8) & _TAUGHT != 0).sum()), arrays["x"].tobytes(), 0
         width = 2 * features * (len(x) == 2 * features * taught)
-        for p, user, item, shown_s, place, surface, flags in zip(*columns, strict=True):
+        for p, user, item, shown_s, place, surface, flags, propensity in zip(*columns, strict=True):
             end = at + width * bool(flags & _TAUGHT)
             answered, through = bool(flags & _ANSWERED), bool(flags & _THROUGH)
-            held = _Impression(item, shown_s, x[at:end], place, surface, answered, through)
+            held = _Impression(item, shown_s, x[at:end], place, surface, answered, through, propensity)
             self._of[sources[p]].open[user, item] = held
             at = end
         self._held = len(columns[0])
@@ -221,4 +227,5 @@ def _labelled(closed: list[_Impression]) -> Labelled:
         x_TF.astype(np.float32),
         np.array([closed[n].place for n in taught], np.int64),
         np.array([closed[n].surface for n in taught], np.int64),
+        np.array([closed[n].propensity for n in taught], np.float32),
     )

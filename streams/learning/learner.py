@@ -272,7 +272,7 @@ class Learner:
         arrays |= self.counters.state() | {f"trainer.{k}": v for k, v in self.trainer.state().items()}
         arrays |= {f"contexts.{k}": v for k, v in self.contexts.state().items()}
         arrays |= self.roster.state()
-        open_impressions, clocks = self.outcomes.attribution.state()
+        open_impressions, clocks = self.outcomes.state()
         arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
         arrays["withdrawn"] = np.frombuffer("\n".join(self.withdrawn).encode(), np.uint8)
         if self.factors is not None:
@@ -305,7 +305,7 @@ class Learner:
         self.withdrawn = arrays.get("withdrawn", np.zeros(0, np.uint8)).tobytes().decode().split("\n")
         self.withdrawn = [name for name in self.withdrawn if name]
         if "clocks" in known:
-            self.outcomes.attribution.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
+            self.outcomes.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
         if "factors.source" in arrays:
             source_ND, target_ND = (np.asarray(arrays[f"factors.{name}"], np.float32) for name in ("source", "target"))
             of_N = arrays.get("factors.ids", self.ids.ids_N[: len(source_ND)])

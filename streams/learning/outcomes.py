@@ -1,7 +1,15 @@
-"""What became of what was shown, for the pointwise heads: their rows, and whether what they say comes true."""
+"""What became of what was shown, for the pointwise heads: their rows, and whether what they say comes true.
 
+What ranking chose to show says little of what it never shows. Where a share of places is filled by chance, what stands
+there speaks for all that could have: an impression counts for one over the probability with which the item stood in its
+place, at most `MOST_WEIGHT` (truncated importance sampling: Ionides 2008), over the mean of the latest
+(self-normalised: Swaminathan & Joachims 2015). Where nothing was drawn by chance, that is 1. Calibration is that of
+what is shown, and is not weighted.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +24,8 @@ from streams.settings import Settings
 OTHER = "other"
 """Surfaces that the settings do not name, together: labels are bounded."""
 _HORIZON = 5_000.0
+MOST_WEIGHT = 2.0
+"""More and the heads learn of too few impressions: `python -m benchmarks.exploration`."""
 
 
 def surfaces_of(settings: Settings) -> tuple[str, ...]:
@@ -32,6 +42,8 @@ class Outcomes:
     attribution: Attribution
     surfaces: tuple[str, ...] = (OTHER,)
     sums: dict[tuple[Head, str], Fading] = field(init=False, default_factory=dict)
+    weights: Fading = field(init=False, default_factory=lambda: Fading(np.zeros(1)))
+    """What the latest impressions counted for before they were divided by their mean."""
     _code_K: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +59,7 @@ class Outcomes:
 
     def show(self, o: Observation) -> None:
         """Remember the slates that an observation tells."""
-        self.attribution.shown.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF)
+        self.attribution.shown.show(o.shown_L, o.shown_item_LN, o.shown_x_LNF, o.shown_propensity_LN)
 
     def learn(self, o: Observation, new_R: NDArray[np.bool_], trainer: Trainer) -> Labelled:
         """Teach the heads what the new rows of an observation make known; returns the impressions that it closed."""
@@ -67,10 +79,28 @@ class Outcomes:
         taught_T = closed.taught_T
         if len(taught_T):
             item_T = closed.item_C[taught_T].astype(np.int64)
+            weight_T = self._weights(closed.propensity_T)
             for head, label_C in _labels(closed):
-                p_T = trainer.learn_pointwise(closed.x_TF, item_T, label_C[taught_T], head, None, closed.place_T)
+                p_T = trainer.learn_pointwise(closed.x_TF, item_T, label_C[taught_T], head, weight_T, closed.place_T)
                 self._sum(head, closed.surface_T, p_T, label_C[taught_T])
         return closed
+
+    def _weights(self, propensity_T: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How much each of T impressions counts."""
+        weight_T = 1 / np.fmax(np.fmin(propensity_T.astype(np.float64), 1), 1 / MOST_WEIGHT)
+        self.weights.add(weight_T[:, None], _HORIZON)
+        return (weight_T / self.weights.means()[0]).astype(np.float32)
+
+    def state(self) -> tuple[dict[str, NDArray[np.generic]], list[list[Any]]]:
+        """What is open and what the latest counted for, to go on from: arrays, and partitions with their clocks."""
+        arrays, clocks = self.attribution.state()
+        return arrays | {"weights": self.weights.state()}, clocks
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]], clocks: list[list[Any]], features: int) -> None:
+        """Go on from a `state`; earlier releases weighed nothing."""
+        self.attribution.restore(arrays, clocks, features)
+        if "weights" in arrays:
+            self.weights = Fading.of(arrays["weights"])
 
     def _sum(
         self, head: Head, surface_T: NDArray[np.int64], p_T: NDArray[np.float32], label_T: NDArray[np.bool_]

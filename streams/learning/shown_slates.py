@@ -14,10 +14,14 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class ShownSlate(NamedTuple):
-    """N items in their places, 0 is none, and their features as used: views, good until the next slate is told."""
+    """N items in their places, 0 is none, their features as used, and with which probability each stood there.
+
+    Views, good until the next slate is told.
+    """
 
     item_N: NDArray[np.uint64]
     x_NF: NDArray[np.float16]
+    propensity_N: NDArray[np.float16]
 
 
 class ShownSlates:
@@ -34,6 +38,7 @@ class ShownSlates:
         self._size_P = np.zeros(places, np.int32)
         self._item_P = np.zeros(places, np.uint64)
         self._x_PF = np.zeros((places, 0), np.float16)
+        self._propensity_P = np.zeros(places, np.float16)
 
     def __len__(self) -> int:
         return len(self._begin)
@@ -44,9 +49,15 @@ class ShownSlates:
         if begin is None:
             return None
         end = begin + int(self._size_P[begin])
-        return ShownSlate(self._item_P[begin:end], self._x_PF[begin:end])
+        return ShownSlate(self._item_P[begin:end], self._x_PF[begin:end], self._propensity_P[begin:end])
 
-    def show(self, slate_L: NDArray[np.uint64], item_LN: NDArray[np.uint64], x_LNF: NDArray[np.float16]) -> None:
+    def show(
+        self,
+        slate_L: NDArray[np.uint64],
+        item_LN: NDArray[np.uint64],
+        x_LNF: NDArray[np.float16],
+        propensity_LN: NDArray[np.float16],
+    ) -> None:
         """Remember L slates of up to N items; one that is told again is remembered as it was told last."""
         if len(slate_L) and self._x_PF.shape[1] != x_LNF.shape[2]:
             self._x_PF = np.zeros((len(self._item_P), x_LNF.shape[2]), np.float16)
@@ -58,6 +69,7 @@ class ShownSlates:
                 self._slate_P[begin], self._size_P[begin] = slate, size
                 self._item_P[begin : begin + size] = item_LN[at, :size]
                 self._x_PF[begin : begin + size] = x_LNF[at, :size]
+                self._propensity_P[begin : begin + size] = propensity_LN[at, :size]
 
     def _room(self, slate: int, size: int) -> int:
         """Where a slate may lie, with those gone that lay there; -1 where it cannot."""
@@ -99,6 +111,7 @@ class ShownSlates:
             "size": self._size_P[:used],
             "item": self._item_P[:used],
             "x": self._x_PF[:used],
+            "propensity": self._propensity_P[:used],
         }
 
     def restore(self, state: Arrays, features: int) -> None:
@@ -106,9 +119,11 @@ class ShownSlates:
         slate_P, size_P, item_P, x_PF = (np.asarray(state[name]) for name in ("slate", "size", "item", "x"))
         if x_PF.shape[1] != features:
             return
+        propensity_P = state.get("propensity", np.ones(len(item_P)))  # earlier releases drew nothing by chance
         begin_M = np.flatnonzero(slate_P)
         older_M = begin_M >= int(state["end"][0])
         for begin in np.append(begin_M[older_M], begin_M[~older_M]).tolist():
             end = begin + int(size_P[begin])
-            slate_1 = slate_P[begin : begin + 1].astype(np.uint64)
-            self.show(slate_1, item_P[None, begin:end].astype(np.uint64), x_PF[None, begin:end].astype(np.float16))
+            slate_1, item_1N = slate_P[begin : begin + 1].astype(np.uint64), item_P[None, begin:end].astype(np.uint64)
+            x_1NF, propensity_1N = (some[None, begin:end].astype(np.float16) for some in (x_PF, propensity_P))
+            self.show(slate_1, item_1N, x_1NF, propensity_1N)

@@ -1,4 +1,4 @@
-"""Compose: the best of each position in their places, and why each is there."""
+"""Compose: the best of each position in their places, what chance puts there instead, and why each is there."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from embeddings.candidates import Proposed
 from embeddings.contexts import COUNTRY
 from ranking.reasons import REASONS, Evidence, Reason, carriers, categories_taken, reasons
-from ranking.slate import best
+from ranking.slate import best, explore
+from streams.serving.draws import keys, uniform
 from streams.serving.live_model import Stock
 from streams.serving.rank import histories_of
 from streams.serving.values import Asked, Found, Query, Ranked, Slates
@@ -24,7 +25,9 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
     query, candidates, x_PKX = found.query, found.candidates, ranked.features.x_PKX
     there_PK, places = candidates.row_PK >= 0, int(asked.places_P.max())
     index_QN, score_QN = best(ranked.score_PK, ranked.item_PK, there_PK, places)
+    propensity_QN, explored_QN = _explored(asked, found, ranked, index_QN)
     here_QN, row_Q1 = np.maximum(index_QN, 0), np.arange(len(query.position_P))[:, None]
+    score_QN = np.where(explored_QN, ranked.score_PK[row_Q1, here_QN], score_QN)
     row_QN = np.where(index_QN >= 0, candidates.row_PK[row_Q1, here_QN], -1).astype(np.int32)
     source_QN = candidates.source_PK[row_Q1, here_QN]
     own_QN = _most_there(query, stock, row_QN)
@@ -46,6 +49,8 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
     )
     share_QNF = stock.model.ranker.shares(x_PKX, ranked.item_PK, there_PK, index_QN)
     reason_QN = reasons(share_QNF, index_QN, evidence)
+    unsaid_QN = (reason_QN == Reason.taste) | (reason_QN == Reason.none)  # nobody says that it is near to theirs
+    reason_QN[explored_QN & unsaid_QN] = Reason.explored
     because_QN = query.row_PH[row_Q1, np.maximum(evidence.held_PN, 0)]
     return Slates(
         position_Q=query.position_P,
@@ -57,7 +62,32 @@ def compose(asked: Asked, found: Found, ranked: Ranked, stock: Stock, settings: 
         because_QN=np.where(reason_QN == Reason.similar_to_recent, because_QN, -1).astype(np.int32),
         category_QN=np.where(reason_QN == Reason.category, evidence.category_PN, -1).astype(np.int16),
         there_QN=own_QN & ((reason_QN == Reason.popular) | (reason_QN == Reason.trending)),
+        propensity_QN=propensity_QN,
+        explored_QN=explored_QN,
         x_QNF=x_PKX[row_Q1, here_QN],
+    )
+
+
+def _explored(
+    asked: Asked, found: Found, ranked: Ranked, index_QN: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Let chance fill the share of places that the policy leaves to it, in place; propensities, and where it did.
+
+    What was shown too often without an answer (`tired`: it scores below 0) is not brought back by chance.
+    """
+    share, at, places = found.policy.exploration, found.query.position_P, index_QN.shape[1]
+    if not share:
+        return (index_QN >= 0).astype(np.float64), np.zeros(index_QN.shape, np.bool_)
+    item_PK, nobody_1N = ranked.item_PK.view(np.uint64), np.arange(places, dtype=np.uint64)[None]
+    things_PS = np.concatenate([item_PK, np.broadcast_to(nobody_1N, (len(at), places))], axis=1)
+    chance_P = asked.chance_P[at]
+    return explore(
+        index_QN,
+        (found.candidates.row_PK >= 0) & (ranked.score_PK >= 0),
+        asked.places_P[at],
+        uniform(chance_P, places),
+        keys(~chance_P, things_PS),
+        share,
     )
 
 

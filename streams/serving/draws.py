@@ -23,10 +23,23 @@ def seeds(
 
 
 def uniform(seed_E: NDArray[np.uint64], draws: int) -> NDArray[np.float32]:
-    """Draws from 0 to 1 by the seed of each row alone: splitmix64 (Steele, Lea & Flood 2014). Shape (E, draws)."""
-    bits_EK = seed_E[:, None] + GOLDEN * np.arange(1, draws + 1, dtype=np.uint64)
-    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(30))) * _FIRST
-    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(27))) * _SECOND
-    bits_EK ^= bits_EK >> np.uint64(31)
+    """Draws from 0 to 1 by the seed of each row alone. Shape (E, draws)."""
+    bits_EK = keys(seed_E, np.arange(1, draws + 1, dtype=np.uint64)[None])
     drawn_EK: NDArray[np.float32] = (bits_EK >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
     return drawn_EK
+
+
+def keys(seed_E: NDArray[np.uint64], of_EK: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A number drawn for each of K things by the seed of its row: splitmix64 (Steele, Lea & Flood 2014). Shape (E, K).
+
+    Sorted by them, different things stand in a random order, which does not depend on where they stood before.
+    """
+    bits_EK: NDArray[np.uint64] = seed_E[:, None] + GOLDEN * of_EK
+    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(30))) * _FIRST
+    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(27))) * _SECOND
+    return bits_EK ^ (bits_EK >> np.uint64(31))
+
+
+def chance_of(slate_id: str, seed: int) -> int:
+    """What the places of a slate are drawn by: its name, so that a slate that is written again is the same."""
+    return int(slate_id[16:], 16) ^ seed

@@ -75,9 +75,9 @@ def observe(
             policy_E=policy_P[examples.position_E[example_E]],
             rate_E=np.full(len(example_E), asked.told.rate, np.float32),
             shown_L=np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
-            shown_item_LN=(item_LN := _items_shown(shown, scored)),
-            shown_x_LNF=scored.slates.x_QNF[[slate.at for slate in shown]].astype(np.float16),
-            shown_propensity_LN=(item_LN != 0).astype(np.float16),
+            shown_item_LN=_items_shown(shown, scored),
+            shown_x_LNF=scored.slates.x_QNF[(at_L := [slate.at for slate in shown])].astype(np.float16),
+            shown_propensity_LN=scored.slates.propensity_QN[at_L].astype(np.float16),
             policy_L=np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
             rate_L=np.full(len(shown), shown_rate, np.float32),
         )

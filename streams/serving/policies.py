@@ -18,6 +18,8 @@ from embeddings.eligibility import Viewer
 from streams.policies import Objectives, SourceName, SurfacePolicy, with_built_in
 from streams.settings import Settings
 
+_UNSAID = {"language": "any", "exploration": 0}
+"""What came later: a policy that does not say it is called as it was before."""
 ALL_BUT_BEGUN = tuple(name for name in get_args(SourceName) if name != "begun")
 
 
@@ -31,6 +33,8 @@ class Policy:
         sources: names of `embeddings.candidates.Proposed` that may propose.
         repeats: may what was seen be shown?
         age_limit: the highest rating in years that is eligible; None is any.
+        language: `match` where items must be in the viewer's language.
+        exploration: share of places that show, by chance, what ranking would not have shown.
         next_item, engage, complete: weights of the objectives.
         fatigue: how fast what was shown without an answer sinks; 0 = not at all.
         hash: of all of the above.
@@ -42,6 +46,8 @@ class Policy:
     sources: tuple[str, ...]
     repeats: bool
     age_limit: int | None
+    language: str
+    exploration: float
     next_item: float
     engage: float
     complete: float
@@ -49,7 +55,8 @@ class Policy:
     hash: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        known = {name: value for name in self.__slots__ if (value := getattr(self, name, None)) is not None}
+        known = {name: getattr(self, name) for name in self.__slots__ if name != "hash"}
+        known = {name: value for name, value in known.items() if value != _UNSAID.get(name)}
         object.__setattr__(self, "hash", xxhash.xxh32_intdigest(json.dumps(known, sort_keys=True).encode()))
 
     def __hash__(self) -> int:
@@ -61,7 +68,9 @@ class Policy:
         return f"{self.name}-{self.hash:08x}"
 
     def viewer(self, viewer: Viewer) -> Viewer:
-        """Who looks, under the limit of this policy."""
+        """Who looks, as far as this policy judges it."""
+        if self.language == "any" and viewer.language:
+            viewer = viewer._replace(language="")
         if self.age_limit is None:
             return viewer
         return viewer._replace(limit=self.age_limit if viewer.limit is None else min(viewer.limit, self.age_limit))
@@ -104,6 +113,8 @@ def _policy(surface: str, said: SurfacePolicy, settings: Settings) -> Policy:
         sources=sources,
         repeats=repeats if said.repeats is None else said.repeats,
         age_limit=said.age_limit,
+        language=said.language or slates.language,
+        exploration=slates.exploration if said.exploration is None else said.exploration,
         next_item=weights.next_item if said.next_item is None else said.next_item,
         engage=weights.engage if said.engage is None else said.engage,
         complete=weights.complete if said.complete is None else said.complete,

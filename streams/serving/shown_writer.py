@@ -1,6 +1,7 @@
 """What answers to requests teach: observations without rows, of the slates shown, for labels from impressions."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,13 @@ def _observation(source: Source, shown: Sequence[PublishedSlate], rate: float) -
     places = max(min(slate.trigger.size, len(slate.item_N)) for slate in shown)
     item_LN = np.stack([slate.item_N[:places] for slate in shown])
     beyond_LN = np.arange(places) >= np.array([slate.trigger.size for slate in shown])[:, None]
-    item_LN[beyond_LN] = 0  # others asked for more
-    columns = blank(S=1, F=COLUMNS) | {
+    propensity_LN = np.stack([slate.propensity_N[:places] for slate in shown])
+    item_LN[beyond_LN], propensity_LN[beyond_LN] = 0, 0  # others asked for more
+    columns: dict[str, Any] = blank(S=1, F=COLUMNS) | {
         "shown_L": np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
         "shown_item_LN": item_LN,
         "shown_x_LNF": np.stack([slate.x_NF[:places] for slate in shown]).astype(np.float16),
-        "shown_propensity_LN": (item_LN != 0).astype(np.float16),
+        "shown_propensity_LN": propensity_LN.astype(np.float16),
         "policy_L": np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
         "rate_L": np.full(len(shown), rate, np.float32),
     }

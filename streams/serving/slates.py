@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed
 from embeddings.contexts import KEYS, hour_keys, keys_of
-from embeddings.eligibility import Viewer
+from embeddings.eligibility import Viewer, language_of
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
@@ -64,13 +64,15 @@ class Trigger:
 class PublishedSlate:
     """A slate as it goes out; `at` is its place among the scored slates.
 
-    `item_N` are the ids of its places, 0-padded, `x_NF` their features; places beyond what was asked for may be filled.
+    `item_N` are the ids of its places, 0-padded, `x_NF` their features, `propensity_N` with which probability each
+    item stands in its place; places beyond what was asked for may be filled.
     """
 
     trigger: Trigger
     value: bytes
     item_N: NDArray[np.uint64]
     x_NF: NDArray[np.float32]
+    propensity_N: NDArray[np.float64]
     at: int
     sampled: bool
 
@@ -92,7 +94,7 @@ def write_slates(
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
-    told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN
+    told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN, s.propensity_QN, s.explored_QN
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
     for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
@@ -101,7 +103,8 @@ def write_slates(
             trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        out.append(PublishedSlate(trigger, records.encode(slate), id_QN[q], s.x_QNF[q], q, sampled))
+        columns_N = id_QN[q], s.x_QNF[q], s.propensity_QN[q]
+        out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled))
     return out
 
 
@@ -113,9 +116,9 @@ def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
 
 
 def _places(
-    places: Iterable[tuple[int, float, int, int, int, int, bool]], items: Items, country: str
+    places: Iterable[tuple[int, float, int, int, int, int, bool, float, bool]], items: Items, country: str
 ) -> tuple[records.SlateItem, ...]:
-    """The places that are filled. Propensities are null: nothing is drawn by chance."""
+    """The places that are filled. Propensities are null where there was nothing to draw."""
     names, categories = items.names, items.category_names
     return tuple(
         records.SlateItem(
@@ -127,8 +130,10 @@ def _places(
             because=names[held] if held >= 0 else None,
             category=categories[category] if category >= 0 else None,
             country=country if there else None,
+            propensity=propensity if propensity < 1 else None,
+            explored=explored,
         )
-        for n, (row, score, mask, reason, held, category, there) in enumerate(places)
+        for n, (row, score, mask, reason, held, category, there, propensity, explored) in enumerate(places)
         if row >= 0
     )
 
@@ -149,6 +154,7 @@ def _slate(
         policy=trigger.policy.label,
         country=trigger.viewer.country or None,
         age_limit=trigger.viewer.limit,
+        language=trigger.viewer.language or None,
         degraded=trigger.degraded,
         ranked=scored.model.ranker.learned,
         expires_at=now_ms + ttl_s * 1000,
@@ -202,7 +208,9 @@ def context_keys(
 
 def viewer_of(context: records.Context | None, surface: str) -> Viewer:
     """Who looks at a surface, as far as what may be shown depends on it."""
-    return Viewer(context.country or "", context.age_limit, surface) if context is not None else Viewer(surface=surface)
+    if context is None:
+        return Viewer(surface=surface)
+    return Viewer(context.country or "", context.age_limit, surface, language_of(context.language))
 
 
 def context_code(context: records.Context | None, surface: str | None = None) -> int:

@@ -45,20 +45,22 @@ def traces_of(
 ) -> list[records.Trace]:
     """The traces of the slates whose positions (`at_Q`) were traced."""
     return [
-        trace_of(slate, scored.traces[at], scored.model.version, items)
+        trace_of(slate, scored.traces[at], scored, items)
         for slate, at in zip(slates, at_Q.tolist(), strict=True)
         if at in scored.traces
     ]
 
 
-def trace_of(slate: PublishedSlate, traced: Traced, model_version: int, items: Items) -> records.Trace:
+def trace_of(slate: PublishedSlate, traced: Traced, scored: Scored, items: Items) -> records.Trace:
     """The record of a traced slate; candidates stand best first."""
+    share = slate.trigger.policy.exploration
+    size = slate.trigger.size if share else 0
     held = np.flatnonzero(traced.row_K >= 0)
     best = held[np.argsort(-traced.score_K[held], kind="stable")]
     return records.Trace(
         slate_id=slate.slate_id,
         user_id=slate.trigger.user_id,
-        model_version=str(model_version),
+        model_version=str(scored.model.version),
         policy=slate.trigger.policy.label,
         counts={"proposed": traced.proposed, "ranked": len(held), "shown": int(np.count_nonzero(slate.item_N))},
         filtered={"seen": traced.seen, "blocked": traced.blocked},
@@ -70,4 +72,7 @@ def trace_of(slate: PublishedSlate, traced: Traced, model_version: int, items: I
         if traced.shown_K is None
         else tuple(np.round(traced.shown_K[best].astype(np.float64), _PLACES).tolist()),
         features=tuple(map(tuple, np.round(traced.x_KF[best].astype(np.float64), _PLACES).tolist())),
+        exploration=share or None,
+        places=tuple(items.names[row] for row in scored.slates.row_QN[slate.at][:size].tolist() if row >= 0),
+        propensities=tuple(p for p in slate.propensity_N[:size].tolist() if p),
     )

@@ -76,6 +76,7 @@ class Asked:
         personal_P: may the profile be used? Where not, candidates are trending and fresh items only.
         serve_P: is a slate wanted?
         trace_P: is it to be told how the slate came about?
+        chance_P: what the places of the slate are drawn by, where chance fills some.
         told: what was taken next, where that is to be told with its features.
         seen: which of item ids (R, K) the users of positions (R,) have seen by then.
         seen_P: about how much each has seen, for how far to look.
@@ -92,6 +93,7 @@ class Asked:
     personal_P: NDArray[np.bool_]
     serve_P: NDArray[np.bool_]
     trace_P: NDArray[np.bool_]
+    chance_P: NDArray[np.uint64]
     told: Told
     seen: Seen
     seen_P: NDArray[np.int64]
@@ -191,6 +193,8 @@ class Ranked(NamedTuple):
 class Slates:
     """Q slates of N places: kinds, rows (-1 past the end), scores, source bits, reasons, features.
 
+    `propensity_QN` is with which probability the item stands in its place (0 past the end, 1 where nothing was drawn),
+    `explored_QN` where chance put another than ranking had.
     What a reason names: `because_QN` the row of a held item, `category_QN` a category's code, -1 where it names none;
     `there_QN` whether what is said holds for the viewer's country.
     """
@@ -204,6 +208,8 @@ class Slates:
     because_QN: NDArray[np.int32]
     category_QN: NDArray[np.int16]
     there_QN: NDArray[np.bool_]
+    propensity_QN: NDArray[np.float64]
+    explored_QN: NDArray[np.bool_]
     x_QNF: NDArray[np.float32]
 
     @classmethod
@@ -219,6 +225,8 @@ class Slates:
             because_QN=np.empty((0, size), np.int32),
             category_QN=np.empty((0, size), np.int16),
             there_QN=np.empty((0, size), np.bool_),
+            propensity_QN=np.empty((0, size)),
+            explored_QN=np.empty((0, size), np.bool_),
             x_QNF=np.empty((0, size, COLUMNS), np.float32),
         )
 

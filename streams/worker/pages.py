@@ -108,7 +108,7 @@ class Pages:
         seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
         if repeats:
             seen_K = np.isin(ids_1K[0], profile.states.item_UH[REFUSES[profile.states.action_UH]])
-        viewer = Viewer(slate.country or "", slate.age_limit, slate.surface)
+        viewer = Viewer(slate.country or "", slate.age_limit, slate.surface, slate.language or "")
         with self.serving.items.lock:
             row_K = self.serving.items.ids.rows(ids_1K[0])
             barred_N = self.serving.barred(viewer)

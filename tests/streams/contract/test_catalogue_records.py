@@ -59,6 +59,36 @@ def test_availability_in_seconds_would_hide_an_item_or_show_it_for_ever(field: s
     assert field in dead[0].detail
 
 
+@pytest.mark.parametrize(
+    ("said", "languages"),
+    [
+        ({}, ()),
+        ({"language": "pt-BR"}, ("pt",)),
+        ({"language": "Deutsch"}, ()),
+        ({"language": "ja", "languages": ["de", "EN-us", "zh-Hant-TW"]}, ("de", "en", "zh")),
+        ({"language": "de", "languages": None}, ("de",)),
+        ({"languages": ["zxx"]}, ()),
+        ({"languages": ["und", "iw"]}, ("he",)),
+    ],
+)
+def test_an_item_can_be_followed_in_the_languages_that_it_says(
+    said: dict[str, object], languages: tuple[str, ...]
+) -> None:
+    kept, _, dead = read((b"a", json.dumps({"title": "A"} | said).encode()))
+    assert not dead
+    assert kept[0].facts.languages == languages
+
+
+@pytest.mark.parametrize(
+    "tag", ["German", "de_DE", "d", "", "de-", "de-123456789", "x-de", "de\n", "*", "de,en", 4, None]
+)
+def test_a_tag_that_is_none_is_refused_by_name(tag: object) -> None:
+    kept, removed, (letter,) = read((b"a", json.dumps({"title": "A", "languages": ["en", tag]}).encode()))
+    assert (kept, removed, letter.code) == ([], [], Code.malformed)
+    assert "languages" in letter.detail
+    assert "German" not in letter.detail
+
+
 def test_an_item_is_as_old_as_its_record_says_if_a_clock_can_say_that() -> None:
     records = [
         Raw(n, b'{"title":"A"}', b"a%d" % n, timestamp=at) for n, at in enumerate((NOW_MS, 5, -1, NOW_MS * 1000))

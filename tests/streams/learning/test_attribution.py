@@ -36,7 +36,8 @@ def attribution() -> Attribution:
 
 def show(attribution: Attribution, slate: int) -> None:
     x_LNF = np.arange(3, dtype=np.float16).reshape(1, 3, 1)
-    attribution.shown.show(np.array([slate], np.uint64), np.array([ITEMS], np.uint64), x_LNF)
+    propensity_LN = np.array([[1, 0.5, 0.25]], np.float16)
+    attribution.shown.show(np.array([slate], np.uint64), np.array([ITEMS], np.uint64), x_LNF, propensity_LN)
 
 
 def happen(attribution: Attribution, *events: Did, source: Source = HERE) -> Labelled:
@@ -185,6 +186,7 @@ def test_where_it_stood_and_was_shown_is_told(attribution: Attribution) -> None:
     happen(attribution, Did(0, Action.impression, item=13, surface=4))
     closed = happen(attribution, Did(10_000, Action.view))
     assert (closed.place_T.tolist(), closed.surface_T.tolist()) == ([2], [4])
+    assert closed.propensity_T.tolist() == [0.25]
 
 
 def test_every_impression_is_counted_as_the_label_says_whether_or_not_its_slate_is_known(

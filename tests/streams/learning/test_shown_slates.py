@@ -17,13 +17,15 @@ def show(ring: ShownSlates, *told: Told, features: int = 2) -> None:
     for at, (_, items) in enumerate(told):
         item_LN[at, : len(items)] = items
     x_LNF = np.repeat(item_LN[..., None], features, 2).astype(np.float16)
-    ring.show(np.array([slate for slate, _ in told], np.uint64), item_LN, x_LNF)
+    propensity_LN = (item_LN / 128).astype(np.float16)
+    ring.show(np.array([slate for slate, _ in told], np.uint64), item_LN, x_LNF, propensity_LN)
 
 
 def known(ring: ShownSlates, slates: range = range(1, 9)) -> dict[int, list[int]]:
     found = {slate: ring.find(slate) for slate in slates}
     for each in found.values():
         assert each is None or each.x_NF.tolist() == [[item] * 2 for item in each.item_N.tolist()]
+        assert each is None or (each.propensity_N * 128).tolist() == each.item_N.tolist()
     return {slate: each.item_N.tolist() for slate, each in found.items() if each is not None}
 
 

@@ -98,3 +98,50 @@ def test_a_worker_that_never_saw_the_removal_does_not_serve_what_a_snapshot_know
 def test_the_surface_of_a_request_alone_sets_its_context() -> None:
     assert context_code(None, "tv") == context_code(Context(surface="tv")) != 0
     assert context_code(Context(device="phone"), "tv") == context_code(Context(surface="tv", device="phone"))
+
+
+def in_languages(rule: str) -> Service:
+    service = Service(small(slates={"language": rule, "size": 20}, policies={"radio": {"language": "match"}}))
+    names = [f"i{n:03d}" for n in range(40)]
+    service.catalogue(*names[:10])
+    service.catalogue(*names[10:20], languages=("de",))
+    service.catalogue(*names[20:30], languages=("de", "en"))
+    service.catalogue(*names[30:], languages=("pt",))
+    service.live_through(a_log(300, items=40))
+    return service
+
+
+@pytest.mark.parametrize(
+    ("language", "tens"),
+    [("de-AT", {0, 1, 2}), ("en", {0, 2}), ("pt_BR", {0, 3}), ("sw", {0}), (None, {0, 1, 2, 3}), ("?", {0, 1, 2, 3})],
+)
+def test_where_languages_are_judged_who_says_one_is_shown_what_can_be_followed_in_it(
+    language: str | None, tens: set[int]
+) -> None:
+    service, context = in_languages("match"), {"context": {"language": language}}
+    assert groups(service, **context) == tens
+    assert groups(in_languages("any"), **context) == {0, 1, 2, 3}
+    (slate,) = service.ask(a_request(3, "u1", **context))
+    assert slate.language == (language[:2] if language not in (None, "?") else None)
+
+
+def test_a_surface_may_judge_languages_where_others_do_not() -> None:
+    service, english = in_languages("any"), {"context": {"language": "en"}}
+    slates = service.ask(
+        a_request(1, "u1", n=20, surface="home", **english), a_request(2, "u1", n=20, surface="radio", **english)
+    )
+    home, radio = ({int(name[1:]) // 10 for name in shown(slate)} for slate in slates)
+    assert (home, radio) == ({0, 1, 2, 3}, {0, 2})
+    assert [slate.language for slate in slates] == [None, "en"]
+    assert len({slate.policy for slate in slates}) == 2
+
+
+def test_languages_in_one_batch_do_not_mix_whatever_proposes() -> None:
+    """Newcomers get what is popular, others what is near, trending and new."""
+    service, spoken = in_languages("match"), ("de", "en", "pt", "sw")
+    events = [an_event(900 + n, f"x{n % 24}", "i000", context={"language": spoken[n % 4]}) for n in range(48)]
+    slates = slates_of(service.respond(events))
+    for slate in slates:
+        allowed = {"de": {0, 1, 2}, "en": {0, 2}, "pt": {0, 3}, "sw": {0}}[slate.language or ""]
+        assert {int(name[1:]) // 10 for name in shown(slate)} <= allowed
+    assert {int(name[1:]) // 10 for slate in slates for name in shown(slate)} == {0, 1, 2, 3}

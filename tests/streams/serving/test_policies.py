@@ -45,9 +45,11 @@ def test_the_hash_tells_policies_apart_and_nothing_else() -> None:
         on_news(sources=["fresh"]),
         on_news(complete=1),
         on_news(age_limit=6),
+        on_news(language="match"),
+        on_news(exploration=0.1),
     ]
-    assert on_news() == on_news(size=5)
-    assert len({on_news(), *others}) == 6
+    assert on_news() == on_news(size=5) == on_news(language="any", exploration=0)
+    assert len({on_news(), *others}) == 8
 
 
 def test_what_was_begun_and_not_finished_is_offered_to_go_on_with() -> None:

@@ -86,6 +86,23 @@ async def test_a_stored_slate_of_a_surface_that_repeats_keeps_what_was_seen_but_
     assert [item.item_id for item in decode_slate(served).items] == ["a", "b"]
 
 
+async def test_a_stored_slate_is_judged_again_in_the_language_it_was_made_for(worker: Worker) -> None:
+    service = Service()
+    pages = pages_of(worker, service.users)
+    worker.serving.catalogue([], [])
+    german, english = b'{"languages":["de"]}', b'{"languages":["en"]}'
+    await catalogue(worker, a=AN_ITEM, b=german, c=german)
+    for language, left in (("de", ["a", "b"]), (None, ["a", "b", "c"])):
+        await catalogue(worker, c=german)
+        places = tuple(SlateItem(item_id=item, position=n) for n, item in enumerate("abc"))
+        whole = Slate(slate_id="s", user_id="ann", items=places, language=language, expires_at=epoch_ms() + 60_000)
+        keep_slate(service, encode(whole))
+        await catalogue(worker, c=english)
+        served = await pages.latest_slate("ann")
+        assert served is not None
+        assert [item.item_id for item in decode_slate(served).items] == left
+
+
 async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     pages = pages_of(worker, MemoryUserStore())
     assert pages.unread() == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
