@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
+# Matrices here are small: a second thread of NumPy's waits in a loop and takes its core from others.
+export OPENBLAS_NUM_THREADS ?= 1
+
 # program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
 SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
 
