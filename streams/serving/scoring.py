@@ -28,6 +28,8 @@ from streams.serving.values import Asked, Examples, Found, Query, Scored, Slates
 from streams.settings import Settings
 
 CHUNK = 32
+_FURTHER, _FURTHEST = 4, 32
+"""A search that left places empty is made again so many times as far, up to so many times the candidates."""
 
 
 @dataclass(slots=True)
@@ -97,12 +99,21 @@ class Scorer:
         for (viewers, policy), code in classes.items():
             chunks = _chunks(asked, wanted_P & (class_P == code))
             theirs = stock if viewers == ViewerClass() else self.serving.for_class(stock, viewers)
-            found += [self.find(asked, query.at(at), policy, theirs) for at in chunks]
+            found += [each for at in chunks for each in self.find(asked, query.at(at), policy, theirs)]
         return found
 
-    def find(self, asked: Asked, query: Query, policy: Policy, stock: Stock) -> Found:
-        """The candidates of a chunk."""
-        return drop(retrieve(query, policy, stock, self.settings), query, policy, asked, stock, self.settings)
+    def find(self, asked: Asked, query: Query, policy: Policy, stock: Stock) -> list[Found]:
+        """The candidates of a chunk; who has seen most of what is near and has empty places is searched for again."""
+        found = drop(retrieve(query, policy, stock, self.settings), query, policy, asked, stock, self.settings)
+        furthest = min(_FURTHEST * policy.candidates, stock.model.index.size)
+        short_P = (found.candidates.row_PK >= 0).sum(1) < asked.places_P[query.position_P]
+        short_P &= query.tasteful_P & (query.reach_P < furthest) & ("vector" in policy.sources)
+        if not short_P.any():
+            return [found]
+        again = query.at(np.flatnonzero(short_P))
+        again = again._replace(reach_P=np.minimum(_FURTHER * again.reach_P, furthest).astype(np.int32))
+        rest = [] if short_P.all() else [found.at(~short_P)]
+        return rest + self.find(asked, again, policy, stock)
 
     def choose(self, asked: Asked, found: Found, stock: Stock) -> tuple[Slates, dict[int, Traced]]:
         """The slates of a chunk, and how they came about where that is traced."""

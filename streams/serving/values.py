@@ -170,11 +170,12 @@ class Found:
     dropped: Dropped | None = None
 
     def at(self, some_P: NDArray[np.bool_]) -> "Found":
-        """Some of the positions, to be traced no more."""
+        """Some of the positions."""
         if some_P.all():
             return self
         at = np.flatnonzero(some_P)
-        return Found(self.query.at(at), self.policy, Candidates._make(column[at] for column in self.candidates))
+        dropped = None if self.dropped is None else Dropped._make(column[at] for column in self.dropped)
+        return Found(self.query.at(at), self.policy, Candidates._make(c[at] for c in self.candidates), dropped)
 
 
 class Ranked(NamedTuple):

@@ -15,7 +15,7 @@ from streams.contract.counter_records import counts_of, of_one_life
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
-from streams.contract.records import decode_counter, decode_model
+from streams.contract.records import Counter, decode_counter, decode_model
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
 from streams.settings import Settings, TopicName
@@ -82,10 +82,14 @@ class ControlTopics:
         return good
 
     async def _counters(self, records: Sequence[ConsumerRecord]) -> None:
-        good = self._readable("counters", records, decode_counter)
-        if counters := {record.key: counter for record, counter in good if counter is not None}:
-            said = of_one_life(list(counters.values()))
-            counts = counts_of(said, self.serving.items.half_lives)
+        good = {record.key: said for record, said in self._readable("counters", records, decode_counter)}
+        gone = [(key or b"").decode(errors="replace") for key, counter in good.items() if counter is None]
+        items = self.serving.items
+        nothing = [Counter(item_id=name, epoch=items.epoch, clock_s=items.clock_s) for name in gone]
+        nothing = [none for none, known in zip(nothing, items.known(gone).tolist(), strict=True) if known]
+        if counters := [counter for counter in good.values() if counter is not None] + nothing:
+            said = of_one_life(counters)
+            counts = counts_of(said, items.half_lives)
             await asyncio.to_thread(self.serving.count, counts, [counter.item_id for counter in said])
 
     async def _announced(self, records: Sequence[ConsumerRecord]) -> None:

@@ -86,3 +86,19 @@ async def test_counters_make_popularity(worker: Worker) -> None:
     with worker.serving.items.lock:
         trending_T = worker.serving.current().offer.trending_T
     assert worker.serving.items.names[trending_T[0]] == "b"
+
+
+async def test_a_null_takes_an_items_counts_away(worker: Worker) -> None:
+    """The learner writes it once an item left the catalogue: one that comes again begins anew, as after a restart."""
+    await catalogue(worker, a=AN_ITEM, b=AN_ITEM)
+    told = Counter(item_id="b", popularity=(3.0, 3.0, 3.0, 3.0), likes=2.0, last_taken_s=NOW_MS // 1000, epoch=5)
+    await handle(worker, "counters", Read("marquee.counters.v1", b"b", encode(told)))
+    items = worker.serving.items
+    row_1 = items.ids.rows(item_ids(["b"]))
+    assert items.takes(row_1).tolist() == [3.0]
+    await handle(worker, "counters", *(Read("marquee.counters.v1", key, None) for key in (b"b", b"nobody")))
+    assert items.takes(row_1).tolist() == [0.0]
+    assert not items.columns.reactions_N4[row_1].any()
+    assert not items.columns.last_taken_s_N[row_1].any()
+    assert items.all_takes() == pytest.approx(0.0, abs=1e-6)
+    assert len(items) == 2
