@@ -4,6 +4,8 @@ EmbeddingsError
 ├── StoreUnavailable   Redis did not answer, or answered something transient: retry the whole batch, folding twice is
 │                      harmless
 ├── StoreRefused       Redis answers and will not do it: rights, password, a cluster. Stop, say what is needed
+├── LedgerClosed       the spend ledger lost its data and is not rebuilt: sell nothing, go on with everything else
+├── AlreadyCounted     the spend ledger has counted part of a tally: count what is above `covered`, and call again
 ├── Fenced             another worker owns the partition now: drop the batch unacknowledged, its owner applies it
 ├── UnreadableState    a stored value has a version or a length this release does not know: stop, say which
 ├── SnapshotRefused    checksum, shape or a non-finite number: keep the snapshot in use
@@ -22,6 +24,18 @@ class StoreUnavailable(EmbeddingsError):
 
 class StoreRefused(EmbeddingsError):
     """Redis answers and will never do what is asked; the message says what is needed. The process ends."""
+
+
+class LedgerClosed(EmbeddingsError):
+    """The spend ledger lost its data or its tail and is not rebuilt yet: nothing is sold; the message says why."""
+
+
+class AlreadyCounted(EmbeddingsError):
+    """The spend ledger has counted records of a partition up to `covered`, inside a tally; nothing was done."""
+
+    def __init__(self, source: str, covered: int) -> None:
+        super().__init__(f"{source} is counted up to {covered}")
+        self.source, self.covered = source, covered
 
 
 class Fenced(EmbeddingsError):

@@ -1,0 +1,406 @@
+-- The spend ledger in Redis: every call of SpendLedger (spend.py) is a call of this script, and atomic.
+--
+-- KEYS[1] is the ledger's state: whether it is open, and its epoch, a random name for its life since the last rebuild.
+-- All other keys begin with that epoch, so a rebuilt ledger finds nothing of an earlier life; what that left expires.
+-- They have one hash tag, because budgets, leases and reservations change together.
+--
+--   state   open, epoch, why open is not          need   how far partitions must be confirmed before it opens
+--   w:      a window: budget, version, left (= budget - spent - reserved - leased), spent, reserved, leased
+--   d:      a decision: state, amount, line item, windows, person, levels, expiry, end, the decision itself;
+--           states are r(eserved) f(ree again) b(illed) d(one: folded) x (refused, amount is the verdict)
+--   p:      what is out for a person, by level, and `v`, which changes when something was folded
+--   leases  by worker and line item: amount, end, windows        ends   when leases end        due   when decisions do
+--   c:      counts of a key                                      off    last offset counted, by partition
+--   dirty   windows and counts by the number of the call that changed them last                seq   that number
+--   k:      calls of one client: fewer than it was told of means that the server forgot, and the ledger closes
+--
+-- Sums are changed by HINCRBY alone, in whole 64-bit numbers. Lua's own are exact to 2^53, which amounts of a batch stay
+-- below; of `left` it has to know only whether it is less than an amount.
+local STATE, op, now, life = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local a = cmsgpack.unpack(ARGV[6])  -- what the call is told; values lie beside it
+local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
+local root, state = string.sub(STATE, 1, -6), redis.call('HMGET', STATE, 'open', 'epoch', 'why')
+local open, epoch = state[1] == '1', state[2] or ''
+local P = root .. epoch .. ':'
+local n = 0
+local function reply(kind, value) return pack({kind, epoch, n, value}) end
+local function closed(why)
+  call('HSET', STATE, 'open', '0', 'why', why)
+  call('PEXPIRE', STATE, LIFE)
+  open, state[3] = false, why
+end
+local function refused() return {reply('closed', state[3] or 'lost')} end
+local function flat(hash, into)  -- HGETALL as pairs
+  for i = 1, #hash, 2 do into[hash[i]] = hash[i + 1] end
+  return into
+end
+local function lacking(tallies)  -- how far confirming has to come before the ledger opens
+  for _, t in ipairs(tallies) do
+    if t[3] > tonumber(call('HGET', root .. 'need', t[1]) or '-1') then call('HSET', root .. 'need', t[1], t[3]) end
+  end
+  call('PEXPIRE', root .. 'need', LIFE)
+end
+local function chunks(command, key, list)
+  for first = 1, #list, 1000 do call(command, key, unpack(list, first, math.min(first + 999, #list))) end
+end
+if op == 'closed' then
+  return {reply('ok', open and '' or state[3] or 'lost')}
+elseif op == 'rebuild' then
+  if open then return {reply('open', '')} end
+  epoch = a[1]
+  P = root .. epoch .. ':'
+  call('HSET', STATE, 'epoch', epoch)
+  closed('rebuilding')
+  local dirty = {}
+  for _, w in ipairs(a[2]) do
+    local key = P .. 'w:' .. w[1]
+    call('HSET', key, 'budget', w[2], 'version', w[3], 'spent', w[4], 'left', w[2])
+    call('HINCRBY', key, 'left', w[5])
+    call('PEXPIRE', key, string.sub(w[1], 1, 1) == '|' and LIFE or DAYS)
+    dirty[#dirty + 1], dirty[#dirty + 2] = 1, 'w:' .. w[1]
+  end
+  for key, counts in pairs(a[3]) do
+    for name, count in pairs(counts) do call('HSET', P .. 'c:' .. key, name, count) end
+    call('PEXPIRE', P .. 'c:' .. key, LIFE)
+    dirty[#dirty + 1], dirty[#dirty + 2] = 1, 'c:' .. key
+  end
+  chunks('ZADD', P .. 'dirty', dirty)
+  call('SET', P .. 'seq', 1)
+  for source, offset in pairs(a[4]) do call('HSET', P .. 'off', source, offset) end
+  for _, name in ipairs({'dirty', 'seq', 'off'}) do call('PEXPIRE', P .. name, LIFE) end
+  return {reply('ok', '')}
+elseif op == 'confirm' and epoch == '' then
+  lacking(a[2])
+end
+if epoch == '' then return refused() end
+if op == 'totals' or op == 'out' or op == 'covered' then
+  if not open and op ~= 'covered' then return refused() end
+else
+  n = call('INCR', P .. 'k:' .. life)
+  call('PEXPIRE', P .. 'k:' .. life, LIFE)
+  if ARGV[4] == epoch and n <= tonumber(ARGV[5]) then closed('rewound') end
+end
+local FIELDS = {'left', 'spent', 'reserved', 'leased'}
+local windows, people, leases, counts, due, gone, ends, ended = {}, {}, {}, {}, {}, {}, {}, {}
+local function window(name)
+  local w = windows[name]
+  if not w then
+    local held = call('HMGET', P .. 'w:' .. name, 'left', 'budget')
+    w = {known = held[2], base = tonumber(held[1] or '0'), left = 0, spent = 0, reserved = 0, leased = 0}
+    windows[name] = w
+  end
+  return w
+end
+local function move(names, from, to, amount)
+  for _, name in ipairs(names) do
+    local w = window(name)
+    w[from], w[to] = w[from] - amount, w[to] + amount
+  end
+end
+local function least(names, amount)  -- what every window has left, at most `amount`
+  for _, name in ipairs(names) do
+    local w = window(name)
+    amount = math.min(amount, w.base + w.left)
+  end
+  return amount
+end
+local function alike(some, others)
+  for i = 1, math.max(#some, #others) do if some[i] ~= others[i] then return false end end
+  return true
+end
+local function lease_of(worker, key)
+  local field = worker .. '\n' .. key
+  if leases[field] == nil then
+    local held = call('HGET', P .. 'leases', field)
+    local l = held and unpacked(held) or {0, 0, {}}
+    leases[field] = {left = l[1], ends = l[2], names = l[3]}
+  end
+  return leases[field]
+end
+local function give_back(l)
+  move(l.names, 'leased', 'left', l.left)
+  l.left, l.ends, l.changed, l.over = 0, 0, true, true
+end
+local function end_leases(most)
+  local fields = call('ZRANGEBYSCORE', P .. 'ends', '-inf', now, 'LIMIT', 0, most)
+  for _, field in ipairs(fields) do
+    local worker, key = string.match(field, '^(.-)\n(.*)$')
+    give_back(lease_of(worker, key))
+  end
+  return #fields
+end
+local function count(key, name, number)
+  local c = counts[key] or {}
+  c[name], counts[key] = (c[name] or 0) + number, c
+end
+local function person(name, ttl)
+  local p = people[name]
+  if not p then
+    p = {out = flat(call('HGETALL', P .. 'p:' .. name), {}), changed = {}, ttl = 0}
+    people[name] = p
+  end
+  p.ttl = math.max(p.ttl, ttl)
+  return p
+end
+local function put_out(name, levels, step, ttl)
+  if name == '' then return end
+  local p = person(name, ttl)
+  for _, level in ipairs(levels) do
+    local field = 'l' .. level
+    p.out[field] = math.max(0, tonumber(p.out[field] or '0') + step)
+    p.changed[field] = true
+  end
+end
+local function decision(id)
+  local held = call('GET', P .. 'd:' .. id)
+  return held and unpacked(held)
+end
+local function keep(id, d)  -- {state, amount, key, names, person, levels, expires, kept, blob}
+  call('SET', P .. 'd:' .. id, pack(d), 'PX', math.max(1, d[8] - now) + SLACK)
+end
+local function counted(tallies, ordered)  -- nil, or what the call ends with
+  for _, t in ipairs(tallies) do
+    t.stored = tonumber(call('HGET', P .. 'off', t[1]) or false)
+    if t.stored and t.stored < t[2] and ordered then
+      if open then closed('rewound') end
+      lacking(tallies)
+      return refused()
+    end
+    if t.stored and t[2] < t.stored and t.stored < t[3] then return {reply('counted', {t[1], t.stored})} end
+  end
+  for _, t in ipairs(tallies) do
+    if not t.stored or t.stored < t[3] then
+      call('HSET', P .. 'off', t[1], t[3])
+      call('PEXPIRE', P .. 'off', LIFE)
+      for _, c in ipairs(t[4]) do count(c[1], c[2], c[3]) end
+    end
+  end
+end
+local function flush()
+  local changed = {}
+  for name, w in pairs(windows) do
+    local key, any = P .. 'w:' .. name, false
+    for _, field in ipairs(FIELDS) do
+      if w[field] ~= 0 then any = call('HINCRBY', key, field, w[field]) end
+    end
+    if any then
+      call('PEXPIRE', key, string.sub(name, 1, 1) == '|' and LIFE or DAYS)
+      changed[#changed + 1] = 'w:' .. name
+    end
+  end
+  for key, names in pairs(counts) do
+    for name, number in pairs(names) do call('HINCRBY', P .. 'c:' .. key, name, number) end
+    call('PEXPIRE', P .. 'c:' .. key, LIFE)
+    changed[#changed + 1] = 'c:' .. key
+  end
+  for name, p in pairs(people) do
+    local key, set, unset = P .. 'p:' .. name, {}, {}
+    for field in pairs(p.changed) do
+      if p.out[field] == 0 then unset[#unset + 1] = field
+      else set[#set + 1], set[#set + 2] = field, p.out[field] end
+    end
+    chunks('HDEL', key, unset)
+    chunks('HSET', key, set)
+    if #set + #unset > 0 and p.ttl > call('PTTL', key) then call('PEXPIRE', key, p.ttl) end
+  end
+  for field, l in pairs(leases) do
+    if l.changed and l.over then
+      call('HDEL', P .. 'leases', field)
+      ended[#ended + 1] = field
+    elseif l.changed then
+      call('HSET', P .. 'leases', field, pack({l.left, l.ends, l.names}))
+      if l.renewed then ends[#ends + 1], ends[#ends + 2] = l.ends, field end
+    end
+  end
+  chunks('ZADD', P .. 'ends', ends)
+  chunks('ZREM', P .. 'ends', ended)
+  chunks('ZADD', P .. 'due', due)
+  chunks('ZREM', P .. 'due', gone)
+  if #ends > 0 then call('PEXPIRE', P .. 'ends', LIFE) call('PEXPIRE', P .. 'leases', LIFE) end
+  if #due > 0 then call('PEXPIRE', P .. 'due', LIFE) end
+  if #changed > 0 then
+    local seq, marked = call('INCR', P .. 'seq'), {}
+    for i, name in ipairs(changed) do marked[2 * i - 1], marked[2 * i] = seq, name end
+    chunks('ZADD', P .. 'dirty', marked)
+    for _, name in ipairs({'dirty', 'seq'}) do call('PEXPIRE', P .. name, LIFE) end
+  end
+  call('PEXPIRE', STATE, LIFE)
+end
+if op == 'budgets' then
+  for _, b in ipairs(a) do
+    local key = P .. 'w:' .. b[1]
+    local held = call('HMGET', key, 'version', 'budget')
+    if not held[1] or tonumber(held[1]) < b[3] then
+      call('HINCRBY', key, 'left', b[2])
+      if held[2] and held[2] ~= '0' then call('HINCRBY', key, 'left', '-' .. held[2]) end
+      call('HSET', key, 'budget', b[2], 'version', b[3])
+      call('PEXPIRE', key, string.sub(b[1], 1, 1) == '|' and LIFE or DAYS)
+      local seq = call('INCR', P .. 'seq')
+      call('ZADD', P .. 'dirty', seq, 'w:' .. b[1])
+    end
+  end
+  for _, name in ipairs({'dirty', 'seq'}) do call('PEXPIRE', P .. name, LIFE) end
+  call('PEXPIRE', STATE, LIFE)
+  return {reply('ok', '')}
+elseif op == 'lease' then
+  if not open then return refused() end
+  local got = {}
+  end_leases(1000)
+  for i, want in ipairs(a[3]) do
+    local l = lease_of(a[1], want[1])
+    local nothing = want[3] == 0
+    if l.ends <= now or not alike(l.names, want[2]) then give_back(l) end
+    for _, name in ipairs(want[2]) do if not window(name).known then want[3] = 0 end end
+    local more = math.max(-l.left, least(want[2], want[3] - l.left))
+    move(want[2], 'left', 'leased', more)
+    l.left, l.ends, l.names = l.left + more, a[2], want[2]
+    l.changed, l.renewed, l.over = true, true, nothing
+    got[i] = l.left
+  end
+  flush()
+  return {reply('ok', got)}
+elseif op == 'sweep' then
+  local many = end_leases(a[1])
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])) do
+    local d = decision(id)
+    if not d then closed('rewound')
+    elseif d[1] == 'r' then
+      d[1] = 'f'
+      move(d[4], 'reserved', 'left', d[2])
+      put_out(d[5], d[6], -1, 0)
+      count(d[3], 'released', 1)
+      keep(id, d)
+    end
+    gone[#gone + 1], many = id, many + 1
+  end
+  flush()
+  return {reply('ok', many)}
+end
+if op == 'reserve' then
+  local worker, decided, codes, values = a[1], a[2], {}, {''}
+  local may = open or decided
+  if open then
+    local failed = counted(a[4], false)
+    if failed then return failed end
+  end
+  for i, r in ipairs(a[3]) do
+    local d, code = decision(r[1]), 0
+    if d then
+      code = d[1] == 'x' and d[2] or 1
+      values[i + 1] = d[9]
+    elseif not may then code = 6
+    else
+      local l, p = lease_of(worker, r[2]), r[7] ~= '' and person(r[7], r[6] - now + SLACK)
+      local same = alike(l.names, r[3])
+      local levels = {}
+      for k = 1, #r[9], 2 do
+        levels[#levels + 1] = r[9][k]
+        if tonumber(p.out['l' .. r[9][k]] or '0') >= r[9][k + 1] then code = 5 end
+      end
+      if #levels > 0 and (p.out.v or '') ~= r[8] then code = 5 end
+      if code == 0 and (l.ends <= now or not same) then code = 3 end
+      if code == 0 and l.left < r[4] then code = least(r[3], r[4] - l.left) < r[4] - l.left and 2 or 4 end
+      if decided and not (l.ends > now and same and l.left >= r[4]) then
+        code = 0
+        move(r[3], 'left', 'reserved', r[4])
+      elseif decided or code == 0 then
+        code, l.left, l.changed = 0, l.left - r[4], true
+        move(r[3], 'leased', 'reserved', r[4])
+      end
+      if code == 0 then
+        keep(r[1], {'r', r[4], r[2], r[3], r[7], levels, r[5], r[6], ARGV[6 + i]})
+        due[#due + 1], due[#due + 2] = r[5], r[1]
+        put_out(r[7], levels, 1, r[6] - now + SLACK)
+        values[i + 1] = ARGV[6 + i]
+      else
+        keep(r[1], {'x', code, r[2], {}, '', {}, r[5], r[6], ''})
+      end
+      if open then count(r[2], code == 0 and 'reserved' or 'refused', 1) end
+    end
+    codes[i], values[i + 1] = code, values[i + 1] or ''
+  end
+  flush()
+  values[1] = reply('ok', codes)
+  return values
+elseif op == 'confirm' then
+  local failed, codes = counted(a[2], true), {}
+  if failed then return failed end
+  for i, r in ipairs(a[1]) do
+    local d, t = decision(r[1]), a[2][r[2]]
+    local old = t and t.stored and r[3] <= t.stored
+    if not d or d[1] == 'x' then codes[i] = 4
+    elseif d[1] == 'b' or d[1] == 'd' then codes[i] = 1
+    elseif old then
+      if d[1] == 'r' then
+        move(d[4], 'reserved', 'left', d[2])
+        put_out(d[5], d[6], -1, 0)
+        gone[#gone + 1] = r[1]
+      end
+      d[1], codes[i] = 'd', 5
+      keep(r[1], d)
+    elseif now > d[8] then
+      codes[i] = 3
+      count(d[3], 'billed_too_late', 1)
+    else
+      codes[i] = d[1] == 'f' and 2 or 0
+      move(d[4], d[1] == 'f' and 'left' or 'reserved', 'spent', d[2])
+      count(d[3], d[1] == 'f' and 'billed_late' or 'billed', 1)
+      if d[1] == 'f' then put_out(d[5], d[6], 1, d[8] - now + SLACK) end
+      gone[#gone + 1], d[1] = r[1], 'b'
+      keep(r[1], d)
+    end
+  end
+  flush()
+  return {reply('ok', codes)}
+elseif op == 'folded' then
+  for _, id in ipairs(a) do
+    local d = decision(id)
+    if d and d[1] == 'b' then
+      d[1] = 'd'
+      keep(id, d)
+      put_out(d[5], d[6], -1, SLACK)
+      if d[5] ~= '' and #d[6] > 0 then
+        local p = person(d[5], SLACK)
+        p.out.v, p.changed.v = epoch .. n .. '.' .. life, true
+      end
+    end
+  end
+  flush()
+  return {reply('ok', '')}
+end
+if op == 'out' then
+  local found = {}
+  for i, name in ipairs(a) do found[i] = call('HGETALL', P .. 'p:' .. name) end
+  return {reply('ok', found)}
+elseif op == 'covered' then
+  local found = {}
+  for i, source in ipairs(a) do found[i] = tonumber(call('HGET', P .. 'off', source) or false) or false end
+  return {reply('ok', found)}
+elseif op == 'totals' then
+  local found, counts_found, lost = {}, {}, {}
+  for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'dirty', '(' .. a[1], '+inf')) do
+    local kind, rest = string.sub(name, 1, 1), string.sub(name, 3)
+    if kind == 'c' then counts_found[#counts_found + 1] = {rest, call('HGETALL', P .. name)}
+    else
+      local w = call('HMGET', P .. name, 'budget', 'version', 'spent', 'reserved', 'leased', 'left')
+      for i = 1, 5 do w[i] = w[i] or '0' end
+      if w[6] then found[#found + 1] = {rest, w} else lost[#lost + 1] = name end
+    end
+  end
+  chunks('ZREM', P .. 'dirty', lost)
+  local seq = tonumber(call('GET', P .. 'seq') or '0')
+  return {reply('ok', {seq, found, counts_found, call('HGETALL', P .. 'off')})}
+elseif op == 'reopen' then
+  local missing = {}
+  for source, offset in pairs(flat(call('HGETALL', root .. 'need'), {})) do
+    if tonumber(call('HGET', P .. 'off', source) or '-1') < tonumber(offset) then
+      missing[#missing + 1], missing[#missing + 2] = source, offset
+    end
+  end
+  if #missing == 0 then
+    call('DEL', root .. 'need')
+    call('HSET', STATE, 'open', '1', 'why', '')
+    call('PEXPIRE', STATE, LIFE)
+  end
+  return {reply('ok', missing)}
+end

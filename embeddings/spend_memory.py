@@ -1,0 +1,407 @@
+"""A spend ledger in this process' memory, for tests, simulations and trying things out.
+
+It keeps every promise of the contract, but nothing survives the process; `sweep` forgets decisions past their end.
+
+>>> ledger = MemorySpendLedger()
+>>> ledger.closed()
+'lost'
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from threading import RLock
+
+from embeddings.errors import AlreadyCounted, LedgerClosed
+from embeddings.events import Source
+from embeddings.spend import (
+    Answer,
+    Billable,
+    Billing,
+    Budget,
+    InFlight,
+    Lease,
+    Reservation,
+    SpendLedger,
+    Spent,
+    Tally,
+    Totals,
+    Verdict,
+    Want,
+    Window,
+    check,
+    check_budgets,
+)
+
+SLACK_MS = 2 * 86_400_000
+"""So much longer than promised are decisions kept."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """A window; `known` once it has a budget."""
+
+    budget: int = 0
+    version: int = -1
+    spent: int = 0
+    reserved: int = 0
+    leased: int = 0
+    number: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.budget - self.spent - self.reserved - self.leased
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lease."""
+
+    micros: int = 0
+    until_ms: int = 0
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(slots=True)
+class _Decision:
+    """A reservation, and what has become of it: reserved, released, billed, folded or refused."""
+
+    made: Reservation
+    state: str
+    verdict: Verdict = Verdict.reserved
+
+
+@dataclass
+class Book:
+    """What ledgers share, as those of several workers share a Redis."""
+
+    why: str | None = "lost"
+    epoch: str = ""
+    number: int = 0
+    accounts: dict[Window, _Account] = field(default_factory=dict)
+    leases: dict[tuple[str, str], _Held] = field(default_factory=dict)
+    decisions: dict[str, _Decision] = field(default_factory=dict)
+    due: list[tuple[int, str]] = field(default_factory=list)
+    ends: list[tuple[int, str]] = field(default_factory=list)
+    out: dict[str, Counter[str]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    count_numbers: dict[str, int] = field(default_factory=dict)
+    offsets: dict[Source, int] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    need: dict[Source, int] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
+
+    def forget(self, epoch: str = "", why: str = "lost") -> None:
+        """Lose everything but how far the ledger has to come before it opens."""
+        fresh = Book(why, epoch, need=self.need, lock=self.lock)
+        self.__dict__.update(fresh.__dict__)
+
+    def account(self, window: Window) -> _Account:
+        """A window, about to change."""
+        account = self.accounts.setdefault(window, _Account())
+        account.number = self.number
+        return account
+
+    def left(self, window: Window) -> int:
+        """What can be leased of a window."""
+        return self.accounts[window].left if window in self.accounts else 0
+
+    def count(self, key: str, name: str, many: int = 1) -> None:
+        """Count something of a key."""
+        self.counts.setdefault(key, Counter())[name] += many
+        self.count_numbers[key] = self.number
+
+    def put_out(self, made: Reservation, step: int) -> None:
+        """One more, or less, is out for a person."""
+        if made.person:
+            levels = self.out.setdefault(made.person, Counter())
+            for room in made.rooms:
+                levels[room.level] = max(0, levels[room.level] + step)
+
+
+class MemorySpendLedger(SpendLedger):
+    """`SpendLedger` on a `Book`."""
+
+    def __init__(self, book: Book | None = None) -> None:
+        """Args: book: shared with other ledgers, or None."""
+        self._book = book or Book()
+        self._life = secrets.token_hex(6)
+        self._heard = "", 0
+
+    def closed(self) -> str | None:
+        """See `SpendLedger.closed`."""
+        return self._book.why
+
+    def set_budgets(self, budgets: Sequence[Budget]) -> None:
+        """See `SpendLedger.set_budgets`."""
+        check_budgets(budgets)
+        with self._changing() as book:
+            for window, micros, version in budgets:
+                if window not in book.accounts or book.accounts[window].version < version:
+                    account = book.account(window)
+                    account.budget, account.version = micros, version
+
+    def lease(self, worker: str, wants: Sequence[Want], *, now_ms: int, until_ms: int) -> list[Lease]:
+        """See `SpendLedger.lease`."""
+        check(wants, [want.micros for want in wants])
+        with self._changing() as book:
+            self._check_open()
+            self._end_leases(now_ms, len(book.leases))
+            return [self._leased((worker, want.key), want, until_ms) for want in wants]
+
+    def _leased(self, whose: tuple[str, str], want: Want, until_ms: int) -> Lease:
+        book = self._book
+        if whose in book.leases and book.leases[whose].windows != want.windows:
+            self._give_back(whose)
+        held = book.leases.setdefault(whose, _Held())
+        known = all(book.accounts.get(window, _Account()).version >= 0 for window in want.windows)
+        lacking = (want.micros if known else 0) - held.micros
+        more = max(-held.micros, min([lacking, *(book.left(window) for window in want.windows if known)]))
+        for window in want.windows if more else ():
+            book.account(window).leased += more
+        held.micros, held.until_ms, held.windows = held.micros + more, until_ms, want.windows
+        if not want.micros:
+            del book.leases[whose]
+        return Lease(want.key, held.micros, until_ms)
+
+    def in_flight(self, people: Sequence[str]) -> list[InFlight]:
+        """See `SpendLedger.in_flight`."""
+        check(people)
+        with self._book.lock:
+            self._check_open()
+            return [
+                InFlight({level: n for level, n in self._out(person).items() if n}, self._version(person))
+                for person in people
+            ]
+
+    def reserve(
+        self,
+        worker: str,
+        reservations: Sequence[Reservation],
+        tallies: Sequence[Tally] = (),
+        *,
+        now_ms: int,
+        decided: bool = False,
+    ) -> list[Answer]:
+        """See `SpendLedger.reserve`."""
+        check(reservations, [one.micros for one in reservations], tallies)
+        if not self._book.epoch and not decided:
+            return [Answer(Verdict.closed, b"")] * len(reservations)
+        with self._changing() as book:
+            if book.why is None:
+                self._count(tallies, ordered=False)
+            return [self._reserved(worker, one, now_ms, decided) for one in reservations]
+
+    def _reserved(self, worker: str, made: Reservation, now_ms: int, decided: bool) -> Answer:
+        book, found = self._book, self._book.decisions.get(made.decision_id)
+        if found is not None:
+            return (
+                Answer(Verdict.again, found.made.decision) if found.state != "refused" else Answer(found.verdict, b"")
+            )
+        if book.why is not None and not decided:
+            return Answer(Verdict.closed, b"")
+        held = book.leases.get((worker, made.key), _Held())
+        covers = held.until_ms > now_ms and held.windows == made.windows and held.micros >= made.micros
+        verdict = Verdict.reserved if decided else self._judged(made, held, now_ms)
+        if verdict is Verdict.reserved:
+            held.micros -= made.micros if covers else 0
+            for window in made.windows if made.micros else ():
+                account = book.account(window)
+                account.reserved += made.micros
+                account.leased -= made.micros if covers else 0
+            heappush(book.due, (made.expires_ms, made.decision_id))
+            book.put_out(made, 1)
+        state = "reserved" if verdict is Verdict.reserved else "refused"
+        book.decisions[made.decision_id] = _Decision(made, state, verdict)
+        heappush(book.ends, (made.kept_ms, made.decision_id))
+        if book.why is None:
+            book.count(made.key, state)
+        return Answer(verdict, made.decision if verdict is Verdict.reserved else b"")
+
+    def _judged(self, made: Reservation, held: _Held, now_ms: int) -> Verdict:
+        out, stale = self._out(made.person), self._version(made.person) != made.version
+        if made.rooms and (stale or any(out[level] >= most for level, most in made.rooms)):
+            return Verdict.capped
+        if held.until_ms <= now_ms or held.windows != made.windows:
+            return Verdict.no_lease
+        lacking = made.micros - held.micros
+        if lacking <= 0:
+            return Verdict.reserved
+        left = min((self._book.left(window) for window in made.windows), default=lacking)
+        return Verdict.budget_exhausted if left < lacking else Verdict.lease_spent
+
+    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Billing]:
+        """See `SpendLedger.confirm`."""
+        check(billables, (), tallies)
+        with self._changing(tallies):
+            before = self._count(tallies, ordered=True)
+            return [
+                self._confirmed(one, one.offset <= before.get(one.source, one.offset - 1), now_ms) for one in billables
+            ]
+
+    def _confirmed(self, one: Billable, old: bool, now_ms: int) -> Billing:
+        book, found = self._book, self._book.decisions.get(one.decision_id)
+        if found is None or found.state == "refused":
+            return Billing.unknown
+        if found.state in ("billed", "folded"):
+            return Billing.again
+        made, was_out = found.made, found.state == "reserved"
+        if not old and now_ms > made.kept_ms:
+            book.count(made.key, "billed_too_late")
+            return Billing.too_late
+        for window in made.windows if made.micros else ():
+            account = book.account(window)
+            account.reserved -= made.micros if was_out else 0
+            account.spent += 0 if old else made.micros
+        if old:
+            found.state = "folded"
+            book.put_out(made, -1 if was_out else 0)
+            return Billing.known
+        found.state = "billed"
+        book.put_out(made, 0 if was_out else 1)
+        book.count(made.key, "billed" if was_out else "billed_late")
+        return Billing.billed if was_out else Billing.late
+
+    def folded(self, decision_ids: Sequence[str]) -> None:
+        """See `SpendLedger.folded`."""
+        check(decision_ids)
+        with self._changing() as book:
+            for name in decision_ids:
+                found = book.decisions.get(name)
+                if found is not None and found.state == "billed":
+                    found.state = "folded"
+                    book.put_out(found.made, -1)
+                    if found.made.person and found.made.rooms:
+                        book.versions[found.made.person] = f"{book.epoch}{self._heard[1]}.{self._life}"
+
+    def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
+        """See `SpendLedger.sweep`."""
+        with self._changing() as book:
+            many = self._end_leases(now_ms, most)
+            while book.due and book.due[0][0] <= now_ms and many < 2 * most:
+                found = book.decisions.get(heappop(book.due)[1])
+                if found is None or found.state != "reserved":
+                    continue
+                many += 1
+                found.state = "released"
+                book.put_out(found.made, -1)
+                book.count(found.made.key, "released")
+                for window in found.made.windows if found.made.micros else ():
+                    book.account(window).reserved -= found.made.micros
+            while book.ends and book.ends[0][0] + SLACK_MS < now_ms:
+                book.decisions.pop(heappop(book.ends)[1], None)
+            return many
+
+    def totals(self, since: int = 0) -> Totals:
+        """See `SpendLedger.totals`."""
+        with self._book.lock:
+            self._check_open()
+            book = self._book
+            return Totals(
+                number=book.number,
+                windows={
+                    window: Spent(one.budget, max(one.version, 0), one.spent, one.reserved, one.leased)
+                    for window, one in book.accounts.items()
+                    if one.number > since
+                },
+                counts={key: dict(book.counts[key]) for key, number in book.count_numbers.items() if number > since},
+                offsets=dict(book.offsets),
+            )
+
+    def covered(self, sources: Sequence[Source]) -> dict[Source, int]:
+        """See `SpendLedger.covered`."""
+        if not self._book.epoch:
+            raise LedgerClosed("the spend ledger is closed: lost")
+        return {source: self._book.offsets[source] for source in sources if source in self._book.offsets}
+
+    def rebuild(self, totals: Totals) -> None:
+        """See `SpendLedger.rebuild`."""
+        with self._book.lock:
+            book = self._book
+            if book.why is None:
+                raise ValueError("the ledger is open: what is rebuilt would lose what is out")
+            book.forget(secrets.token_hex(6), "rebuilding")
+            book.number = 1
+            for window, one in totals.windows.items():
+                account = book.account(window)
+                account.budget, account.version, account.spent = one.budget, one.version, one.spent
+            for key, counts in totals.counts.items():
+                for name, many in counts.items():
+                    book.count(key, name, many)
+            book.offsets = dict(totals.offsets)
+
+    def reopen(self) -> dict[Source, int]:
+        """See `SpendLedger.reopen`."""
+        with self._changing() as book:
+            missing = {source: upto for source, upto in book.need.items() if book.offsets.get(source, -1) < upto}
+            if not missing:
+                book.need.clear()
+                book.why = None
+            return missing
+
+    def close(self) -> None:
+        """See `SpendLedger.close`."""
+
+    @contextmanager
+    def _changing(self, tallies: Sequence[Tally] = ()) -> Iterator[Book]:
+        """The book, for one call that changes it, which is numbered; `tallies` are missed if there is none."""
+        book = self._book
+        with book.lock:
+            if not book.epoch:
+                self._miss(tallies)
+                raise LedgerClosed("the spend ledger is closed: lost")
+            book.number += 1
+            book.calls[self._life] += 1
+            epoch, heard = self._heard
+            if epoch == book.epoch and book.calls[self._life] <= heard:
+                book.why = "rewound"
+            self._heard = book.epoch, book.calls[self._life]
+            yield book
+
+    def _count(self, tallies: Sequence[Tally], ordered: bool) -> Mapping[Source, int]:
+        """Count what was not counted; how far every partition was before."""
+        book = self._book
+        before = {tally.source: book.offsets[tally.source] for tally in tallies if tally.source in book.offsets}
+        for tally in tallies:
+            stored = before.get(tally.source, tally.above)
+            if ordered and stored < tally.above:
+                book.why = book.why or "rewound"
+                self._miss(tallies)
+                self._check_open()
+            if tally.above < stored < tally.upto:
+                raise AlreadyCounted(f"{tally.source.topic}/{tally.source.partition}", stored)
+        for tally in tallies:
+            if before.get(tally.source, tally.upto - 1) < tally.upto:
+                book.offsets[tally.source] = tally.upto
+                for (key, name), many in tally.counts.items():
+                    book.count(key, name, many)
+        return before
+
+    def _miss(self, tallies: Sequence[Tally]) -> None:
+        for tally in tallies:
+            self._book.need[tally.source] = max(tally.upto, self._book.need.get(tally.source, -1))
+
+    def _check_open(self) -> None:
+        if self._book.why is not None:
+            raise LedgerClosed(f"the spend ledger is closed: {self._book.why}")
+
+    def _end_leases(self, now_ms: int, most: int) -> int:
+        ended = [whose for whose, held in self._book.leases.items() if held.until_ms <= now_ms][:most]
+        for whose in ended:
+            self._give_back(whose)
+        return len(ended)
+
+    def _give_back(self, whose: tuple[str, str]) -> None:
+        held = self._book.leases.pop(whose)
+        for window in held.windows:
+            self._book.account(window).leased -= held.micros
+
+    def _out(self, person: str) -> Counter[str]:
+        return self._book.out.get(person, Counter())
+
+    def _version(self, person: str) -> str:
+        return self._book.versions.get(person, "")

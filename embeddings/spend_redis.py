@@ -1,0 +1,226 @@
+"""The spend ledger in Redis: one call of one script, `spend.lua`, for each of its calls.
+
+All keys share one hash tag, `{spend}`: budgets, leases and reservations change together, so a ledger is one shard.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import chain
+from typing import Any
+
+import msgspec
+from redis.exceptions import NoScriptError
+
+from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
+from embeddings.events import Source
+from embeddings.redis_connection import RedisLine
+from embeddings.spend import (
+    Answer,
+    Billable,
+    Billing,
+    Budget,
+    InFlight,
+    Lease,
+    Reservation,
+    SpendLedger,
+    Spent,
+    Tally,
+    Totals,
+    Verdict,
+    Want,
+    Window,
+    check,
+    check_budgets,
+)
+
+DAY_MS = 86_400_000
+_KEPT_MS = {"DAYS": 45 * DAY_MS, "LIFE": 400 * DAY_MS, "SLACK": 2 * DAY_MS}
+"""How long Redis keeps windows of a day, everything that is not of a day, and decisions past their end."""
+SCRIPT = "".join(f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()).encode() + (
+    files("embeddings").joinpath("spend.lua").read_bytes()
+)
+COMMANDS = (
+    *("evalsha", "script|load", "get", "set", "incr", "del", "pexpire", "pttl"),
+    *("hget", "hset", "hmget", "hgetall", "hincrby", "hdel", "zadd", "zrem", "zrangebyscore"),
+)
+"""What the ledger asks of Redis, also inside its script."""
+_SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, str, int, Any]).decode
+_VERDICTS, _BILLINGS = list(Verdict), list(Billing)
+
+
+class RedisSpendLedger(SpendLedger):
+    """`SpendLedger` on Redis or Valkey."""
+
+    def __init__(self, url: str, *, prefix: str = "mq", timeout_s: float = 2.0) -> None:
+        """Nothing connects before the first call.
+
+        Args:
+            url: where the server is.
+            prefix: first part of every key.
+            timeout_s: for each read and write.
+        """
+        self._line = RedisLine(url, timeout_s=timeout_s)
+        self._state = f"{prefix}:{{spend}}:state".encode()
+        self._life = secrets.token_hex(6)
+        self._heard = "", 0  # the epoch, and how many calls of this client it had counted
+
+    def closed(self) -> str | None:
+        """See `SpendLedger.closed`."""
+        return self._done("closed") or None
+
+    def set_budgets(self, budgets: Sequence[Budget]) -> None:
+        """See `SpendLedger.set_budgets`."""
+        check_budgets(budgets)
+        self._done("budgets", [(_name(budget.window), str(budget.micros), budget.version) for budget in budgets])
+
+    def lease(self, worker: str, wants: Sequence[Want], *, now_ms: int, until_ms: int) -> list[Lease]:
+        """See `SpendLedger.lease`."""
+        check(wants, [want.micros for want in wants])
+        rows = [(want.key, [_name(window) for window in want.windows], want.micros) for want in wants]
+        got = self._done("lease", (worker, until_ms, rows), now_ms=now_ms)
+        return [Lease(want.key, int(micros), until_ms) for want, micros in zip(wants, got, strict=True)]
+
+    def in_flight(self, people: Sequence[str]) -> list[InFlight]:
+        """See `SpendLedger.in_flight`."""
+        check(people)
+        return [_in_flight(flat) for flat in self._done("out", people)] if people else []
+
+    def reserve(
+        self,
+        worker: str,
+        reservations: Sequence[Reservation],
+        tallies: Sequence[Tally] = (),
+        *,
+        now_ms: int,
+        decided: bool = False,
+    ) -> list[Answer]:
+        """See `SpendLedger.reserve`."""
+        check(reservations, [one.micros for one in reservations], tallies)
+        names: dict[tuple[Window, ...], list[str]] = {}
+        rows = [_row(one, names) for one in reservations]
+        asked = worker, decided, rows, _tallies(tallies)
+        try:
+            codes, values = self._asked("reserve", asked, [one.decision for one in reservations], now_ms)
+        except LedgerClosed:
+            if decided:
+                raise
+            return [Answer(Verdict.closed, b"")] * len(rows)
+        return [Answer(_VERDICTS[code], value) for code, value in zip(codes, values, strict=True)]
+
+    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Billing]:
+        """See `SpendLedger.confirm`."""
+        check(billables, (), tallies)
+        places = {tally.source: place for place, tally in enumerate(tallies, 1)}
+        rows = [(one.decision_id, places.get(one.source, 0), one.offset) for one in billables]
+        return [_BILLINGS[code] for code in self._done("confirm", (rows, _tallies(tallies)), now_ms=now_ms)]
+
+    def folded(self, decision_ids: Sequence[str]) -> None:
+        """See `SpendLedger.folded`."""
+        check(decision_ids)
+        self._done("folded", decision_ids)
+
+    def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
+        """See `SpendLedger.sweep`."""
+        return int(self._done("sweep", (most,), now_ms=now_ms))
+
+    def totals(self, since: int = 0) -> Totals:
+        """See `SpendLedger.totals`."""
+        number, windows, counts, offsets = self._done("totals", (since,))
+        return Totals(
+            number=number,
+            windows={_window(name): Spent(*map(int, sums[:5])) for name, sums in windows},
+            counts={key: {name: int(count) for name, count in _pairs(flat)} for key, flat in counts},
+            offsets={_source(name): int(offset) for name, offset in _pairs(offsets)},
+        )
+
+    def covered(self, sources: Sequence[Source]) -> dict[Source, int]:
+        """See `SpendLedger.covered`."""
+        found = self._done("covered", [_place(source) for source in sources])
+        return {source: offset for source, offset in zip(sources, found, strict=True) if offset is not False}
+
+    def rebuild(self, totals: Totals) -> None:
+        """See `SpendLedger.rebuild`."""
+        windows = [
+            (_name(window), str(one.budget), one.version, str(one.spent), str(-one.spent))
+            for window, one in totals.windows.items()
+        ]
+        offsets = {_place(source): offset for source, offset in totals.offsets.items()}
+        self._done("rebuild", (secrets.token_hex(6), windows, totals.counts, offsets))
+
+    def reopen(self) -> dict[Source, int]:
+        """See `SpendLedger.reopen`."""
+        return {_source(name): int(offset) for name, offset in _pairs(self._done("reopen"))}
+
+    def close(self) -> None:
+        """See `SpendLedger.close`."""
+        self._line.close()
+
+    def _done(self, op: str, asked: object = (), *, now_ms: int = 0) -> Any:
+        return self._asked(op, asked, (), now_ms)[0]
+
+    def _asked(self, op: str, asked: object, values: Sequence[bytes], now_ms: int) -> tuple[Any, list[bytes]]:
+        """What the script answers, and the values beside it."""
+        epoch, heard = self._heard
+        arguments = (op, now_ms, self._life, epoch, heard, _encode(asked), *values)
+        command = ("EVALSHA", _SHA, 1, self._state, *arguments)
+        try:
+            reply: Any = self._line.exchange(command)[0]
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, NoScriptError):
+                raise
+            reply = self._line.exchange(("SCRIPT", "LOAD", SCRIPT), command)[1]
+        kind, epoch, calls, answer = _decode(reply[0])
+        if calls:
+            self._heard = epoch, calls
+        if kind == "ok":
+            return answer, reply[1:]
+        if kind == "counted":
+            raise AlreadyCounted(*answer)
+        if kind == "open":
+            raise ValueError("the ledger is open: what is rebuilt would lose what is out")
+        raise LedgerClosed(f"the spend ledger is closed: {answer}")
+
+
+def _row(one: Reservation, names: dict[tuple[Window, ...], list[str]]) -> tuple[object, ...]:
+    if one.windows not in names:
+        names[one.windows] = [_name(window) for window in one.windows]
+    fields = one.decision_id, one.key, names[one.windows], one.micros, one.expires_ms, one.kept_ms
+    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms))
+
+
+def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[str, str, int]]]]:
+    return [
+        (_place(one.source), one.above, one.upto, [(*what, count) for what, count in one.counts.items()])
+        for one in tallies
+    ]
+
+
+def _in_flight(flat: Sequence[str]) -> InFlight:
+    found = dict(_pairs(flat))
+    return InFlight({name[1:]: int(count) for name, count in found.items() if name[0] == "l"}, found.get("v", ""))
+
+
+def _name(window: Window) -> str:
+    return f"{window.day}|{window.key}"
+
+
+def _window(name: str) -> Window:
+    day, _, key = name.partition("|")
+    return Window(key, day)
+
+
+def _place(source: Source) -> str:
+    return f"{source.topic}/{source.partition}"
+
+
+def _source(place: str) -> Source:
+    topic, _, partition = place.rpartition("/")
+    return Source(topic, int(partition))
+
+
+def _pairs(flat: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return zip(flat[::2], flat[1::2], strict=True)
