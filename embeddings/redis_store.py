@@ -341,15 +341,6 @@ class RedisUserStore(UserStore):
         return self._fenced.exchange(("SCRIPT", "LOAD", _SCRIPT), command)[1] == 1
 
 
-def acl_rule(user: str, prefix: str) -> str:
-    """The command that makes a Redis user who may do what a store does, and nothing else.
-
-    >>> acl_rule("marquee", "mq").partition(" +")[0]
-    'ACL SETUSER marquee reset on >PASSWORD ~mq:*'
-    """
-    return " ".join(["ACL SETUSER", user, "reset on >PASSWORD", f"~{prefix}:*", *(f"+{name}" for name in COMMANDS)])
-
-
 class _Last(NamedTuple):
     """The users that were loaded last, and their keys."""
 

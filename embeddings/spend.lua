@@ -5,7 +5,7 @@
 -- They have one hash tag, because budgets, leases and reservations change together.
 --
 --   state   open, epoch, why open is not          need   how far partitions must be confirmed before it opens
---   w:      a window: budget, version, left (= budget - spent - reserved - leased), spent, reserved, leased
+--   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
 --   d:      a decision: state, amount, line item, windows, person, levels, expiry, end, the decision itself;
 --           states are r(eserved) f(ree again) b(illed) d(one: folded) x (refused, amount is the verdict)
 --   p:      what is out for a person, by level, and `v`, which changes when something was folded
@@ -80,16 +80,23 @@ else
   call('PEXPIRE', P .. 'k:' .. life, LIFE)
   if ARGV[4] == epoch and n <= tonumber(ARGV[5]) then closed('rewound') end
 end
-local FIELDS = {'left', 'spent', 'reserved', 'leased'}
+local FIELDS = {'left', 'spent', 'reserved'}
 local windows, people, leases, counts, due, gone, ends, ended = {}, {}, {}, {}, {}, {}, {}, {}
 local function window(name)
   local w = windows[name]
   if not w then
-    local held = call('HMGET', P .. 'w:' .. name, 'left', 'budget')
-    w = {known = held[2], base = tonumber(held[1] or '0'), left = 0, spent = 0, reserved = 0, leased = 0}
+    w = {left = 0, spent = 0, reserved = 0, leased = 0}
     windows[name] = w
   end
   return w
+end
+local function left_of(name)  -- what can be leased; nil of a window without a budget
+  local w = window(name)
+  if not w.base then
+    local held = call('HMGET', P .. 'w:' .. name, 'left', 'budget')
+    w.base, w.known = tonumber(held[1] or '0'), held[2]
+  end
+  return w.known and w.base + w.left
 end
 local function move(names, from, to, amount)
   for _, name in ipairs(names) do
@@ -98,10 +105,7 @@ local function move(names, from, to, amount)
   end
 end
 local function least(names, amount)  -- what every window has left, at most `amount`
-  for _, name in ipairs(names) do
-    local w = window(name)
-    amount = math.min(amount, w.base + w.left)
-  end
+  for _, name in ipairs(names) do amount = math.min(amount, left_of(name) or 0) end
   return amount
 end
 local function alike(some, others)
@@ -136,7 +140,8 @@ end
 local function person(name, ttl)
   local p = people[name]
   if not p then
-    p = {out = flat(call('HGETALL', P .. 'p:' .. name), {}), changed = {}, ttl = 0}
+    local held = call('HGETALL', P .. 'p:' .. name)
+    p = {out = flat(held, {}), changed = {}, ttl = 0, new = #held == 0}
     people[name] = p
   end
   p.ttl = math.max(p.ttl, ttl)
@@ -183,14 +188,17 @@ local function flush()
     for _, field in ipairs(FIELDS) do
       if w[field] ~= 0 then any = call('HINCRBY', key, field, w[field]) end
     end
-    if any then
+    if any and w.left ~= 0 then  -- all others were leased before
       call('PEXPIRE', key, string.sub(name, 1, 1) == '|' and LIFE or DAYS)
-      changed[#changed + 1] = 'w:' .. name
     end
+    if any then changed[#changed + 1] = 'w:' .. name end
   end
   for key, names in pairs(counts) do
-    for name, number in pairs(names) do call('HINCRBY', P .. 'c:' .. key, name, number) end
-    call('PEXPIRE', P .. 'c:' .. key, LIFE)
+    local new = false
+    for name, number in pairs(names) do
+      new = call('HINCRBY', P .. 'c:' .. key, name, number) == number or new
+    end
+    if new then call('PEXPIRE', P .. 'c:' .. key, LIFE) end  -- and whenever it leases
     changed[#changed + 1] = 'c:' .. key
   end
   for name, p in pairs(people) do
@@ -201,7 +209,8 @@ local function flush()
     end
     chunks('HDEL', key, unset)
     chunks('HSET', key, set)
-    if #set + #unset > 0 and p.ttl > call('PTTL', key) then call('PEXPIRE', key, p.ttl) end
+    if p.new then call('PEXPIRE', key, p.ttl)
+    elseif #set > 0 then call('PEXPIRE', key, p.ttl, 'GT') end
   end
   for field, l in pairs(leases) do
     if l.changed and l.over then
@@ -250,7 +259,8 @@ elseif op == 'lease' then
     local l = lease_of(a[1], want[1])
     local nothing = want[3] == 0
     if l.ends <= now or not alike(l.names, want[2]) then give_back(l) end
-    for _, name in ipairs(want[2]) do if not window(name).known then want[3] = 0 end end
+    for _, name in ipairs(want[2]) do if not left_of(name) then want[3] = 0 end end
+    call('PEXPIRE', P .. 'c:' .. want[1], LIFE)
     local more = math.max(-l.left, least(want[2], want[3] - l.left))
     move(want[2], 'left', 'leased', more)
     l.left, l.ends, l.names = l.left + more, a[2], want[2]
@@ -382,9 +392,11 @@ elseif op == 'totals' then
     local kind, rest = string.sub(name, 1, 1), string.sub(name, 3)
     if kind == 'c' then counts_found[#counts_found + 1] = {rest, call('HGETALL', P .. name)}
     else
-      local w = call('HMGET', P .. name, 'budget', 'version', 'spent', 'reserved', 'leased', 'left')
-      for i = 1, 5 do w[i] = w[i] or '0' end
-      if w[6] then found[#found + 1] = {rest, w} else lost[#lost + 1] = name end
+      local w = call('HMGET', P .. name, 'left', 'budget', 'version', 'spent', 'reserved')
+      if w[1] then
+        for i = 2, 5 do w[i] = w[i] or '0' end
+        found[#found + 1] = {rest, w}
+      else lost[#lost + 1] = name end
     end
   end
   chunks('ZREM', P .. 'dirty', lost)

@@ -42,7 +42,7 @@ SCRIPT = "".join(f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()).enco
     files("embeddings").joinpath("spend.lua").read_bytes()
 )
 COMMANDS = (
-    *("evalsha", "script|load", "get", "set", "incr", "del", "pexpire", "pttl"),
+    *("evalsha", "script|load", "get", "set", "incr", "del", "pexpire"),
     *("hget", "hset", "hmget", "hgetall", "hincrby", "hdel", "zadd", "zrem", "zrangebyscore"),
 )
 """What the ledger asks of Redis, also inside its script."""
@@ -132,7 +132,7 @@ class RedisSpendLedger(SpendLedger):
         number, windows, counts, offsets = self._done("totals", (since,))
         return Totals(
             number=number,
-            windows={_window(name): Spent(*map(int, sums[:5])) for name, sums in windows},
+            windows={_window(name): _spent(*map(int, sums)) for name, sums in windows},
             counts={key: {name: int(count) for name, count in _pairs(flat)} for key, flat in counts},
             offsets={_source(name): int(offset) for name, offset in _pairs(offsets)},
         )
@@ -202,6 +202,10 @@ def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[s
 def _in_flight(flat: Sequence[str]) -> InFlight:
     found = dict(_pairs(flat))
     return InFlight({name[1:]: int(count) for name, count in found.items() if name[0] == "l"}, found.get("v", ""))
+
+
+def _spent(left: int, budget: int, version: int, spent: int, reserved: int) -> Spent:
+    return Spent(budget, version, spent, reserved, budget - left - spent - reserved)
 
 
 def _name(window: Window) -> str:

@@ -296,7 +296,7 @@ def doctor(
 
 
 def _say_acl(settings: "Settings", as_json: bool) -> None:
-    from embeddings.redis_store import COMMANDS, acl_rule
+    from embeddings.redis_rights import COMMANDS, acl_rule
 
     rule = acl_rule(settings.redis.username or "marquee", settings.redis.prefix)
     err.print("without +msetex where Redis is older than 8.4 or Valkey than 9; +select and +info are optional")

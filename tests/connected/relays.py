@@ -36,6 +36,34 @@ class Relay:
         _pass_on(client, server)
 
 
+class CutLine(Relay):
+    """A relay to a server that swallows replies, from a chosen request on, and hangs up."""
+
+    def __init__(self, port: int) -> None:
+        self.cut = b""
+        super().__init__(port)
+
+    def _serve(self, client: socket.socket) -> None:
+        """One request, one answer: whatever a client sends in one go is answered before it sends more."""
+        with client, socket.create_connection(("127.0.0.1", self.port)) as server:
+            server.settimeout(0.05)
+            while request := client.recv(1 << 20):
+                server.sendall(request)
+                reply = self._all(server)
+                if self.cut and self.cut in request:
+                    self.cut = b""
+                    return
+                client.sendall(reply)
+
+    def _all(self, server: socket.socket) -> bytes:
+        reply = b""
+        while True:
+            try:
+                reply += server.recv(1 << 20)
+            except TimeoutError:
+                return reply
+
+
 def _pass_on(here: socket.socket, there: socket.socket) -> None:
     try:
         while data := here.recv(1 << 16):

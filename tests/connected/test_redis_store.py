@@ -1,6 +1,5 @@
 """What only a real server can show: lost replies, lost connections, refusals, expiry and memory."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,40 +15,12 @@ from embeddings.fatigue import MOST, Unanswered
 from embeddings.redis_store import RedisUserStore
 from embeddings.state_columns import UserStates, no_states
 from embeddings.store import Loaded, PartitionMark, SlateUpdate, StoreRewound
-from tests.connected.relays import Relay
+from tests.connected.relays import CutLine
 from tests.embeddings import saving
 
 EVENTS = Source("events", 0)
 WIDTH = 64
 pytestmark = pytest.mark.embedded
-
-
-class CutLine(Relay):
-    """A relay to a server that swallows replies, from a chosen request on, and hangs up."""
-
-    def __init__(self, port: int) -> None:
-        self.cut = b""
-        super().__init__(port)
-
-    def _serve(self, client: socket.socket) -> None:
-        """One request, one answer: whatever a client sends in one go is answered before it sends more."""
-        with client, socket.create_connection(("127.0.0.1", self.port)) as server:
-            server.settimeout(0.05)
-            while request := client.recv(1 << 20):
-                server.sendall(request)
-                reply = self._all(server)
-                if self.cut and self.cut in request:
-                    self.cut = b""
-                    return
-                client.sendall(reply)
-
-    def _all(self, server: socket.socket) -> bytes:
-        reply = b""
-        while True:
-            try:
-                reply += server.recv(1 << 20)
-            except TimeoutError:
-                return reply
 
 
 @pytest.fixture
