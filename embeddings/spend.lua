@@ -30,10 +30,15 @@ local function closed(why)
   open, state[3] = false, why
 end
 local function refused() return {reply('closed', state[3] or 'lost')} end
-local function flat(hash, into)  -- HGETALL as pairs
+local function flat(hash)  -- HGETALL as a table
+  local into = {}
   for i = 1, #hash, 2 do into[hash[i]] = hash[i + 1] end
   return into
 end
+local function renew(...)
+  for _, name in ipairs({...}) do call('PEXPIRE', P .. name, LIFE) end
+end
+local function ttl_of(window) return string.sub(window, 1, 1) == '|' and LIFE or DAYS end
 local function lacking(tallies)  -- how far confirming has to come before the ledger opens
   for _, t in ipairs(tallies) do
     if t[3] > tonumber(call('HGET', root .. 'need', t[1]) or '-1') then call('HSET', root .. 'need', t[1], t[3]) end
@@ -56,18 +61,18 @@ elseif op == 'rebuild' then
     local key = P .. 'w:' .. w[1]
     call('HSET', key, 'budget', w[2], 'version', w[3], 'spent', w[4], 'left', w[2])
     call('HINCRBY', key, 'left', w[5])
-    call('PEXPIRE', key, string.sub(w[1], 1, 1) == '|' and LIFE or DAYS)
+    call('PEXPIRE', key, ttl_of(w[1]))
     dirty[#dirty + 1], dirty[#dirty + 2] = 1, 'w:' .. w[1]
   end
   for key, counts in pairs(a[3]) do
     for name, count in pairs(counts) do call('HSET', P .. 'c:' .. key, name, count) end
-    call('PEXPIRE', P .. 'c:' .. key, LIFE)
+    renew('c:' .. key)
     dirty[#dirty + 1], dirty[#dirty + 2] = 1, 'c:' .. key
   end
   chunks('ZADD', P .. 'dirty', dirty)
   call('SET', P .. 'seq', 1)
   for source, offset in pairs(a[4]) do call('HSET', P .. 'off', source, offset) end
-  for _, name in ipairs({'dirty', 'seq', 'off'}) do call('PEXPIRE', P .. name, LIFE) end
+  renew('dirty', 'seq', 'off')
   return {reply('ok', '')}
 elseif op == 'confirm' and epoch == '' then
   lacking(a[2])
@@ -77,7 +82,7 @@ if op == 'totals' or op == 'out' or op == 'covered' then
   if not open and op ~= 'covered' then return refused() end
 else
   n = call('INCR', P .. 'k:' .. life)
-  call('PEXPIRE', P .. 'k:' .. life, LIFE)
+  renew('k:' .. life)
   if ARGV[4] == epoch and n <= tonumber(ARGV[5]) then closed('rewound') end
 end
 local FIELDS = {'left', 'spent', 'reserved'}
@@ -141,7 +146,7 @@ local function person(name, ttl)
   local p = people[name]
   if not p then
     local held = call('HGETALL', P .. 'p:' .. name)
-    p = {out = flat(held, {}), changed = {}, ttl = 0, new = #held == 0}
+    p = {out = flat(held), changed = {}, ttl = 0, new = #held == 0}
     people[name] = p
   end
   p.ttl = math.max(p.ttl, ttl)
@@ -176,10 +181,10 @@ local function counted(tallies, ordered)  -- nil, or what the call ends with
   for _, t in ipairs(tallies) do
     if not t.stored or t.stored < t[3] then
       call('HSET', P .. 'off', t[1], t[3])
-      call('PEXPIRE', P .. 'off', LIFE)
       for _, c in ipairs(t[4]) do count(c[1], c[2], c[3]) end
     end
   end
+  if #tallies > 0 then renew('off') end
 end
 local function flush()
   local changed = {}
@@ -188,9 +193,7 @@ local function flush()
     for _, field in ipairs(FIELDS) do
       if w[field] ~= 0 then any = call('HINCRBY', key, field, w[field]) end
     end
-    if any and w.left ~= 0 then  -- all others were leased before
-      call('PEXPIRE', key, string.sub(name, 1, 1) == '|' and LIFE or DAYS)
-    end
+    if any and w.left ~= 0 then call('PEXPIRE', key, ttl_of(name)) end  -- all others were leased before
     if any then changed[#changed + 1] = 'w:' .. name end
   end
   for key, names in pairs(counts) do
@@ -198,7 +201,7 @@ local function flush()
     for name, number in pairs(names) do
       new = call('HINCRBY', P .. 'c:' .. key, name, number) == number or new
     end
-    if new then call('PEXPIRE', P .. 'c:' .. key, LIFE) end  -- and whenever it leases
+    if new then renew('c:' .. key) end  -- and whenever it leases
     changed[#changed + 1] = 'c:' .. key
   end
   for name, p in pairs(people) do
@@ -225,13 +228,13 @@ local function flush()
   chunks('ZREM', P .. 'ends', ended)
   chunks('ZADD', P .. 'due', due)
   chunks('ZREM', P .. 'due', gone)
-  if #ends > 0 then call('PEXPIRE', P .. 'ends', LIFE) call('PEXPIRE', P .. 'leases', LIFE) end
-  if #due > 0 then call('PEXPIRE', P .. 'due', LIFE) end
+  if #ends > 0 then renew('ends', 'leases') end
+  if #due > 0 then renew('due') end
   if #changed > 0 then
     local seq, marked = call('INCR', P .. 'seq'), {}
     for i, name in ipairs(changed) do marked[2 * i - 1], marked[2 * i] = seq, name end
     chunks('ZADD', P .. 'dirty', marked)
-    for _, name in ipairs({'dirty', 'seq'}) do call('PEXPIRE', P .. name, LIFE) end
+    renew('dirty', 'seq')
   end
   call('PEXPIRE', STATE, LIFE)
 end
@@ -243,12 +246,12 @@ if op == 'budgets' then
       call('HINCRBY', key, 'left', b[2])
       if held[2] and held[2] ~= '0' then call('HINCRBY', key, 'left', '-' .. held[2]) end
       call('HSET', key, 'budget', b[2], 'version', b[3])
-      call('PEXPIRE', key, string.sub(b[1], 1, 1) == '|' and LIFE or DAYS)
+      call('PEXPIRE', key, ttl_of(b[1]))
       local seq = call('INCR', P .. 'seq')
       call('ZADD', P .. 'dirty', seq, 'w:' .. b[1])
     end
   end
-  for _, name in ipairs({'dirty', 'seq'}) do call('PEXPIRE', P .. name, LIFE) end
+  renew('dirty', 'seq')
   call('PEXPIRE', STATE, LIFE)
   return {reply('ok', '')}
 elseif op == 'lease' then
@@ -260,7 +263,7 @@ elseif op == 'lease' then
     local nothing = want[3] == 0
     if l.ends <= now or not alike(l.names, want[2]) then give_back(l) end
     for _, name in ipairs(want[2]) do if not left_of(name) then want[3] = 0 end end
-    call('PEXPIRE', P .. 'c:' .. want[1], LIFE)
+    renew('c:' .. want[1])
     local more = math.max(-l.left, least(want[2], want[3] - l.left))
     move(want[2], 'left', 'leased', more)
     l.left, l.ends, l.names = l.left + more, a[2], want[2]
@@ -404,7 +407,7 @@ elseif op == 'totals' then
   return {reply('ok', {seq, found, counts_found, call('HGETALL', P .. 'off')})}
 elseif op == 'reopen' then
   local missing = {}
-  for source, offset in pairs(flat(call('HGETALL', root .. 'need'), {})) do
+  for source, offset in pairs(flat(call('HGETALL', root .. 'need'))) do
     if tonumber(call('HGET', P .. 'off', source) or '-1') < tonumber(offset) then
       missing[#missing + 1], missing[#missing + 2] = source, offset
     end

@@ -42,7 +42,7 @@ SLACK_MS = 2 * 86_400_000
 
 @dataclass(slots=True)
 class _Account:
-    """A window; `known` once it has a budget."""
+    """A window; it has a budget once it has a version."""
 
     budget: int = 0
     version: int = -1
@@ -95,11 +95,6 @@ class Book:
     need: dict[Source, int] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)
 
-    def forget(self, epoch: str = "", why: str = "lost") -> None:
-        """Lose everything but how far the ledger has to come before it opens."""
-        fresh = Book(why, epoch, need=self.need, lock=self.lock)
-        self.__dict__.update(fresh.__dict__)
-
     def account(self, window: Window) -> _Account:
         """A window, about to change."""
         account = self.accounts.setdefault(window, _Account())
@@ -114,6 +109,11 @@ class Book:
         """Count something of a key."""
         self.counts.setdefault(key, Counter())[name] += many
         self.count_numbers[key] = self.number
+
+    def in_flight(self, person: str) -> InFlight:
+        """What is out for a person."""
+        out = {level: many for level, many in self.out.get(person, {}).items() if many}
+        return InFlight(out, self.versions.get(person, ""))
 
     def put_out(self, made: Reservation, step: int) -> None:
         """One more, or less, is out for a person."""
@@ -173,10 +173,7 @@ class MemorySpendLedger(SpendLedger):
         check(people)
         with self._book.lock:
             self._check_open()
-            return [
-                InFlight({level: n for level, n in self._out(person).items() if n}, self._version(person))
-                for person in people
-            ]
+            return [self._book.in_flight(person) for person in people]
 
     def reserve(
         self,
@@ -223,8 +220,8 @@ class MemorySpendLedger(SpendLedger):
         return Answer(verdict, made.decision if verdict is Verdict.reserved else b"")
 
     def _judged(self, made: Reservation, held: _Held, now_ms: int) -> Verdict:
-        out, stale = self._out(made.person), self._version(made.person) != made.version
-        if made.rooms and (stale or any(out[level] >= most for level, most in made.rooms)):
+        out, version = self._book.in_flight(made.person)
+        if made.rooms and (version != made.version or any(out.get(level, 0) >= most for level, most in made.rooms)):
             return Verdict.capped
         if held.until_ms <= now_ms or held.windows != made.windows:
             return Verdict.no_lease
@@ -324,14 +321,13 @@ class MemorySpendLedger(SpendLedger):
             book = self._book
             if book.why is None:
                 raise ValueError("the ledger is open: what is rebuilt would lose what is out")
-            book.forget(secrets.token_hex(6), "rebuilding")
-            book.number = 1
+            anew = Book("rebuilding", secrets.token_hex(6), number=1, need=book.need, lock=book.lock)
+            vars(book).update(vars(anew))
             for window, one in totals.windows.items():
                 account = book.account(window)
                 account.budget, account.version, account.spent = one.budget, one.version, one.spent
             for key, counts in totals.counts.items():
-                for name, many in counts.items():
-                    book.count(key, name, many)
+                book.counts[key], book.count_numbers[key] = Counter(counts), 1
             book.offsets = dict(totals.offsets)
 
     def reopen(self) -> dict[Source, int]:
@@ -399,9 +395,3 @@ class MemorySpendLedger(SpendLedger):
         held = self._book.leases.pop(whose)
         for window in held.windows:
             self._book.account(window).leased -= held.micros
-
-    def _out(self, person: str) -> Counter[str]:
-        return self._book.out.get(person, Counter())
-
-    def _version(self, person: str) -> str:
-        return self._book.versions.get(person, "")

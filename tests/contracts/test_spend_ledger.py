@@ -316,16 +316,17 @@ def test_a_budget_that_is_raised_or_cut_below_what_was_spent_keeps_the_spending(
 def test_each_day_spends_its_own_budget(backend: Backend) -> None:
     ledger, tomorrow = opened(backend.open(), (LIFE, 100), (DAY, 30)), Window(LINE, "2027-01-16")
     lease(ledger, 30, LIFE, DAY)
-    reserve(ledger, a_reservation(1, 30, LIFE, DAY))
+    reserve(ledger, a_reservation(1, 25, LIFE, DAY))
     ledger.set_budgets([Budget(tomorrow, 30, 1)])
     assert lease(ledger, 30, LIFE, tomorrow) == 30
+    assert [sums(ledger, window)[1] for window in (LIFE, DAY, tomorrow)] == [30, 0, 30]
     assert reserve(ledger, a_reservation(2, 20, LIFE, tomorrow), a_reservation(3, 1, LIFE, DAY)) == [
         RESERVED,
         Verdict.no_lease,
     ]
     ledger.confirm(billables(1, 2), now_ms=NOW)
-    assert [sums(ledger, window)[3] for window in (LIFE, DAY, tomorrow)] == [50, 30, 20]
-    assert sums(ledger)[0] == 40
+    assert [sums(ledger, window)[3] for window in (LIFE, DAY, tomorrow)] == [45, 25, 20]
+    assert sums(ledger)[0] == 45
 
 
 def test_ten_impressions_are_ten_however_many_workers_want_them(backend: Backend) -> None:
@@ -363,6 +364,23 @@ def test_a_worker_without_a_ledger_spends_what_it_holds(backend: Backend, ledger
     assert reserve(ledger, a_reservation(2, 40, expires_ms=later + HOUR), decided=True, now=later) == [RESERVED]
     assert sums(ledger) == (-40, 80, 60, 0)
     assert reserve(ledger, a_reservation(2, 40), decided=True, now=later) == [AGAIN]
+
+
+def test_overspend_reaches_its_bound_and_no_further(backend: Backend) -> None:
+    """Two workers spend their chunks unheard, and an ad is billed after its money was sold again."""
+    ledger, later = opened(backend.open(), (LIFE, 10)), NOW + 2 * HOUR
+    assert [lease(ledger, 3, worker=worker) for worker in ("a", "b", "c")] == [3, 3, 3]
+    reserve(ledger, a_reservation("late", 3), worker="c")
+    ledger.sweep(now_ms=later)
+    assert lease(ledger, 99, worker="d", now=later, until=later + HOUR) == 10
+    times = {"expires_ms": later + HOUR}
+    reserve(ledger, *(a_reservation(n, 1, **times) for n in range(11)), worker="d", now=later)
+    for worker in ("a", "b"):
+        told = a_reservation(worker, 3, **times)
+        assert reserve(ledger, told, worker=worker, now=later, decided=True) == [RESERVED]
+    ledger.confirm(billables(*range(11), "a", "b", "late"), now_ms=later)
+    workers, chunk, late = 2, 3, 3
+    assert sums(ledger) == (-9, 0, 0, 10 + workers * chunk + late)
 
 
 def test_funnel_counts_are_counted_once_with_how_far_they_go(ledger: SpendLedger) -> None:
