@@ -117,11 +117,11 @@ def measure(url: str, rounds: int) -> dict[str, list[float]]:
             busy = plain.info("cpu")["used_cpu_user"] + plain.info("cpu")["used_cpu_sys"] - busy
             found.setdefault(f"{name} (server)", []).append(busy / ROWS / CALLS * 1e6)
         begin = time.perf_counter()
-        number = ledger.totals().number
+        before = ledger.totals()
         found.setdefault("totals (ms)", []).append((time.perf_counter() - begin) * 1e3)
         reserve(a_batch(ledger, draw, (10_000 + turn) * ROWS))
         begin = time.perf_counter()
-        ledger.totals(number)
+        ledger.totals(before)
         found.setdefault("totals since (ms)", []).append((time.perf_counter() - begin) * 1e3)
     ledger.close()
     plain.close()

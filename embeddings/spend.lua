@@ -6,16 +6,16 @@
 --
 --   state   open, epoch, why open is not          need   how far partitions must be confirmed before it opens
 --   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
---   d:      a decision: state, amount, line item, windows, person, levels, expiry, end, the decision itself;
---           states are r(eserved) f(ree again) b(illed) d(one: folded) x (refused, amount is the verdict)
---   p:      what is out for a person, by level, and `v`, which changes when something was folded
+--   d:      a decision: a letter, {amount, line item, windows, person, levels, end}, the decision itself;
+--           the letter is r(eserved) f(ree again) b(illed) d(one: folded) or x (refused: the amount is the verdict)
+--   p:      of a person: {what changes when something was folded, when this may be forgotten, what is out by level}
 --   leases  by worker and line item: amount, end, windows        ends   when leases end        due   when decisions do
 --   c:      counts of a key                                      off    last offset counted, by partition
 --   dirty   windows and counts by the number of the call that changed them last                seq   that number
 --   k:      calls of one client: fewer than it was told of means that the server forgot, and the ledger closes
 --
--- Sums are changed by HINCRBY alone, in whole 64-bit numbers. Lua's own are exact to 2^53, which amounts of a batch stay
--- below; of `left` it has to know only whether it is less than an amount.
+-- Sums are changed by HINCRBY alone, in whole 64-bit numbers. Lua's own are exact to 2^53, which amounts of a batch
+-- stay below; of `left` it has to know only whether it is less than an amount.
 local STATE, op, now, life = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local a = cmsgpack.unpack(ARGV[6])  -- what the call is told; values lie beside it
 local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
@@ -142,32 +142,36 @@ local function count(key, name, number)
   local c = counts[key] or {}
   c[name], counts[key] = (c[name] or 0) + number, c
 end
-local function person(name, ttl)
+local function person(name, keep_ms)
   local p = people[name]
   if not p then
-    local held = call('HGETALL', P .. 'p:' .. name)
-    p = {out = flat(held), changed = {}, ttl = 0, new = #held == 0}
+    local held = call('GET', P .. 'p:' .. name)
+    p = held and unpacked(held) or {'', 0, {}}
     people[name] = p
   end
-  p.ttl = math.max(p.ttl, ttl)
+  p[2] = math.max(p[2], now + keep_ms)
   return p
 end
-local function put_out(name, levels, step, ttl)
+local function put_out(name, levels, step, keep_ms)
   if name == '' then return end
-  local p = person(name, ttl)
+  local p = person(name, keep_ms)
   for _, level in ipairs(levels) do
-    local field = 'l' .. level
-    p.out[field] = math.max(0, tonumber(p.out[field] or '0') + step)
-    p.changed[field] = true
+    local many = (p[3][level] or 0) + step
+    p[3][level] = many > 0 and many or nil
   end
+  p.changed = true
 end
-local function decision(id)
+local function decision(id)  -- {amount, key, names, person, levels, kept}
   local held = call('GET', P .. 'd:' .. id)
-  return held and unpacked(held)
+  if not held then return end
+  local at, d = cmsgpack.unpack_one(held, 1)
+  d.state, d.value = string.sub(held, 1, 1), at > 0 and string.sub(held, at + 1) or ''
+  return d
 end
-local function keep(id, d)  -- {state, amount, key, names, person, levels, expires, kept, blob}
-  call('SET', P .. 'd:' .. id, pack(d), 'PX', math.max(1, d[8] - now) + SLACK)
+local function keep(id, state, d, value)
+  call('SET', P .. 'd:' .. id, state .. pack(d) .. value, 'PX', math.max(1, d[6] - now) + SLACK)
 end
+local function becomes(id, state) call('SETRANGE', P .. 'd:' .. id, 0, state) end
 local function counted(tallies, ordered)  -- nil, or what the call ends with
   for _, t in ipairs(tallies) do
     t.stored = tonumber(call('HGET', P .. 'off', t[1]) or false)
@@ -205,15 +209,9 @@ local function flush()
     changed[#changed + 1] = 'c:' .. key
   end
   for name, p in pairs(people) do
-    local key, set, unset = P .. 'p:' .. name, {}, {}
-    for field in pairs(p.changed) do
-      if p.out[field] == 0 then unset[#unset + 1] = field
-      else set[#set + 1], set[#set + 2] = field, p.out[field] end
+    if p.changed then
+      call('SET', P .. 'p:' .. name, pack({p[1], p[2], p[3]}), 'PX', math.max(1, p[2] - now))
     end
-    chunks('HDEL', key, unset)
-    chunks('HSET', key, set)
-    if p.new then call('PEXPIRE', key, p.ttl)
-    elseif #set > 0 then call('PEXPIRE', key, p.ttl, 'GT') end
   end
   for field, l in pairs(leases) do
     if l.changed and l.over then
@@ -277,12 +275,11 @@ elseif op == 'sweep' then
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])) do
     local d = decision(id)
     if not d then closed('rewound')
-    elseif d[1] == 'r' then
-      d[1] = 'f'
-      move(d[4], 'reserved', 'left', d[2])
-      put_out(d[5], d[6], -1, 0)
-      count(d[3], 'released', 1)
-      keep(id, d)
+    elseif d.state == 'r' then
+      becomes(id, 'f')
+      move(d[3], 'reserved', 'left', d[1])
+      put_out(d[4], d[5], -1, 0)
+      count(d[2], 'released', 1)
     end
     gone[#gone + 1], many = id, many + 1
   end
@@ -299,8 +296,7 @@ if op == 'reserve' then
   for i, r in ipairs(a[3]) do
     local d, code = decision(r[1]), 0
     if d then
-      code = d[1] == 'x' and d[2] or 1
-      values[i + 1] = d[9]
+      code, values[i + 1] = d.state == 'x' and d[1] or 1, d.value
     elseif not may then code = 6
     else
       local l, p = lease_of(worker, r[2]), r[7] ~= '' and person(r[7], r[6] - now + SLACK)
@@ -308,9 +304,9 @@ if op == 'reserve' then
       local levels = {}
       for k = 1, #r[9], 2 do
         levels[#levels + 1] = r[9][k]
-        if tonumber(p.out['l' .. r[9][k]] or '0') >= r[9][k + 1] then code = 5 end
+        if (p and p[3][r[9][k]] or 0) >= r[9][k + 1] then code = 5 end
       end
-      if #levels > 0 and (p.out.v or '') ~= r[8] then code = 5 end
+      if #levels > 0 and (p and p[1] or '') ~= r[8] then code = 5 end
       if code == 0 and (l.ends <= now or not same) then code = 3 end
       if code == 0 and l.left < r[4] then code = least(r[3], r[4] - l.left) < r[4] - l.left and 2 or 4 end
       if decided and not (l.ends > now and same and l.left >= r[4]) then
@@ -321,12 +317,12 @@ if op == 'reserve' then
         move(r[3], 'leased', 'reserved', r[4])
       end
       if code == 0 then
-        keep(r[1], {'r', r[4], r[2], r[3], r[7], levels, r[5], r[6], ARGV[6 + i]})
+        keep(r[1], 'r', {r[4], r[2], r[3], r[7], levels, r[6]}, ARGV[6 + i])
         due[#due + 1], due[#due + 2] = r[5], r[1]
         put_out(r[7], levels, 1, r[6] - now + SLACK)
         values[i + 1] = ARGV[6 + i]
       else
-        keep(r[1], {'x', code, r[2], {}, '', {}, r[5], r[6], ''})
+        keep(r[1], 'x', {code, r[2], {}, '', {}, r[6]}, '')
       end
       if open then count(r[2], code == 0 and 'reserved' or 'refused', 1) end
     end
@@ -341,26 +337,24 @@ elseif op == 'confirm' then
   for i, r in ipairs(a[1]) do
     local d, t = decision(r[1]), a[2][r[2]]
     local old = t and t.stored and r[3] <= t.stored
-    if not d or d[1] == 'x' then codes[i] = 4
-    elseif d[1] == 'b' or d[1] == 'd' then codes[i] = 1
-    elseif old then
-      if d[1] == 'r' then
-        move(d[4], 'reserved', 'left', d[2])
-        put_out(d[5], d[6], -1, 0)
-        gone[#gone + 1] = r[1]
-      end
-      d[1], codes[i] = 'd', 5
-      keep(r[1], d)
-    elseif now > d[8] then
+    if not d or d.state == 'x' then codes[i] = 4
+    elseif d.state == 'b' or d.state == 'd' then codes[i] = 1
+    elseif not old and now > d[6] then
       codes[i] = 3
-      count(d[3], 'billed_too_late', 1)
+      count(d[2], 'billed_too_late', 1)
     else
-      codes[i] = d[1] == 'f' and 2 or 0
-      move(d[4], d[1] == 'f' and 'left' or 'reserved', 'spent', d[2])
-      count(d[3], d[1] == 'f' and 'billed_late' or 'billed', 1)
-      if d[1] == 'f' then put_out(d[5], d[6], 1, d[8] - now + SLACK) end
-      gone[#gone + 1], d[1] = r[1], 'b'
-      keep(r[1], d)
+      local free = d.state == 'f'
+      if not free then gone[#gone + 1] = r[1] end
+      if old then  -- spent in the totals
+        if not free then move(d[3], 'reserved', 'left', d[1]) put_out(d[4], d[5], -1, 0) end
+        codes[i] = 5
+      else
+        move(d[3], free and 'left' or 'reserved', 'spent', d[1])
+        count(d[2], free and 'billed_late' or 'billed', 1)
+        if free then put_out(d[4], d[5], 1, d[6] - now + SLACK) end
+        codes[i] = free and 2 or 0
+      end
+      becomes(r[1], old and 'd' or 'b')
     end
   end
   flush()
@@ -368,14 +362,10 @@ elseif op == 'confirm' then
 elseif op == 'folded' then
   for _, id in ipairs(a) do
     local d = decision(id)
-    if d and d[1] == 'b' then
-      d[1] = 'd'
-      keep(id, d)
-      put_out(d[5], d[6], -1, SLACK)
-      if d[5] ~= '' and #d[6] > 0 then
-        local p = person(d[5], SLACK)
-        p.out.v, p.changed.v = epoch .. n .. '.' .. life, true
-      end
+    if d and d.state == 'b' then
+      becomes(id, 'd')
+      put_out(d[4], d[5], -1, SLACK)
+      if d[4] ~= '' and #d[5] > 0 then person(d[4], SLACK)[1] = epoch .. n .. '.' .. life end
     end
   end
   flush()
@@ -383,15 +373,23 @@ elseif op == 'folded' then
 end
 if op == 'out' then
   local found = {}
-  for i, name in ipairs(a) do found[i] = call('HGETALL', P .. 'p:' .. name) end
+  for i, name in ipairs(a) do
+    local held = call('GET', P .. 'p:' .. name)
+    found[i] = held and unpacked(held) or {'', 0, {}}
+  end
   return {reply('ok', found)}
 elseif op == 'covered' then
   local found = {}
   for i, source in ipairs(a) do found[i] = tonumber(call('HGET', P .. 'off', source) or false) or false end
   return {reply('ok', found)}
 elseif op == 'totals' then
-  local found, counts_found, lost = {}, {}, {}
-  for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'dirty', '(' .. a[1], '+inf')) do
+  local found, counts_found, lost, seq = {}, {}, {}, tonumber(call('GET', P .. 'seq') or '0')
+  if a[1] ~= epoch then a[2] = 0 end
+  if seq < a[2] then
+    closed('rewound')
+    return refused()
+  end
+  for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'dirty', '(' .. a[2], '+inf')) do
     local kind, rest = string.sub(name, 1, 1), string.sub(name, 3)
     if kind == 'c' then counts_found[#counts_found + 1] = {rest, call('HGETALL', P .. name)}
     else
@@ -403,7 +401,6 @@ elseif op == 'totals' then
     end
   end
   chunks('ZREM', P .. 'dirty', lost)
-  local seq = tonumber(call('GET', P .. 'seq') or '0')
   return {reply('ok', {seq, found, counts_found, call('HGETALL', P .. 'off')})}
 elseif op == 'reopen' then
   local missing = {}

@@ -122,7 +122,7 @@ class Reservation:
         micros: what the impression costs, 0 to `MOST_AMOUNT`.
         decision: returned as it is when the same id comes again.
         expires_ms: when it is released if nothing was billed. It may be billed until `kept_ms`.
-        person: whose caps `rooms` are; empty where none can be counted.
+        person: whose caps `rooms` are; empty where none can be counted. It stays until then too: pass a keyed hash.
         version: that of `in_flight`: if something was folded since, the count in the state is old, and it is refused.
     """
 
@@ -190,16 +190,23 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Windows and counts as of one moment, and the last offset of each input partition that they hold."""
+    """Windows and counts as of one moment, and the last offset of each input partition that they hold.
 
+    `epoch` names the ledger's life since it was rebuilt last, `number` rises within it with every change.
+    """
+
+    epoch: str = ""
     number: int = 0
     windows: Mapping[Window, Spent]
     counts: Mapping[str, Mapping[str, int]]
     offsets: Mapping[Source, int]
 
     def with_newer(self, newer: "Totals") -> "Totals":
-        """These totals with what changed since, as `totals(since=self.number)` returned it."""
+        """These totals with what changed since, as `totals(self)` returned it: of a later life that is everything."""
+        if newer.epoch != self.epoch:
+            return newer
         return Totals(
+            epoch=newer.epoch,
             number=newer.number,
             windows={**self.windows, **newer.windows},
             counts={**self.counts, **newer.counts},
@@ -231,8 +238,8 @@ class SpendLedger(Protocol):
     def lease(self, worker: str, wants: Sequence[Want], *, now_ms: int, until_ms: int) -> list[Lease]:
         """Bring leases up or down to what is wanted, as far as the budgets go, and extend them.
 
-        A lease of other windows goes back first (a new day), as do those of anybody that have ended. Whoever reaches no
-        ledger may spend what the lease holds, until it ends: see `Purse`.
+        `worker` is a name that no other life of a process has. A lease of other windows goes back first (a new day), as
+        do those of anybody that have ended. Whoever reaches no ledger may spend what a lease holds: see `Purse`.
 
         Raises:
             LedgerClosed: nothing is leased; what is held may not be spent any more.
@@ -284,8 +291,8 @@ class SpendLedger(Protocol):
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """Release reservations and return leases that have ended, so many at most; how many these were. By anybody."""
 
-    def totals(self, since: int = 0) -> Totals:
-        """What changed since the totals of that number; 0 is everything. Offsets are whole always.
+    def totals(self, since: Totals | None = None) -> Totals:
+        """What changed since those totals, or everything. Offsets are whole always.
 
         Raises:
             LedgerClosed: they are not to be published.
@@ -297,8 +304,8 @@ class SpendLedger(Protocol):
     def rebuild(self, totals: Totals) -> None:
         """Begin anew from totals that were published, closed still. Nothing leased, reserved or out is left.
 
-        Then `reserve(decided=True)` what may yet be billed, `confirm` every billable event of that time in order,
-        also those that the totals hold, and `reopen`.
+        Then `reserve(decided=True)` what could still be billed when they were published, `confirm` every billable
+        event of that time in order, as of when it came, also those that the totals hold, and `reopen`.
 
         Raises:
             ValueError: it is open.

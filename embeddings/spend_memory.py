@@ -171,9 +171,8 @@ class MemorySpendLedger(SpendLedger):
     def in_flight(self, people: Sequence[str]) -> list[InFlight]:
         """See `SpendLedger.in_flight`."""
         check(people)
-        with self._book.lock:
-            self._check_open()
-            return [self._book.in_flight(person) for person in people]
+        self._check_open()
+        return [self._book.in_flight(person) for person in people]
 
     def reserve(
         self,
@@ -293,19 +292,23 @@ class MemorySpendLedger(SpendLedger):
                 book.decisions.pop(heappop(book.ends)[1], None)
             return many
 
-    def totals(self, since: int = 0) -> Totals:
+    def totals(self, since: Totals | None = None) -> Totals:
         """See `SpendLedger.totals`."""
         with self._book.lock:
             self._check_open()
             book = self._book
+            known = since.number if since is not None and since.epoch == book.epoch else 0
+            book.why = "rewound" if book.number < known else None
+            self._check_open()
             return Totals(
+                epoch=book.epoch,
                 number=book.number,
                 windows={
                     window: Spent(one.budget, max(one.version, 0), one.spent, one.reserved, one.leased)
                     for window, one in book.accounts.items()
-                    if one.number > since
+                    if one.number > known
                 },
-                counts={key: dict(book.counts[key]) for key, number in book.count_numbers.items() if number > since},
+                counts={key: dict(book.counts[key]) for key, number in book.count_numbers.items() if number > known},
                 offsets=dict(book.offsets),
             )
 

@@ -42,7 +42,7 @@ SCRIPT = "".join(f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()).enco
     files("embeddings").joinpath("spend.lua").read_bytes()
 )
 COMMANDS = (
-    *("evalsha", "script|load", "get", "set", "incr", "del", "pexpire"),
+    *("evalsha", "script|load", "get", "set", "setrange", "incr", "del", "pexpire"),
     *("hget", "hset", "hmget", "hgetall", "hincrby", "hdel", "zadd", "zrem", "zrangebyscore"),
 )
 """What the ledger asks of Redis, also inside its script."""
@@ -87,7 +87,7 @@ class RedisSpendLedger(SpendLedger):
     def in_flight(self, people: Sequence[str]) -> list[InFlight]:
         """See `SpendLedger.in_flight`."""
         check(people)
-        return [_in_flight(flat) for flat in self._done("out", people)] if people else []
+        return [InFlight(dict(out), version) for version, _, out in self._done("out", people)] if people else []
 
     def reserve(
         self,
@@ -104,7 +104,7 @@ class RedisSpendLedger(SpendLedger):
         rows = [_row(one, names) for one in reservations]
         asked = worker, decided, rows, _tallies(tallies)
         try:
-            codes, values = self._asked("reserve", asked, [one.decision for one in reservations], now_ms)
+            codes, _, values = self._asked("reserve", asked, [one.decision for one in reservations], now_ms)
         except LedgerClosed:
             if decided:
                 raise
@@ -127,10 +127,12 @@ class RedisSpendLedger(SpendLedger):
         """See `SpendLedger.sweep`."""
         return int(self._done("sweep", (most,), now_ms=now_ms))
 
-    def totals(self, since: int = 0) -> Totals:
+    def totals(self, since: Totals | None = None) -> Totals:
         """See `SpendLedger.totals`."""
-        number, windows, counts, offsets = self._done("totals", (since,))
+        known = (since.epoch, since.number) if since else ("", 0)
+        (number, windows, counts, offsets), epoch, _ = self._asked("totals", known, (), 0)
         return Totals(
+            epoch=epoch,
             number=number,
             windows={_window(name): _spent(*map(int, sums)) for name, sums in windows},
             counts={key: {name: int(count) for name, count in _pairs(flat)} for key, flat in counts},
@@ -162,8 +164,8 @@ class RedisSpendLedger(SpendLedger):
     def _done(self, op: str, asked: object = (), *, now_ms: int = 0) -> Any:
         return self._asked(op, asked, (), now_ms)[0]
 
-    def _asked(self, op: str, asked: object, values: Sequence[bytes], now_ms: int) -> tuple[Any, list[bytes]]:
-        """What the script answers, and the values beside it."""
+    def _asked(self, op: str, asked: object, values: Sequence[bytes], now_ms: int) -> tuple[Any, str, list[bytes]]:
+        """What the script answers, the ledger's epoch, and the values beside the answer."""
         epoch, heard = self._heard
         arguments = (op, now_ms, self._life, epoch, heard, _encode(asked), *values)
         command = ("EVALSHA", _SHA, 1, self._state, *arguments)
@@ -177,7 +179,7 @@ class RedisSpendLedger(SpendLedger):
         if calls:
             self._heard = epoch, calls
         if kind == "ok":
-            return answer, reply[1:]
+            return answer, epoch, reply[1:]
         if kind == "counted":
             raise AlreadyCounted(*answer)
         if kind == "open":
@@ -197,11 +199,6 @@ def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[s
         (_place(one.source), one.above, one.upto, [(*what, count) for what, count in one.counts.items()])
         for one in tallies
     ]
-
-
-def _in_flight(flat: Sequence[str]) -> InFlight:
-    found = dict(_pairs(flat))
-    return InFlight({name[1:]: int(count) for name, count in found.items() if name[0] == "l"}, found.get("v", ""))
 
 
 def _spent(left: int, budget: int, version: int, spent: int, reserved: int) -> Spent:

@@ -166,6 +166,7 @@ def test_the_commands_it_lists_are_those_it_needs(server: Valkey, lacking: str) 
         a_day(ledger)
         ledger.confirm(billables(3), now_ms=NOW)
         ledger.folded(ids([3]))
+        lease(ledger, 0, LIFE, DAY)
 
     if lacking:
         with pytest.raises(StoreRefused, match="`marquee doctor --acl` lists it"):

@@ -69,12 +69,15 @@ def in_memory() -> Backend:
     return Backend(open=lambda: MemorySpendLedger(book), wipe=lambda: vars(book).update(vars(Book())), save=save)
 
 
-def on_server(url: str, prefix: str, made: list[RedisSpendLedger]) -> Backend:
+def on_server(url: str, prefix: str, made: list[Any]) -> Backend:
+    """`made` is what to close."""
     client = redis.Redis.from_url(url)
+    made.append(client)
 
     def another() -> SpendLedger:
-        made.append(RedisSpendLedger(url, prefix=prefix))
-        return made[-1]
+        ledger = RedisSpendLedger(url, prefix=prefix)
+        made.append(ledger)
+        return ledger
 
     def wipe() -> None:
         if keys := client.keys(f"{prefix}:*"):
@@ -104,10 +107,10 @@ def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backe
     if request.param == "memory":
         yield in_memory()
         return
-    made: list[RedisSpendLedger] = []
+    made: list[Any] = []
     yield on_server(request.getfixturevalue(request.param).url, topic_prefix, made)
-    for ledger in made:
-        ledger.close()
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
@@ -412,10 +415,10 @@ def test_totals_since_a_number_are_what_changed_since(ledger: SpendLedger) -> No
     first = ledger.totals()
     assert set(first.windows) == {LIFE, CAMPAIGN}
     lease(ledger, 10)
-    newer = ledger.totals(first.number)
+    newer = ledger.totals(first)
     assert set(newer.windows) == {LIFE}
     assert first.with_newer(newer) == ledger.totals()
-    assert ledger.totals(newer.number).windows == {}
+    assert ledger.totals(newer).windows == {}
 
 
 @pytest.mark.parametrize("wrong", ["rows", "amount", "negative", "count", "backwards", "budget"])

@@ -113,6 +113,23 @@ def test_a_ledger_that_forgot_its_tail_is_closed_by_whoever_remembers(backend: B
     assert reserve(backend.open(), a_reservation("another")) == [Verdict.no_lease]
 
 
+def test_totals_that_go_back_are_not_published(backend: Backend, ledger: SpendLedger) -> None:
+    back, reader = backend.save(), backend.open()
+    lease(ledger, 10)
+    published = reader.totals()
+    back()
+    with pytest.raises(LedgerClosed, match="rewound"):
+        reader.totals(published)
+
+
+def test_totals_of_a_later_life_replace_those_of_an_earlier_one(backend: Backend, ledger: SpendLedger) -> None:
+    published = a_life(ledger)
+    backend.wipe()
+    rebuilt(ledger, published)
+    ledger.reopen()
+    assert published.with_newer(ledger.totals(published)) == ledger.totals()
+
+
 def test_a_ledger_behind_the_events_is_closed(backend: Backend, ledger: SpendLedger) -> None:
     a_life(ledger)
     fresh = backend.open()
