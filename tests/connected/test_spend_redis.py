@@ -8,7 +8,7 @@ import redis
 
 from deploy.embedded import Valkey
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
-from embeddings.spend import Billing, Room, SpendLedger, Verdict
+from embeddings.spend import Billing, Room, SpendLedger, Verdict, Window
 from embeddings.spend_redis import COMMANDS, RedisSpendLedger
 from tests.connected.relays import CutLine
 from tests.embeddings.spending import (
@@ -62,6 +62,7 @@ def a_day(ledger: SpendLedger) -> None:
 
 def test_every_key_has_a_time_to_live_and_one_slot(server: Valkey, ledger: RedisSpendLedger) -> None:
     a_day(ledger)
+    reserve(ledger, a_reservation("no budget", 1, Window("c/new")), decided=True)
     with pytest.raises(LedgerClosed):
         ledger.confirm([], [tally(7, 9)], now_ms=NOW)
     with redis.Redis.from_url(server.url) as client:
