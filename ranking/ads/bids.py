@@ -34,6 +34,7 @@ def per_event(
     For CPM it is the price of a thousand impressions. `chance_C` is the one that `worth` was told.
     """
     known_C = np.where(chance_C > 0, chance_C, 1.0)
-    event_C = np.floor(paid_C / known_C)
+    with np.errstate(over="ignore"):  # where the chance is next to nothing the bid is what it costs
+        event_C = np.floor(paid_C / known_C)
     each_C = np.where(type_C == BidType.cpm, paid_C * 1000, np.minimum(event_C, bid_C).astype(np.int64))
     return np.minimum(each_C, bid_C)

@@ -27,8 +27,10 @@ from aiokafka.errors import (
 )
 
 from embeddings.errors import (
+    AlreadyCounted,
     Fenced,
     IdCollision,
+    LedgerClosed,
     SnapshotRefused,
     StoreRefused,
     StoreUnavailable,
@@ -59,6 +61,7 @@ class Contested(Exception):
 
 _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (StoreUnavailable, Verdict.retry),
+    (LedgerClosed, Verdict.retry),
     (KafkaTimeoutError, Verdict.retry),
     (IllegalGenerationError, Verdict.skip),
     (RebalanceInProgressError, Verdict.skip),
@@ -68,6 +71,7 @@ _VERDICTS: tuple[tuple[type[BaseException], Verdict], ...] = (
     (IdCollision, Verdict.dead_letter),
     (StoreRefused, Verdict.crash),
     (UnreadableState, Verdict.crash),
+    (AlreadyCounted, Verdict.crash),
     (LaterObservation, Verdict.crash),
     (ForeignLog, Verdict.crash),
     (TopicGone, Verdict.crash),

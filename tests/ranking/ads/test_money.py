@@ -5,7 +5,7 @@ from math import ceil, floor
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ranking.ads.auction import At
@@ -78,6 +78,7 @@ def test_a_floor_per_thousand_is_rounded_up() -> None:
     assert per_impression(np.array([0, 1, 1_000, 1_500_001])).tolist() == [0, 1, 1, 1_501]
 
 
+@example(BidType.cpm, 1_000, 5e-324, 1.0)
 @given(st.sampled_from(list(BidType)), st.integers(0, 10**10), st.floats(0, 1), st.floats(0, 1))
 def test_an_event_never_costs_more_than_was_bid_for_it(
     bid_type: BidType, bid: int, chance: float, share: float

@@ -13,7 +13,16 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from embeddings.errors import EmbeddingsError, Fenced, IdCollision, SnapshotRefused, StoreUnavailable, UnreadableState
+from embeddings.errors import (
+    AlreadyCounted,
+    EmbeddingsError,
+    Fenced,
+    IdCollision,
+    LedgerClosed,
+    SnapshotRefused,
+    StoreUnavailable,
+    UnreadableState,
+)
 from streams.transport.failures import (
     _VERDICTS,
     Failed,
@@ -42,6 +51,8 @@ from streams.transport.publishing import PublishFailed
         (ZeroDivisionError(), Verdict.dead_letter),
         (KeyError("x"), Verdict.dead_letter),
         (UnreadableState(), Verdict.crash),
+        (LedgerClosed("lost"), Verdict.retry),
+        (AlreadyCounted("events/0", 7), Verdict.crash),
         (PublishFailed(1, 2, MessageSizeTooLargeError()), Verdict.crash),
         (CorruptRecordException(), Verdict.crash),
         (MemoryError(), Verdict.crash),
