@@ -45,7 +45,7 @@ prove: install servers
 	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 
 quick: install
-	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow'
+	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow' -k 'not fuzz'
 
 lint: install
 	$(BIN)/ruff check .

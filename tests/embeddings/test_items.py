@@ -284,6 +284,7 @@ def test_a_batch_of_counts_touches_its_rows_and_no_others() -> None:
     assert items.popular(3, np.zeros(len(columns), np.bool_)).tolist() == [99, 98, 97]
 
 
+@pytest.mark.slow
 def test_readers_see_whole_rows_while_counts_are_written() -> None:
     items, stop, faults = Items(), threading.Event(), list[Exception]()
     names = [f"i{n}" for n in range(10_000)]

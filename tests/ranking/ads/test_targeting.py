@@ -125,6 +125,7 @@ def test_what_replaced_line_items_leave_behind_is_gone_in_the_end() -> None:
     assert max(map(len, (compiled.conjunction_C3, compiled.leaf_F3, compiled.head_T))) < 6_000
 
 
+@pytest.mark.slow
 def test_readers_on_other_threads_see_their_snapshot_while_everything_grows() -> None:
     index, wrong, stop = Targeting(), [], threading.Event()
     index.put(0, Saw("item", "a", 60, key=1))
