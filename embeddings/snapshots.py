@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
 LEFT_S = 3_600.0
-"""A file that nobody finished for so long was left by somebody who was killed."""
 _CHUNK = 1 << 20
 _BYTES_PER_S = 16 << 20
 _PAUSE_S = 0.5
@@ -172,7 +171,12 @@ def prune(folder: Path, keep: Set[int]) -> None:
         if old.name not in wanted:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
-    for left in folder.glob(".snapshot-*.part"):
+    drop_left(folder, ".snapshot-*.part")
+
+
+def drop_left(folder: Path, pattern: str) -> None:
+    """Delete files that nobody finished for an hour: who wrote them was killed."""
+    for left in folder.glob(pattern):
         if time.time() - left.stat().st_mtime > LEFT_S:
             left.unlink(missing_ok=True)
 

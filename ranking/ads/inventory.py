@@ -190,12 +190,12 @@ class Inventory:
             rows=len(lines),
             lines=lines,
             line_L=np.array([row.line for row in made], _LINES),
-            flight_start_L1=_starts(flights),
+            flight_start_L1=starts(flights),
             flight_F2=np.array([flight for some in flights for flight in some], np.int64).reshape(-1, 2),
-            creative_start_L1=_starts([row.creatives for row in made]),
+            creative_start_L1=starts([row.creatives for row in made]),
             creative_N=np.array([creative for row in made for creative in row.creatives], _CREATIVES),
             creatives=tuple(creative for line in lines if line for creative in line.creatives),
-            carried_start_N1=_starts(carried),
+            carried_start_N1=starts(carried),
             carried_M=np.array([token for some in carried for token in some], np.int32),
             tokens=self.tokens,
             loss_T=np.array(self.tokens.losses, np.int16),
@@ -244,5 +244,6 @@ def _columns(creative: Creative) -> tuple[Any, ...]:
     return creative.approved, known, size, creative.duration_s or 0, age, creative.weight, creative.sequence
 
 
-def _starts(lists: Sequence[Sequence[object]]) -> NDArray[np.int64]:
+def starts(lists: Sequence[Sequence[object]]) -> NDArray[np.int64]:
+    """Where each of P lists begins that follow each other, and where the last one ends. Shape (P + 1,)."""
     return np.cumsum([0, *map(len, lists)], dtype=np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.campaigns import Rotation
-from ranking.ads.inventory import ANY_SIZE, FORMATS, House, size_of
+from ranking.ads.inventory import ANY_SIZE, FORMATS, House, size_of, starts
 from ranking.ads.losses import Loss
 from ranking.jit import kernel
 
@@ -285,5 +285,4 @@ def _drawn(weight_K: NDArray[np.int32], draw: np.uint64) -> int:
 
 
 def _lists(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    return starts, np.array([value for some in lists for value in some], np.int64)
+    return starts(lists), np.array([value for some in lists for value in some], np.int64)

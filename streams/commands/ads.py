@@ -57,16 +57,16 @@ def ads_list(config: Config = None, as_json: Json = False) -> None:
     """List the line items of all campaigns that are published, first those that are served first."""
     campaigns, now_ms = asyncio.run(published(load(config))), time.time_ns() // 1_000_000
     lines = sorted((line for campaign in campaigns.values() for line in campaign.line_items), key=_order)
+    said = [described(line, now_ms) for line in lines]
     table = Table("line item", "advertiser", "type", "priority", "runs", "bid", "goal", "ads", box=None)
-    for line in lines:
-        said = described(line, now_ms)
-        shown = ("line_item", "advertiser", "type", "priority", "runs", "bid", "goal", "approved_creatives")
-        table.add_row(*(str(said[key]) for key in shown))
-    if lines:
+    shown = ("line_item", "advertiser", "type", "priority", "runs", "bid", "goal", "approved_creatives")
+    for each in said:
+        table.add_row(*(str(each[key]) for key in shown))
+    if said:
         out.print(table)
-    running = sum(line.runs(now_ms) for line in lines)
-    err.print(f"{len(campaigns)} campaigns, {len(lines)} line items, {running} in flight")
-    finish({"line_items": [described(line, now_ms) for line in lines]}, as_json)
+    running = sum(each["runs"] for each in said)
+    err.print(f"{len(campaigns)} campaigns, {len(said)} line items, {running} in flight")
+    finish({"line_items": said}, as_json)
 
 
 @ads_app.command("stop")
@@ -162,7 +162,7 @@ def _records(file: Path) -> list[tuple[int, bytes]]:
     """The campaigns of a file and the lines that they begin in.
 
     Raises:
-        Failed: it cannot be read, or a line is no JSON.
+        Failed: it cannot be read.
     """
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()

@@ -5,21 +5,21 @@ the version before it stays.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
 
 from embeddings.eligibility import age_of
 from embeddings.events import Source
 from embeddings.ids import item_id
 from ranking.ads import campaigns as ads
-from ranking.ads.conjunctions import disjuncts
+from ranking.ads.auction import At
+from ranking.ads.dayparts import require_zone
 from ranking.ads.inventory import FORMATS
 from ranking.ads.predicates import Kind, Predicate
 from ranking.ads.wire import parse
-from ranking.errors import TargetingRefused
+from ranking.errors import CampaignRefused
 from streams.contract import campaigns as wire
 from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
@@ -28,15 +28,9 @@ from streams.contract.parsing import SECONDS, Rules, Unreadable, read, user_of
 E = TypeVar("E", bound=IntEnum)
 DAY_MS = 86_400_000
 _CATEGORY = 1 << 40
-_FIXED = 3
 _CURRENCY = re.compile("[A-Z]{3}")
 _SHARES = (ads.Type.sponsorship, ads.Type.network, ads.Type.house)
 _QUANTITIES = (ads.Type.standard, ads.Type.bulk)
-_BIDS: Mapping[ads.BidType, ads.GoalKind] = {
-    ads.BidType.cpc: ads.GoalKind.clicks,
-    ads.BidType.cpa: ads.GoalKind.conversions,
-    ads.BidType.cpcv: ads.GoalKind.completed,
-}
 
 
 class CampaignFacts(NamedTuple):
@@ -56,14 +50,6 @@ def key_of(kind: Kind, name: str) -> int:
     return item_id(name) if kind == "item" else item_id(name) | _CATEGORY
 
 
-class Wrong(Exception):
-    """A field says what cannot be served. The record is dead-lettered with `invalid`; the version before it stays."""
-
-    def __init__(self, field: str, value: object, allowed: str) -> None:
-        shown = repr(value)
-        super().__init__(f"{field} is {shown if len(shown) <= 80 else shown[:77] + '...'}; allowed: {allowed}")
-
-
 def read_campaigns(
     source: Source, records: Sequence[RawRecord], rules: Rules
 ) -> tuple[list[CampaignFacts], list[str], list[DeadLetter]]:
@@ -79,7 +65,7 @@ def read_campaigns(
             name = user_of(record, campaign.campaign_id if campaign else None)
             facts = CampaignFacts(campaign_of(campaign, name, rules.first_ms), source, record) if campaign else None
             latest[name] = facts
-        except Wrong as error:
+        except CampaignRefused as error:
             dead.append(DeadLetter(source, record.offset, record, Code.invalid, str(error)))
         except Unreadable as error:
             dead.append(DeadLetter(source, record.offset, record, error.code, error.detail))
@@ -96,16 +82,16 @@ def campaign_of(campaign: wire.Campaign, name: str, first_ms: int = 0) -> ads.Ca
         first_ms: times before it are seconds.
 
     Raises:
-        Wrong: Names the field, the value and what is allowed. The record is dead-lettered.
+        CampaignRefused: Names the field, the value and what is allowed. The record is dead-lettered.
         Unreadable: A time is in seconds. Dead-letter it.
     """
     if not campaign.advertiser:
-        raise Wrong("advertiser", campaign.advertiser, "the id of an advertiser")
+        raise CampaignRefused("advertiser", campaign.advertiser, "the id of an advertiser")
     if not _CURRENCY.fullmatch(campaign.currency):
-        raise Wrong("currency", campaign.currency, "three capital letters of ISO 4217")
+        raise CampaignRefused("currency", campaign.currency, "three capital letters of ISO 4217")
     _zone("time_zone", campaign.time_zone)
     status = _word("status", campaign.status, ads.Status)
-    budgets = _budgets("", campaign.budget_micros, campaign.daily_budget_micros)
+    _check_budgets("", campaign)
     _distinct("line_items", "id", [line.id for line in campaign.line_items])
     lines = tuple(
         _Reader(campaign, name, f"line_items[{n}]", line, status, first_ms).line()
@@ -119,8 +105,8 @@ def campaign_of(campaign: wire.Campaign, name: str, first_ms: int = 0) -> ads.Ca
         status=status,
         currency=campaign.currency,
         time_zone=campaign.time_zone,
-        budget_micros=budgets[0],
-        daily_budget_micros=budgets[1],
+        budget_micros=campaign.budget_micros,
+        daily_budget_micros=campaign.daily_budget_micros,
         line_items=lines,
     )
 
@@ -138,7 +124,8 @@ class _Reader(NamedTuple):
     def line(self) -> ads.LineItem:
         line, campaign = self.said, self.campaign
         type_ = _word(f"{self.at}.type", line.type, ads.Type)
-        flights, budgets = self._flights(), _budgets(f"{self.at}.", line.budget_micros, line.daily_budget_micros)
+        flights = self._flights()
+        _check_budgets(f"{self.at}.", line)
         made = ads.LineItem(
             key=f"{self.name}/{line.id}",
             id=line.id,
@@ -153,8 +140,8 @@ class _Reader(NamedTuple):
             currency=campaign.currency,
             time_zone=campaign.time_zone,
             goal=self._goal(),
-            budget_micros=budgets[0],
-            daily_budget_micros=budgets[1],
+            budget_micros=line.budget_micros,
+            daily_budget_micros=line.daily_budget_micros,
             delivery=_word(f"{self.at}.delivery", line.delivery or line.pacing, ads.Delivery),
             curve=self._curve(),
             overdelivery=line.overdelivery,
@@ -176,31 +163,24 @@ class _Reader(NamedTuple):
         if not flights:
             flights = (wire.Flight(begin=self.said.flight_from or 0, end=self.said.flight_until),)
         elif self.said.flight_from is not None or self.said.flight_until is not None:
-            raise Wrong(f"{self.at}.flight_from", self.said.flight_from, "nothing beside flights")
+            raise CampaignRefused(f"{self.at}.flight_from", self.said.flight_from, "nothing beside flights")
         for n, flight in enumerate(flights):
             for which, time_ms in (("from", flight.begin), ("until", flight.end)):
                 if 0 < (time_ms or 0) < self.first_ms:
                     raise Unreadable(Code.seconds, f"{self.at}.flights[{n}].{which} {SECONDS}")
             if flight.end is not None and flight.end <= flight.begin:
-                raise Wrong(f"{self.at}.flights[{n}].until", flight.end, f"more than from, {flight.begin}")
+                raise CampaignRefused(f"{self.at}.flights[{n}].until", flight.end, f"more than from, {flight.begin}")
         made = sorted((flight.begin, ads.FOREVER_MS if flight.end is None else flight.end) for flight in flights)
         for before, after in pairwise(made):
             if after[0] < before[1]:
-                raise Wrong(
+                raise CampaignRefused(
                     f"{self.at}.flights", list(after), f"flights apart from each other; one ends at {before[1]}"
                 )
         return tuple(made)
 
     def _targeting(self) -> Predicate:
         line, zone = self.said, self.campaign.time_zone
-        try:
-            parsed = parse(
-                line.targeting, field=f"{self.at}.targeting", dayparts=line.dayparts, zone=zone, key_of=key_of
-            )
-            disjuncts(parsed)
-        except TargetingRefused as error:
-            raise Wrong(error.field, error.value, error.allowed) from None
-        return parsed
+        return parse(line.targeting, field=f"{self.at}.targeting", dayparts=line.dayparts, zone=zone, key_of=key_of)
 
     def _goal(self) -> ads.Goal:
         goal = self.said.goal
@@ -208,15 +188,15 @@ class _Reader(NamedTuple):
             return ads.Goal()
         kind = _word(f"{self.at}.goal.kind", goal.kind, ads.GoalKind, without=ads.GoalKind.none)
         if goal.per not in ("lifetime", "day"):
-            raise Wrong(f"{self.at}.goal.per", goal.per, "lifetime, day")
+            raise CampaignRefused(f"{self.at}.goal.per", goal.per, "lifetime, day")
         if kind is ads.GoalKind.share and goal.quantity > 100:
-            raise Wrong(f"{self.at}.goal.quantity", goal.quantity, "1 to 100 percent")
+            raise CampaignRefused(f"{self.at}.goal.quantity", goal.quantity, "1 to 100 percent")
         return ads.Goal(kind=kind, quantity=goal.quantity, daily=goal.per == "day")
 
     def _curve(self) -> tuple[float, ...]:
         shares, custom = self.said.curve, (self.said.delivery or self.said.pacing) == ads.Delivery.custom.name
         if bool(shares) != custom or (custom and not sum(shares) > 0):
-            raise Wrong(
+            raise CampaignRefused(
                 f"{self.at}.curve", list(shares), "shares above 0 in all where delivery is custom, else nothing"
             )
         return tuple(share / sum(shares) for share in shares)
@@ -231,7 +211,7 @@ class _Reader(NamedTuple):
         if deal is None:
             return None
         if deal.at not in (1, 2, 3):
-            raise Wrong(f"{self.at}.deal.at", deal.at, "1 (first price), 2 (second price), 3 (fixed)")
+            raise CampaignRefused(f"{self.at}.deal.at", deal.at, "1 (first price), 2 (second price), 3 (fixed)")
         return ads.Deal(id=deal.id, floor_micros=deal.bidfloor_micros, at=deal.at, guaranteed=deal.guar)
 
     def _creatives(self) -> tuple[ads.Creative, ...]:
@@ -240,13 +220,13 @@ class _Reader(NamedTuple):
 
     def _creative(self, at: str, c: wire.Creative) -> ads.Creative:
         if (c.w is None) != (c.h is None):
-            raise Wrong(f"{at}.h" if c.h is None else f"{at}.w", None, "both w and h, or neither")
+            raise CampaignRefused(f"{at}.h" if c.h is None else f"{at}.w", None, "both w and h, or neither")
         made = c.format or ("video" if c.dur else "banner" if c.w else "native")
         if made not in FORMATS:
-            raise Wrong(f"{at}.format", c.format, ", ".join(FORMATS))
+            raise CampaignRefused(f"{at}.format", c.format, ", ".join(FORMATS))
         adomain = c.adomain or self.campaign.adomain
         if c.approved and not adomain:
-            raise Wrong(f"{at}.adomain", [], "the advertiser's domain: blocks and separation go by it")
+            raise CampaignRefused(f"{at}.adomain", [], "the advertiser's domain: blocks and separation go by it")
         return ads.Creative(
             key=f"{self.name}/{self.said.id}/{c.crid}",
             crid=c.crid,
@@ -275,27 +255,26 @@ class _Reader(NamedTuple):
         """Refuse what single fields allow and together cannot be served.
 
         Raises:
-            Wrong: see there.
+            CampaignRefused: see there.
         """
         kind, type_ = line.goal.kind, line.type
         if type_ in _QUANTITIES and kind in (ads.GoalKind.none, ads.GoalKind.share):
-            raise Wrong(f"{self.at}.goal", kind.name, f"a quantity: type is {type_.name}")
+            raise CampaignRefused(f"{self.at}.goal", kind.name, f"a quantity: type is {type_.name}")
         if type_ in _SHARES and kind not in (ads.GoalKind.none, ads.GoalKind.share):
-            raise Wrong(f"{self.at}.goal.kind", kind.name, f"share: type is {type_.name}")
+            raise CampaignRefused(f"{self.at}.goal.kind", kind.name, f"share: type is {type_.name}")
         if type_ is ads.Type.sponsorship and kind is ads.GoalKind.none:
-            raise Wrong(f"{self.at}.goal", None, "a share: type is sponsorship")
+            raise CampaignRefused(f"{self.at}.goal", None, "a share: type is sponsorship")
         if type_ is ads.Type.standard and line.ends_ms == ads.FOREVER_MS:
-            raise Wrong(f"{self.at}.flights", None, "an end: type is standard, a quantity by a date")
+            raise CampaignRefused(f"{self.at}.flights", None, "an end: type is standard, a quantity by a date")
         if type_ is ads.Type.house and line.bid_micros:
-            raise Wrong(f"{self.at}.bid_micros", line.bid_micros, "0: type is house")
+            raise CampaignRefused(f"{self.at}.bid_micros", line.bid_micros, "0: type is house")
         if type_ is ads.Type.price_priority and not line.bid_micros:
-            raise Wrong(f"{self.at}.bid_micros", 0, "more than 0: type is price_priority")
-        if line.deal is not None and line.deal.at == _FIXED and line.deal.floor_micros == 0:
-            raise Wrong(f"{self.at}.deal.bidfloor_micros", 0, "the price that was agreed: at is 3 (fixed)")
-        counted = _BIDS.get(line.bid_type)
+            raise CampaignRefused(f"{self.at}.bid_micros", 0, "more than 0: type is price_priority")
+        if line.deal is not None and line.deal.at == At.fixed and line.deal.floor_micros == 0:
+            raise CampaignRefused(f"{self.at}.deal.bidfloor_micros", 0, "the price that was agreed: at is 3 (fixed)")
         formats = {creative.format for creative in line.creatives}
-        if counted is ads.GoalKind.completed and formats - {"video", "audio"}:
-            raise Wrong(
+        if line.bid_type is ads.BidType.cpcv and formats - {"video", "audio"}:
+            raise CampaignRefused(
                 f"{self.at}.bid_type", "cpcv", f"cpm, cpc or cpa: it has creatives of {', '.join(sorted(formats))}"
             )
 
@@ -303,9 +282,9 @@ class _Reader(NamedTuple):
 def _cap(at: str, cap: wire.Cap) -> ads.Cap:
     unit = _word(f"{at}.time_unit", cap.time_unit, ads.Unit)
     if unit not in ads.UNIT_S and cap.per != 1:
-        raise Wrong(f"{at}.per", cap.per, f"1: time_unit is {unit.name}")
+        raise CampaignRefused(f"{at}.per", cap.per, f"1: time_unit is {unit.name}")
     if ads.UNIT_S.get(unit, 0) * cap.per > 366 * 86_400:
-        raise Wrong(f"{at}.per", cap.per, f"at most a year: time_unit is {unit.name}")
+        raise CampaignRefused(f"{at}.per", cap.per, f"at most a year: time_unit is {unit.name}")
     level = "line_item" if cap.level == "ad" else cap.level
     return ads.Cap(
         level=_word(f"{at}.level", level, ads.Level),
@@ -319,27 +298,27 @@ def _cap(at: str, cap: wire.Cap) -> ads.Cap:
 def _word(field: str, value: str, words: type[E], *, without: E | None = None) -> E:
     known: Callable[[str], E | None] = words.__members__.get
     if (found := known(value)) is None or found is without:
-        raise Wrong(field, value, ", ".join(word.name for word in words if word is not without))
+        raise CampaignRefused(field, value, ", ".join(word.name for word in words if word is not without))
     return found
 
 
 def _zone(field: str, value: str) -> None:
     try:
-        ZoneInfo(value)
-    except (ValueError, OSError, KeyError):
-        raise Wrong(field, value, "a name of the IANA time zone database, such as Europe/Berlin") from None
+        require_zone(value)
+    except ValueError:
+        raise CampaignRefused(field, value, "a name of the IANA time zone database, such as Europe/Berlin") from None
 
 
-def _budgets(at: str, whole: int | None, daily: int | None) -> tuple[int | None, int | None]:
-    """A budget of 0 is none at all to spend; a daily one above the whole is a slip."""
+def _check_budgets(at: str, said: wire.Campaign | wire.LineItem) -> None:
+    """A daily budget above the whole is a slip."""
+    whole, daily = said.budget_micros, said.daily_budget_micros
     if whole is not None and daily is not None and daily > whole:
-        raise Wrong(f"{at}daily_budget_micros", daily, f"at most budget_micros, {whole}")
-    return whole, daily
+        raise CampaignRefused(f"{at}daily_budget_micros", daily, f"at most budget_micros, {whole}")
 
 
 def _distinct(field: str, name: str, values: Sequence[str]) -> None:
     seen = set[str]()
     for n, value in enumerate(values):
         if not value or value in seen:
-            raise Wrong(f"{field}[{n}].{name}", value, "an id, and another one for each")
+            raise CampaignRefused(f"{field}[{n}].{name}", value, "an id, and another one for each")
         seen.add(value)

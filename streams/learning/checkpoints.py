@@ -9,7 +9,6 @@ kept, with their increments.
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from embeddings.events import Source
-from embeddings.snapshots import LEFT_S
+from embeddings.snapshots import drop_left
 from streams.learning.increments import BLOCK, Blocks, Changes, applied, copied
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -101,9 +100,7 @@ class CheckpointFolder:
 
     def _put(self, path: Path, arrays: Arrays, metadata: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob("*.part"):
-            if time.time() - left.stat().st_mtime > LEFT_S:
-                left.unlink(missing_ok=True)
+        drop_left(self.folder, "*.part")
         part = path.with_suffix(".part")
         try:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, part, metadata=metadata)

@@ -1,6 +1,6 @@
 """Chance that comes out the same however often, and in whatever batch, an event is delivered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xxhash
@@ -40,6 +40,6 @@ def keys(seed_E: NDArray[np.uint64], of_EK: NDArray[np.uint64]) -> NDArray[np.ui
     return bits_EK ^ (bits_EK >> np.uint64(31))
 
 
-def chance_of(slate_id: str, seed: int) -> int:
-    """What the places of a slate are drawn by: its name, so that a slate that is written again is the same."""
-    return int(slate_id[16:], 16) ^ seed
+def chances(slate_ids: Iterable[str], seed: int) -> NDArray[np.uint64]:
+    """What the places of Q slates are drawn by: their names, so that a slate that is written again is the same."""
+    return np.array([int(slate_id[16:], 16) ^ seed for slate_id in slate_ids], np.uint64)

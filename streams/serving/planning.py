@@ -19,7 +19,7 @@ from embeddings.store import Loaded
 from streams.contract.decode import Decoded
 from streams.contract.messages import Part
 from streams.contract.observations import AT_EVENT, AT_TAKE
-from streams.serving.draws import GOLDEN, chance_of, seeds, uniform
+from streams.serving.draws import GOLDEN, chances, seeds, uniform
 from streams.serving.policies import Policy
 from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
 from streams.serving.traces import is_traced
@@ -157,7 +157,7 @@ def asked_of(
     now_s_P, context_P, key_PC = _moments(decoded, plan, told, take_at, take_T, foresee)
     viewers = _viewers(decoded, plan, take_at, take_T, triggers, settings.slates.surface, policy)
     unanswered = impressions.at(position_P, user_P)
-    chance_Q = np.array([chance_of(trigger.slate_id, settings.seed) for trigger in triggers], np.uint64)
+    chance_Q = chances((trigger.slate_id for trigger in triggers), settings.seed)
     traced_Q = np.array([is_traced(trigger.slate_id, settings.slates.trace_rate) for trigger in triggers], np.bool_)
 
     def seen(at: NDArray[np.intp], item_PK: NDArray[np.uint64]) -> NDArray[np.bool_]:

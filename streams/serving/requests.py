@@ -24,7 +24,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
-from streams.serving.draws import chance_of
+from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
@@ -163,7 +163,7 @@ class Answerer:
             personal_P=personal_P,
             serve_P=np.ones(count, np.bool_),
             trace_P=np.zeros(count, np.bool_),
-            chance_P=np.array([chance_of(trigger.slate_id, self.settings.seed) for trigger in triggers], np.uint64),
+            chance_P=chances((trigger.slate_id for trigger in triggers), self.settings.seed),
             told=Told.nothing(count),
             seen=_seen(profiles, allowed_P & ~repeats_P, excluded),
             seen_P=allowed_P * held_P + np.array(list(map(len, excluded))),

@@ -85,8 +85,8 @@ class ControlTopics:
         good = {record.key: said for record, said in self._readable("counters", records, decode_counter)}
         gone = [(key or b"").decode(errors="replace") for key, counter in good.items() if counter is None]
         items = self.serving.items
-        nothing = [Counter(item_id=name, epoch=items.epoch, clock_s=items.clock_s) for name in gone]
-        nothing = [none for none, known in zip(nothing, items.known(gone).tolist(), strict=True) if known]
+        known = [name for name, known in zip(gone, items.known(gone).tolist(), strict=True) if known]
+        nothing = [Counter(item_id=name, epoch=items.epoch, clock_s=items.clock_s) for name in known]
         if counters := [counter for counter in good.values() if counter is not None] + nothing:
             said = of_one_life(counters)
             counts = counts_of(said, items.half_lives)

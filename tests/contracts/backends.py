@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import redis
 
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
@@ -18,6 +19,11 @@ from tests.embeddings import saving
 
 WIDTH = 8
 HALF_LIFE_S = 86_400.0
+SERVERS = [
+    "memory",
+    pytest.param("valkey", marks=pytest.mark.embedded),
+    pytest.param("redis7", marks=pytest.mark.redis),
+]
 EVENTS, OTHER = Source("events", 0), Source("events", 1)
 
 

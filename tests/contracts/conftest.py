@@ -3,16 +3,10 @@ from collections.abc import Iterator
 import pytest
 
 from embeddings.redis_store import RedisUserStore
-from tests.contracts.backends import Backend, in_memory, on_server
+from tests.contracts.backends import SERVERS, Backend, in_memory, on_server
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("valkey", marks=pytest.mark.embedded),
-        pytest.param("redis7", marks=pytest.mark.redis),
-    ]
-)
+@pytest.fixture(params=SERVERS)
 def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backend]:
     if request.param == "memory":
         yield in_memory()

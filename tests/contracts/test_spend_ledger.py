@@ -25,6 +25,7 @@ from embeddings.spend import (
 )
 from embeddings.spend_memory import Book, MemorySpendLedger
 from embeddings.spend_redis import RedisSpendLedger
+from tests.contracts.backends import SERVERS
 from tests.embeddings.spending import (
     CAMPAIGN,
     DAY,
@@ -96,13 +97,7 @@ def on_server(url: str, prefix: str, made: list[Any]) -> Backend:
     return Backend(open=another, wipe=wipe, save=save)
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("valkey", marks=pytest.mark.embedded),
-        pytest.param("redis7", marks=pytest.mark.redis),
-    ]
-)
+@pytest.fixture(params=SERVERS)
 def backend(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Backend]:
     if request.param == "memory":
         yield in_memory()
