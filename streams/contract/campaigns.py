@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from streams.contract.records import Id, Ms, Record, Text, Word
+from streams.contract.fields import Id, Ms, Record, Text, Word
 
 Micros = Annotated[int, Meta(ge=0, le=10**15)]
 """Up to a thousand million units of money."""

@@ -22,9 +22,10 @@ from embeddings.jit import kernel
 from streams.contract.cloudevents import Headers, open_envelope, read_headers
 from streams.contract.consent import CONSENT_LEARN
 from streams.contract.deadletters import MOST_HEADER_BYTES, REROUTED, Code, DeadLetter, header_bytes, was_sent_home
+from streams.contract.fields import LAST_KEPT_MS
 from streams.contract.messages import Outgoing, RawRecord
 from streams.contract.parsing import FUTURE, SECONDS, Rules, Unreadable, name_in_key, read_one
-from streams.contract.records import LAST_KEPT_MS, Event, decode_event
+from streams.contract.records import Event, decode_event
 from streams.contract.serialisers import all_fit, unfit
 
 Part = tuple[Source, Sequence[RawRecord]]

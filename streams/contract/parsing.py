@@ -16,9 +16,9 @@ from streams.configuration import require_consent_default
 from streams.contract.cloudevents import open_envelope, read_headers
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.fields import FIRST_MS, LAST_KEPT_MS
 from streams.contract.homes import Homes
 from streams.contract.messages import RawRecord
-from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit, wrapped
 from streams.settings import Settings
 

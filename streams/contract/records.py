@@ -14,35 +14,26 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from streams.contract.ad_records import AdDecision, Imp
+from streams.contract.fields import (
+    UNKNOWN,
+    Count,
+    Flag,
+    Id,
+    Ms,
+    Number,
+    Record,
+    Tag,
+    Text,
+    Whole,
+    Word,
+)
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 
-UNKNOWN = "unknown"
-#: March 1973: before it lie the seconds of every date up to the year 5138, so that these are taken for no time.
-FIRST_MS = 100_000_000_000
-#: Year 2106, when seconds no longer fit 32 bits in a state: nothing happened or was published later.
-LAST_KEPT_MS = (2**32 - 1) * 1_000
-#: Year 9999; milliseconds beyond it are no date.
-LAST_MS = 253_402_300_799_999
-
-Id = Annotated[str, Meta(max_length=512)]
-Text = Annotated[str, Meta(max_length=8_192)]
-Word = Annotated[str, Meta(max_length=128)]
-#: A language tag (BCP 47): a language of two or three letters, then subtags.
-Tag = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*\Z")]
-Ms = Annotated[int, Meta(ge=0, le=LAST_MS)]
-#: Finite as a 32-bit float.
-Number = Annotated[float, Meta(ge=-3e38, le=3e38)]
-Count = Annotated[float, Meta(ge=0, le=1e18)]
-Whole = Annotated[int, Meta(ge=0, le=10**18)]
-Flag = bool | int | None
 Degraded = Literal["none", "cached", "popular", "contextual"]
 """What a slate had to do without: nothing, a fresh one, the profile, the right to use the profile."""
-
-
-class Record(Struct, kw_only=True, omit_defaults=True, gc=False):
-    """What all records share: defaults are left out when written."""
 
 
 class Consent(Record):
@@ -73,6 +64,7 @@ class Event(Record):
 
     `type` is the name of an `embeddings.events.Action`, or `rating`, which reads as dislike or play by its value.
     `user_id` may be left to the record's key, `item_id` to slot events. `event_time` is epoch milliseconds.
+    `decision_id` says that it is of an ad: the one that was decided for a slot.
     """
 
     type: Word
@@ -83,6 +75,7 @@ class Event(Record):
     event_id: Id | None = None
     slate_id: Id | None = None
     slot: int | None = None
+    decision_id: Id | None = None
     context: Context | None = None
     consent: Consent | None = None
 
@@ -135,23 +128,6 @@ _THERE = frozenset(("false", "0", "f", "n", "no", "none", "null", ""))
 _REMOVES = frozenset(("d", "delete", "deleted"))
 
 
-class Imp(Record):
-    """An ad slot to fill, as OpenRTB's `imp` says it."""
-
-    id: Id
-    tagid: Id | None = None
-    instl: bool | int = 0
-    bidfloor: Number = 0.0
-    bidfloorcur: str = "USD"
-    secure: bool | int = 1
-    rwdd: bool | int = 0
-    video: dict[str, Any] | None = None
-    banner: dict[str, Any] | None = None
-    bcat: tuple[Word, ...] = ()
-    badv: tuple[Word, ...] = ()
-    battr: tuple[int, ...] = ()
-
-
 class Request(Record):
     """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
 
@@ -186,26 +162,6 @@ class SlateItem(Record):
     category: str | None = None
     country: str | None = None
     explored: bool = False
-
-
-class AdDecision(Record):
-    """What became of one ad slot, on topic `ads`: filled or not, and why. Money is micros; CPM per thousand."""
-
-    decision_id: str
-    user_id: str = ""
-    imp_id: str = ""
-    slate_id: str | None = None
-    request_id: str | None = None
-    filled: bool = False
-    campaign_id: str | None = None
-    line_item_id: str | None = None
-    crid: str | None = None
-    price_micros: int = 0
-    min_to_win_micros: int = 0
-    pctr: float | None = None
-    reasons: tuple[str, ...] = ()
-    losses: dict[str, int] = {}
-    decided_ms: int = 0
 
 
 class Slate(Record):
@@ -258,9 +214,9 @@ class Trace(Record):
     user_id: str
     model_version: str = ""
     policy: str = ""
-    counts: dict[str, int] = {}
-    seconds: dict[str, float] = {}
-    filtered: dict[str, int] = {}
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    filtered: dict[str, int] = msgspec.field(default_factory=dict)
     feature_names: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -281,7 +237,7 @@ class Counter(Record):
 
     item_id: Id = ""
     popularity: tuple[Count, ...] = ()
-    trending: dict[str, float] = {}
+    trending: dict[str, float] = msgspec.field(default_factory=dict)
     likes: Count = 0.0
     dislikes: Count = 0.0
     shown: Count = 0.0
@@ -306,8 +262,8 @@ class ModelManifest(Record):
     events: int = 0
     items: int = 0
     dimensions: int = 0
-    shapes: dict[str, tuple[int, ...]] = {}
-    metrics: dict[str, float] = {}
+    shapes: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Privacy(Record):
@@ -321,7 +277,7 @@ class Privacy(Record):
     user_id: Id | None = None
     time_ms: Ms = 0
     until_ms: Ms | None = None
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.action = _known(self.action, ("forget", "export", "receipt", "block"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.contract.records import LAST_KEPT_MS
+from streams.contract.fields import LAST_KEPT_MS
 from streams.lab.fields import UNITS, Unusable, convert, shown
 
 _SHOWN = 5

@@ -21,9 +21,9 @@ from embeddings.memory import MemoryUserStore
 from ranking.slate import best
 from streams.contract import observations
 from streams.contract.consent import Judge
+from streams.contract.fields import LAST_KEPT_MS
 from streams.contract.messages import Part
 from streams.contract.parsing import Rules
-from streams.contract.records import LAST_KEPT_MS
 from streams.lab.baselines import MISS, NOT_SCORED, Quality
 from streams.lab.datasets import Log
 from streams.lab.replay import event_records

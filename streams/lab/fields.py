@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from embeddings.events import Action, Says
-from streams.contract.records import LAST_MS
+from streams.contract.fields import LAST_MS
 from streams.contract.serialisers import unfit
 
 #: Longest id, in characters, and largest rating, as the contract has them.

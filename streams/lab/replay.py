@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from streams.contract import records
+from streams.contract import fields, records
 from streams.contract.cloudevents import event_headers
 from streams.contract.messages import Outgoing
 from streams.lab.columns import UnreadableLog
@@ -84,7 +84,7 @@ def _shift_s(log: Log, settings: Settings, now_s: int, shift: bool) -> int:
     """
     shift_s = now_s - int(log.time_s_R[-1]) if shift else 0
     first_ms, last_ms = ((int(log.time_s_R[place]) + shift_s) * 1000 for place in (0, -1))
-    if first_ms < records.FIRST_MS or last_ms > now_s * 1000 + settings.events.max_future_ms:
+    if first_ms < fields.FIRST_MS or last_ms > now_s * 1000 + settings.events.max_future_ms:
         said = " to ".join(str(np.datetime64(ms, "ms"))[:10] for ms in (first_ms, last_ms))
         more = "shifted so that the last is now, " if shift else ""
         raise UnreadableLog(f"{log.name}: {more}times are from {said}; a worker takes those from March 1973 until now")

@@ -26,8 +26,8 @@ from embeddings.svd import Factors
 from ranking.features import COLUMNS
 from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
+from streams.contract.fields import LAST_KEPT_MS
 from streams.contract.observations import Observation
-from streams.contract.records import LAST_KEPT_MS
 from streams.learning.catalogue import Catalogue
 from streams.learning.outcomes import Outcomes
 from streams.learning.roster import Roster

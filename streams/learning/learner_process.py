@@ -24,10 +24,11 @@ from streams.contract.cloudevents import place_of
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.counter_records import counters_of
 from streams.contract.deadletters import Code, DeadLetter
+from streams.contract.fields import FIRST_MS, LAST_KEPT_MS
 from streams.contract.messages import Outgoing, Part
 from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
 from streams.contract.parsing import Rules
-from streams.contract.records import FIRST_MS, LAST_KEPT_MS, encode, largest_record
+from streams.contract.records import encode, largest_record
 from streams.learning.catalogue import CatalogueRecords
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Increment, Journal, UnreadableCheckpoint
 from streams.learning.learner import Learner

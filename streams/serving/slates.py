@@ -19,6 +19,7 @@ from ranking.features import CONTEXTS
 from ranking.reasons import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
+from streams.contract.fields import UNKNOWN
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
 from streams.serving.live_model import LiveModel
@@ -28,7 +29,7 @@ from streams.serving.values import Scored
 from streams.settings import Settings
 
 _SOURCES = tuple(
-    "+".join(str(bit.name) for bit in Proposed if mask & bit) or records.UNKNOWN for mask in range(1 << len(Proposed))
+    "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 

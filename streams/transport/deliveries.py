@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from time import time
 
 from embeddings.events import Source
+from streams.contract.fields import FIRST_MS, LAST_KEPT_MS
 from streams.contract.messages import Part
-from streams.contract.records import FIRST_MS, LAST_KEPT_MS
 from streams.transport.ahead import Ahead
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Ledger, Unit

@@ -1,0 +1,63 @@
+"""What passes between the stages of an ad decision: who asks for which places, and what may be known of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ranking.ads.auction import At
+from ranking.ads.predicates import Opportunity
+from ranking.ads.selection import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdPlace:
+    """Places for ads that differ in nothing but their ids: one auction with as many slots as it has `imp_ids`.
+
+    Attributes:
+        imp_ids: of OpenRTB's `imp`, in order: the first is the best slot.
+        decision_ids: what the spend ledger knows each of them by (`embeddings.spend.decision_id`).
+        slot: which creatives fit.
+        opportunity: what targeting is asked about; its `seen` is left to the person's state.
+        at: the rule of price for candidates without a deal.
+        floor_micros: what an impression must bring at least, in the auction's currency.
+        per_second_micros: and each second of it.
+        deal_floor_micros: by deal id, what the request asks of a deal per impression.
+        tagid: the placement, empty where the request names none.
+    """
+
+    imp_ids: tuple[str, ...]
+    decision_ids: tuple[str, ...]
+    slot: Slot
+    opportunity: Opportunity
+    at: At = At.second_price
+    floor_micros: int = 0
+    per_second_micros: int = 0
+    deal_floor_micros: Mapping[str, int] = field(default_factory=dict)
+    tagid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdAsk:
+    """One page that wants ads: the places of one request, which no two ads of the same kind share.
+
+    Attributes:
+        user_id: whose page it is; empty where nobody says.
+        person: a keyed hash of the user id for the ledger; empty where nothing may be kept of them (purpose 1).
+        personal: may the profile be read for ads? Where not, the decision is the same for everybody in this context.
+        context: code of `ranking.features`, for the model.
+        now_ms: the moment it is decided for.
+        places: what is to be filled.
+        slate_id, request_id: what it belongs to.
+        deadline_ms: when nobody waits for it any more.
+    """
+
+    user_id: str
+    person: str
+    personal: bool
+    context: int
+    now_ms: int
+    places: tuple[AdPlace, ...]
+    slate_id: str = ""
+    request_id: str | None = None
+    deadline_ms: int | None = None
+    refused: int = 0
+    """A `ranking.ads.losses.Loss` where a gate lets no ad be shown at all; 0 where it may."""
