@@ -1,0 +1,348 @@
+"""READ THIRD: places for ads become decisions: match, fit, cap, pace, predict, sell, reserve.
+
+`AdServer.decide` is the whole of it, over columns; a stage turns candidates away with a code and hands on the others,
+cheap stages first. It decides for requests, for simulation and for benches alike.
+
+Who asks `in_flight` first and reads the people's states after it counts every impression at least once (see
+`embeddings.spend`). Nothing is written but the spend ledger: a decision stands once it is reserved there, and a request
+that comes again is told the same. Where the ledger, or what is known of a person, cannot be reached, nobody is shown
+an ad that would need it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import LedgerClosed, StoreUnavailable
+from embeddings.items import Items
+from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
+from embeddings.state_columns import Histories
+from embeddings.store import Profiles
+from ranking.ads import caps
+from ranking.ads.auction import At, Auction, Sold
+from ranking.ads.bids import worth
+from ranking.ads.campaigns import Type
+from ranking.ads.floors import Floors, reserves
+from ranking.ads.gates import sensitive, without
+from ranking.ads.inventory import House
+from ranking.ads.joint import sell_apart, separation
+from ranking.ads.losses import Loss
+from ranking.ads.market import Exchange, Market
+from ranking.ads.selection import Slots, chosen, fitting
+from ranking.ads.targeting import listed
+from streams.contract.records import encode
+from streams.serving.ad_contest import Bids, Contest, Scored, drawn
+from streams.serving.ad_decisions import Decided, Recorder, Winners, reserved
+from streams.serving.ad_funnel import Funnel
+from streams.serving.ad_histories import CategoryKeys, histories_of
+from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for
+from streams.serving.ad_values import AdAsk
+from streams.serving.ad_writer import placement_of
+from streams.serving.budgets import Budgets
+from streams.serving.stages import StageTimer, epoch_ms, untimed
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+_ROUNDS = 3
+"""So often a batch is sold, where budgets turn out not to cover a winner."""
+_PACING, _ROTATION, _EXPLORATION = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """What is known of the people who ask, a row for each of A asks.
+
+    Attributes:
+        profiles: their states.
+        known_A: could the state be read?
+        flights: what is out for each; None where that is not known.
+    """
+
+    profiles: Profiles
+    known_A: NDArray[np.bool_]
+    flights: Sequence[InFlight | None]
+
+
+class Sale(NamedTuple):
+    """What the auctions came to; `taken_M` is what was taken of each candidate's budget, -1 where nothing was."""
+
+    auction: Auction
+    sold: Sold
+    taken_M: NDArray[np.int64]
+
+
+@dataclass(slots=True, kw_only=True)
+class AdServer:
+    """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
+
+    A asks of P places (auctions of one or several slots each), M candidates (line items for a place), C creatives.
+    """
+
+    exchange: Exchange
+    budgets: Budgets
+    scorer: AdScorer
+    ledger: SpendLedger
+    items: Items
+    settings: Settings
+    stage: StageTimer = untimed
+    now_ms: Callable[[], int] = epoch_ms
+    funnel: Funnel = field(default_factory=Funnel)
+    _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
+    _floors: Floors = field(init=False)
+    _sensitive: tuple[House | None, NDArray[np.bool_]] = field(init=False, default=(None, np.empty(0, np.bool_)))
+
+    def __post_init__(self) -> None:
+        self._floors = self.settings.ads.floor_table()
+
+    @property
+    def selling(self) -> bool:
+        """Is there any campaign?"""
+        return bool(len(self.exchange.market.house.creatives))
+
+    def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
+        """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
+        known = list(dict.fromkeys(person for person in persons if person))
+        if not known:
+            return [None] * len(persons)
+        try:
+            found = dict(zip(known, self.ledger.in_flight(known), strict=True))
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.warning("caps cannot be looked up, line items that have any are not served: %s", error)
+            return [None] * len(persons)
+        return [found.get(person) for person in persons]
+
+    def decide(self, asks: Sequence[AdAsk], people: People) -> Decided:
+        """What is shown in each place of each ask: decisions in their order, one per `imp`. Raises nothing transient.
+
+        Args:
+            asks: A of them.
+            people: what is known of who asks; a profile is looked at only where `AdAsk.personal` allows it.
+        """
+        market, now_ms = self.exchange.market, self.now_ms()
+        contest = Contest.of(asks)
+        if not len(contest.places):
+            return Decided.nothing(asks, now_ms)
+        with self.stage("ads_match"):
+            self._match(contest, people, market)
+            self._fit(contest, people, market, now_ms)
+        with self.stage("ads_pace"):
+            self._cap(contest, people, market)
+            self._pace(contest, market, now_ms)
+        with self.stage("ads_predict"):
+            bids = self._predict(contest, people, market)
+        with self.stage("ads_sell"):
+            sale = self._sell(contest, bids, market, now_ms)
+        with self.stage("ads_reserve"):
+            return self._reserve(contest, bids, people, market, sale, now_ms)
+
+    def _match(self, contest: Contest, people: People, market: Market) -> None:
+        """Candidates are the line items that a place is for."""
+        opportunities = [place.opportunity for place in contest.places]
+        personal_A = _personal(contest.asks, people)
+        user_P = contest.ask_P.astype(np.int64)
+        seen = histories_of(people.profiles.states, user_P, personal_A[contest.ask_P], self.items, self._keys)
+        bits_PW = market.targeting.match(opportunities, seen)
+        contest.start_P1, contest.row_M = listed(bits_PW)
+
+    def _fit(self, contest: Contest, people: People, market: Market, now_ms: int) -> None:
+        """Which of their creatives may stand there, and are not capped themselves."""
+        house = market.house
+        slots = Slots.of([place.slot for place in contest.places], house)
+        fits = fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
+        fits = without(fits, self._sensitive_of(house), Loss.category_excluded)
+        fits = caps.creatives_left(
+            market.caps, _capped(contest.asks, people), contest.start_P1, contest.row_M, fits, contest.ask_P
+        )
+        contest.fits = fits
+        contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
+
+    def _cap(self, contest: Contest, people: People, market: Market) -> None:
+        """Who has shown enough to this person, by what they have seen and what is out."""
+        whose = _capped(contest.asks, people)
+        contest.keep(caps.capped(market.caps, whose, contest.start_P1, contest.row_M, contest.ask_P))
+
+    def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
+        """Who may bid now: budgets, what is due by now, what this worker holds."""
+        self.budgets.saw(np.array([ask.now_ms for ask in contest.asks], np.int64))
+        draw_M = contest.draw_M(market.house.line_L["hash"][contest.row_M], _PACING)
+        contest.keep(self.budgets.may_bid(market, contest.row_M, draw_M, now_ms))
+
+    def _predict(self, contest: Contest, people: People, market: Market) -> Bids:
+        """The nearest and the dearest of what is left, what they would show, and what that is worth."""
+        house, asks, row_M = market.house, contest.asks, contest.row_M
+        creatives = self.scorer.prepare(house)
+        viewers = self.scorer.viewers(
+            creatives,
+            Histories(*people.profiles.states[:6]),
+            np.array([ask.now_ms // 1000 for ask in asks], np.int64),
+            np.array([ask.context for ask in asks], np.int16),
+            _personal(asks, people),
+        )
+        placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
+        candidates = _candidates(contest, placement_P)
+        line_C = np.repeat(row_M, np.diff(contest.fits.start_M1))
+        most_C = market.bid_micros_L[line_C]
+        booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
+        contest.with_creatives(self.scorer.near(creatives, viewers, candidates, most_C, booked_C), Loss.not_near)
+        row_M, candidates = contest.row_M, _candidates(contest, placement_P)
+        line_C = np.repeat(row_M, np.diff(contest.fits.start_M1))
+        identity_C = np.repeat(contest.identity_P[contest.place_M], np.diff(contest.fits.start_M1))
+        draw_C = drawn(identity_C, _hash_C(contest, house), _EXPLORATION)
+        chances = self.scorer.chances(creatives, viewers, candidates, draw_C)
+        type_C = house.line_L["bid_type"][line_C]
+        chance_C = chance_for(type_C, chances.bid_CO)
+        worth_C = worth(type_C, market.bid_micros_L[line_C], chance_C)
+        draw_M = contest.draw_M(house.line_L["hash"][row_M], _ROTATION)
+        shown_M = caps.times_shown(market.caps, _capped(asks, people), contest.start_P1, row_M, contest.ask_P)
+        creative_M = chosen(house, contest.fits, row_M, draw_M, worth_C.astype(np.float64), shown_M)
+        at_M = np.flatnonzero(contest.fits.creative_N == np.repeat(creative_M, np.diff(contest.fits.start_M1)))
+        scored = Scored(creatives, viewers, candidates, chances)
+        return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], scored)
+
+    def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
+        """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
+        auction = self._auction(contest, bids, market)
+        kinds = separation(market.house, bids.creative_M, contest.row_M)
+        taken_M = np.full(len(contest.row_M), -1, np.int64)
+        for _ in range(_ROUNDS):
+            sold = sell_apart(auction, contest.ask_P, kinds)
+            at_RS = np.nonzero(sold.winner_RS >= 0)
+            winner_W = sold.winner_RS[at_RS]
+            new_W = taken_M[winner_W] < 0
+            price_W = market.charged(contest.row_M[winner_W[new_W]], sold.price_RS[at_RS][new_W])
+            covered_W = self.budgets.take(market, contest.row_M[winner_W[new_W]], price_W, now_ms)
+            taken_M[winner_W[new_W][covered_W]] = price_W[covered_W]
+            if covered_W.all():
+                break
+            auction.barred_C[winner_W[new_W][~covered_W]] = Loss.budget_exhausted
+        return Sale(auction, sold, taken_M)
+
+    def _auction(self, contest: Contest, bids: Bids, market: Market) -> Auction:
+        house, places, row_M, place_M = market.house, contest.places, contest.row_M, contest.place_M
+        seconds_M = house.creative_N["duration_s"][bids.creative_M]
+        floor_P = np.array([place.floor_micros for place in places], np.int64)
+        floor_P = np.maximum(floor_P, self._floors.of_requests(self._floors.codes(self._floor_fields(contest))))
+        per_second_P = np.array([place.per_second_micros for place in places], np.int64)
+        deal_M = market.deal_at_L[row_M]
+        deal_floor_M = market.deal_micros_L[row_M].copy()
+        for m in np.flatnonzero(deal_M != At.market).tolist():
+            line = market.lines[row_M[m]]
+            asked = places[place_M[m]].deal_floor_micros
+            if line is not None and line.deal is not None:
+                deal_floor_M[m] = max(deal_floor_M[m], asked.get(line.deal.id, 0))
+        reserve_M = reserves(floor_P[place_M], per_second_P[place_M], seconds_M, deal_M, deal_floor_M)
+        return Auction(
+            start_Q=contest.start_P1,
+            request_R=contest.identity_P,
+            slots_R=np.array([len(place.imp_ids) for place in places], np.int64),
+            at_R=np.array([place.at for place in places], np.int8),
+            line_C=house.line_L["hash"][row_M],
+            tier_C=market.tier_L[row_M],
+            bid_C=bids.bid_M,
+            reserve_C=np.where(house.line_L["type"][row_M] == Type.house, 0, reserve_M),
+            quality_C=np.full(len(row_M), 1000, np.int64),
+            deal_C=deal_M,
+            barred_C=np.zeros(len(row_M), np.int16),
+        )
+
+    def _floor_fields(self, contest: Contest) -> list[tuple[str, ...]]:
+        """What floors of the house are judged by: the placement, and words of the opportunity."""
+        told = []
+        for place in contest.places:
+            words = place.opportunity.words
+            fields = (
+                place.tagid if name == "tagid" else next(iter(words.get(name, ())), "") for name in self._floors.fields
+            )
+            told.append(tuple(fields))
+        return told
+
+    def _reserve(
+        self, contest: Contest, bids: Bids, people: People, market: Market, sale: Sale, now_ms: int
+    ) -> Decided:
+        """Have the ledger keep what was sold: what it refuses is not shown, what it kept before stands."""
+        winners = Winners.of(contest, sale.sold, sale.taken_M)
+        recorder = Recorder(
+            contest=contest,
+            market=market,
+            bids=bids,
+            auction=sale.auction,
+            sold=sale.sold,
+            winners=winners,
+            settings=self.settings.ads,
+            now_ms=now_ms,
+        )
+        records = recorder.filled(self.budgets)
+        values = [encode(record) for record in records]
+        ask_W = contest.ask_P[winners.place_W]
+        rooms = caps.rooms(
+            market.caps, _capped(contest.asks, people), ask_W, winners.row_W, bids.creative_M[winners.candidate_W]
+        )
+        flights = [people.flights[ask] for ask in ask_W.tolist()]
+        answers = self._answers(list(map(reserved, records, values, rooms, flights)), now_ms)
+        taken = np.flatnonzero(sale.taken_M >= 0)
+        self.budgets.told(market, contest.row_M[taken], sale.taken_M[taken])
+        self._count(contest, sale, winners, [answer.verdict for answer in answers], market)
+        return recorder.decided(records, values, answers)
+
+    def _count(
+        self, contest: Contest, sale: Sale, winners: Winners, verdicts: Sequence[Verdict], market: Market
+    ) -> None:
+        for left in contest.left:
+            self.funnel.candidates(market, left.row_M, left.code_M)
+        self.funnel.candidates(market, contest.row_M, sale.sold.code_C)
+        bidding_M = sale.auction.barred_C == 0
+        self.funnel.told(market, "bid", contest.row_M[bidding_M])
+        served_W = np.array([verdict is Verdict.reserved for verdict in verdicts], np.bool_)
+        self.funnel.told(market, "served", winners.row_W[served_W])
+
+    def _answers(self, reservations: Sequence[Reservation], now_ms: int) -> list[Answer]:
+        """What the ledger says; nothing is shown where it cannot be reached."""
+        answers: list[Answer] = []
+        try:
+            for at in range(0, len(reservations), MOST_ROWS):
+                answers += self.ledger.reserve(self.budgets.worker, reservations[at : at + MOST_ROWS], now_ms=now_ms)
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.warning("ads cannot be reserved, so none is shown: %s", error)
+        return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
+
+    def _sensitive_of(self, house: House) -> NDArray[np.bool_]:
+        if self._sensitive[0] is not house:
+            self._sensitive = house, sensitive(house, frozenset(self.settings.ads.sensitive))
+        return self._sensitive[1]
+
+
+def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
+    """Whose profile may be looked at, and is there. Shape (A,)."""
+    return np.array([ask.personal for ask in asks], np.bool_) & people.known_A
+
+
+def _capped(asks: Sequence[AdAsk], people: People) -> caps.People:
+    """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
+    states = people.profiles.states
+    counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
+    out_A = np.array([flight is not None for flight in people.flights], np.bool_)
+    return caps.People(
+        caps.Exposures._make(people.profiles.exposures),
+        caps.Out.of([flight.out if flight else None for flight in people.flights]),
+        states.last_s_U,
+        np.array([ask.now_ms // 1000 for ask in asks], np.int64),
+        counted_A & out_A & people.known_A,
+    )
+
+
+def _candidates(contest: Contest, placement_P: NDArray[np.uint32]) -> AdCandidates:
+    """The creatives that are left, by place."""
+    fits = contest.fits
+    return AdCandidates(fits.start_M1[contest.start_P1], fits.creative_N, contest.ask_P, placement_P)
+
+
+def _hash_C(contest: Contest, house: House) -> NDArray[np.uint64]:
+    """What names each creative for good: its line item, and where it stands in it. Shape (C,)."""
+    line_C = np.repeat(contest.row_M, np.diff(contest.fits.start_M1))
+    place_C = contest.fits.creative_N - house.creative_start_L1[line_C]
+    hash_C: NDArray[np.uint64] = house.line_L["hash"][line_C] + place_C.astype(np.uint64)
+    return hash_C
