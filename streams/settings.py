@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams import addresses
+from streams.ad_settings import Ads
 from streams.half_lives import Group, HalfLife, HalfLives
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 
@@ -461,6 +462,7 @@ class Settings(BaseSettings):
     consent: Consent = Consent()
     events: Events = Events()
     slates: Slates = Slates()
+    ads: Ads = Ads()
     policies: dict[Surface, SurfacePolicy] = {}
     """By surface; `default` is that of every surface which has none of its own."""
     index: Index = Index()
