@@ -20,6 +20,7 @@ from embeddings.eligibility import Mask, Viewer, ViewerClass
 from embeddings.index import ItemIndex, build_index
 from embeddings.items import LONG, MID, SHORT, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
+from ranking.ads.heads import AdHeads
 from ranking.features import ItemRows
 from ranking.ranker import Ranker
 from streams.serving.offers import Offer, Offers
@@ -63,6 +64,7 @@ class LiveModel:
     contexts: Popularity
     index: ItemIndex
     ranker: Ranker
+    ads: AdHeads = field(default_factory=AdHeads)
 
     @classmethod
     def empty(cls, items: Items, build: BuildIndex, width: int) -> "LiveModel":
@@ -117,6 +119,7 @@ class LiveModel:
             contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
+            ads=AdHeads.from_tensors(snapshot.ranker),
         )
 
     def fitted(self, items: Items) -> "LiveModel":
@@ -185,7 +188,7 @@ class Serving:
         self._offers = Offers(self.items)
         with self.items.lock:
             offer = self._offers.of(ViewerClass(), self.now_s(), self.fresh_for_s)
-        self._stock = Stock(model=self.live, items=self.items, item_rows=self._rows(), offer=offer)
+        self._stock = Stock(model=self.live, items=self.items, item_rows=self.item_rows(), offer=offer)
 
     def stock(self) -> Stock:
         """What there is to offer, as it was when a slate was made last, under the model that is live now."""
@@ -194,7 +197,7 @@ class Serving:
     def current(self) -> Stock:
         """What to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
         offer = self._offers.of(ViewerClass(), self.now_s(), self.fresh_for_s)
-        self._stock = replace(self._stock, item_rows=self._rows(), offer=offer)
+        self._stock = replace(self._stock, item_rows=self.item_rows(), offer=offer)
         return self.stock()
 
     def prepare(self, viewers: Iterable[Viewer]) -> None:
@@ -212,8 +215,8 @@ class Serving:
         """Which rows must not be shown to a viewer now. The caller holds `items.lock`."""
         return self._offers.of(self.items.class_of(viewer), self.now_s(), self.fresh_for_s).blocked_N
 
-    def _rows(self) -> ItemRows:
-        """Counts and attributes of all items where they lie, as the ranker reads them."""
+    def item_rows(self) -> ItemRows:
+        """Counts and attributes of all items where they lie, as the ranker reads them. The caller holds `items.lock`."""
         c, half_lives = self.items.columns, self.items.half_lives
         return ItemRows(
             popularity_N3=c.popularity_N4,
