@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from streams.contract.ad_records import AdDecision, Imp
+from streams.contract.ad_records import AdDecision, AdStats, Imp
 from streams.contract.fields import (
     UNKNOWN,
     Count,
@@ -293,6 +293,7 @@ decode_item = msgspec.json.Decoder(Item).decode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_slate = msgspec.json.Decoder(Slate).decode
 decode_ad = msgspec.json.Decoder(AdDecision).decode
+decode_ad_stats = msgspec.json.Decoder(AdStats).decode
 decode_trace = msgspec.json.Decoder(Trace).decode
 decode_counter = msgspec.json.Decoder(Counter).decode
 decode_model = msgspec.json.Decoder(ModelManifest).decode
@@ -318,6 +319,7 @@ _SHAPES: dict[TopicName, tuple[str, Literal["delete", "compact"], bool]] = {
     "requests": ("user_id", "delete", True),
     "slates": ("user_id", "delete", False),
     "ads": ("user_id", "delete", False),
+    "ad_stats": ("line item", "compact", False),
     "traces": ("user_id", "delete", False),
     "observations": ("partition of events", "delete", True),
     "counters": ("item_id", "compact", True),
@@ -325,7 +327,7 @@ _SHAPES: dict[TopicName, tuple[str, Literal["delete", "compact"], bool]] = {
     "privacy": ("HMAC of user_id", "compact", True),
 }
 #: Topics that every worker reads whole have one partition, so that their records have one order.
-_ONE_PARTITION = frozenset({"catalog", "campaigns", "counters", "models", "privacy"})
+_ONE_PARTITION = frozenset({"catalog", "campaigns", "ad_stats", "counters", "models", "privacy"})
 
 
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:

@@ -26,6 +26,7 @@ from embeddings.events import Fate, Source
 from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.contract.records import Degraded
+from streams.process.ad_metrics import AdMetrics
 from streams.settings import TopicName
 from streams.transport.deliveries import Lag
 
@@ -175,6 +176,7 @@ class WorkerMetrics(Metrics):
     def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
         """See `Metrics`."""
         super().__init__(role="worker", reads=WORKER_READS, clock=clock, process=process)
+        self.ads = AdMetrics(self.registry, clock)
         stages: tuple[Stage, ...] = get_args(Stage)
         self.stage_seconds = self._histogram(
             "marquee_stage_seconds", "Time of a stage for a whole batch.", STAGE_SECONDS, "stage", stages
