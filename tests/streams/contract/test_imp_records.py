@@ -55,7 +55,8 @@ def test_the_bytes_of_a_request_with_ads_are_read_and_written_as_ever() -> None:
 
 
 def test_what_openrtb_has_and_nobody_reads_is_ignored() -> None:
-    said = b'{"request_id":"r","imp":[{"id":"1","metric":[],"ext":{"a":1},"video":{"mimes":["video/mp4"],"playbackmethod":[1]}}]}'
+    video = b'{"mimes":["video/mp4"],"playbackmethod":[1]}'
+    said = b'{"request_id":"r","imp":[{"id":"1","metric":[],"ext":{"a":1},"video":' + video + b"}]}"
     [imp] = r.decode_request(said).imp
     assert imp.video == i.Video(mimes=("video/mp4",))
 
