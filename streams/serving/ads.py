@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreUnavailable
+from embeddings.exposures import Exposures
 from embeddings.items import Items
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
-from embeddings.state_columns import Histories
-from embeddings.store import Profiles
+from embeddings.state_columns import Histories, UserStates
 from ranking.ads import caps
 from ranking.ads.auction import At, Auction, Sold
 from ranking.ads.bids import worth
@@ -57,12 +57,13 @@ class People:
     """What is known of the people who ask, a row for each of A asks.
 
     Attributes:
-        profiles: their states.
-        known_A: could the state be read?
+        states: who they are; `exposures` which ads they saw.
+        known_A: could that be read?
         flights: what is out for each; None where that is not known.
     """
 
-    profiles: Profiles
+    states: UserStates
+    exposures: Exposures
     known_A: NDArray[np.bool_]
     flights: Sequence[InFlight | None]
 
@@ -144,7 +145,7 @@ class AdServer:
         opportunities = [place.opportunity for place in contest.places]
         personal_A = _personal(contest.asks, people)
         user_P = contest.ask_P.astype(np.int64)
-        seen = histories_of(people.profiles.states, user_P, personal_A[contest.ask_P], self.items, self._keys)
+        seen = histories_of(people.states, user_P, personal_A[contest.ask_P], self.items, self._keys)
         bits_PW = market.targeting.match(opportunities, seen)
         contest.start_P1, contest.row_M = listed(bits_PW)
 
@@ -177,7 +178,7 @@ class AdServer:
         creatives = self.scorer.prepare(house)
         viewers = self.scorer.viewers(
             creatives,
-            Histories(*people.profiles.states[:6]),
+            Histories(*people.states[:6]),
             np.array([ask.now_ms // 1000 for ask in asks], np.int64),
             np.array([ask.context for ask in asks], np.int16),
             _personal(asks, people),
@@ -322,11 +323,11 @@ def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
 
 def _capped(asks: Sequence[AdAsk], people: People) -> caps.People:
     """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
-    states = people.profiles.states
+    states = people.states
     counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
     out_A = np.array([flight is not None for flight in people.flights], np.bool_)
     return caps.People(
-        caps.Exposures._make(people.profiles.exposures),
+        caps.Exposures._make(people.exposures),
         caps.Out.of([flight.out if flight else None for flight in people.flights]),
         states.last_s_U,
         np.array([ask.now_ms // 1000 for ask in asks], np.int64),

@@ -24,6 +24,8 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
+from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_decisions import Decision
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
@@ -45,6 +47,8 @@ class Answerer:
     settings: Settings
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
+    ads: AdAnswers | None = None
+    """Fills the `imp`s of requests, where ads are sold."""
     missing: Collection[str] = ()
     """Topics that `reply_to` may name and that the brokers do not have."""
 
@@ -92,6 +96,7 @@ class Answerer:
     def _answer(self, wanted: list[tuple[Trigger, Request]], stamps: Stamps) -> list[PublishedSlate]:
         triggers = [trigger for trigger, _ in wanted]
         requests = [request for _, request in wanted]
+        asking = self.ads.asking(wanted) if self.ads else None  # before the profiles are read
         profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
         late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
@@ -101,9 +106,12 @@ class Answerer:
         ]
         asked = self._asked(triggers, requests, profiles, allowed_P, late_P)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
-        places = np.arange(len(triggers))
+        places, sold = np.arange(len(triggers)), dict[int, list[Decision]]()
+        if self.ads and asking:
+            sold = self.ads.decided(asking, profiles, known=degraded is None, now_ms=self.now_ms())
         with self.stage("compose"):
-            return write_slates(triggers, scored, places, self.scorer.items, self.settings, stamps, self.now_ms())
+            items, settings, now_ms = self.scorer.items, self.settings, self.now_ms()
+            return write_slates(triggers, scored, places, items, settings, stamps, now_ms, sold)
 
     def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
         try:

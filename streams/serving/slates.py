@@ -1,6 +1,6 @@
 """Slates as records: chosen items with reasons, versions and times, ready for the topic and for Redis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import zip_longest
@@ -76,6 +76,8 @@ class PublishedSlate:
     propensity_N: NDArray[np.float64]
     at: int
     sampled: bool
+    ads: Sequence[Decision] = ()
+    """What became of the places for ads that its request names."""
 
     @property
     def slate_id(self) -> str:
@@ -91,21 +93,27 @@ def write_slates(
     settings: Settings,
     stamps: Stamps,
     now_ms: int,
+    sold: Mapping[int, Sequence[Decision]] | None = None,
 ) -> list[PublishedSlate]:
-    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
+    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
+
+    `sold` are the ads of those triggers that asked for any, by their place.
+    """
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
     told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN, s.propensity_QN, s.explored_QN
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
-    for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
+    for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
         slate = _slate(
             trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
+        if ads := (sold or {}).get(n, ()):
+            slate.ads = tuple(for_page(decision.record) for decision in ads)
         sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         columns_N = id_QN[q], s.x_QNF[q], s.propensity_QN[q]
-        out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled))
+        out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled, ads))
     return out
 
 
@@ -178,6 +186,21 @@ def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
     passed = echo(*trigger.source, trigger.offset, trigger.headers)
     headers = event_headers(slate.slate_id, "marquee.slate.v1", "marquee", trigger.event_ms, passed)
     return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
+
+
+def ad_records(slate: PublishedSlate, topic: str) -> list[Outgoing]:
+    """The decisions about a slate's places for ads on their topic, keyed by user."""
+    trigger = slate.trigger
+    passed = echo(*trigger.source, trigger.offset, trigger.headers)
+    return [
+        Outgoing(
+            topic,
+            trigger.user_id.encode(),
+            decision.value,
+            event_headers(decision.record.decision_id, "marquee.ad.v1", "marquee", trigger.event_ms, passed),
+        )
+        for decision in slate.ads
+    ]
 
 
 def slate_id_of(source: Source, offset: int, surface: str, policy: int) -> str:
