@@ -29,7 +29,7 @@ _TERMS = np.dtype(
         ("tier", "i8"), ("bid_micros", "i8"), ("deal_micros", "i8"), ("deal_at", "i1"), ("barred", "i2"),
         ("billed_by", "i1"), ("counted", "i1"), ("share", "i8"), ("version", "i8"), ("start_ms", "i8"),
         ("end_ms", "i8"), ("limit", "i8", (4,)), ("campaign_limit", "i8", (2,)), ("over_percent", "i8"),
-        ("asap", "?"), ("hours", "i8"),
+        ("asap", "?"), ("hours", "i8"), ("zone", "i8"),
     ]
 )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Market:
         counted_L: places in `terms.COUNTED`: what its goal is in.
         version_L: the version of the campaign's record.
         hours: day-parts by `plans.hours_L`; None are all hours.
+        zone_L: places in `zones`: the clock that days and day-parts are of.
     """
 
     rows: int
@@ -81,6 +82,8 @@ class Market:
     counted_L: NDArray[np.int8]
     version_L: NDArray[np.int64]
     hours: tuple[terms.Hours | None, ...]
+    zone_L: NDArray[np.int64]
+    zones: tuple[str, ...]
 
     @property
     def lines(self) -> tuple[LineItem | None, ...]:
@@ -127,6 +130,7 @@ class Exchange:
     _labels: dict[int, list[int]] = field(init=False, default_factory=dict)
     _label_of: dict[str, int] = field(init=False, default_factory=dict)
     _hours_of: dict[terms.Hours | None, int] = field(init=False, default_factory=lambda: {None: 0})
+    _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -191,6 +195,7 @@ class Exchange:
             (terms.least(campaign.budget_micros), terms.least(campaign.daily_budget_micros)),
             *(line.overdelivery, line.delivery is Delivery.asap),
             self._hours_of.setdefault(hours, len(self._hours_of)),
+            self._zone_of.setdefault(line.time_zone, len(self._zone_of)),
         )
 
     def _prices(self, row: int, line: LineItem) -> tuple[int, int, int]:
@@ -231,6 +236,8 @@ class Exchange:
             counted_L=column["counted"],
             version_L=column["version"],
             hours=tuple(self._hours_of),
+            zone_L=column["zone"],
+            zones=tuple(self._zone_of),
         )
 
     def _plans(self, column: Mapping[str, NDArray[Any]]) -> Plans:
