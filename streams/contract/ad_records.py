@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What is asked, decided and counted about ads: records of `ads` and `ad-stats`, parts of `requests` and `slates`."""
-=======
-"""What is decided about ads: the record of `ads`, which slates hold as well. What is asked is in `imp_records`."""
->>>>>>> w-page
+"""What is decided and counted about ads: `ads`, which slates hold as well, and `ad-stats`. Asks are `imp_records`."""
 
 from typing import Any
 
@@ -17,14 +13,9 @@ class AdDecision(Record):
     Names are OpenRTB's where it has one (`impid` is `imp_id`, `price` is `price_micros`, per impression). Events of the
     ad carry `decision_id`. `billed_by` is the event that is paid for, `event_micros` what it costs then. `losses` are
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
-<<<<<<< HEAD
-    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and, in
-    the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
-=======
     and found, never more of the person. `tradeoff`, written `lambda`, is what a micro was worth in the organic value of
-    the page that the ad was weighed against, 0 where it was not. `expires_ms`, `kept_ms`, `windows`, `levels` and
-    `person` are the ledger's.
->>>>>>> w-page
+    the page that the ad was weighed against, 0 where it was not. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`,
+    `levels`, `person` and, in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
     """
 
     decision_id: str

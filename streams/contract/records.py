@@ -16,11 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-<<<<<<< HEAD
-from streams.contract.ad_records import AdDecision, AdStats, Imp
-=======
-from streams.contract.ad_records import AdDecision
->>>>>>> w-page
+from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.fields import (
     UNKNOWN,
     Count,
