@@ -31,9 +31,7 @@ def spreads(p_CO: NDArray[np.floating], shown_C: NDArray[np.floating], widest: f
     return 1 / np.sqrt(widest**-2 + shown_C[:, None] * p_CO * (1 - p_CO))
 
 
-def drawn(
-    p_CO: NDArray[np.float64], spread_CO: NDArray[np.float64], draw_C: NDArray[np.uint64]
-) -> NDArray[np.float64]:
+def drawn(p_CO: NDArray[np.float64], spread_CO: NDArray[np.float64], draw_C: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Chances of C candidates, each drawn by its own number. Shape (C, O)."""
     normal_C = _NORMAL[(draw_C >> np.uint64(_SHIFT)).astype(np.intp)]
     odds_CO = p_CO / np.maximum(1 - p_CO, 1 - _MOST) * np.exp(spread_CO * normal_C[:, None])

@@ -32,3 +32,4 @@ class Loss(IntEnum):
     rating_block = 1004
     adjacency_block = 1005
     separation_block = 1006
+    not_near = 1007

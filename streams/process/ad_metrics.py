@@ -37,16 +37,24 @@ class AdMetrics:
         self.registry, self._clock = registry, clock
         self.decisions = self._counter("decisions", "Ad slots by what became of them.", "outcome", get_args(Outcome))
         self.reasons = self._counter(
-            "funnel", "Line items at each step of a decision, by how far they came and why no further.", "reason", COUNTS
+            "funnel",
+            "Line items at each step of a decision, by how far they came and why no further.",
+            "reason",
+            COUNTS,
         )
         self.events = Counter(
-            "marquee_ad_events", "Events of ads, by what the ledger made of them.", ("kind", "billing"), registry=registry
+            "marquee_ad_events",
+            "Events of ads, by what the ledger made of them.",
+            ("kind", "billing"),
+            registry=registry,
         )
         for kind in KINDS:
             for billing in Billing:
                 self.events.labels(kind, billing.name)
         self.spend = Counter(
-            "marquee_ad_spend_micros", "Spent by events that this worker read, micros of any currency.", registry=registry
+            "marquee_ad_spend_micros",
+            "Spent by events that this worker read, micros of any currency.",
+            registry=registry,
         )
         self.swept = Counter(
             "marquee_ad_swept", "Reservations released and leases returned at their end.", registry=registry

@@ -8,7 +8,6 @@ import numpy as np
 from embeddings.spend import InFlight
 from embeddings.store import Profiles
 from ranking.ads.losses import Loss
-from streams.contract.ad_records import AdDecision
 from streams.contract.consent import Judge
 from streams.contract.records import Request
 from streams.serving.ad_decisions import Decision
@@ -78,12 +77,3 @@ def _in_time(ask: AdAsk, now_ms: int) -> AdAsk:
     if ask.refused or ask.deadline_ms is None or now_ms <= ask.deadline_ms:
         return ask
     return replace(ask, refused=int(Loss.expired))
-
-
-_LEDGER_S = ("person", "windows", "levels", "reserved_micros", "spends_micros", "losses", "lost_to")
-
-
-def for_page(decision: AdDecision) -> AdDecision:
-    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
-    told = {name: getattr(decision, name) for name in decision.__struct_fields__ if name not in _LEDGER_S}
-    return AdDecision(**told)

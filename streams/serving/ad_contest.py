@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking.ads.features import Viewers
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
-from streams.serving.ad_scoring import AdCandidates, Chances, Creatives, Viewers
+from streams.serving.ad_scoring import AdCandidates, Chances
 from streams.serving.ad_values import AdAsk, AdPlace
+from streams.serving.creatives import Creatives
 
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
@@ -38,7 +40,7 @@ class Contest:
 
     asks: Sequence[AdAsk]
     places: Sequence[AdPlace]
-    ask_P: NDArray[np.intp]
+    ask_P: NDArray[np.int32]
     identity_P: NDArray[np.uint64]
     start_P1: NDArray[np.int64]
     row_M: NDArray[np.int32]
@@ -57,7 +59,7 @@ class Contest:
         return cls(
             asks=asks,
             places=[place for _, place in pairs],
-            ask_P=np.array([a for a, _ in pairs], np.intp),
+            ask_P=np.array([a for a, _ in pairs], np.int32),
             identity_P=np.array(names, np.uint64),
             start_P1=np.zeros(len(pairs) + 1, np.int64),
             row_M=np.empty(0, np.int32),

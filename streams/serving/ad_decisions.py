@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.spend import Answer, InFlight, Reservation, Room, Verdict
-from ranking.ads import caps
 from ranking.ads.auction import NOBODY, Auction, Sold
 from ranking.ads.bids import per_event
 from ranking.ads.losses import Loss
@@ -105,13 +104,13 @@ class Recorder:
         bid_W = market.bid_micros_L[w.row_W]
         event_W = per_event(type_W, w.price_W, bid_W, self.bids.chance_M[w.candidate_W])
         reserved_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
-        level_W4 = caps.keys(market.caps, w.row_W, creative_W)
+        level_W4 = market.caps.keys(w.row_W, creative_W)
         chances = self.bids.scored.chances
         columns = (
             *(w.place_W, w.slot_W, w.candidate_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
             *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
             *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
-            *(chances.p_CO[at_W].astype(np.float64).round(6), chances.explored_C[at_W], level_W4),
+            *(chances.p_CO[at_W].astype(np.float64).round(6), chances.spread_CO[at_W].any(1), level_W4),
         )
         return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
@@ -268,6 +267,14 @@ def reserved(
     return reservation_of(
         decision, value, rooms=[Room(*room) for room in rooms], version=flight.version if flight else ""
     )
+
+
+_LEDGER_S = ("person", "windows", "levels", "reserved_micros", "spends_micros", "losses", "lost_to")
+
+
+def for_page(decision: AdDecision) -> AdDecision:
+    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
+    return AdDecision(**{name: getattr(decision, name) for name in decision.__struct_fields__ if name not in _LEDGER_S})
 
 
 def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:

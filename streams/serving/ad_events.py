@@ -141,7 +141,9 @@ def confirm(
         chunk, rest = billables[first : first + MOST_ROWS], billables[first + MOST_ROWS :]
         later = {one.source for one in rest}
         reach = {one.source: one.offset for one in chunk}  # the last one of each
-        reach |= {source: last for source, last in upto.items() if source not in later and (source in reach or not rest)}
+        reach |= {
+            source: last for source, last in upto.items() if source not in later and (source in reach or not rest)
+        }
         found += _confirmed(ledger, chunk, done, reach, now_ms)
         done |= reach
     return found
@@ -153,7 +155,9 @@ def _confirmed(
     """One call, again from where it has counted already."""
     names = {f"{source.topic}/{source.partition}": source for source in reach}
     while True:
-        tallies = [Tally(source=s, above=min(above.get(s, last), last), upto=last, counts={}) for s, last in reach.items()]
+        tallies = [
+            Tally(source=s, above=min(above.get(s, last), last), upto=last, counts={}) for s, last in reach.items()
+        ]
         try:
             return ledger.confirm(chunk, tallies, now_ms=now_ms)
         except AlreadyCounted as known:

@@ -21,7 +21,7 @@ NAMES = (
     "served",
 )
 _AT = {name: n for n, name in enumerate(NAMES)}
-_OF_LOSS = {
+_OF_LOSS: dict[Loss, str] = {
     Loss.won: "won",
     Loss.creative_pending: "unapproved",
     Loss.capped: "capped",

@@ -22,7 +22,7 @@ from embeddings.exposures import Exposures
 from embeddings.items import Items
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
 from embeddings.state_columns import Histories, UserStates
-from ranking.ads import caps
+from ranking.ads import caps, exposed
 from ranking.ads.auction import At, Auction, Sold
 from ranking.ads.bids import worth
 from ranking.ads.campaigns import Type
@@ -186,7 +186,7 @@ class AdServer:
         placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
         candidates = _candidates(contest, placement_P)
         line_C = np.repeat(row_M, np.diff(contest.fits.start_M1))
-        most_C = market.bid_micros_L[line_C]
+        most_C = market.bid_micros_L[line_C].astype(np.float64)
         booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
         contest.with_creatives(self.scorer.near(creatives, viewers, candidates, most_C, booked_C), Loss.not_near)
         row_M, candidates = contest.row_M, _candidates(contest, placement_P)
@@ -312,7 +312,7 @@ class AdServer:
 
     def _sensitive_of(self, house: House) -> NDArray[np.bool_]:
         if self._sensitive[0] is not house:
-            self._sensitive = house, sensitive(house, frozenset(self.settings.ads.sensitive))
+            self._sensitive = house, sensitive(house.creatives, self.settings.ads.allow_sensitive)
         return self._sensitive[1]
 
 
@@ -321,14 +321,14 @@ def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
     return np.array([ask.personal for ask in asks], np.bool_) & people.known_A
 
 
-def _capped(asks: Sequence[AdAsk], people: People) -> caps.People:
+def _capped(asks: Sequence[AdAsk], people: People) -> exposed.People:
     """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
     states = people.states
     counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
     out_A = np.array([flight is not None for flight in people.flights], np.bool_)
-    return caps.People(
-        caps.Exposures._make(people.exposures),
-        caps.Out.of([flight.out if flight else None for flight in people.flights]),
+    return exposed.People(
+        exposed.Exposures._make(people.exposures),
+        exposed.Out.of([flight.out if flight else None for flight in people.flights]),
         states.last_s_U,
         np.array([ask.now_ms // 1000 for ask in asks], np.int64),
         counted_A & out_A & people.known_A,
@@ -338,7 +338,7 @@ def _capped(asks: Sequence[AdAsk], people: People) -> caps.People:
 def _candidates(contest: Contest, placement_P: NDArray[np.uint32]) -> AdCandidates:
     """The creatives that are left, by place."""
     fits = contest.fits
-    return AdCandidates(fits.start_M1[contest.start_P1], fits.creative_N, contest.ask_P, placement_P)
+    return AdCandidates(fits.start_M1[contest.start_P1], fits.creative_N, contest.ask_P.astype(np.intp), placement_P)
 
 
 def _hash_C(contest: Contest, house: House) -> NDArray[np.uint64]:

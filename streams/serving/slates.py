@@ -22,6 +22,7 @@ from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.fields import UNKNOWN
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
+from streams.serving.ad_decisions import Decision, for_page
 from streams.serving.live_model import LiveModel
 from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
