@@ -141,7 +141,7 @@ class Request(Record):
     request_id: Annotated[str, Meta(min_length=1, max_length=512)]
     user_id: Id | None = ""
     surface: Word | None = None
-    n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    n: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     context: Context | None = None
     exclude: Annotated[tuple[Id, ...], Meta(max_length=10_000)] = ()
     deadline_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = None

@@ -29,7 +29,7 @@ from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_decisions import Decision
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
-from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
+from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen, Told
 from streams.settings import Settings
@@ -88,7 +88,7 @@ class Answerer:
             published_ms=published,
             viewer=policy.viewer(viewer_of(request.context, surface)),
             policy=policy,
-            size=min(request.n or policy.size, policy.candidates),
+            size=min(policy.size if request.n is None else request.n, policy.candidates),
             headers=record.headers,
             request_id=request.request_id,
             reply_to=topic,
@@ -107,7 +107,9 @@ class Answerer:
         ]
         asked = self._asked(triggers, requests, profiles, allowed_P, late_P)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
-        places, sold = np.arange(len(triggers)), dict[int, list[Decision]]()
+        at_P = np.searchsorted(scored.slates.position_Q, np.arange(len(triggers)))
+        places = np.where(asked.serve_P, at_P, NOWHERE)
+        sold = dict[int, list[Decision]]()
         if self.ads and asking:
             sold = self.ads.decided(asking, profiles, known=degraded is None, now_ms=self.now_ms())
         with self.stage("compose"):
@@ -170,7 +172,7 @@ class Answerer:
             viewers=[trigger.viewer for trigger in triggers],
             policies=[trigger.policy for trigger in triggers],
             personal_P=personal_P,
-            serve_P=np.ones(count, np.bool_),
+            serve_P=np.array([trigger.size > 0 for trigger in triggers], np.bool_),
             trace_P=np.zeros(count, np.bool_),
             chance_P=chances((trigger.slate_id for trigger in triggers), self.settings.seed),
             told=Told.nothing(count),

@@ -15,7 +15,7 @@ from embeddings.eligibility import Viewer, language_of
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
-from ranking.features import CONTEXTS
+from ranking.features import COLUMNS, CONTEXTS
 from ranking.reasons import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
@@ -32,6 +32,9 @@ from streams.settings import Settings
 _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
+NOWHERE = -1
+"""The place of a slate that has no items."""
+_NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
 
@@ -98,6 +101,8 @@ def write_slates(
 ) -> list[PublishedSlate]:
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
 
+    Who asked for no items (`NOWHERE`) gets none, and the ads.
+
     `sold` are the ads of those triggers that asked for any, by their place.
     """
     s = scored.slates
@@ -106,14 +111,14 @@ def write_slates(
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
-        places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
+        places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
         slate = _slate(
             trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
         if ads := (sold or {}).get(n, ()):
             slate.ads = tuple(for_page(decision.record) for decision in ads)
-        sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        columns_N = id_QN[q], s.x_QNF[q], s.propensity_QN[q]
+        sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
+        columns_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
         out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled, ads))
     return out
 

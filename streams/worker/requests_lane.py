@@ -11,7 +11,7 @@ from streams.contract.observations import pieces
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
 from streams.serving.shown_writer import observe_shown
-from streams.serving.slates import PublishedSlate, slate_record
+from streams.serving.slates import PublishedSlate, ad_records, slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
@@ -73,6 +73,7 @@ class RequestsLane:
         dead += aside
         topic = self.settings.topics.name("slates")
         out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
+        out += [record for slate in slates for record in ad_records(slate, self.settings.topics.name("ads"))]
         try:
             await self.publisher.send_all(out, still_waiting=unit.retrying)
         except PublishFailed as error:
