@@ -39,9 +39,8 @@ from streams.serving.ad_contest import Bids, Contest, Scored, drawn
 from streams.serving.ad_decisions import Decided, Recorder, Winners, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
-from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for
+from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, placement_of
 from streams.serving.ad_values import AdAsk
-from streams.serving.ad_writer import placement_of
 from streams.serving.budgets import Budgets
 from streams.serving.stages import StageTimer, epoch_ms, untimed
 from streams.settings import Settings

@@ -118,8 +118,8 @@ def write_slates(
         if ads := (sold or {}).get(n, ()):
             slate.ads = tuple(for_page(decision.record) for decision in ads)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        columns_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
-        out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled, ads))
+        item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
+        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads))
     return out
 
 
