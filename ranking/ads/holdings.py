@@ -34,7 +34,7 @@ class Holdings(NamedTuple):
         chances_L, passed_L: candidates since the last tick, and those that might bid.
         untold_L, untold_units_L: taken, and the ledger has not answered for it.
         since_L, taken_L: wins since the last tick began, and their micros.
-        short_L: the largest amount since then that the lease did not cover.
+        missed_L, short_L: wins since then that were not covered, and the largest amount of one.
     """
 
     key_L: NDArray[np.uint64]
@@ -49,16 +49,17 @@ class Holdings(NamedTuple):
     untold_units_L: NDArray[np.int64]
     since_L: NDArray[np.int64]
     taken_L: NDArray[np.int64]
+    missed_L: NDArray[np.int64]
     short_L: NDArray[np.int64]
 
     @classmethod
     def of(cls, key_L: NDArray[np.uint64]) -> "Holdings":
         """Line items that hold nothing yet."""
         L = len(key_L)
-        whole, share = np.zeros((8, L), np.int64), np.zeros((3, L))
+        whole, share = np.zeros((9, L), np.int64), np.zeros((3, L))
         return cls(
             *(key_L.astype(np.uint64), share[0], np.full(L, _PACED, np.int16), whole[0], whole[1], whole[2]),
-            *(share[1], share[2], whole[3], whole[4], whole[5], whole[6], whole[7]),
+            *(share[1], share[2], whole[3], whole[4], whole[5], whole[6], whole[7], whole[8]),
         )
 
     def aligned(self, key_L: NDArray[np.uint64]) -> "Holdings":
@@ -85,6 +86,19 @@ class Holdings(NamedTuple):
         covered_W = np.zeros(len(row_W), np.bool_)
         _take(self, key_L, row_W.astype(np.int64), micros_W.astype(np.int64), now_ms, covered_W)
         return covered_W
+
+    def begin(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Begin a tick: chances, and those that might bid, since the last one; both are counted from 0 again.
+
+        Wins that were not covered say nothing of what passing brings: as large a part of what passed is left out.
+        """
+        wins_L = self.since_L + self.missed_L
+        passed_L = np.where(self.missed_L > 0, self.passed_L * self.since_L / np.maximum(wins_L, 1), self.passed_L)
+        came = self.chances_L.copy(), passed_L
+        counted = self.chances_L, self.passed_L, self.since_L, self.taken_L, self.missed_L, self.short_L
+        for column in counted:
+            column[:] = 0
+        return came
 
     def told(self, key_L: NDArray[np.uint64], row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> None:
         """The ledger has answered for wins that were covered, whatever it said."""
@@ -132,6 +146,7 @@ def _take(
         if row >= len(held.key_L) or held.key_L[row] != key_L[row]:
             continue
         if micros > held.left_L[row] or held.units_L[row] <= 0 or now_ms >= held.until_ms_L[row]:
+            held.missed_L[row] += 1
             held.short_L[row] = max(held.short_L[row], micros)
             continue
         held.left_L[row] -= micros

@@ -142,11 +142,9 @@ class Budgets:
         with self._lock:
             held, seen = self._held, self._seen
             self._seen = []
-            came = held.chances_L.copy(), held.passed_L.copy()
             self._leases.learn(held, ms)
             open_units_L = held.untold_units_L.copy()
-            for column in (held.chances_L, held.passed_L, held.since_L, held.taken_L, held.short_L):
-                column[:] = 0
+            came = held.begin()
         self._learn(market, seen, now_ms)
         heard = self._asked(lambda: self._hear(market, now_ms))
         want_L = self._set_pace(market, came, open_units_L, now_ms, now_ms - ms)

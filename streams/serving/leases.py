@@ -55,16 +55,15 @@ class Leases:
         for row in [row for row in self._held if row >= market.rows or fresh_L[row]]:
             self._orphans.append(self._held.pop(row)._replace(micros=0))
 
-    def learn(
-        self, since_L: NDArray[np.int64], taken_L: NDArray[np.int64], short_L: NDArray[np.int64], ms: int
-    ) -> None:
+    def learn(self, held: Holdings, ms: int) -> None:
         """What was won since the last tick, `ms` ago, for which micros; and what was not covered."""
-        won = np.flatnonzero(since_L)
-        each = -(-taken_L[won] // since_L[won])
+        won = np.flatnonzero(held.since_L)
+        each = -(-held.taken_L[won] // held.since_L[won])
         self.unit_L[won] = np.maximum((3 * self.unit_L[won] + each + 3) // 4, 1)
-        self.unit_L = np.maximum(self.unit_L, short_L)
+        self.unit_L = np.maximum(self.unit_L, held.short_L)
         kept = 0.5 ** (ms / self.chunk_ms)
-        self.per_ms_L = self.per_ms_L * kept + taken_L / max(ms, 1) * (1 - kept)
+        asked_L = held.taken_L + held.missed_L * self.unit_L
+        self.per_ms_L = self.per_ms_L * kept + asked_L / ms * (1 - kept)
 
     def wanted(self, own_units_L: NDArray[np.int64]) -> NDArray[np.int64]:
         """What to hold, of which as many units at most are this worker's. Shape (L,)."""

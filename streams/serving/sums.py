@@ -120,7 +120,7 @@ def _delivered(counts: Mapping[str, int], goal: str) -> tuple[int, float]:
     done, reserved = counts.get(goal, 0), counts.get("reserved", 0)
     out = max(reserved - counts.get("released", 0) - counts.get("billed", 0), 0)
     if goal == "impressions":
-        return done + out, 1.0
+        return max(done, counts.get("billed", 0) + counts.get("billed_late", 0)) + out, 1.0
     share = min((done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF), 1.0)
     return done + int(np.ceil(out * share)), share
 
