@@ -108,7 +108,9 @@ class AdHouse:
         for campaign in campaigns:
             records.append(LogRecord(self._campaigns, self.now_ms, b"", encode(campaign), ()))
             self._campaigns += 1
-        kept, stopped, dead = read_campaigns(Source("campaigns", 0), records, self._rules()) if records else ([], [], [])
+        kept, stopped, dead = (
+            read_campaigns(Source("campaigns", 0), records, self._rules()) if records else ([], [], [])
+        )
         self.exchange.change([(facts.campaign, facts.record.offset) for facts in kept], [*stopped, *stop])
         return dead
 

@@ -1,15 +1,17 @@
 """What became of line items in a while, by name of `embeddings.spend.COUNTS`: the funnel, for the spend ledger.
 
-A batch is counted into arrays by row; once in a while they become a `Tally` of each input partition, from where the
-last one ended. Whoever is killed in between loses at most that while of counts: never money, which is reserved by
+A batch is counted into arrays by row; once in a while they become a `Tally`, from where the last one ended in each
+input partition. Whoever is killed in between loses at most that while of counts: never money, which is reserved by
 decision.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.errors import AlreadyCounted
 from embeddings.events import Source
 from embeddings.spend import Tally
 from ranking.ads.losses import Loss
@@ -43,17 +45,17 @@ for _loss, _name in _OF_LOSS.items():
 
 @dataclass(slots=True)
 class Funnel:
-    """Counts since they were taken last, for one thread."""
+    """Counts since they were told last, for one thread."""
 
     _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(NAMES), 0), np.int64))
     _market: Market | None = field(init=False, default=None)
     _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
-    _upto: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
+    _reach: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
 
     def read(self, source: Source, first: int, last: int) -> None:
         """Records of a partition, from one offset to another, were decided on."""
-        above, upto = self._upto.get(source, (first - 1, first - 1))
-        self._upto[source] = min(above, first - 1), max(upto, last)
+        above, upto = self._reach.get(source, (first - 1, first - 1))
+        self._reach[source] = min(above, first - 1), max(upto, last)
 
     def candidates(self, market: Market, row_M: NDArray[np.int32], code_M: NDArray[np.int16]) -> None:
         """Line items had a chance, and this became of it: a `Loss`, `won` among them."""
@@ -68,16 +70,31 @@ class Funnel:
         self._be_of(market)
         np.add.at(self._count_NL[_AT[name]], row_X, 1)
 
-    def take(self) -> list[Tally]:
-        """What was counted since, by partition; all counts lie with the first of them."""
+    def tell(self, reserve: Callable[[Sequence[Tally]], object]) -> None:
+        """Hand over what was counted since, as tallies of the partitions read, until they are taken.
+
+        What the ledger has counted of a partition already is left out. Where it cannot be reached all is kept for the
+        next time.
+
+        Raises:
+            LedgerClosed, StoreUnavailable: nothing was handed over.
+        """
         self._flatten()
-        counts, upto = self._counts, self._upto
-        self._counts, self._upto = {}, {}
-        tallies = [Tally(source=s, above=above, upto=to, counts={}) for s, (above, to) in sorted(upto.items())]
-        if tallies and counts:
-            first = tallies[0]
-            tallies[0] = Tally(source=first.source, above=first.above, upto=first.upto, counts=counts)
-        return tallies
+        reach = dict(self._reach)
+        while reach:
+            tallies = [
+                Tally(source=source, above=above, upto=upto, counts={}) for source, (above, upto) in reach.items()
+            ]
+            tallies[0] = replace(tallies[0], counts=self._counts)
+            try:
+                reserve(tallies)
+                break
+            except AlreadyCounted as known:
+                source = next(each for each in reach if f"{each.topic}/{each.partition}" == known.source)
+                upto = reach.pop(source)[1]
+                if known.covered < upto:
+                    reach[source] = known.covered, upto
+        self._counts, self._reach = {}, {}
 
     def _be_of(self, market: Market) -> None:
         if self._market is not market:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreUnavailable
+from embeddings.events import Source
 from embeddings.exposures import Exposures
 from embeddings.items import Items
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
@@ -48,6 +49,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 _ROUNDS = 3
 """So often a batch is sold, where budgets turn out not to cover a winner."""
+_TELL_MS = 1_000
 _PACING, _ROTATION, _EXPLORATION = 1, 2, 3
 
 
@@ -91,6 +93,7 @@ class AdServer:
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
     funnel: Funnel = field(default_factory=Funnel)
+    _told_ms: int = field(init=False, default=0)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
     _sensitive: tuple[House | None, NDArray[np.bool_]] = field(init=False, default=(None, np.empty(0, np.bool_)))
@@ -138,6 +141,19 @@ class AdServer:
             sale = self._sell(contest, bids, market, now_ms)
         with self.stage("ads_reserve"):
             return self._reserve(contest, bids, people, market, sale, now_ms)
+
+    def tell(self, parts: Sequence[tuple[Source, int, int]]) -> None:
+        """Records of these partitions, from one offset to another, were decided on; now and then the ledger is told."""
+        for source, first, last in parts:
+            self.funnel.read(source, first, last)
+        now_ms = self.now_ms()
+        if now_ms < self._told_ms + _TELL_MS or not self.selling:
+            return
+        self._told_ms = now_ms
+        try:
+            self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.info("the funnel is told later: %s", error)
 
     def _match(self, contest: Contest, people: People, market: Market) -> None:
         """Candidates are the line items that a place is for."""

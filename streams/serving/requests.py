@@ -68,7 +68,10 @@ class Answerer:
                 except Unreadable as error:
                     dead.append(DeadLetter(part.source, record.offset, record, error.code, error.detail))
         stamps.decoded_ms = self.now_ms()
-        return (self._answer(wanted, stamps) if wanted else []), dead
+        slates = self._answer(wanted, stamps) if wanted else []
+        if self.ads:
+            self.ads.server.tell([(p.source, p.records[0].offset, p.records[-1].offset) for p in parts if p.records])
+        return slates, dead
 
     def _trigger(self, part: Part, record: RawRecord, request: Request) -> Trigger:
         slates, reply_to = self.settings.slates, header(record.headers, REPLY_TO)

@@ -18,7 +18,9 @@ from tests.streams.builders import NOW_MS, small
 DENIED = {"gdpr": 1}
 
 
-def a_campaign(name: str = "spring", *, bid: int = 5_000_000, creative: dict[str, Any] | None = None, **line: Any) -> Any:
+def a_campaign(
+    name: str = "spring", *, bid: int = 5_000_000, creative: dict[str, Any] | None = None, **line: Any
+) -> Any:
     """A campaign with one line item that bids CPM, and one approved creative."""
     whole = {"crid": "cr", "approved": True, "adomain": [f"{name}.example"]} | (creative or {})
     top = {key: line.pop(key) for key in ("advertiser", "currency", "caps", "budget_micros") if key in line}
