@@ -123,9 +123,7 @@ class Rebuild:
         (first, last) = stretches_of(decoded)[source]
         above, upto = {source: min(self._done.get(source, first - 1), first - 1)}, {source: last}
         came_ms = int(records[-1].timestamp) or self.now_ms()
-        await self._call(
-            lambda: confirm(self.ledger, billables, above, upto, now_ms=min(came_ms, self.now_ms()))
-        )
+        await self._call(lambda: confirm(self.ledger, billables, above, upto, now_ms=min(came_ms, self.now_ms())))
         self.events += len(billables)
         self._done[source] = max(self._done.get(source, -1), last)
 
