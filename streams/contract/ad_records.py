@@ -1,10 +1,27 @@
-"""What is decided and counted about ads: `ads`, which slates hold as well, and `ad-stats`. Asks are `imp_records`."""
+"""What is asked, decided and counted about ads: records of `ads` and `ad-stats`, parts of `requests` and `slates`."""
 
 from typing import Any
 
 import msgspec
 
-from streams.contract.fields import Record
+from streams.contract.fields import Id, Number, Record, Word
+
+
+class Imp(Record):
+    """An ad slot to fill, as OpenRTB's `imp` says it."""
+
+    id: Id
+    tagid: Id | None = None
+    instl: bool | int = 0
+    bidfloor: Number = 0.0
+    bidfloorcur: str = "USD"
+    secure: bool | int = 1
+    rwdd: bool | int = 0
+    video: dict[str, Any] | None = None
+    banner: dict[str, Any] | None = None
+    bcat: tuple[Word, ...] = ()
+    badv: tuple[Word, ...] = ()
+    battr: tuple[int, ...] = ()
 
 
 class AdDecision(Record):
@@ -13,9 +30,8 @@ class AdDecision(Record):
     Names are OpenRTB's where it has one (`impid` is `imp_id`, `price` is `price_micros`, per impression). Events of the
     ad carry `decision_id`. `billed_by` is the event that is paid for, `event_micros` what it costs then. `losses` are
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
-    and found, never more of the person. `tradeoff`, written `lambda`, is what a micro was worth in the organic value of
-    the page that the ad was weighed against, 0 where it was not. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`,
-    `levels`, `person` and, in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
+    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and,
+    in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
     """
 
     decision_id: str
@@ -61,7 +77,6 @@ class AdDecision(Record):
     losses: dict[str, int] = msgspec.field(default_factory=dict)
     lost_to: dict[str, int] = msgspec.field(default_factory=dict)
     model_version: str = ""
-    tradeoff: float = msgspec.field(default=0.0, name="lambda")
     decided_ms: int = 0
     expires_ms: int = 0
     billed_until_ms: int = 0

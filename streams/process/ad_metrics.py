@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from embeddings.spend import COUNTS, KINDS, Billing
+from embeddings.spend import KINDS, OWN, TOLD, Billing
 
 Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
 """What became of a slot: sold; not; decided before; nothing may be shown there at all; the ledger did not answer."""
@@ -40,7 +40,7 @@ class AdMetrics:
             "funnel",
             "Line items at each step of a decision, by how far they came and why no further.",
             "reason",
-            COUNTS,
+            (*TOLD, *OWN),
         )
         self.events = Counter(
             "marquee_ad_events",
@@ -52,9 +52,7 @@ class AdMetrics:
             for billing in Billing:
                 self.events.labels(kind, billing.name)
         self.spend = Counter(
-            "marquee_ad_spend_micros",
-            "Spent by events that this worker read, micros of any currency.",
-            registry=registry,
+            "marquee_ad_spend", "Spent by events that this worker read, units of any currency.", registry=registry
         )
         self.swept = Counter(
             "marquee_ad_swept", "Reservations released and leases returned at their end.", registry=registry
@@ -87,7 +85,7 @@ class AdMetrics:
     def heard(self, kind: str, billing: Billing, micros: int) -> None:
         """An event of an ad was confirmed, and spent so much."""
         self.events.labels(kind, billing.name).inc()
-        self.spend.inc(micros)
+        self.spend.inc(micros / 1e6)
 
     def read(self) -> None:
         """The leader has the ledger's totals: it is open."""

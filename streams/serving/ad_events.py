@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
-from embeddings.events import AD_ACTIONS, Source
+from embeddings.events import OF_ADS, Source
 from embeddings.exposures import AdSeen
 from embeddings.spend import MOST_ROWS, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
-from ranking.ads.caps import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
 from streams.contract.records import decode_ad
@@ -61,7 +60,7 @@ def reservation_of(
         version: see `Reservation.version`.
     """
     if rooms is None:
-        rooms = [Room(level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
+        rooms = [Room(_level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
     micros, spends = amounts_of(decision)
     return Reservation(
         decision_id=decision.decision_id,
@@ -80,6 +79,11 @@ def reservation_of(
     )
 
 
+def _level_name(level: int, key: int) -> str:
+    """As caps call it; the lowest bit of a key only says how long it is kept."""
+    return f"{level}:{key & ~1:06x}"
+
+
 def amounts_of(decision: AdDecision) -> tuple[int, int]:
     """What is reserved for a decision, and what it spends once it is billed, in micros of the campaign's currency."""
     micros = decision.price_micros if decision.reserved_micros is None else decision.reserved_micros
@@ -95,7 +99,7 @@ def billables_of(decoded: Decoded) -> tuple[NDArray[np.intp], list[Billable]]:
     Rows that are not applied are among them: what was shown costs, whatever the person let us keep.
     """
     batch, events = decoded.batch, decoded.events
-    row_A = np.flatnonzero(AD_ACTIONS[batch.action_B])
+    row_A = np.flatnonzero(OF_ADS[batch.action_B])
     sources = [batch.sources[s] for s in batch.source_B[row_A].tolist()]
     rows = zip(row_A.tolist(), sources, batch.offset_B[row_A].tolist(), strict=True)
     return row_A, [Billable(events[row].decision_id or "", s, offset, events[row].type) for row, s, offset in rows]
@@ -186,7 +190,7 @@ class AdEvents:
 
     def claimed(self, marks: Mapping[Source, _Mark]) -> None:
         """Partitions begin where the store is: up to there they were confirmed. What was not stored is void."""
-        self._told = {source: mark.offset for source, mark in marks.items()}
+        self._told |= {source: mark.offset for source, mark in marks.items()}
         self._exposed.clear()
 
     def seen(self, decoded: Decoded) -> AdSeen | None:
@@ -227,7 +231,7 @@ class AdEvents:
     def stored(self, marks: Mapping[Source, _Mark]) -> None:
         """States up to these marks are stored: what they count is not out any more.
 
-        A ledger that does not answer hears of it after the next store; until then it counts them twice, which shows less.
+        A ledger that does not answer hears of it after the next store; until then they count twice, which shows less.
         """
         done = [at for at in self._exposed if at[0] in marks and at[1] <= marks[at[0]].offset]
         for first in range(0, len(done), MOST_ROWS):

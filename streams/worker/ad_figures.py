@@ -6,15 +6,13 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from embeddings.events import Source
-from embeddings.spend import UNLIMITED, Spent, Totals, Window
+from embeddings.spend import LOST_TO, UNLIMITED, Spent, Totals, Window
 from ranking.ads.campaigns import LineItem
 from streams.contract.ad_records import AdStats, AdWindow
 from streams.serving.ad_delivery import COUNT_OF, MONEY, Promise
 
 POSITION = ""
 """The key of the record that ends a publication."""
-LOST_TO = "lost_to:"
-"""Counts of whom a line item lost to begin so."""
 NAMED = {
     "served": "served",
     "impressions": "impressions",

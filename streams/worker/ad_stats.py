@@ -2,8 +2,8 @@
 
 The owner of the first partition of `events` leads, because the group has one such at a time. Every second it sweeps the
 ledger, asks what changed, and writes those records, the position last. A ledger that is closed it rebuilds from the
-topics (`ad_rebuild`). Whatever fails is tried again a second later; nothing is lost by that, for the ledger says what changed since what was
-published.
+topics (`ad_rebuild`). Whatever fails is tried again a second later, and nothing is lost by that: the ledger says what
+changed since what was published.
 """
 
 import asyncio

@@ -76,8 +76,8 @@ EXAMPLES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "ads": (AD, r.decode_ad),
     "ad_stats": (
         r.AdStats(
-            key="c1/l1", campaign_id="c1", line_item_id="l1", advertiser="a1", type="standard", currency="EUR", served=9,
-            impressions=8, clicks=1, spent_micros=16_000, spent_today_micros=4_000, reserved_micros=2_000,
+            key="c1/l1", campaign_id="c1", line_item_id="l1", advertiser="a1", type="standard", currency="EUR",
+            served=9, impressions=8, clicks=1, spent_micros=16_000, spent_today_micros=4_000, reserved_micros=2_000,
             budget_micros=10**9, day="2026-11-27", goal="money", goal_per="lifetime", target=10**9, expected=20_000.0,
             delivered=16_000, indicator=0.8, funnel={"capped": 3, "opportunities": 40}, today={"served": 2},
             lost_to={"c2/l1": 5}, hours={"499000": 16_000},
