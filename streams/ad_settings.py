@@ -14,10 +14,11 @@ from pydantic import AfterValidator, Field, model_validator
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import Floors, per_impression
 from streams.half_lives import Group
+from streams.secret_files import Secret
 
 _RATE = re.compile(r"([A-Z]{3})=([0-9]{1,15})")
 _FLOOR = re.compile(r"([^=]+)=([0-9]{1,15})")
-_CATEGORY = re.compile(r"[0-9]{1,3}:[A-Za-z0-9._-]{1,32}")
+_KIND = re.compile(r"[a-z_]{1,32}|[0-9]{1,3}:[A-Za-z0-9._-]{1,32}")
 FloorField = Literal["tagid", "surface", "format", "country", "devicetype"]
 
 
@@ -36,10 +37,10 @@ def _rule(rule: str) -> dict[str, str]:
 
 
 _A_RATE, _A_FLOOR = "a rate such as USD=1083412", "a floor such as home;*=300000"
-_A_CATEGORY = "a taxonomy's number and a category such as 1:IAB7-39"
+_A_KIND = "a kind such as alcohol, or a taxonomy's number and a category such as 1:IAB8-5"
 Rates = Annotated[tuple[str, ...], _each(_RATE, _A_RATE), Field(json_schema_extra=_rule(_A_RATE))]
 FloorRules = Annotated[tuple[str, ...], _each(_FLOOR, _A_FLOOR), Field(json_schema_extra=_rule(_A_FLOOR))]
-Categories = Annotated[tuple[str, ...], _each(_CATEGORY, _A_CATEGORY), Field(json_schema_extra=_rule(_A_CATEGORY))]
+SensitiveKinds = Annotated[tuple[str, ...], _each(_KIND, _A_KIND), Field(json_schema_extra=_rule(_A_KIND))]
 
 
 class Ads(Group):
@@ -73,10 +74,10 @@ class Ads(Group):
     """Share of them that are taken for being near the person; the others bid most."""
     exploration: float = Field(default=0.05, ge=0, le=0.5)
     """Share of auctions in which what is not known yet is tried."""
-    sensitive: Categories = (
-        *("1:IAB7-39", "1:IAB8-5", "1:IAB8-18", "1:IAB9-9", "1:IAB11-4", "1:IAB14-1", "1:IAB23", "1:IAB25", "1:IAB26"),
-    )
-    """Categories of ads that are not shown, each with what is below it."""
+    allow_sensitive: SensitiveKinds = ()
+    """Sensitive kinds of ads that are shown nevertheless, such as `alcohol`; categories such as `1:IAB8-5` too."""
+    secret: Secret | None = None
+    """Key of the hash that stands for people in the spend ledger, the same in every worker; without it, none."""
     ad_load_max: float = Field(default=0.25, ge=0, le=1)
     """Largest share of the places of a page that are ads."""
     first_slot: int = Field(default=2, ge=1, le=1_000)

@@ -44,6 +44,7 @@ class Budgets:
 
     Attributes:
         worker: the name that reservations are made under.
+        owned: the partitions of requests that are this worker's now; None where all are.
         traffic: when people come, as this worker has learned it.
         trouble: why the ledger is not asked, or None.
     """
@@ -55,7 +56,6 @@ class Budgets:
         settings: Ads,
         *,
         worker: str,
-        owned: Callable[[], Collection[int]] | None = None,
         partitions: int = 1,
         pacing: PacingSettings | None = None,
     ) -> None:
@@ -66,14 +66,14 @@ class Budgets:
             exchange: whose market is paced.
             settings: how much is leased, for how long.
             worker: a name that no other life of a process has.
-            owned: the partitions of requests that are this worker's now; without it all are.
-            partitions: how many there are.
+            partitions: how many requests have.
             pacing: how far ahead pacing looks.
         """
         self.worker, self.traffic = worker, Traffic()
+        self.owned: Collection[int] | None = None
         self.trouble: str | None = None
         self._ledger, self._exchange = ledger, exchange
-        self._owned, self._partitions = owned, partitions
+        self._partitions = partitions
         self._pacing = pacing or PacingSettings()
         self._leases = Leases(ledger, worker, 1000 * settings.chunk_s, int(1000 * settings.lease_s))
         self._lock = Lock()
@@ -287,10 +287,10 @@ class Budgets:
         return units_L, np.minimum(paid_L, units_L)
 
     def _mine(self) -> NDArray[np.bool_]:
-        if self._owned is None:
+        if self.owned is None:
             return np.ones(1, np.bool_)
         mine_N = np.zeros(self._partitions, np.bool_)
-        mine_N[[partition for partition in self._owned() if partition < self._partitions]] = True
+        mine_N[[partition for partition in self.owned if partition < self._partitions]] = True
         return mine_N
 
 

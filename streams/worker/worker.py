@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,13 +13,16 @@ from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
+from embeddings.spend_redis import RedisSpendLedger
+from ranking.ads.market import Exchange
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
 from streams.contract.records import largest_record
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
-from streams.process.threads import OwnLoop, Thread
+from streams.process.threads import OwnLoop
+from streams.serving.budgets import Budgets
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -38,16 +42,13 @@ from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 from streams.worker.snapshot_taker import SnapshotTaker
+from streams.worker.spending import Spending
 
 log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
 STORE_LOOK_S = 3.0
 """How often the store is asked whether it still has what was stored."""
-_SHARE, _LEAST = 16, 1_024
-"""Items that nothing but events names: this part of those that the learner knows, and so many at least."""
-TURN_OVER_S = 60.0
-"""How often rows are taken back of items that nobody knows any more."""
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
 
@@ -63,6 +64,13 @@ def user_store(settings: Settings) -> RedisUserStore:
         state_ttl_s=s.state_ttl_s,
         timeout_s=s.timeout_s,
     )
+
+
+def spend_ledger(settings: Settings) -> RedisSpendLedger:
+    """A spend ledger of its own connections, as the settings say; it connects at its first call."""
+    s = settings.redis
+    url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
+    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s)
 
 
 def _with_credentials(url: str, username: str | None, password: str | None) -> str:
@@ -84,26 +92,31 @@ class Worker:
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
     snapshots: SnapshotTaker = field(init=False)
+    exchange: Exchange = field(init=False)
+    budgets: Budgets = field(init=False)
+    spending: Spending = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
-    _turning: Thread = field(init=False, default_factory=lambda: Thread("rows"))
 
     def __post_init__(self) -> None:
         settings = self.settings
         items = Items(half_lives=settings.half_lives.counters, catalogue_unread=True)
         build = index_builder(settings)
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
-        fresh_for_s, strangers = settings.retrieval.fresh_for_s, max(settings.learner.max_items // _SHARE, _LEAST)
-        self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
+        self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
+        self.budgets = self._budgets()
+        self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=settings.ads.tick_s)
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
             settings=settings,
             serving=self.serving,
+            exchange=self.exchange,
             snapshots=self.snapshots,
             rules=rules,
             letters=self._control_letters(),
@@ -113,6 +126,15 @@ class Worker:
             options=settings.kafka.client_options(),
             handlers=self.control_topics.handlers(),
             at_end=items.catalogue_read,
+        )
+
+    def _budgets(self) -> Budgets:
+        return Budgets(
+            spend_ledger(self.settings),
+            self.exchange,
+            self.settings.ads,
+            worker=f"{self.settings.kafka.client_id}-{secrets.token_hex(6)}",
+            partitions=self.settings.topics.partitions,
         )
 
     def _publisher(self) -> Publisher:
@@ -178,6 +200,8 @@ class Worker:
         first = Source(names("events"), 0)
         self.control_topics.letters.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
+        asked = names("requests")
+        self.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
@@ -216,12 +240,6 @@ class Worker:
         """Take what is announced from when the control topics were read, for as long as the worker lives."""
         await self.control.caught_up.wait()
         await self.snapshots.run()
-
-    async def turn_over(self) -> None:
-        """Take back rows of items that nobody knows any more, for as long as the worker lives."""
-        while True:
-            await asyncio.sleep(TURN_OVER_S)
-            await self._turning.run(self.serving.turn_over)
 
     async def watch_store(self, app: BatchApp) -> None:
         """Have the events folded again that the store lost, also where no more come; while the worker lives."""
@@ -271,8 +289,8 @@ def run_worker(settings: Settings) -> int:
             worker.run_control,
             worker.control_topics.letters.run,
             worker.run_snapshots,
-            worker.turn_over,
             worker.paused.run,
+            worker.spending.run,
             worker.pages(app).run,
             partial(worker.watch_store, app),
         ],
