@@ -168,8 +168,9 @@ def test_an_opportunity_says_what_request_context_and_slot_say() -> None:
     said = made.opportunity
     assert dict(said.words) == {
         "country": ("DE",), "city": ("Wien",), "devicetype": ("tv", "3", "ctv"), "os": ("tvOS",),
-        "language": ("de-AT", "de"), "surface": ("home",), "domain": ("films.example",), "genre": ("Drama", "Crime"), "cat": ("IAB1-5", "IAB1"),
-        "content_language": ("en",), "segment": ("cars", "Travel"), "tagid": ("top",), "format": ("banner",),
+        "language": ("de-AT", "de"), "surface": ("home",), "domain": ("films.example",), "genre": ("Drama", "Crime"),
+        "cat": ("IAB1-5", "IAB1"), "content_language": ("en",), "segment": ("cars", "Travel"), "tagid": ("top",),
+        "format": ("banner",),
         "kv.section": ("film",), "kv.tier": ("gold", "x"), "kv.keywords": ("thriller", "noir"),
     }  # fmt: skip
     assert dict(said.numbers) == {"content_len": 5_400, "content_rating": 16, "w": 300, "h": 250}
