@@ -235,6 +235,7 @@ def test_people_are_hashed_under_the_houses_secret() -> None:
     assert len(people) == 3
     assert ask(asked).person == ask(asked, offset=8).person
     assert "pepper" not in repr(RULES)
+    assert ask(asked, rules=AskRules(currency="USD", rates=RATES, secret=b"")).person == ""
 
 
 def test_a_deadline_is_the_requests_then_openrtbs_then_the_houses() -> None:
