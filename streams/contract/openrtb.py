@@ -25,7 +25,11 @@ def bid_request(request: Request) -> dict[str, Any]:
     [{'id': '1', 'bidfloor': 0.5, 'bidfloorcur': 'USD', 'secure': 1}]
     """
     said = _plain(request)
-    made = {"id": request.request_id, "imp": [_imp(imp) for imp in request.imp], "cattax": request.cattax or 1}
+    made: dict[str, Any] = {
+        "id": request.request_id,
+        "imp": [_imp(imp) for imp in request.imp],
+        "cattax": request.cattax or 1,
+    }
     made |= {name: said[name] for name in _OWN if name in said}
     for name in ("user", "device", "regs"):
         made |= {name: said[name]} if name in said else {}

@@ -18,7 +18,13 @@ from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
 from embeddings.items import ItemFacts
 from embeddings.state_columns import no_states
+from ranking.ads.auction import Auction
+from ranking.ads.gates import without
+from ranking.ads.joint import PageRules, Pages, lay
+from ranking.ads.losses import Loss
 from ranking.ads.predicates import ALWAYS, Opportunity
+from ranking.ads.selection import Fits
+from ranking.ads.separation import Kinds, sell_apart
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
@@ -52,6 +58,7 @@ def meet_the_rest() -> None:
     index = Targeting()
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
+    meet_pages()
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
@@ -59,6 +66,15 @@ def meet_the_rest() -> None:
         candidates = x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_)
         FrozenTower(weights, tower).logits(*candidates)
         FrozenTower(weights, tower).shares(*candidates, np.zeros((1, 1), np.int32))
+
+
+def meet_pages() -> None:
+    """Two ads of a kind for the two slots of a page, and one beside organic items."""
+    auction, page_R, creative_C = Auction.of([[(0, 2), (0, 1)]], slots=2), np.zeros(1, np.int64), np.zeros(2, np.int32)
+    kinds = Kinds(np.array([0, 1]), np.zeros(1, np.int32), 1)
+    sell_apart(auction, page_R, kinds, creative_C)
+    lay(Pages.of([[1.0]], [[1]], places=2), PageRules(), kinds)
+    without(Fits(np.zeros(1, np.int16), np.array([0, 1]), creative_C[:1]), np.ones(1, np.bool_), Loss.invalid)
 
 
 def meet_impressions() -> None:

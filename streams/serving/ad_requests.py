@@ -40,7 +40,7 @@ class AskRules:
     Attributes:
         currency: of the auction.
         rates: what other currencies are worth.
-        secret: the key under which people are hashed for the ledger; the same in all workers.
+        secret: the key under which people are hashed for the ledger, the same in all workers; empty: nobody is.
         deadline_ms: of a request that says none.
         at: the rule of price where a request says none.
         children: see `gates.gate`.
@@ -105,8 +105,13 @@ def narrowed(ask: AdAsk, bits: int) -> AdAsk:
 
 
 def person_of(user_id: str, secret: bytes) -> str:
-    """What the ledger calls a person: HMAC-SHA-256 under the house's secret, the first 128 bits."""
-    return hmac.digest(secret, b"ads\0" + user_id.encode(), "sha256")[:16].hex() if user_id else ""
+    """What the ledger calls a person: HMAC-SHA-256 under the house's secret, the first 128 bits.
+
+    Without a secret nobody has a name there, for a plain hash of an id is as good as the id: nothing is counted.
+    """
+    if not user_id or not secret:
+        return ""
+    return hmac.digest(secret, b"ads\0" + user_id.encode(), "sha256")[:16].hex()
 
 
 def deadline_ms(request: Request, published_ms: int, default_ms: int) -> int:

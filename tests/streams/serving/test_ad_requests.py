@@ -168,8 +168,9 @@ def test_an_opportunity_says_what_request_context_and_slot_say() -> None:
     said = made.opportunity
     assert dict(said.words) == {
         "country": ("DE",), "city": ("Wien",), "devicetype": ("tv", "3", "ctv"), "os": ("tvOS",),
-        "language": ("de-AT", "de"), "surface": ("home",), "domain": ("films.example",), "genre": ("Drama", "Crime"), "cat": ("IAB1-5", "IAB1"),
-        "content_language": ("en",), "segment": ("cars", "Travel"), "tagid": ("top",), "format": ("banner",),
+        "language": ("de-AT", "de"), "surface": ("home",), "domain": ("films.example",), "genre": ("Drama", "Crime"),
+        "cat": ("IAB1-5", "IAB1"), "content_language": ("en",), "segment": ("cars", "Travel"), "tagid": ("top",),
+        "format": ("banner",),
         "kv.section": ("film",), "kv.tier": ("gold", "x"), "kv.keywords": ("thriller", "noir"),
     }  # fmt: skip
     assert dict(said.numbers) == {"content_len": 5_400, "content_rating": 16, "w": 300, "h": 250}
@@ -234,6 +235,7 @@ def test_people_are_hashed_under_the_houses_secret() -> None:
     assert len(people) == 3
     assert ask(asked).person == ask(asked, offset=8).person
     assert "pepper" not in repr(RULES)
+    assert ask(asked, rules=AskRules(currency="USD", rates=RATES, secret=b"")).person == ""
 
 
 def test_a_deadline_is_the_requests_then_openrtbs_then_the_houses() -> None:
