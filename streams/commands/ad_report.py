@@ -69,14 +69,11 @@ def ads_why_not(
     lines = {line.key: line for campaign in campaigns.values() for line in campaign.line_items}
     key = resolved(line_item, {*lines, *(name for name, one in stats.items() if one.line_item_id)})
     campaign = campaigns.get(lines[key].campaign_id) if key in lines else None
-    warnings = (
-        [said for said in warnings_of(campaign, now_ms) if said.startswith((key, campaign.id + ":"))]
-        if campaign
-        else []
-    )
-    said = why_not(key, lines.get(key), stats.get(key), warnings, now_ms)
-    _print_why_not(said)
-    finish(said, as_json)
+    said = [] if campaign is None else warnings_of(campaign, now_ms)
+    warnings = [warning for warning in said if warning.startswith(f"{key}: ")]
+    found = why_not(key, lines.get(key), stats.get(key), warnings, now_ms)
+    _print_why_not(found)
+    finish(found, as_json)
 
 
 async def standing(settings: "Settings") -> "dict[str, AdStats]":
@@ -164,7 +161,7 @@ def curve(hours: Mapping[str, int]) -> str:
     """What was spent in each of the latest hours, as bars beside the highest; nothing where that is not known.
 
     >>> curve({"10": 100, "11": 100, "12": 180, "14": 340})
-    '▁▅▁█'
+    '▁▄▁█'
     """
     at = {int(hour): spent for hour, spent in hours.items()}
     if len(at) < 2:

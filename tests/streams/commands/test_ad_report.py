@@ -37,7 +37,7 @@ def test_delivery_is_red_behind_and_yellow_ahead() -> None:
 
 
 def test_hours_are_bars_also_those_in_which_nothing_was_spent() -> None:
-    assert curve(STATS.hours) == "▁▅▁█"
+    assert curve(STATS.hours) == "▁▄▁█"
     assert (curve({}), curve({"3": 5}), curve({"3": 5, "4": 5})) == ("", "", "▁")
 
 
