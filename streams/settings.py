@@ -13,12 +13,14 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams import addresses
+from streams.ad_settings import Ads
 from streams.half_lives import Group, HalfLife, HalfLives
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
+from streams.secret_files import Secret
 
 TopicName = Literal[
     "events",
@@ -43,24 +45,11 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-def _from_file(value: object) -> object:
-    if isinstance(value, str) and value.startswith("file:"):
-        path = value.removeprefix("file:")
-        try:
-            value = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"secret file {path!a} cannot be read ({type(error).__name__})") from None
-        if not value.isprintable() or not value:
-            raise ValueError(f"secret file {path!a} must hold one line of text")
-    return value
-
-
 def _like(rule: str) -> Any:
     """What is said of a setting's values where one is refused."""
     return Field(json_schema_extra={"rule": rule})
 
 
-Secret = Annotated[SecretStr, BeforeValidator(_from_file)]
 Host = Annotated[str, AfterValidator(addresses.host), _like("a host's name or address")]
 Brokers = Annotated[str, AfterValidator(addresses.bootstrap), _like("host:port, several separated by commas")]
 RedisUrl = Annotated[
@@ -464,6 +453,7 @@ class Settings(BaseSettings):
     consent: Consent = Consent()
     events: Events = Events()
     slates: Slates = Slates()
+    ads: Ads = Ads()
     policies: dict[Surface, SurfacePolicy] = {}
     """By surface; `default` is that of every surface which has none of its own."""
     index: Index = Index()

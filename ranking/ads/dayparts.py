@@ -4,7 +4,7 @@
 (147, 145)
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -50,6 +50,31 @@ def zone_hours(now_ms_P: NDArray[np.int64], zones: tuple[str, ...]) -> NDArray[n
         offset_Q = np.array([_offset(zone, int(quarter)) for quarter in quarter_Q], np.int64)
         hour_PZ[:, z] = (now_ms_P // 60_000 + offset_Q[which_P] + _MONDAY) % _MINUTES // 60
     return hour_PZ
+
+
+def offset_min(now_ms: int, zone: str) -> int:
+    """How many minutes a zone's clock is ahead of UTC at a moment.
+
+    >>> offset_min(1_774_746_000_000, "Europe/Berlin"), offset_min(1_774_746_000_000 - 1, "Europe/Berlin")
+    (120, 60)
+
+    Raises:
+        ZoneInfoNotFoundError: as `hour_of_week`.
+    """
+    return _offset(zone, now_ms // _QUARTER_MS)
+
+
+def local_day(now_ms: int, zone: str) -> str:
+    """The date on a zone's clock.
+
+    >>> local_day(0, "UTC"), local_day(0, "America/New_York")
+    ('1970-01-01', '1969-12-31')
+
+    Raises:
+        ZoneInfoNotFoundError: as `hour_of_week`.
+    """
+    minutes = now_ms // 60_000 + offset_min(now_ms, zone)
+    return (date(1970, 1, 1) + timedelta(days=minutes // _DAY_MINUTES)).isoformat()
 
 
 def require_zone(zone: str) -> None:

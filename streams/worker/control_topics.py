@@ -1,4 +1,4 @@
-"""What the control topics bring a worker: catalogue, counters, announcements. What cannot be read is put aside."""
+"""What the control topics bring a worker: catalogue, campaigns, counters, announcements. The rest is put aside."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,6 +10,9 @@ from aiokafka import ConsumerRecord
 
 from embeddings.errors import IdCollision
 from embeddings.events import Source
+from ranking.ads.market import Exchange
+from ranking.errors import CampaignRefused
+from streams.contract.campaign_records import CampaignFacts, read_campaigns
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
 from streams.contract.counter_records import counts_of, of_one_life
 from streams.contract.deadletters import Code, DeadLetter
@@ -24,7 +27,7 @@ from streams.worker.control_letters import ControlLetters
 from streams.worker.snapshot_taker import SnapshotTaker
 
 T = TypeVar("T")
-CONTROL: tuple[TopicName, ...] = ("catalog", "counters", "models")
+CONTROL: tuple[TopicName, ...] = ("catalog", "campaigns", "counters", "models")
 """The control topics that a worker reads."""
 
 
@@ -34,6 +37,7 @@ class ControlTopics:
 
     settings: Settings
     serving: Serving
+    exchange: Exchange
     snapshots: SnapshotTaker
     rules: Rules
     letters: ControlLetters
@@ -44,7 +48,12 @@ class ControlTopics:
     def handlers(self) -> dict[str, Handler]:
         """Which topic is whose."""
         name = self.settings.topics.name
-        return {name("catalog"): self._catalogue, name("counters"): self._counters, name("models"): self._announced}
+        return {
+            name("catalog"): self._catalogue,
+            name("campaigns"): self._campaigns,
+            name("counters"): self._counters,
+            name("models"): self._announced,
+        }
 
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
         source = Source(records[0].topic, records[0].partition)
@@ -71,6 +80,29 @@ class ControlTopics:
         except IdCollision as error:
             return DeadLetter(item.source, item.record.offset, item.record, Code.id_collision, str(error))
         return None
+
+    async def _campaigns(self, records: Sequence[ConsumerRecord]) -> None:
+        """A campaign that cannot be served leaves its previous version; a null stops one at once."""
+        source = Source(records[0].topic, records[0].partition)
+        facts, stopped, dead = read_campaigns(source, records, self.rules)
+        dead += await asyncio.to_thread(self._sell, facts, stopped)
+        self.letters.add("campaigns", dead)
+
+    def _sell(self, facts: list[CampaignFacts], stopped: list[str]) -> list[DeadLetter]:
+        """Let campaigns compete, all at once, or one by one where one of them is too much for the index."""
+        change = self.exchange.change
+        try:
+            change([(one.campaign, one.record.offset) for one in facts], stopped)
+            return []
+        except CampaignRefused:
+            change([], stopped)
+        dead = []
+        for one in facts:
+            try:
+                change([(one.campaign, one.record.offset)])
+            except CampaignRefused as error:
+                dead.append(DeadLetter(one.source, one.record.offset, one.record, Code.invalid, str(error)))
+        return dead
 
     def _readable(
         self, topic: TopicName, records: Sequence[ConsumerRecord], decoder: Callable[[bytes], T]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,8 @@ from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
 from embeddings.redis_store import RedisUserStore
+from embeddings.spend_redis import RedisSpendLedger
+from ranking.ads.market import Exchange
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
 from streams.contract.records import largest_record
@@ -19,6 +22,7 @@ from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop
+from streams.serving.budgets import Budgets
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -38,6 +42,7 @@ from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 from streams.worker.snapshot_taker import SnapshotTaker
+from streams.worker.spending import Spending
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,13 @@ def user_store(settings: Settings) -> RedisUserStore:
     )
 
 
+def spend_ledger(settings: Settings) -> RedisSpendLedger:
+    """A spend ledger of its own connections, as the settings say; it connects at its first call."""
+    s = settings.redis
+    url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
+    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s)
+
+
 def _with_credentials(url: str, username: str | None, password: str | None) -> str:
     if not username and not password:
         return url
@@ -80,6 +92,9 @@ class Worker:
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
     snapshots: SnapshotTaker = field(init=False)
+    exchange: Exchange = field(init=False)
+    budgets: Budgets = field(init=False)
+    spending: Spending = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -92,12 +107,16 @@ class Worker:
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
+        self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
+        self.budgets = self._budgets()
+        self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=settings.ads.tick_s)
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
             settings=settings,
             serving=self.serving,
+            exchange=self.exchange,
             snapshots=self.snapshots,
             rules=rules,
             letters=self._control_letters(),
@@ -107,6 +126,15 @@ class Worker:
             options=settings.kafka.client_options(),
             handlers=self.control_topics.handlers(),
             at_end=items.catalogue_read,
+        )
+
+    def _budgets(self) -> Budgets:
+        return Budgets(
+            spend_ledger(self.settings),
+            self.exchange,
+            self.settings.ads,
+            worker=f"{self.settings.kafka.client_id}-{secrets.token_hex(6)}",
+            partitions=self.settings.topics.partitions,
         )
 
     def _publisher(self) -> Publisher:
@@ -172,6 +200,8 @@ class Worker:
         first = Source(names("events"), 0)
         self.control_topics.letters.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
+        asked = names("requests")
+        self.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
@@ -260,6 +290,7 @@ def run_worker(settings: Settings) -> int:
             worker.control_topics.letters.run,
             worker.run_snapshots,
             worker.paused.run,
+            worker.spending.run,
             worker.pages(app).run,
             partial(worker.watch_store, app),
         ],

@@ -1,0 +1,137 @@
+"""What all workers spent and delivered, as the spend ledger tells it, by rows of the market."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.spend import SpendLedger, Spent, Totals, Window
+from ranking.ads.dayparts import local_day, offset_min
+from ranking.ads.market import Market
+from ranking.ads.pacing import DAY_MS, Limit
+from ranking.ads.terms import COUNTED
+
+N = TypeVar("N", bound=np.number[Any])
+_PRIOR = {"impressions": 0.9, "viewable": 0.6, "clicks": 0.01, "complete": 0.6, "conversions": 0.001}
+"""What share of ads come to it, as long as a line item has shown few."""
+_PRIOR_OF = 50
+_NOTHING = Spent(0, 0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums of L line items. What is reserved counts as spent; of goals, what is out counts as what it will come to.
+
+    Attributes:
+        spent_LG: by `pacing.Limit`, of the line item itself.
+        campaign_L2: micros of its campaign in all and today.
+        yield_L: how much of its goal a win will come to: 1 for impressions, a click-through rate for clicks.
+        heard_ms: when the ledger told them; long ago where it never did.
+    """
+
+    spent_LG: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, len(Limit)), np.int64))
+    campaign_L2: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    yield_L: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    heard_ms: int = 0
+    _totals: Totals | None = field(init=False, default=None)
+    _rows_of: Mapping[str, list[int]] = field(init=False, default_factory=dict)
+    _days: dict[str, str] = field(init=False, default_factory=dict)
+    _before_L: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros(0, np.int64))
+    """What of its goal was delivered before today; -1 where that is not known yet."""
+
+    def align(self, market: Market, fresh_L: NDArray[np.bool_], now_ms: int) -> None:
+        """Take over the rows of a market; those that are fresh begin anew."""
+        kept = np.flatnonzero(~fresh_L)
+        self.spent_LG = _kept(self.spent_LG, kept, (market.rows, len(Limit)), 0)
+        self.campaign_L2 = _kept(self.campaign_L2, kept, (market.rows, 2), 0)
+        self.yield_L = _kept(self.yield_L, kept, (market.rows,), 1)
+        self._before_L = _kept(self._before_L, kept, (market.rows,), -1)
+        rows_of = defaultdict(list)
+        for row, line in enumerate(market.lines):
+            if line is not None:
+                rows_of[line.key].append(row)
+                rows_of[line.campaign_id].append(row)
+        self._rows_of = rows_of
+        self._days = {zone: local_day(now_ms, zone) for zone in market.zones}
+        self._read(market, range(market.rows), now_ms)
+
+    def hear(self, ledger: SpendLedger, market: Market, now_ms: int) -> bool:
+        """Ask what changed; true where everything did, at first and since the ledger was rebuilt.
+
+        Raises:
+            LedgerClosed, StoreUnavailable, StoreRefused: as the ledger does; the sums stay as they were.
+        """
+        newer = ledger.totals(self._totals)
+        anew = self._totals is None or newer.epoch != self._totals.epoch
+        self._totals = self._totals.with_newer(newer) if self._totals else newer
+        self.heard_ms = now_ms
+        days = {zone: local_day(now_ms, zone) for zone in market.zones}
+        if anew or days != self._days:
+            self._new_days(market, days)
+            changed: Iterable[int] = range(market.rows)
+        else:
+            names = {window.key for window in newer.windows} | newer.counts.keys()
+            changed = {row for name in names for row in self._rows_of.get(name, ())}
+        self._read(market, changed, now_ms)
+        return anew
+
+    def _new_days(self, market: Market, days: dict[str, str]) -> None:
+        for row, line in enumerate(market.lines):
+            if line is not None and days[line.time_zone] != self._days.get(line.time_zone):
+                self._before_L[row] = self.spent_LG[row, Limit.lifetime_count]
+        self._days = days
+
+    def _read(self, market: Market, rows: Iterable[int], now_ms: int) -> None:
+        if self._totals is None:
+            return
+        windows, counts = self._totals.windows, self._totals.counts
+        for row in rows:
+            if (line := market.lines[row]) is None:
+                continue
+            day = self._days[line.time_zone]
+            own, today = _out(windows, line.key, ""), _out(windows, line.key, day)
+            number, self.yield_L[row] = _delivered(counts.get(line.key, {}), COUNTED[market.counted_L[row]])
+            if self._before_L[row] < 0:
+                self._before_L[row] = number - _of_today(number, own, today, line.flights[0][0], line.time_zone, now_ms)
+            self.spent_LG[row] = own, today, number, max(number - self._before_L[row], 0)
+            self.campaign_L2[row] = _out(windows, line.campaign_id, ""), _out(windows, line.campaign_id, day)
+
+
+def _kept(values: NDArray[N], kept: NDArray[np.intp], shape: tuple[int, ...], new: int) -> NDArray[N]:
+    out = np.full(shape, new, values.dtype)
+    kept = kept[kept < len(values)]
+    out[kept] = values[kept]
+    return out
+
+
+def _out(windows: Mapping[Window, Spent], key: str, day: str) -> int:
+    spent = windows.get(Window(key, day), _NOTHING)
+    return spent.spent + spent.reserved
+
+
+def _delivered(counts: Mapping[str, int], goal: str) -> tuple[int, float]:
+    """What counts against a goal, and how much of it a win comes to.
+
+    What is reserved and not billed yet counts as what those before it have come to: all of it for impressions.
+    """
+    done, reserved = counts.get(goal, 0), counts.get("reserved", 0)
+    out = max(reserved - counts.get("released", 0) - counts.get("billed", 0), 0)
+    if goal == "impressions":
+        return max(done, counts.get("billed", 0) + counts.get("billed_late", 0)) + out, 1.0
+    share = min((done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF), 1.0)
+    return done + int(np.ceil(out * share)), share
+
+
+def _of_today(number: int, own: int, today: int, begin_ms: int, zone: str, now_ms: int) -> int:
+    """How much of a number was delivered today, where nobody looked at midnight: as much of it as of the money.
+
+    Where it costs nothing, as much as today is of the flight so far.
+    """
+    if own > 0:
+        return number * today // own
+    midnight_ms = now_ms - (now_ms + offset_min(now_ms, zone) * 60_000) % DAY_MS
+    begin_ms = min(begin_ms, now_ms)
+    return number * (now_ms - max(midnight_ms, begin_ms)) // max(now_ms - begin_ms, 1)

@@ -1,0 +1,65 @@
+"""Keeps a worker's budgets: in a thread of its own it asks the spend ledger what was spent, once a second."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from time import monotonic
+
+from ranking.ads.market import Exchange
+from streams.process.threads import Thread
+from streams.serving.budgets import Budgets
+from streams.serving.stages import epoch_ms
+
+log = logging.getLogger(__name__)
+_LOOK_S = 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class Spending:
+    """Ticks budgets while there are campaigns, and at once where these changed; gives leases back at the end.
+
+    Where a tick takes long, the next one comes later: it takes a tenth of a core at most. Without campaigns nothing is
+    asked, and there is no thread.
+
+    Attributes:
+        budgets: what is kept.
+        exchange: whose market they are of.
+        every_s: how often.
+        owned: the partitions of requests that are this worker's; asked in the event loop.
+    """
+
+    budgets: Budgets
+    exchange: Exchange
+    every_s: float
+    owned: Callable[[], Collection[int] | None] = lambda: None
+    _thread: Thread = field(init=False, default_factory=lambda: Thread("spending"))
+    _said: str | None = field(init=False, default=None)
+
+    async def run(self) -> None:
+        """Tick for as long as the worker lives.
+
+        Raises:
+            Exception: a defect: the worker ends. What the ledger refuses or does not answer is logged and asked again.
+        """
+        seen, due_s = self.exchange.market, 0.0
+        try:
+            while True:
+                await asyncio.sleep(min(_LOOK_S, self.every_s))
+                market = self.exchange.market
+                if market.rows and (market is not seen or monotonic() >= due_s):
+                    due_s = await self._tick()
+                    seen = market
+        finally:
+            if seen.rows:
+                await self._thread.run(self.budgets.give_back, epoch_ms())
+
+    async def _tick(self) -> float:
+        """Tick once; returns when it is time for the next, by `monotonic`."""
+        self.budgets.owned = self.owned()
+        began_s = monotonic()
+        await self._thread.run(self.budgets.tick, epoch_ms())
+        if self.budgets.trouble != self._said:
+            self._said = self.budgets.trouble
+            log.warning("%s", f"no ads are sold: {self._said}" if self._said else "the spend ledger answers again")
+        return began_s + max(self.every_s, 10 * (monotonic() - began_s))
