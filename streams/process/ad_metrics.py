@@ -42,15 +42,10 @@ class AdMetrics:
             "reason",
             (*TOLD, *OWN),
         )
-        self.events = Counter(
-            "marquee_ad_events",
-            "Events of ads, by what the ledger made of them.",
-            ("kind", "billing"),
-            registry=registry,
+        self.events = self._counter("events", "Events of ads.", "kind", KINDS)
+        self.billings = self._counter(
+            "billings", "Events of ads by what the ledger made of them.", "billing", [one.name for one in Billing]
         )
-        for kind in KINDS:
-            for billing in Billing:
-                self.events.labels(kind, billing.name)
         self.spend = Counter(
             "marquee_ad_spend", "Spent by events that this worker read, units of any currency.", registry=registry
         )
@@ -84,7 +79,8 @@ class AdMetrics:
 
     def heard(self, kind: str, billing: Billing, micros: int) -> None:
         """An event of an ad was confirmed, and spent so much."""
-        self.events.labels(kind, billing.name).inc()
+        self.events.labels(kind).inc()
+        self.billings.labels(billing.name).inc()
         self.spend.inc(micros / 1e6)
 
     def read(self) -> None:
