@@ -44,6 +44,8 @@ class Market:
         targeting: whom line items are for.
         currency: the auction's.
         rates: what other currencies are worth.
+        key_L: hashes of line items' keys, the same in every worker; 0 where there is none.
+        campaign_L, advertiser_L: numbers of campaigns and advertisers.
         tier_L: who is served before whom: `terms.tier`.
         bid_micros_L: what is bid, in the auction's currency, rounded down: per thousand impressions or per event.
         deal_micros_L: floor or price of its deal per impression, in the auction's currency, rounded up; 0 without one.
@@ -67,6 +69,9 @@ class Market:
     targeting: Snapshot
     currency: str
     rates: Currencies
+    key_L: NDArray[np.uint64]
+    campaign_L: NDArray[np.int32]
+    advertiser_L: NDArray[np.int32]
     tier_L: NDArray[np.int64]
     bid_micros_L: NDArray[np.int64]
     deal_micros_L: NDArray[np.int64]
@@ -89,16 +94,6 @@ class Market:
     def lines(self) -> tuple[LineItem | None, ...]:
         """Line items by row; None where there is none."""
         return self.house.lines
-
-    @property
-    def advertiser_L(self) -> NDArray[np.int32]:
-        """Numbers of advertisers."""
-        return np.asarray(self.house.line_L["advertiser"])
-
-    @property
-    def campaign_L(self) -> NDArray[np.int32]:
-        """Numbers of campaigns."""
-        return np.asarray(self.house.line_L["campaign"])
 
     def charged(self, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> NDArray[np.int64]:
         """Amounts of the auction's currency in those of the line items' budgets, rounded down. Shape (W,).
@@ -221,6 +216,9 @@ class Exchange:
             targeting=targeting,
             currency=self.currency,
             rates=self.rates,
+            key_L=house.line_L["hash"].copy(),
+            campaign_L=house.line_L["campaign"].copy(),
+            advertiser_L=house.line_L["advertiser"].copy(),
             tier_L=column["tier"],
             bid_micros_L=column["bid_micros"],
             deal_micros_L=column["deal_micros"],
