@@ -84,7 +84,7 @@ class AdTrainer:
         for at in range(0, len(kept), self.settings.step_rows):
             rows = kept[at : at + self.settings.step_rows]
             x_Rx = torch.from_numpy(x_RX[rows].astype(np.float32))
-            self._moments = widened(self._moments, x_Rx, torch.ones(len(rows)), self.settings.moment_rows)
+            self._moments = widened(self._moments, x_Rx[:, None], torch.ones(len(rows), 1), self.settings.moment_rows)
             normalise(self._moments, self.model.centre_F, self.model.scale_F)
             base_RO = torch.from_numpy(base_logits(x_RX[rows]))
             logit_RO[rows] = self._step(x_Rx, item_R[rows], base_RO, label_RO[rows], weight_RO[rows])
