@@ -2,8 +2,8 @@
 
 Each row is an impression, predicted and then learned, once it is known whether it was clicked. What comes later (a
 conversion days after) was learned as if it did not come, and is learned again as it did; so the head of conversions
-sees some rows twice, and weighs them so that its expectation is that of the truth (fake negative weighted: Ktena et al.,
-"Addressing delayed feedback for continuous training with neural networks in CTR prediction", 2019).
+sees some rows twice, and weighs them so that its expectation is that of the truth (fake negative weighted: Ktena et
+al., "Addressing delayed feedback for continuous training with neural networks in CTR prediction", 2019).
 """
 
 from collections.abc import Mapping

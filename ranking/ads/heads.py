@@ -107,9 +107,7 @@ class AdHeads:
             rate_O=checked(named, "rate", (O,)).astype(np.float64).clip(_LEAST_RATE, _MOST_RATE),
         )
 
-    def logits(
-        self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def logits(self, x_PKX: Floats, item_PK: NDArray[np.int64], mask_PK: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Log-odds of `OUTCOMES` before calibration. Shape (P, K, O)."""
         logit_PKO = base_logits(x_PKX)
         if self.tower is not None and x_PKX.size:

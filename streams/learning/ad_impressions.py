@@ -46,10 +46,10 @@ _OUTCOME_OF = {
 
 
 class Happened(NamedTuple):
-    """Places of decisions, good until the next are told: C whose impression was waited for long enough, L late outcomes.
+    """Places of decisions, good until the next are told: C whose impression has waited long enough, L late outcomes.
 
-    An outcome that came in time is a flag of the place by then; `outcome_L` is the place in `OUTCOMES`. Every conversion
-    is a late one, so that what it teaches does not depend on how late it is.
+    An outcome that came in time is a flag of the place by then; `outcome_L` is the place in `OUTCOMES`. Every
+    conversion is a late one, so that what it teaches does not depend on how late it is.
     """
 
     closed_C: NDArray[np.intp]
@@ -185,7 +185,8 @@ class AdImpressions:
 
     def labels(self, place_C: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Which outcomes are known of decisions by now. Shape (C, O)."""
-        return (self.columns["flags"][place_C][:, None] & np.array(OF_OUTCOME)) != 0
+        label_CO: NDArray[np.bool_] = (self.columns["flags"][place_C][:, None] & np.array(OF_OUTCOME)) != 0
+        return label_CO
 
     def closed(self) -> NDArray[np.intp]:
         """The places of all decisions that were told and shown and waited for."""

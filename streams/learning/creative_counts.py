@@ -136,7 +136,8 @@ class CreativeCounts:
     def rates(self) -> NDArray[np.float64]:
         """Of all creatives together, begun at `PRIOR_RATES` with one event. Shape (O,)."""
         event_O, shown_O = self.total_O2.T
-        return (event_O + 1) / (shown_O + 1 / np.array(PRIOR_RATES))
+        rate_O: NDArray[np.float64] = (event_O + 1) / (shown_O + 1 / np.array(PRIOR_RATES))
+        return rate_O
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """What serving is told of those that were shown lately, as of the latest event."""

@@ -97,9 +97,7 @@ class AdWorld:
     def viewers(self, kind_U: Sequence[int], personal: bool = True, seed: int = 0) -> Viewers:
         users = len(kind_U)
         now_s_U, personal_U = np.full(users, self.now_s), np.full(users, personal)
-        return self.scorer.viewers(
-            self.creatives, histories(kind_U, seed), now_s_U, np.full(users, 5), personal_U
-        )
+        return self.scorer.viewers(self.creatives, histories(kind_U, seed), now_s_U, np.full(users, 5), personal_U)
 
     def all_for(self, users: int, tagid: str = "top") -> AdCandidates:
         """Every creative in an auction for each person."""
@@ -116,7 +114,9 @@ class AdWorld:
         draw_C = np.random.default_rng(draw).integers(0, 2**63, len(candidates.creative_C)).astype(np.uint64)
         return self.scorer.chances(self.creatives, self.viewers(kind_U, personal, seed), candidates, draw_C * 2)
 
-    def decide(self, kind_U: Sequence[int], creative_U: NDArray[np.integer], seed: int = 0) -> tuple[list[str], Chances]:
+    def decide(
+        self, kind_U: Sequence[int], creative_U: NDArray[np.integer], seed: int = 0
+    ) -> tuple[list[str], Chances]:
         """Tell the learner that each person was given this creative."""
         users, count, creatives = len(kind_U), len(self.creatives), self.creatives
         candidates, viewers = self.all_for(users), self.viewers(kind_U, seed=seed)
