@@ -2,8 +2,8 @@
 
 Each row is an impression, predicted and then learned, once it is known whether it was clicked. What comes later (a
 conversion days after) was learned as if it did not come, and is learned again as it did; so the head of conversions
-sees some rows twice, and weighs them so that its expectation is that of the truth (fake negative weighted: Ktena et al.,
-"Addressing delayed feedback for continuous training with neural networks in CTR prediction", 2019).
+sees some rows twice, and weighs them so that its expectation is that of the truth (fake negative weighted: Ktena et
+al., "Addressing delayed feedback for continuous training with neural networks in CTR prediction", 2019).
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ class AdTrainer:
         for at in range(0, len(kept), self.settings.step_rows):
             rows = kept[at : at + self.settings.step_rows]
             x_Rx = torch.from_numpy(x_RX[rows].astype(np.float32))
-            self._moments = widened(self._moments, x_Rx, torch.ones(len(rows)), self.settings.moment_rows)
+            self._moments = widened(self._moments, x_Rx[:, None], torch.ones(len(rows), 1), self.settings.moment_rows)
             normalise(self._moments, self.model.centre_F, self.model.scale_F)
             base_RO = torch.from_numpy(base_logits(x_RX[rows]))
             logit_RO[rows] = self._step(x_Rx, item_R[rows], base_RO, label_RO[rows], weight_RO[rows])

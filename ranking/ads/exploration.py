@@ -17,7 +17,7 @@ _LEVELS = 1 << 10
 _NORMAL = np.array([NormalDist().inv_cdf((n + 0.5) / _LEVELS) for n in range(_LEVELS)])
 _SHIFT = 64 - 10
 ROUNDS = 16
-_LEAST, _MOST = 1e-9, 1 - 1e-9
+_LEAST = 1e-9
 
 
 def spreads(p_CO: NDArray[np.floating], shown_C: NDArray[np.floating], widest: float) -> NDArray[np.float64]:
@@ -28,13 +28,14 @@ def spreads(p_CO: NDArray[np.floating], shown_C: NDArray[np.floating], widest: f
     """
     if widest <= 0:
         return np.zeros(p_CO.shape)
-    return 1 / np.sqrt(widest**-2 + shown_C[:, None] * p_CO * (1 - p_CO))
+    spread_CO: NDArray[np.float64] = 1 / np.sqrt(widest**-2 + shown_C[:, None] * p_CO * (1 - p_CO))
+    return spread_CO
 
 
 def drawn(p_CO: NDArray[np.float64], spread_CO: NDArray[np.float64], draw_C: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Chances of C candidates, each drawn by its own number. Shape (C, O)."""
     normal_C = _NORMAL[(draw_C >> np.uint64(_SHIFT)).astype(np.intp)]
-    odds_CO = p_CO / np.maximum(1 - p_CO, 1 - _MOST) * np.exp(spread_CO * normal_C[:, None])
+    odds_CO: NDArray[np.float64] = p_CO / np.maximum(1 - p_CO, _LEAST) * np.exp(spread_CO * normal_C[:, None])
     return odds_CO / (1 + odds_CO)
 
 
@@ -68,6 +69,7 @@ def shares(
         p_C: chances of the event before anything was drawn.
         spread_C: see `spreads`; 0 where nothing is drawn.
         draw_C: the numbers that `drawn` was given.
+        rounds: how many further draws.
     """
     auctions = start_P1, slots_P.astype(np.int64), tier_C.astype(np.int64), bid_C.astype(np.float64)
     propensity_C, greedy_C = _shares(*auctions, p_C, spread_C, draw_C, rounds, _NORMAL)

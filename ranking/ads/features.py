@@ -115,8 +115,8 @@ def features(
         lists: how many of the latest items have their lists added.
     """
     place_N = places(max(len(neighbours.row_NM), 1 + int(creatives.landing_N.max(initial=-1))))
-    viewer_P = np.ascontiguousarray(viewer_P, np.int64)
-    x_PKX, log_PKL = _features(viewers, creatives, neighbours, items, viewer_P, creative_PK, lists, place_N)
+    who_P: NDArray[np.int64] = np.ascontiguousarray(viewer_P, np.int64)
+    x_PKX, log_PKL = _features(viewers, creatives, neighbours, items, who_P, creative_PK, lists, place_N)
     np.log(log_PKL, out=log_PKL)
     x_PKX[..., :7], x_PKX[..., 8] = log_PKL[..., :7], log_PKL[..., 7]
     return x_PKX

@@ -16,6 +16,7 @@ from ranking.frozen import FrozenTower
 from ranking.weights import NUMERIC, Floats, Shape, Tensors, checked, part_of, shape_of, tower_sizes
 
 TOWER = "ad"
+_DELAYED = OUTCOMES.index("conversion")
 CENTRES = (-5.0, 0.0, -7.0)
 """About which log-odds the calibration of each of `OUTCOMES` turns."""
 _LEAST_RATE, _MOST_RATE = 1e-6, 0.99
@@ -116,12 +117,17 @@ class AdHeads:
     def calibrated(
         self, logit_CO: NDArray[np.floating], placement_C: NDArray[np.int64], advertiser_C: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Chances of C candidates, by numbers of placements and advertisers (`numbers`). Shape (C, O)."""
+        """Chances of C candidates, by numbers of placements and advertisers (`numbers`). Shape (C, O).
+
+        Calibration learned each conversion twice, first as none: p = b / (1 - b) (Ktena et al. 2019).
+        """
         chances = [
             calibration.predict(logit_CO[:, at], placement_C, advertiser_C)
             for at, calibration in enumerate(self.calibrations)
         ]
-        return np.stack(chances, 1)
+        p_CO = np.stack(chances, 1)
+        p_CO[:, _DELAYED] = np.minimum(p_CO[:, _DELAYED] / np.maximum(1 - p_CO[:, _DELAYED], 0.5), 1)
+        return p_CO
 
     def factors(self, advertiser_C: NDArray[np.int64]) -> NDArray[np.float64]:
         """What to multiply the chances of C candidates with before they bid. Shape (C, O)."""

@@ -7,10 +7,10 @@ A *shown* slate carries the features of its items, so that an impression can bec
 was decided for a slot. Rows are in offset order, and the learner drops those at or below the last offset it has of that
 partition.
 
-Version 2. Version 1 is read; what it does not say is filled in, as what earlier releases of version 2 do not: `_UNSAID`.
+Version 2. Version 1 is read; what it and earlier releases of version 2 do not say is filled in: `_UNSAID`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,17 +37,17 @@ class LaterObservation(UnreadableObservation):
     """A later release wrote it. The learner ends before it loses rows; start one of that release."""
 
 
-def _none(name: str) -> Any:
-    """The default of a column that has no rows."""
-    return field(default_factory=lambda: np.zeros([0] * len(_letters(name)), _COLUMNS[name]))
+def _none(name: str) -> Callable[[], NDArray[Any]]:
+    """What makes a column without rows."""
+    return lambda: np.zeros([0] * len(_letters(name)), _COLUMNS[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """One batch of one partition: R rows, T takes, E examples of S items and F features, L shown slates of N items.
 
-    Item, user and slate ids are hashes. There may be no rows where slates were shown. A ads were decided, O outcomes are
-    told apart (`ranking.ads.features.OUTCOMES`), a taste has D components.
+    Item, user and slate ids are hashes. There may be no rows where slates were shown. A ads were decided, O outcomes
+    are told apart (`ranking.ads.features.OUTCOMES`), a taste has D components.
 
     Attributes:
         source: the input partition, `first` and `last` the offsets told.
@@ -70,7 +70,7 @@ class Observation:
         shown_propensity_LN: with which probability the item stood in its place.
         ad_A: decisions, hashed as slates are: events of the ad name them in `slate_R`.
         ad_item_A: creatives; `ad_advertiser_A` and `ad_placement_A` hashes, 0 = none.
-        ad_x_AF: columns of `ranking.ads.features`; `ad_taste_AD` the direction of the taste, zeros where it may not be used.
+        ad_x_AF: columns of `ranking.ads.features`; `ad_taste_AD` the direction of a taste, zeros where none may be used.
         ad_p_AO: chances per impression as they were told then; `ad_propensity_A` that of the ad being shown.
         ad_click_s_A: how long after a click a conversion is the ad's; `ad_view_s_A` after an impression.
     """
@@ -108,16 +108,16 @@ class Observation:
     shown_propensity_LN: NDArray[np.float16]
     policy_L: NDArray[np.uint32]
     rate_L: NDArray[np.float32]
-    ad_A: NDArray[np.uint64] = _none("ad_A")
-    ad_item_A: NDArray[np.uint64] = _none("ad_item_A")
-    ad_advertiser_A: NDArray[np.uint32] = _none("ad_advertiser_A")
-    ad_placement_A: NDArray[np.uint32] = _none("ad_placement_A")
-    ad_x_AF: NDArray[np.float16] = _none("ad_x_AF")
-    ad_taste_AD: NDArray[np.float16] = _none("ad_taste_AD")
-    ad_p_AO: NDArray[np.float32] = _none("ad_p_AO")
-    ad_propensity_A: NDArray[np.float32] = _none("ad_propensity_A")
-    ad_click_s_A: NDArray[np.int32] = _none("ad_click_s_A")
-    ad_view_s_A: NDArray[np.int32] = _none("ad_view_s_A")
+    ad_A: NDArray[np.uint64] = field(default_factory=_none("ad_A"))
+    ad_item_A: NDArray[np.uint64] = field(default_factory=_none("ad_item_A"))
+    ad_advertiser_A: NDArray[np.uint32] = field(default_factory=_none("ad_advertiser_A"))
+    ad_placement_A: NDArray[np.uint32] = field(default_factory=_none("ad_placement_A"))
+    ad_x_AF: NDArray[np.float16] = field(default_factory=_none("ad_x_AF"))
+    ad_taste_AD: NDArray[np.float16] = field(default_factory=_none("ad_taste_AD"))
+    ad_p_AO: NDArray[np.float32] = field(default_factory=_none("ad_p_AO"))
+    ad_propensity_A: NDArray[np.float32] = field(default_factory=_none("ad_propensity_A"))
+    ad_click_s_A: NDArray[np.int32] = field(default_factory=_none("ad_click_s_A"))
+    ad_view_s_A: NDArray[np.int32] = field(default_factory=_none("ad_view_s_A"))
 
     def __len__(self) -> int:
         return len(self.offset_R)

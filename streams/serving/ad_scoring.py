@@ -3,8 +3,8 @@
 `AdScorer` takes people as they are (`viewers`), keeps of what may be shown to them what is worth a closer look (`near`)
 and gives chances (`chances`): what the heads of the live snapshot say, calibrated by placement and advertiser. An ad
 that was seldom shown bids what chance says it may be worth (`ranking.ads.exploration`); what advertisers were promised
-too much of is held back. Who does not let the profile be used is nobody: everybody in this context gets the same chances,
-and nothing is drawn.
+too much of is held back. Who does not let the profile be used is nobody: everybody in this context gets the same
+chances, and nothing is drawn.
 """
 
 from collections.abc import Callable

@@ -36,11 +36,15 @@ def observe_ads(
     """A ads that were decided in answer to records of one partition; told again, they are the same.
 
     Args:
-        source: where the requests lie, or the events that led to slates; `offset_A` their offsets.
+        source: where the requests lie, or the events that led to slates.
+        offset_A: their offsets.
         decision_id_A: what the spend ledger calls the decisions.
         lines_A: whose ads they are.
         at_A: which of the C candidates won.
-        creatives: as they were scored, with `viewers`, `candidates` and `chances`.
+        creatives: as they were scored.
+        viewers: by whom.
+        candidates: C of them.
+        chances: what was expected of them.
         propensity_A: with which chance each would be shown (`ranking.ads.exploration.shares`), 1 where nothing was
             drawn.
     """
@@ -63,7 +67,8 @@ def observe_ads(
 def _directions(taste_AD: NDArray[np.float32]) -> NDArray[np.float16]:
     """Tastes of length 1, zeros where there is none."""
     length_A1 = np.linalg.norm(taste_AD, axis=1, keepdims=True)
-    return (taste_AD / np.maximum(length_A1, np.float32(1e-12))).astype(np.float16)
+    unit_AD: NDArray[np.float16] = (taste_AD / np.maximum(length_A1, np.float32(1e-12))).astype(np.float16)
+    return unit_AD
 
 
 def _seconds(window_ms: int) -> int:

@@ -241,7 +241,7 @@ class Serving:
         return self._offers.of(self.items.class_of(viewer), self.now_s(), self.fresh_for_s).blocked_N
 
     def item_rows(self) -> ItemRows:
-        """Counts and attributes of all items where they lie, as the ranker reads them. The caller holds `items.lock`."""
+        """Counts and attributes of all items where they lie, as rankers read them. The caller holds `items.lock`."""
         c, half_lives = self.items.columns, self.items.half_lives
         return ItemRows(
             popularity_N3=c.popularity_N4,
