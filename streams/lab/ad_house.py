@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from embeddings.events import CONSENT_ALL, Source
 from embeddings.items import Items
 from embeddings.memory import MemoryUserStore, Shelf
-from embeddings.spend import SpendLedger
+from embeddings.spend import SpendLedger, Totals
 from embeddings.spend_book import Book
 from embeddings.spend_memory import MemorySpendLedger
 from embeddings.store import UserStore
@@ -96,6 +96,10 @@ class AdHouse:
         if self.users is None:
             shelf, width = Shelf(), settings.learner.dimensions
             self.users = lambda: MemoryUserStore(shelf, width=width)
+        opening = self.ledger()
+        if opening.closed() == "lost":  # nothing was ever sold
+            opening.rebuild(Totals(windows={}, counts={}, offsets={}))
+            opening.reopen()
         self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
         items, build = Items(half_lives=settings.half_lives.counters), index_builder(settings)
         live = LiveModel.empty(items, build, settings.learner.dimensions)
@@ -162,10 +166,10 @@ class AdHouse:
             self.exchange,
             settings.ads,
             worker=f"{number}.{life}",
-            owned=lambda: (number,),
             partitions=self.count,
             pacing=self.pacing,
         )
+        budgets.owned = (number,)
         server = AdServer(
             exchange=self.exchange,
             budgets=budgets,

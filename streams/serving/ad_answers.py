@@ -1,6 +1,6 @@
-"""The ads of a batch of requests: what is out for their people is asked before the profiles are read, all else after."""
+"""The ads of a batch of requests: what is out for their people is asked before profiles are read, all else after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +19,12 @@ from streams.serving.slates import Trigger
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The asks among R requests, by their places there, and what is out for each person."""
+    """The asks among R requests, by their places there, what is out for each person, and what was decided before."""
 
     at_A: Sequence[int]
     asks: Sequence[AdAsk]
     flights: Sequence[InFlight | None]
+    before: Mapping[str, bytes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,8 +42,9 @@ class AdAnswers:
             for n, (trigger, request) in enumerate(wanted)
             if (ask := ad_ask(request, trigger, self.judge.of_request(request), self.rules)) is not None
         ]
-        flights = self.server.in_flight([ask.person for _, ask in asks])
-        return Asking([n for n, _ in asks], [ask for _, ask in asks], flights)
+        found = [ask for _, ask in asks]
+        flights, before = self.server.in_flight([ask.person for ask in found]), self.server.before(found)
+        return Asking([n for n, _ in asks], found, flights, before)
 
     def decided(self, asking: Asking, profiles: Profiles, *, known: bool, now_ms: int) -> dict[int, list[Decision]]:
         """The decisions of each request that asks for ads, by its place.
@@ -68,7 +70,7 @@ class AdAnswers:
             known_A=np.full(len(asks), known),
             flights=asking.flights,
         )
-        decided = self.server.decide(asks, people)
+        decided = self.server.decide(asks, people, asking.before)
         return dict(zip(asking.at_A, decided.of_ask, strict=True))
 
 

@@ -1,7 +1,7 @@
 """Who competes for which place, as columns that get shorter at each stage, and what became of those that left."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from streams.serving.ad_scoring import AdCandidates, Chances
 from streams.serving.ad_values import AdAsk, AdPlace
 from streams.serving.creatives import Creatives
 
-_GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_GOLDEN, _MIX = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Left(NamedTuple):
@@ -52,9 +52,10 @@ class Contest:
         self.fits = Fits(none_M, np.zeros(len(self.row_M) + 1, np.int64), np.empty(0, np.int32))
 
     @classmethod
-    def of(cls, asks: Sequence[AdAsk]) -> "Contest":
-        """The places of asks that no gate refused; nobody competes yet."""
-        pairs = [(a, place) for a, ask in enumerate(asks) if not ask.refused for place in ask.places]
+    def of(cls, asks: Sequence[AdAsk], decided: Container[str] = ()) -> "Contest":
+        """The places of asks that no gate refused, but for slots that were decided before; nobody competes yet."""
+        open_places = [(a, _undecided(p, decided)) for a, ask in enumerate(asks) if not ask.refused for p in ask.places]
+        pairs = [(a, place) for a, place in open_places if place.decision_ids]
         names = [int(place.decision_ids[0][:16], 16) for _, place in pairs]
         return cls(
             asks=asks,
@@ -69,6 +70,16 @@ class Contest:
     def place_M(self) -> NDArray[np.intp]:
         """The place of each candidate."""
         return np.repeat(np.arange(len(self.places)), np.diff(self.start_P1))
+
+    @property
+    def creatives_M(self) -> NDArray[np.int64]:
+        """How many creatives of each candidate fit."""
+        return np.diff(self.fits.start_M1)
+
+    @property
+    def line_C(self) -> NDArray[np.int32]:
+        """The row of the line item of each creative that fits."""
+        return np.repeat(self.row_M, self.creatives_M)
 
     def keep(self, code_M: NDArray[np.int16]) -> None:
         """Let those go that have a code; what is left stays in its order."""
@@ -101,6 +112,15 @@ class Contest:
             self.fits = Fits(self.fits.code_M[keep_M], np.zeros(len(self.row_M) + 1, np.int64), self.fits.creative_N)
 
 
+def _undecided(place: AdPlace, decided: Container[str]) -> AdPlace:
+    left = [n for n, decision_id in enumerate(place.decision_ids) if decision_id not in decided]
+    if len(left) == len(place.decision_ids):
+        return place
+    ids = ([of[n] for n in left] for of in (place.imp_ids, place.decision_ids))
+    imp_ids, decision_ids = map(tuple, ids)
+    return replace(place, imp_ids=imp_ids, decision_ids=decision_ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """What prediction was asked and said of C creatives of candidates: for the records, and for the learner."""
@@ -118,6 +138,8 @@ class Bids:
     Attributes:
         creative_M: numbers of creatives in the house; `at_M` is the place of each among the C that were scored.
         bid_M, chance_M: micros per impression, and the chance of the event that is bid for.
+        propensity_M: with which chance each stands among the first, over what might be drawn; `tried_M` are not there
+            by what is known of them.
         scored: what prediction said of all C.
     """
 
@@ -125,12 +147,14 @@ class Bids:
     at_M: NDArray[np.intp]
     bid_M: NDArray[np.int64]
     chance_M: NDArray[np.float64]
+    propensity_M: NDArray[np.float64]
+    tried_M: NDArray[np.bool_]
     scored: Scored
 
 
 def drawn(identity_X: NDArray[np.uint64], hash_X: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
     """Uniform numbers by who asks and who competes (splitmix64's steps; Steele et al. 2014)."""
-    x = (identity_X + np.uint64(salt) * _GOLDEN) ^ hash_X
+    x = (identity_X + np.uint64(salt * _GOLDEN % (1 << 64))) ^ hash_X
     for shift in (np.uint64(30), np.uint64(27)):
         x = (x ^ (x >> shift)) * _MIX
     return x ^ (x >> np.uint64(31))

@@ -66,9 +66,17 @@ class Decided:
     bids: Bids | None = None
 
     @classmethod
-    def nothing(cls, asks: Sequence[AdAsk], now_ms: int) -> "Decided":
-        """Nothing is shown: gates said no, or no place is an auction."""
-        return cls([list(_refused(ask, now_ms)) for ask in asks])
+    def empty(cls, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
+        """Nothing was decided: gates said no, no place is an auction, or all was decided before."""
+        return cls([[] for _ in asks]).with_those_of(asks, before, now_ms)
+
+    def with_those_of(self, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
+        """With what was decided before, and slots that are no auction."""
+        for told, ask in zip(self.of_ask, asks, strict=True):
+            ids = [each for place in ask.places for each in place.decision_ids if each in before]
+            told += [Decision(decode_ad(before[each]), before[each]) for each in ids]
+            told += [each for each in _refused(ask, now_ms) if each.record.decision_id not in before]
+        return self
 
     @property
     def decisions(self) -> Iterator[Decision]:
@@ -110,7 +118,12 @@ class Recorder:
             *(w.place_W, w.slot_W, w.candidate_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
             *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
             *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
-            *(chances.p_CO[at_W].astype(np.float64).round(6), chances.spread_CO[at_W].any(1), level_W4),
+            *(
+                chances.p_CO[at_W].astype(np.float64).round(6),
+                self.bids.propensity_M[w.candidate_W],
+                self.bids.tried_M[w.candidate_W],
+                level_W4,
+            ),
         )
         return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
@@ -131,6 +144,7 @@ class Recorder:
         min_to_win: int,
         billed_by: int,
         chance_O: list[float],
+        propensity: float,
         explored: bool,
         levels: list[int],
     ) -> AdDecision:
@@ -175,6 +189,7 @@ class Recorder:
             pctr=chance_O[0],
             pvtr=chance_O[1],
             pcvr=chance_O[2],
+            propensity=propensity if propensity < 1 else None,
             explored=explored,
             personal=ask.personal,
             behalf=creative.behalf,
@@ -204,7 +219,7 @@ class Recorder:
                 stands[at] = Decision(decode_ad(answer.decision), answer.decision)
             else:
                 refused[at] = answer.verdict.name
-        of_ask = [list(_refused(ask, self.now_ms)) for ask in self.contest.asks]
+        of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]
         for p, place in enumerate(self.contest.places):
             told = of_ask[self.contest.ask_P[p]]
             for slot in range(len(place.imp_ids)):

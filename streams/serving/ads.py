@@ -10,7 +10,7 @@ an ad that would need it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,25 +22,28 @@ from embeddings.events import Source
 from embeddings.exposures import Exposures
 from embeddings.items import Items
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
-from embeddings.state_columns import Histories, UserStates
-from ranking.ads import caps, exposed
+from embeddings.state_columns import UserStates
+from ranking.ads import caps
 from ranking.ads.auction import At, Auction, Sold
-from ranking.ads.bids import worth
 from ranking.ads.campaigns import Type
+from ranking.ads.exposed import Exposures as Counted
+from ranking.ads.exposed import Out
+from ranking.ads.exposed import People as Exposed
 from ranking.ads.floors import Floors, reserves
 from ranking.ads.gates import sensitive, without
 from ranking.ads.inventory import House
-from ranking.ads.joint import sell_apart, separation
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.selection import Slots, chosen, fitting
+from ranking.ads.selection import Slots, fitting
+from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
 from streams.contract.records import encode
-from streams.serving.ad_contest import Bids, Contest, Scored, drawn
+from streams.serving.ad_bidding import bids_of
+from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_decisions import Decided, Recorder, Winners, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
-from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, placement_of
+from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_values import AdAsk
 from streams.serving.budgets import Budgets
 from streams.serving.stages import StageTimer, epoch_ms, untimed
@@ -50,7 +53,7 @@ log = logging.getLogger(__name__)
 _ROUNDS = 3
 """So often a batch is sold, where budgets turn out not to cover a winner."""
 _TELL_MS = 1_000
-_PACING, _ROTATION, _EXPLORATION = 1, 2, 3
+_PACING = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,14 @@ class Sale(NamedTuple):
     taken_M: NDArray[np.int64]
 
 
+class Beside(NamedTuple):
+    """What is worked out once for a house: which creatives are sensitive, and of which kinds they are."""
+
+    house: House
+    sensitive_N: NDArray[np.bool_]
+    kinds: Kinds
+
+
 @dataclass(slots=True, kw_only=True)
 class AdServer:
     """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
@@ -96,7 +107,7 @@ class AdServer:
     _told_ms: int = field(init=False, default=0)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
-    _sensitive: tuple[House | None, NDArray[np.bool_]] = field(init=False, default=(None, np.empty(0, np.bool_)))
+    _made: Beside | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._floors = self.settings.ads.floor_table()
@@ -105,6 +116,12 @@ class AdServer:
     def selling(self) -> bool:
         """Is there any campaign?"""
         return bool(len(self.exchange.market.house.creatives))
+
+    def prepare(self) -> None:
+        """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
+        house = self.exchange.market.house
+        self._beside(house)
+        self.scorer.prepare(house)
 
     def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
         """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
@@ -118,29 +135,45 @@ class AdServer:
             return [None] * len(persons)
         return [found.get(person) for person in persons]
 
-    def decide(self, asks: Sequence[AdAsk], people: People) -> Decided:
+    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes]:
+        """What was decided about slots when their requests came the first time, by decision id; it stands."""
+        ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
+        try:
+            found = [
+                value
+                for at in range(0, len(ids), MOST_ROWS)
+                for value in self.ledger.decisions(ids[at : at + MOST_ROWS])
+            ]
+        except (LedgerClosed, StoreUnavailable):
+            return {}  # nor can anything be reserved
+        return {decision_id: value for decision_id, value in zip(ids, found, strict=True) if value}
+
+    def decide(self, asks: Sequence[AdAsk], people: People, before: Mapping[str, bytes] | None = None) -> Decided:
         """What is shown in each place of each ask: decisions in their order, one per `imp`. Raises nothing transient.
 
         Args:
             asks: A of them.
             people: what is known of who asks; a profile is looked at only where `AdAsk.personal` allows it.
+            before: what was decided before.
         """
-        market, now_ms = self.exchange.market, self.now_ms()
-        contest = Contest.of(asks)
+        market, now_ms, before = self.exchange.market, self.now_ms(), before or {}
+        contest = Contest.of(asks, before)
         if not len(contest.places):
-            return Decided.nothing(asks, now_ms)
+            return Decided.empty(asks, before, now_ms)
+        personal_A, exposed = _personal(asks, people), _exposed(asks, people)
         with self.stage("ads_match"):
-            self._match(contest, people, market)
-            self._fit(contest, people, market, now_ms)
+            self._match(contest, people.states, personal_A, market)
+            self._fit(contest, exposed, market, now_ms)
         with self.stage("ads_pace"):
-            self._cap(contest, people, market)
+            self._cap(contest, exposed, market)
             self._pace(contest, market, now_ms)
         with self.stage("ads_predict"):
-            bids = self._predict(contest, people, market)
+            bids = bids_of(contest, self.scorer, people.states, personal_A, exposed, market)
         with self.stage("ads_sell"):
             sale = self._sell(contest, bids, market, now_ms)
         with self.stage("ads_reserve"):
-            return self._reserve(contest, bids, people, market, sale, now_ms)
+            decided = self._reserve(contest, bids, exposed, people.flights, market, sale, now_ms)
+            return decided.with_those_of(asks, before, now_ms)
 
     def tell(self, parts: Sequence[tuple[Source, int, int]]) -> None:
         """Records of these partitions, from one offset to another, were decided on; now and then the ledger is told."""
@@ -155,31 +188,27 @@ class AdServer:
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
 
-    def _match(self, contest: Contest, people: People, market: Market) -> None:
+    def _match(self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market) -> None:
         """Candidates are the line items that a place is for."""
         opportunities = [place.opportunity for place in contest.places]
-        personal_A = _personal(contest.asks, people)
         user_P = contest.ask_P.astype(np.int64)
-        seen = histories_of(people.states, user_P, personal_A[contest.ask_P], self.items, self._keys)
+        seen = histories_of(states, user_P, personal_A[contest.ask_P], self.items, self._keys)
         bits_PW = market.targeting.match(opportunities, seen)
         contest.start_P1, contest.row_M = listed(bits_PW)
 
-    def _fit(self, contest: Contest, people: People, market: Market, now_ms: int) -> None:
+    def _fit(self, contest: Contest, exposed: Exposed, market: Market, now_ms: int) -> None:
         """Which of their creatives may stand there, and are not capped themselves."""
         house = market.house
         slots = Slots.of([place.slot for place in contest.places], house)
         fits = fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
-        fits = without(fits, self._sensitive_of(house), Loss.category_excluded)
-        fits = caps.creatives_left(
-            market.caps, _capped(contest.asks, people), contest.start_P1, contest.row_M, fits, contest.ask_P
-        )
+        fits = without(fits, self._beside(house).sensitive_N, Loss.category_excluded)
+        fits = caps.creatives_left(market.caps, exposed, contest.start_P1, contest.row_M, fits, contest.ask_P)
         contest.fits = fits
         contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
 
-    def _cap(self, contest: Contest, people: People, market: Market) -> None:
+    def _cap(self, contest: Contest, exposed: Exposed, market: Market) -> None:
         """Who has shown enough to this person, by what they have seen and what is out."""
-        whose = _capped(contest.asks, people)
-        contest.keep(caps.capped(market.caps, whose, contest.start_P1, contest.row_M, contest.ask_P))
+        contest.keep(caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P))
 
     def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
         """Who may bid now: budgets, what is due by now, what this worker holds."""
@@ -187,45 +216,13 @@ class AdServer:
         draw_M = contest.draw_M(market.house.line_L["hash"][contest.row_M], _PACING)
         contest.keep(self.budgets.may_bid(market, contest.row_M, draw_M, now_ms))
 
-    def _predict(self, contest: Contest, people: People, market: Market) -> Bids:
-        """The nearest and the dearest of what is left, what they would show, and what that is worth."""
-        house, asks, row_M = market.house, contest.asks, contest.row_M
-        creatives = self.scorer.prepare(house)
-        viewers = self.scorer.viewers(
-            creatives,
-            Histories(*people.states[:6]),
-            np.array([ask.now_ms // 1000 for ask in asks], np.int64),
-            np.array([ask.context for ask in asks], np.int16),
-            _personal(asks, people),
-        )
-        placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
-        candidates = _candidates(contest, placement_P)
-        line_C = np.repeat(row_M, np.diff(contest.fits.start_M1))
-        most_C = market.bid_micros_L[line_C].astype(np.float64)
-        booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
-        contest.with_creatives(self.scorer.near(creatives, viewers, candidates, most_C, booked_C), Loss.not_near)
-        row_M, candidates = contest.row_M, _candidates(contest, placement_P)
-        line_C = np.repeat(row_M, np.diff(contest.fits.start_M1))
-        identity_C = np.repeat(contest.identity_P[contest.place_M], np.diff(contest.fits.start_M1))
-        draw_C = drawn(identity_C, _hash_C(contest, house), _EXPLORATION)
-        chances = self.scorer.chances(creatives, viewers, candidates, draw_C)
-        type_C = house.line_L["bid_type"][line_C]
-        chance_C = chance_for(type_C, chances.bid_CO)
-        worth_C = worth(type_C, market.bid_micros_L[line_C], chance_C)
-        draw_M = contest.draw_M(house.line_L["hash"][row_M], _ROTATION)
-        shown_M = caps.times_shown(market.caps, _capped(asks, people), contest.start_P1, row_M, contest.ask_P)
-        creative_M = chosen(house, contest.fits, row_M, draw_M, worth_C.astype(np.float64), shown_M)
-        at_M = np.flatnonzero(contest.fits.creative_N == np.repeat(creative_M, np.diff(contest.fits.start_M1)))
-        scored = Scored(creatives, viewers, candidates, chances)
-        return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], scored)
-
     def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
         """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
         auction = self._auction(contest, bids, market)
-        kinds = separation(market.house, bids.creative_M, contest.row_M)
+        kinds, page_P = self._beside(market.house).kinds, contest.ask_P.astype(np.int64)
         taken_M = np.full(len(contest.row_M), -1, np.int64)
         for _ in range(_ROUNDS):
-            sold = sell_apart(auction, contest.ask_P, kinds)
+            sold = sell_apart(auction, page_P, kinds, bids.creative_M)
             at_RS = np.nonzero(sold.winner_RS >= 0)
             winner_W = sold.winner_RS[at_RS]
             new_W = taken_M[winner_W] < 0
@@ -277,7 +274,14 @@ class AdServer:
         return told
 
     def _reserve(
-        self, contest: Contest, bids: Bids, people: People, market: Market, sale: Sale, now_ms: int
+        self,
+        contest: Contest,
+        bids: Bids,
+        exposed: Exposed,
+        flights: Sequence[InFlight | None],
+        market: Market,
+        sale: Sale,
+        now_ms: int,
     ) -> Decided:
         """Have the ledger keep what was sold: what it refuses is not shown, what it kept before stands."""
         winners = Winners.of(contest, sale.sold, sale.taken_M)
@@ -294,11 +298,9 @@ class AdServer:
         records = recorder.filled(self.budgets)
         values = [encode(record) for record in records]
         ask_W = contest.ask_P[winners.place_W]
-        rooms = caps.rooms(
-            market.caps, _capped(contest.asks, people), ask_W, winners.row_W, bids.creative_M[winners.candidate_W]
-        )
-        flights = [people.flights[ask] for ask in ask_W.tolist()]
-        answers = self._answers(list(map(reserved, records, values, rooms, flights)), now_ms)
+        rooms = caps.rooms(market.caps, exposed, ask_W, winners.row_W, bids.creative_M[winners.candidate_W])
+        theirs = [flights[ask] for ask in ask_W.tolist()]
+        answers = self._answers(list(map(reserved, records, values, rooms, theirs)), now_ms)
         taken = np.flatnonzero(sale.taken_M >= 0)
         self.budgets.told(market, contest.row_M[taken], sale.taken_M[taken])
         self._count(contest, sale, winners, [answer.verdict for answer in answers], market)
@@ -325,10 +327,11 @@ class AdServer:
             log.warning("ads cannot be reserved, so none is shown: %s", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
 
-    def _sensitive_of(self, house: House) -> NDArray[np.bool_]:
-        if self._sensitive[0] is not house:
-            self._sensitive = house, sensitive(house.creatives, self.settings.ads.allow_sensitive)
-        return self._sensitive[1]
+    def _beside(self, house: House) -> Beside:
+        if self._made is None or self._made.house is not house:
+            off_N = sensitive(house.creatives, self.settings.ads.allow_sensitive)
+            self._made = Beside(house, off_N, kinds_of(house))
+        return self._made
 
 
 def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
@@ -336,29 +339,15 @@ def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
     return np.array([ask.personal for ask in asks], np.bool_) & people.known_A
 
 
-def _capped(asks: Sequence[AdAsk], people: People) -> exposed.People:
+def _exposed(asks: Sequence[AdAsk], people: People) -> Exposed:
     """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
     states = people.states
     counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
     out_A = np.array([flight is not None for flight in people.flights], np.bool_)
-    return exposed.People(
-        exposed.Exposures._make(people.exposures),
-        exposed.Out.of([flight.out if flight else None for flight in people.flights]),
+    return Exposed(
+        Counted._make(people.exposures),
+        Out.of([flight.out if flight else None for flight in people.flights]),
         states.last_s_U,
         np.array([ask.now_ms // 1000 for ask in asks], np.int64),
         counted_A & out_A & people.known_A,
     )
-
-
-def _candidates(contest: Contest, placement_P: NDArray[np.uint32]) -> AdCandidates:
-    """The creatives that are left, by place."""
-    fits = contest.fits
-    return AdCandidates(fits.start_M1[contest.start_P1], fits.creative_N, contest.ask_P.astype(np.intp), placement_P)
-
-
-def _hash_C(contest: Contest, house: House) -> NDArray[np.uint64]:
-    """What names each creative for good: its line item, and where it stands in it. Shape (C,)."""
-    line_C = np.repeat(contest.row_M, np.diff(contest.fits.start_M1))
-    place_C = contest.fits.creative_N - house.creative_start_L1[line_C]
-    hash_C: NDArray[np.uint64] = house.line_L["hash"][line_C] + place_C.astype(np.uint64)
-    return hash_C

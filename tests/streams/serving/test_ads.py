@@ -22,7 +22,7 @@ def a_campaign(
     name: str = "spring", *, bid: int = 5_000_000, creative: dict[str, Any] | None = None, **line: Any
 ) -> Any:
     """A campaign with one line item that bids CPM, and one approved creative."""
-    whole = {"crid": "cr", "approved": True, "adomain": [f"{name}.example"]} | (creative or {})
+    whole = {"crid": "cr", "approved": True, "format": "banner", "adomain": [f"{name}.example"]} | (creative or {})
     top = {key: line.pop(key) for key in ("advertiser", "currency", "caps", "budget_micros") if key in line}
     item = {"id": "l", "bid_micros": bid, "creatives": [whole], "delivery": "asap"} | line
     return {"campaign_id": name, "advertiser": name, "line_items": [item]} | top
@@ -104,7 +104,7 @@ def test_what_is_out_counts_against_a_cap_and_what_was_seen_does() -> None:
     house.tell(*(an_impression(each) for each in decided[:2]))
     assert not one(house.decisions(a_request())).filled
     assert one(house.decisions(a_request("bob"))).filled
-    house.now_ms += 86_400_000
+    house.now_ms += 86_401_000
     house.tick()
     house.tick()
     assert one(house.decisions(a_request(event_time=house.now_ms))).filled
@@ -125,8 +125,8 @@ def test_a_stopped_campaign_shows_nothing_more() -> None:
 
 
 def test_without_consent_two_people_are_shown_the_same() -> None:
-    house = a_house(*(a_campaign(f"c{n}", bid=1_000_000 + n, creative={"categories": [f"g{n}"]}) for n in range(6)))
-    decided = [one(house.decisions(a_request(user, consent=DENIED))) for user in ("ann", "bob")]
+    campaigns = [a_campaign(f"c{n}", bid=1_000_000 + n, creative={"categories": [f"g{n}"]}) for n in range(6)]
+    decided = [one(a_house(*campaigns).decisions(a_request(user, consent=DENIED))) for user in ("ann", "bob")]
     ids = ("decision_id", "user_id", "request_id", "slate_id")
     ann, bob = ({f: getattr(d, f) for f in d.__struct_fields__ if f not in ids} for d in decided)
     assert ann == bob
