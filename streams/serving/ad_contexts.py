@@ -50,32 +50,33 @@ def content_of(request: Request) -> Content | None:
 
 def words_of(request: Request, viewer: Viewer) -> dict[str, Sequence[str]]:
     """Words that all slots of a request share, by attribute; what nobody says is not there."""
+    context, device, content = request.context, request.device, content_of(request)
+    geo, channels = device.geo if device else None, _channels(request)
+    said: dict[str, Iterable[str | None]] = {
+        "country": (viewer.country, geo.country if geo else None),
+        "devicetype": (context.device if context else None, *_device_type(device.devicetype if device else None)),
+        "os": (device.os if device else None,),
+        "language": _languages(context.language if context else None, device.language if device else None),
+        "surface": (viewer.surface,),
+    }
+    if geo:
+        said |= {"region": (geo.region,), "city": (geo.city,)}
+    if channels:
+        said["domain"], said["bundle"] = zip(*((channel.domain, channel.bundle) for channel in channels), strict=True)
+        said["cat"] = _categories([content, *channels])
+    if content:
+        said["genre"] = (*_listed(content.genre), *map(str, content.genres or ()))
+        said["series"], said["content_language"] = (content.series,), _languages(content.language)
+    if request.user and request.user.data:
+        segments = (segment for each in request.user.data for segment in each.segment or ())
+        said["segment"] = (name for segment in segments for name in (segment.id, segment.name))
     words: dict[str, Sequence[str]] = {}
-    context, device = request.context, request.device
-    geo = device.geo if device else None
-
-    def say(attribute: str, *said: str | None) -> None:
-        if found := distinct(word for word in said if word and len(word) <= _MOST_LETTERS):
+    for attribute, some in said.items():
+        if found := distinct(word for word in some if word and len(word) <= _MOST_LETTERS):
             words[attribute] = found[:_MOST_WORDS]
-
-    say("country", viewer.country, geo.country if geo else None)
-    say("region", geo.region if geo else None)
-    say("city", geo.city if geo else None)
-    say("devicetype", context.device if context else None, *_device_type(device.devicetype if device else None))
-    say("os", device.os if device else None)
-    say("language", *_languages(context.language if context else None, device.language if device else None))
-    say("surface", viewer.surface)
-    say("domain", *(channel.domain for channel in _channels(request)))
-    say("bundle", *(channel.bundle for channel in _channels(request)))
-    say("cat", *_categories(request))
-    if (content := content_of(request)) is not None:
-        say("genre", *_listed(content.genre), *map(str, content.genres or ()))
-        say("series", content.series)
-        say("content_language", *_languages(content.language))
-    data = (request.user.data if request.user else None) or ()
-    say("segment", *(name for each in data for segment in each.segment or () for name in (segment.id, segment.name)))
     _add_key_values(words, request.keyvalues)
-    _add_key_values(words, {"keywords": _keywords(request)})
+    if keywords := _keywords([content, *channels]):
+        _add_key_values(words, {"keywords": keywords})
     return words
 
 
@@ -90,23 +91,21 @@ def _languages(*tags: str | None) -> Iterable[str]:
     return (word for tag in tags if tag for word in (tag, language_of(tag)))
 
 
-def _categories(request: Request) -> Iterable[str]:
+def _categories(said: Iterable[Channel | Content | None]) -> Iterable[str]:
     """Categories of content and channels, and those they lie in: `IAB7` of `IAB7-39`."""
-    for said in (content_of(request), *_channels(request)):
-        for category in (said.cat or ()) if said else ():
-            yield category
-            if category.startswith("IAB") and "-" in category:
-                yield category.partition("-")[0]
+    for category in (category for each in said if each for category in each.cat or ()):
+        yield category
+        if category.startswith("IAB") and "-" in category:
+            yield category.partition("-")[0]
 
 
-def _keywords(request: Request) -> tuple[str, ...]:
-    said: list[Channel | Content | None] = [*_channels(request), content_of(request)]
+def _keywords(said: Iterable[Channel | Content | None]) -> tuple[str, ...]:
     words = (word for each in said if each for word in (*_listed(each.keywords), *(each.kwarray or ())))
     return distinct(words)[:_MOST_WORDS]
 
 
 def _listed(text: str | None) -> Iterable[str]:
-    return (word for part in (text or "").split(",", _MOST_WORDS)[:_MOST_WORDS] if (word := part.strip()))
+    return [word for part in text.split(",", _MOST_WORDS)[:_MOST_WORDS] if (word := part.strip())] if text else ()
 
 
 def _add_key_values(words: dict[str, Sequence[str]], said: Mapping[str, str | tuple[str, ...]] | None) -> None:

@@ -5,32 +5,27 @@ same for everybody in the same context. Floors are exact: decimal as they are wr
 """
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from fractions import Fraction
 
 import msgspec
 
 from embeddings.eligibility import age_of
 from embeddings.events import CONSENT_ADS, CONSENT_STORE
 from embeddings.spend import decision_id
-from ranking.ads.auction import MOST_MICROS, At
+from ranking.ads.auction import At
 from ranking.ads.currencies import Currencies
 from ranking.ads.gates import audience, gate
-from ranking.ads.inventory import FORMATS
-from ranking.ads.selection import Slot
 from ranking.errors import UnknownCurrency
 from streams.contract.imp_records import Imp
 from streams.contract.records import Request, encode
-from streams.serving.ad_contexts import content_of, distinct, opportunity_of, seconds, sizes, words_of
+from streams.serving.ad_contexts import content_of, opportunity_of, words_of
+from streams.serving.ad_terms import Terminology, Terms, blocks_of
 from streams.serving.ad_values import AdAsk, AdPlace, Unfilled
 from streams.serving.slates import Trigger, context_code
 
 INVALID_REQUEST = 2
 """OpenRTB's no-bid reason for what cannot be sold as it is asked for."""
-_TAXONOMIES = range(1, 10)
-_MILLE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +39,7 @@ class AskRules:
         deadline_ms: of a request that says none.
         at: the rule of price where a request says none.
         children: see `gates.gate`.
+        sold: reads on which terms slots are sold.
     """
 
     currency: str
@@ -52,6 +48,10 @@ class AskRules:
     deadline_ms: int = 200
     at: At = At.second_price
     children: bool = True
+    sold: Terminology = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sold", Terminology(self.currency, self.rates))
 
 
 def ad_ask(request: Request, trigger: Trigger, bits: int, rules: AskRules) -> AdAsk | None:
@@ -77,8 +77,10 @@ def ad_ask(request: Request, trigger: Trigger, bits: int, rules: AskRules) -> Ad
         personalised=request.personalised,
         children=rules.children,
     )
-    reader = _Reader(request, trigger, rules, coppa, words_of(request, trigger.viewer))
-    places, unfilled = reader.places()
+    content = content_of(request)
+    rating = content.contentrating if content else None
+    limit = audience(trigger.viewer.limit, content=age_of(rating) if rating else None, coppa=coppa)
+    places, unfilled = _Reader(request, trigger, rules, limit, words_of(request, trigger.viewer)).places()
     ask = AdAsk(
         user_id=trigger.user_id,
         person=person_of(trigger.user_id, rules.secret),
@@ -137,12 +139,12 @@ def _coppa(request: Request) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """The slots of one request; `words` are what all of them share."""
+    """The slots of one request; `words` are what all of them share, `age_limit` the highest rating of ads in them."""
 
     request: Request
     trigger: Trigger
     rules: AskRules
-    coppa: bool
+    age_limit: int
     words: Mapping[str, Sequence[str]]
 
     def places(self) -> tuple[tuple[AdPlace, ...], tuple[Unfilled, ...]]:
@@ -160,10 +162,11 @@ class _Reader:
                 unfilled.append(self._unfilled(imp, "currency", imp.id))
                 continue
             alike.setdefault(encode(msgspec.structs.replace(imp, id="")), []).append(imp)
-        places = []
-        for imps in alike.values():
+        places, blocks = [], blocks_of(self.request)
+        for slot, imps in alike.items():
             try:
-                places.append(self._place(imps))
+                terms = self.rules.sold.terms(self.request, imps[0], slot, blocks, self.age_limit)
+                places.append(self._place(imps, terms))
             except UnknownCurrency:
                 unfilled += [self._unfilled(imp, "currency", imp.id) for imp in imps]
         return tuple(places), tuple(unfilled)
@@ -177,66 +180,17 @@ class _Reader:
         source = self.trigger.source
         return decision_id(source.topic, source.partition, self.trigger.offset, name)
 
-    def _place(self, imps: Sequence[Imp]) -> AdPlace:
+    def _place(self, imps: Sequence[Imp], terms: Terms) -> AdPlace:
         imp, at = imps[0], self.request.at
-        per_second = max((said.mincpmpersec or 0 for said in (imp.video, imp.audio) if said), default=0)
         return AdPlace(
             imp_ids=tuple(each.id for each in imps),
             decision_ids=tuple(self._id(each.id) for each in imps),
-            slot=self._slot(imp),
+            slot=terms.slot,
             opportunity=opportunity_of(self.request, imp, self.words, self.trigger.event_ms),
             at=self.rules.at if at is None else At.first_price if at == At.first_price else At.second_price,
-            floor_micros=self._floor(imp.bidfloor, imp.bidfloorcur),
-            per_second_micros=self._floor(per_second, imp.bidfloorcur),
-            deal_floor_micros=self._deals(imp),
+            floor_micros=terms.floor_micros,
+            per_second_micros=terms.per_second_micros,
+            deal_floor_micros=terms.deal_floor_micros,
             tagid=imp.tagid or "",
             exp_s=imp.exp or 0,
         )
-
-    def _floor(self, per_mille: float, currency: str) -> int:
-        """A floor in units per thousand impressions as micros per impression; nothing below 0 is one."""
-        if per_mille <= 0:
-            return 0
-        micros = Fraction(Decimal(repr(per_mille))) * (1_000_000 // _MILLE)
-        return min(self.rules.rates.least(micros, currency.upper(), self.rules.currency), MOST_MICROS + 1)
-
-    def _deals(self, imp: Imp) -> dict[str, int]:
-        """What each deal asks for; one in a currency that nobody knows is not offered."""
-        floors = {}
-        for deal in (imp.pmp and imp.pmp.deals) or ():
-            try:
-                floors[deal.id] = self._floor(deal.bidfloor, deal.bidfloorcur)
-            except UnknownCurrency:
-                continue
-        return floors
-
-    def _slot(self, imp: Imp) -> Slot:
-        content = content_of(self.request)
-        rating = content.contentrating if content else None
-        return Slot(
-            formats=tuple(name for name in FORMATS if getattr(imp, name)) or FORMATS,
-            sizes=sizes(imp),
-            seconds=seconds(imp),
-            mimes=distinct(mime for said in (imp.banner, imp.video, imp.audio) if said for mime in said.mimes or ()),
-            blocked=distinct(self._blocked(imp)),
-            deals=tuple(self._deals(imp)),
-            deals_only=bool(imp.pmp and imp.pmp.private_auction),
-            age_limit=audience(self.trigger.viewer.limit, content=age_of(rating) if rating else None, coppa=self.coppa),
-        )
-
-    def _blocked(self, imp: Imp) -> Iterable[str]:
-        """Words of `inventory.carries` that a creative must not have.
-
-        A block list speaks of one taxonomy: what is categorised in another cannot be compared with it, and is blocked.
-        """
-        said, taxonomy = self.request, self.request.cattax or 1
-        for host in (*(said.badv or ()), *(imp.badv or ())):
-            yield f"adv:{host.casefold().removeprefix('www.')}"
-        categories = (*(said.bcat or ()), *(imp.bcat or ()))
-        for category in categories:
-            yield f"cat:{taxonomy}:{category}"
-        if categories:
-            yield from (f"cattax:{other}" for other in _TAXONOMIES if other != taxonomy)
-        formats = [each for each in (imp.banner, imp.video, imp.audio, imp.native) if each]
-        for attributes in (said.battr, imp.battr, *(each.battr for each in formats)):
-            yield from (f"attr:{attribute}" for attribute in attributes or ())

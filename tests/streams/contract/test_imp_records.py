@@ -32,7 +32,7 @@ FULL = r.Request(
     ),
     at=1, cur=("EUR",), tmax=120, bcat=("IAB25",), cattax=1, badv=("rival.example",), battr=(13,),
     user=i.User(
-        id="u", eids=({"source": "x.example"},), consent="C",
+        id="u", eids=({"source": "x.example", "uids": [{"id": "e"}]},), consent="C",
         data=(i.Data(id="house", segment=(i.Segment(id="cars"),)),),
     ),
     device=i.Device(devicetype=3, os="tvOS", language="de", lmt=0, geo=i.Geo(country="DEU", utcoffset=120, lat=52.5)),
