@@ -241,7 +241,7 @@ def _given_up(now: Exposures, u: int, key: np.uint32) -> int:
     key_Y, count_Y, last_s_Y, lost_3 = now.old_key_UY[u], now.old_count_UY[u], now.old_last_s_UY[u], now.lost_U3[u]
     passing = 0
     for y in range(KEYS):
-        passing += 1 - np.int64(key_Y[y] & 1)
+        passing += int(key_Y[y] & 1 == 0)
     for_good = np.uint32(passing < _PASSING or (passing == _PASSING and key & 1))
     at = -1
     for y in range(KEYS):

@@ -216,6 +216,7 @@ class Site:
                     taste_UD=np.zeros((some, self.settings.learner.dimensions), np.float32),
                     taste_version=0,
                     unanswered=loaded.unanswered,
+                    exposures=loaded.exposures,
                     marks=marks,
                 )
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import CONSENT_CONTENT
+from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.ids import item_ids
 from embeddings.seen import SeenSets
@@ -117,8 +118,8 @@ class Answerer:
                 np.zeros(len(user_ids), np.float32),
                 np.zeros(len(user_ids), np.uint32),
             )
-            shown, seen = Unanswered.nothing(len(user_ids)), SeenSets.decode([None] * len(user_ids))
-            return Profiles(nobody, blank, shown, seen), "popular"
+            shown, ads = Unanswered.nothing(len(user_ids)), Exposures.nothing(len(user_ids))
+            return Profiles(nobody, blank, shown, ads, SeenSets.decode([None] * len(user_ids))), "popular"
 
     def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
         """Requests whose deadline has passed: they are answered at once, with what is popular."""

@@ -100,6 +100,7 @@ def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
         "taste_UD": np.ones((len(batch.user_ids), WIDTH), np.float32),
         "taste_version": 3,
         "unanswered": fold_impressions(loaded.unanswered, loaded.states, batch, life, HALF_LIFE_S).after,
+        "exposures": loaded.exposures,
         "seen": loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
         "marks": advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
     }
@@ -125,7 +126,7 @@ def apply(store: UserStore, batch: EventBatch) -> Folded:
 def everything(store: UserStore, user_ids: Sequence[str], source: Source = EVENTS) -> list[object]:
     """All that is stored, comparable with `==`."""
     profiles = store.read(user_ids)
-    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.seen]
+    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.exposures, *profiles.seen]
     return [*(column.tolist() for column in columns), store.marks([source])]
 
 

@@ -161,7 +161,7 @@ def in_batches(log: Sequence[tuple[str, Event]], cuts: Sequence[int]) -> Life:
     edges = sorted({0, len(log), *(cut % (len(log) + 1) for cut in cuts)})
     for begin, end in itertools.pairwise(edges):
         (states, shown), _, _ = lived(life, a_batch(log[begin:end], users="abc"))
-        states, _, again = codec.decode(codec.encode(states, np.zeros((3, 4), np.float32), 0, shown))
+        states, _, again, _ = codec.decode(codec.encode(states, np.zeros((3, 4), np.float32), 0, shown))
         assert all(np.array_equal(one, two) for one, two in zip(again, shown, strict=True))
         life = states, again
     return life

@@ -27,9 +27,9 @@ STORED |= NOISE.map(lambda b: b"\3" + b[1:])
 @fuzz
 def test_fuzz_a_stored_state_is_read_or_refused(values: list[bytes | None]) -> None:
     with suppress(UnreadableState):
-        states, tastes, unanswered = CODEC.decode(values)
+        states, tastes, unanswered, exposures = CODEC.decode(values)
         assert states.item_UH.shape[0] == len(values)
-        CODEC.encode(states, tastes.vectors(), 1, unanswered)
+        CODEC.encode(states, tastes.vectors(), 1, unanswered, exposures)
 
 
 @given(st.lists(st.none() | st.binary(max_size=40), min_size=1, max_size=4))
