@@ -17,18 +17,33 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking.ads.campaigns import Level, LineItem, Unit
-from ranking.ads.exposed import NEVER_S, People, counted, level_key, level_name, out_of
+from ranking.ads.campaigns import Cap, Level, LineItem, Unit
+from ranking.ads.exposed import NEVER_S, People, Person, counted, level_key, level_name, out_of, person_of
 from ranking.ads.inventory import starts
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
 from ranking.jit import kernel
 
-SESSION_S = 1_800
 WEEK_S = 604_800
 ANY_NUMBER = 1 << 30
 """So many may be out where no cap of the line item itself says fewer."""
 _LEVELS = len(Level)
+
+
+class LineCaps(NamedTuple):
+    """What one line item is counted by: keys above it, of its creatives, columns of its caps, keys that these count."""
+
+    line: LineItem | None
+    keys: tuple[int, int, int] = (0, 0, 0)
+    creative_keys: tuple[int, ...] = ()
+    caps: tuple[tuple[int, ...], ...] = ()
+    counts: tuple[int, ...] = ()
+    for_good: tuple[int, ...] = ()
+
+
+Known = dict[str, LineCaps]
+"""By key of a line item."""
+_NONE = LineCaps(None)
 
 
 class Caps(NamedTuple):
@@ -56,30 +71,30 @@ class Caps(NamedTuple):
     counted_N: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, lines: Sequence[LineItem | None]) -> "Caps":
-        """The caps of line items by row, None where there is none: `House.lines`."""
-        caps = [line.caps if line else () for line in lines]
-        flat = [(line, cap) for line in lines if line for cap in line.caps]
-        key_L3 = np.array([_keys(line) for line in lines], np.uint32).reshape(-1, 3)
-        creatives = [creative.key for line in lines if line for creative in line.creatives]
-        key_N = np.array([level_key(Level.creative, key) for key in creatives], np.uint32)
-        counts, for_good = set[int](), set[int]()
-        for line, cap in flat:
-            named = [level_key(Level.creative, creative.key) for creative in line.creatives]
-            keys = named if cap.level is Level.creative else [_keys(line)[cap.level - 1]]
-            counts.update(keys)
-            if cap.unit is Unit.lifetime or cap.window_s > WEEK_S:
-                for_good.update(keys)
-        kept_L3, kept_N = (np.isin(keys, list(for_good)).astype(np.uint32) for keys in (key_L3, key_N))
+    def of(cls, lines: Sequence[LineItem | None], known: Known | None = None) -> "Caps":
+        """The caps of line items by row, None where there is none: `House.lines`.
+
+        `known` is what the caller keeps of one call for the next, so that a change costs little more than what changed.
+        """
+        known = {} if known is None else known
+        some = [_counted_by(line, known) for line in lines]
+        for key in known.keys() - {line.key for line in lines if line}:
+            del known[key]
+        cap_K6 = np.array([cap for each in some for cap in each.caps], np.int64).reshape(-1, 6)
+        key_L3 = np.array([each.keys for each in some], np.uint32).reshape(-1, 3)
+        key_N = np.array([key for each in some for key in each.creative_keys], np.uint32)
+        counts = np.array(list({key for each in some for key in each.counts}), np.uint32)
+        for_good = np.array(list({key for each in some for key in each.for_good}), np.uint32)
+        kept_L3, kept_N = (np.isin(keys, for_good).astype(np.uint32) for keys in (key_L3, key_N))
         return cls(
-            starts(caps),
-            np.array([cap.level for _, cap in flat], np.uint8),
-            np.array([(0, *_keys(line))[cap.level] for line, cap in flat], np.uint32),
-            np.array([cap.window_s for _, cap in flat], np.int64),
-            np.array([cap.unit for _, cap in flat], np.uint8),
-            np.array([cap.count for _, cap in flat], np.int64),
-            np.array([cap.min_gap_s for _, cap in flat], np.int64),
-            *(key_L3 | kept_L3, np.isin(key_L3, list(counts)), key_N | kept_N, np.isin(key_N, list(counts))),
+            starts([each.caps for each in some]),
+            cap_K6[:, 0].astype(np.uint8),
+            cap_K6[:, 1].astype(np.uint32),
+            cap_K6[:, 2].copy(),
+            cap_K6[:, 3].astype(np.uint8),
+            cap_K6[:, 4].copy(),
+            cap_K6[:, 5].copy(),
+            *(key_L3 | kept_L3, np.isin(key_L3, counts), key_N | kept_N, np.isin(key_N, counts)),
         )
 
     def keys(self, row_W: NDArray[np.integer], creative_W: NDArray[np.integer]) -> NDArray[np.uint32]:
@@ -157,18 +172,40 @@ def times_shown(
 ) -> NDArray[np.int64]:
     """How many of each candidate's line item its person was shown, as far as is kept: for creatives in turn."""
     many_M = np.zeros(len(row_M), np.int64)
-    _times_shown(caps, people, _whose(start_P1, person_P), start_P1, row_M, many_M)
+    _times_shown(caps.key_L3, people, _whose(start_P1, person_P), start_P1, row_M, many_M)
     return many_M
 
 
-def _keys(line: LineItem | None) -> tuple[int, int, int]:
+def _counted_by(line: LineItem | None, known: Known) -> LineCaps:
+    """What a line item is counted by; from what is known of it while it is the same."""
     if line is None:
-        return 0, 0, 0
-    return (
+        return _NONE
+    held = known.get(line.key, _NONE)
+    if held.line is not line:
+        known[line.key] = held = _made(line)
+    return held
+
+
+def _made(line: LineItem) -> LineCaps:
+    keys = (
         level_key(Level.line_item, line.key),
         level_key(Level.campaign, line.campaign_id),
         level_key(Level.advertiser, line.advertiser),
     )
+    creative_keys = tuple(level_key(Level.creative, creative.key) for creative in line.creatives)
+    by_level = creative_keys, *((key,) for key in keys)
+    return LineCaps(
+        line=line,
+        keys=keys,
+        creative_keys=creative_keys,
+        caps=tuple((c.level, (0, *keys)[c.level], c.window_s, c.unit, c.count, c.min_gap_s) for c in line.caps),
+        counts=tuple(key for cap in line.caps for key in by_level[cap.level]),
+        for_good=tuple(key for cap in line.caps if _for_good(cap) for key in by_level[cap.level]),
+    )
+
+
+def _for_good(cap: Cap) -> bool:
+    return cap.unit is Unit.lifetime or cap.window_s > WEEK_S
 
 
 def _whose(start_P1: NDArray[np.int64], person_P: NDArray[np.int32] | None) -> NDArray[np.int32]:
@@ -180,29 +217,31 @@ _CREATIVE, _LIFETIME, _SESSION = int(Level.creative), int(Unit.lifetime), int(Un
 _LINE_ITEM = int(Level.line_item)
 
 
-@kernel
-def _since_s(caps: Caps, people: People, k: int, p: int) -> int:
-    """The beginning of a cap's window, in whole seconds."""
-    if caps.unit_K[k] == _LIFETIME:
-        return -NEVER_S
-    if caps.unit_K[k] != _SESSION:
-        return int(people.now_s_P[p] - caps.window_s_K[k])
-    if people.now_s_P[p] - people.last_s_P[p] >= SESSION_S:
-        return int(people.last_s_P[p] + 1)
-    return int(people.exposures.session_s_P[p])
+class _Rules(NamedTuple):
+    """The columns of caps that say how much may be seen."""
+
+    level_K: NDArray[np.uint8]
+    unit_K: NDArray[np.uint8]
+    window_s_K: NDArray[np.int64]
+    count_K: NDArray[np.int64]
+    gap_s_K: NDArray[np.int64]
 
 
 @kernel
-def _most_out(caps: Caps, people: People, k: int, p: int, key: np.uint32) -> int:
+def _most_out(rules: _Rules, k: int, person: Person, key: np.uint32) -> int:
     """With how many out a cap still has room for one more; 0: it has none."""
-    if not people.known_P[p]:
+    if not person.known:
         return 0
-    for_good = caps.unit_K[k] == _LIFETIME or caps.window_s_K[k] > WEEK_S
-    many, last_s = counted(people.exposures, p, caps.level_K[k], key, _since_s(caps, people, k, p), for_good)
-    left = max(int(caps.count_K[k]) - many, 0)
-    if caps.gap_s_K[k] == 0:
-        return left
-    return min(left, int(people.now_s_P[p] - last_s > caps.gap_s_K[k]))
+    unit, window_s = rules.unit_K[k], rules.window_s_K[k]
+    since_s = person.now_s - window_s
+    if unit == _LIFETIME:
+        since_s = -NEVER_S
+    elif unit == _SESSION:
+        since_s = person.session_s
+    for_good = unit == _LIFETIME or window_s > WEEK_S
+    many, last_s = counted(person, rules.level_K[k], key, since_s, for_good)
+    left, gap_s = max(rules.count_K[k] - many, 0), rules.gap_s_K[k]
+    return int(left if gap_s == 0 else min(left, int(person.now_s - last_s > gap_s)))
 
 
 @kernel
@@ -214,14 +253,15 @@ def _capped(
     row_M: NDArray[np.int32],
     code_M: NDArray[np.int16],
 ) -> None:
+    start_L1, level_K, key_K = caps.start_L1, caps.level_K, caps.key_K
+    rules = _Rules(level_K, caps.unit_K, caps.window_s_K, caps.count_K, caps.gap_s_K)
     for place in range(len(start_P1) - 1):
-        p = person_P[place]
+        person = person_of(people, person_P[place])
         for m in range(start_P1[place], start_P1[place + 1]):
-            for k in range(caps.start_L1[row_M[m]], caps.start_L1[row_M[m] + 1]):
-                level, key = caps.level_K[k], caps.key_K[k]
-                if level == _CREATIVE and people.known_P[p]:
+            for k in range(start_L1[row_M[m]], start_L1[row_M[m] + 1]):
+                if level_K[k] == _CREATIVE and person.known:
                     continue
-                if _most_out(caps, people, k, p, key) <= out_of(people, p, level, key):
+                if _most_out(rules, k, person, key_K[k]) <= out_of(person, level_K[k], key_K[k]):
                     code_M[m] = _CAPPED
                     break
 
@@ -236,21 +276,23 @@ def _creatives_left(
     fits: Fits,
     left: Fits,
 ) -> None:
+    start_L1, level_K, key_N = caps.start_L1, caps.level_K, caps.key_N
+    rules = _Rules(level_K, caps.unit_K, caps.window_s_K, caps.count_K, caps.gap_s_K)
+    code_M, start_M1, creative_N, before_M1, before_N = *left, fits.start_M1, fits.creative_N
     used = 0
     for place in range(len(start_P1) - 1):
-        p = person_P[place]
+        person = person_of(people, person_P[place])
         for m in range(start_P1[place], start_P1[place + 1]):
-            before = used
-            for n in range(fits.start_M1[m], fits.start_M1[m + 1]):
-                key, free = caps.key_N[fits.creative_N[n]], True
-                for k in range(caps.start_L1[row_M[m]], caps.start_L1[row_M[m] + 1]):
-                    if caps.level_K[k] == _CREATIVE and free:
-                        free = _most_out(caps, people, k, p, key) > out_of(people, p, _CREATIVE, key)
-                left.creative_N[used] = fits.creative_N[n]
+            for n in range(before_M1[m], before_M1[m + 1]):
+                key, free = key_N[before_N[n]], True
+                for k in range(start_L1[row_M[m]], start_L1[row_M[m] + 1]):
+                    if level_K[k] == _CREATIVE and free:
+                        free = _most_out(rules, k, person, key) > out_of(person, _CREATIVE, key)
+                creative_N[used] = before_N[n]
                 used += int(free)
-            if before == used and fits.start_M1[m] < fits.start_M1[m + 1] and left.code_M[m] == 0:
-                left.code_M[m] = _CAPPED
-            left.start_M1[m + 1] = used
+            start_M1[m + 1] = used
+            if start_M1[m] == used and before_M1[m] < before_M1[m + 1] and code_M[m] == 0:
+                code_M[m] = _CAPPED
 
 
 @kernel
@@ -262,20 +304,21 @@ def _rooms(
     creative_W: NDArray[np.int32],
     most_W4: NDArray[np.int64],
 ) -> None:
+    rules = _Rules(caps.level_K, caps.unit_K, caps.window_s_K, caps.count_K, caps.gap_s_K)
     for w in range(len(row_W)):
-        p, row, creative = person_W[w], row_W[w], creative_W[w]
+        person, row, creative = person_of(people, person_W[w]), row_W[w], creative_W[w]
         most_W4[w, 0] = ANY_NUMBER if caps.counted_N[creative] else -1
         for level in range(1, _LEVELS):
             most_W4[w, level] = ANY_NUMBER if caps.counted_L3[row, level - 1] else -1
         for k in range(caps.start_L1[row], caps.start_L1[row + 1]):
             at = caps.level_K[k]
             key = caps.key_N[creative] if at == _CREATIVE else caps.key_K[k]
-            most_W4[w, at] = min(most_W4[w, at], _most_out(caps, people, k, p, key))
+            most_W4[w, at] = min(most_W4[w, at], _most_out(rules, k, person, key))
 
 
 @kernel
 def _times_shown(
-    caps: Caps,
+    key_L3: NDArray[np.uint32],
     people: People,
     person_P: NDArray[np.int32],
     start_P1: NDArray[np.int64],
@@ -283,7 +326,6 @@ def _times_shown(
     many_M: NDArray[np.int64],
 ) -> None:
     for place in range(len(start_P1) - 1):
-        p = person_P[place]
+        person = person_of(people, person_P[place])
         for m in range(start_P1[place], start_P1[place + 1]):
-            key = caps.key_L3[row_M[m], 0]
-            many_M[m] = counted(people.exposures, p, _LINE_ITEM, key, -NEVER_S, False)[0]
+            many_M[m] = counted(person, _LINE_ITEM, key_L3[row_M[m], 0], -NEVER_S, False)[0]

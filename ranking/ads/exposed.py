@@ -22,6 +22,8 @@ from ranking.jit import kernel
 
 FOR_GOOD = 1
 """Lowest bit of a key that is to be counted for good: some cap of more than a week counts it."""
+SESSION_S = 1_800
+"""A session ends with so long a silence."""
 NEVER_S = 1 << 62
 _NAME_BITS = 24
 
@@ -94,37 +96,74 @@ class People(NamedTuple):
     known_P: NDArray[np.bool_]
 
 
+class Person(NamedTuple):
+    """One of the people, as compiled loops look at them: reading `People` for each cap costs several times more."""
+
+    key_X4: NDArray[np.uint32]
+    time_s_X: NDArray[np.int64]
+    old_key_Y: NDArray[np.uint32]
+    old_count_Y: NDArray[np.int64]
+    old_last_s_Y: NDArray[np.int64]
+    lost_3: NDArray[np.int64]
+    name_N: NDArray[np.int64]
+    many_N: NDArray[np.int64]
+    session_s: int
+    now_s: int
+    known: bool
+
+
 def _named(name: str) -> int:
     level, _, key = name.partition(":")
     return int(level) << _NAME_BITS | int(key, 16)
 
 
 @kernel
-def counted(exposures: Exposures, p: int, level: int, key: np.uint32, since_s: int, for_good: bool) -> tuple[int, int]:
+def person_of(people: People, p: int) -> Person:
+    """The p-th of the people; a session that is over begins after what they did last."""
+    exposures, out, last_s_P, now_s_P, known_P = people
+    key_PX4, time_s_PX, seen_P, old_key_PY, old_count_PY, old_last_s_PY, lost_P3, session_s_P = exposures
+    seen, first, last = seen_P[p], out.start_P1[p], out.start_P1[p + 1]
+    begun_s = last_s_P[p] + 1 if now_s_P[p] - last_s_P[p] >= SESSION_S else session_s_P[p]
+    return Person(
+        key_PX4[p, :seen],
+        time_s_PX[p, :seen],
+        old_key_PY[p],
+        old_count_PY[p],
+        old_last_s_PY[p],
+        lost_P3[p],
+        out.name_N[first:last],
+        out.many_N[first:last],
+        begun_s,
+        now_s_P[p],
+        known_P[p],
+    )
+
+
+@kernel
+def counted(person: Person, level: int, key: np.uint32, since_s: int, for_good: bool) -> tuple[int, int]:
     """How often a key was seen since a moment, and when last; what is not known exactly counts in full."""
     many, last_s, held = 0, -NEVER_S, False
-    for x in range(exposures.seen_P[p]):
-        if exposures.key_PX4[p, x, level] >> 1 == key >> 1:
-            many += int(exposures.time_s_PX[p, x] >= since_s)
-            last_s = max(last_s, exposures.time_s_PX[p, x])
-    for y in range(exposures.old_key_PY.shape[1]):
-        if exposures.old_key_PY[p, y] >> 1 == key >> 1:
+    for x in range(len(person.time_s_X)):
+        if person.key_X4[x, level] >> 1 == key >> 1:
+            many += int(person.time_s_X[x] >= since_s)
+            last_s = max(last_s, person.time_s_X[x])
+    for y in range(len(person.old_key_Y)):
+        if person.old_key_Y[y] >> 1 == key >> 1:
             held = True
-            many += exposures.old_count_PY[p, y] * int(exposures.old_last_s_PY[p, y] >= since_s)
-            last_s = max(last_s, exposures.old_last_s_PY[p, y])
-    if not held and exposures.lost_P3[p, 2] > 0:
-        last_s = max(last_s, exposures.lost_P3[p, 2])
-    if not held:
-        of_late = exposures.lost_P3[p, 1] * int(exposures.lost_P3[p, 2] >= since_s)
-        many += max(of_late, exposures.lost_P3[p, 0] * int(for_good))
+            many += person.old_count_Y[y] * int(person.old_last_s_Y[y] >= since_s)
+            last_s = max(last_s, person.old_last_s_Y[y])
+    lost_for_good, lost, lost_s = person.lost_3
+    if not held and (lost_for_good or lost):
+        last_s = max(last_s, lost_s)
+        many += max(lost * int(lost_s >= since_s), lost_for_good * int(for_good))
     return many, last_s
 
 
 @kernel
-def out_of(people: People, p: int, level: int, key: np.uint32) -> int:
+def out_of(person: Person, level: int, key: np.uint32) -> int:
     """How many are out for a person under a key."""
-    name = level << _NAME_BITS | (np.int64(key) & ~FOR_GOOD)
-    for n in range(people.out.start_P1[p], people.out.start_P1[p + 1]):
-        if people.out.name_N[n] == name:
-            return int(people.out.many_N[n])
+    name = np.int64(level) << _NAME_BITS | (np.int64(key) & ~FOR_GOOD)
+    for n in range(len(person.name_N)):
+        if person.name_N[n] == name:
+            return int(person.many_N[n])
     return 0
