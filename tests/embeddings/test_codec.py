@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from embeddings.codec import VERSION, StateCodec, state_dtype
 from embeddings.errors import UnreadableState
-from embeddings.fatigue import MOST, Unanswered
+from embeddings.fatigue import MOST
 from embeddings.state_columns import HISTORY, RING, UserStates, coarsen, no_states
+from tests.embeddings.test_tails import some_shown
 
 
 def some_states(seed: int, users: int = 20) -> UserStates:
@@ -131,15 +132,6 @@ def test_old_states_new_ones_and_those_of_another_width_are_read_together() -> N
     assert tastes.version_U.tolist() == [5, 5, 0, 0, 0]
     with pytest.raises(UnreadableState, match="100 bytes"):
         StateCodec(4).decode([old[0][:100]])
-
-
-def some_shown(*held: int) -> Unanswered:
-    draw = np.random.default_rng(len(held))
-    tables = Unanswered.nothing(len(held), max(held))
-    for u, count in enumerate(held):
-        tables.item_UW[u, :count] = draw.integers(1, 2**40, count)
-        tables.once_s_UW[u, :count] = draw.integers(0, 2**32, count)
-    return tables
 
 
 def test_what_was_shown_comes_back_bit_for_bit_beside_those_who_were_shown_nothing() -> None:
