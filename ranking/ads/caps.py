@@ -278,7 +278,8 @@ def _creatives_left(
 ) -> None:
     start_L1, level_K, key_N = caps.start_L1, caps.level_K, caps.key_N
     rules = _Rules(level_K, caps.unit_K, caps.window_s_K, caps.count_K, caps.gap_s_K)
-    code_M, start_M1, creative_N, before_M1, before_N = *left, fits.start_M1, fits.creative_N
+    code_M, start_M1, creative_N = left
+    _, before_M1, before_N = fits
     used = 0
     for place in range(len(start_P1) - 1):
         person = person_of(people, person_P[place])
