@@ -7,11 +7,13 @@ does not reach (a ranker, stored states, impressions, tables that grow) is calle
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from embeddings.codec import StateCodec
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
+from embeddings.exposures import AdSeen, Exposures, fold_exposures
 from embeddings.fatigue import Unanswered, fold_impressions
 from embeddings.fold import fold
 from embeddings.ids import murmur2
@@ -25,6 +27,11 @@ from ranking.ads.losses import Loss
 from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.selection import Fits
 from ranking.ads.separation import Kinds, sell_apart
+from ranking.ads import exposed
+from ranking.ads.campaigns import BidType, Cap, Creative, Level, LineItem, Status, Type, Unit
+from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
+from ranking.ads.predicates import ALWAYS, Opportunity
+from ranking.ads.selection import Fits
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
@@ -55,6 +62,7 @@ def meet_the_rest() -> None:
     murmur2([b"user-1"])
     StateCodec(64).decode([None])
     meet_impressions()
+    meet_caps()
     index = Targeting()
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
@@ -98,6 +106,37 @@ def meet_impressions() -> None:
     folded = fold(states, batch, lateness_s=60, source_code_S=np.zeros(1, np.int32))
     unanswered = fold_impressions(Unanswered.nothing(1), states, batch, folded, 60.0).at(position_P, position_P)
     unanswered.widened(2).shown(column[:1], 60.0, np.ones(1, np.bool_)).times(batch.item_B[None])
+    seen = AdSeen(np.ones((2, 4), np.uint32))
+    of_ads = replace(batch, action_B=np.full(2, Action.ad_impression, np.uint8))
+    fold_exposures(Exposures.nothing(1), states, of_ads, folded, seen)
+
+
+def meet_caps() -> None:
+    """A line item that may be shown once, to somebody who saw nothing."""
+    cap = Cap(level=Level.line_item, unit=Unit.day, count=1, window_s=86_400)
+    line = LineItem(
+        key="c/l",
+        id="l",
+        campaign_id="c",
+        advertiser="a",
+        type=Type.house,
+        priority=16,
+        status=Status.active,
+        bid_type=BidType.cpm,
+        bid_micros=0,
+        currency="USD",
+        time_zone="UTC",
+        caps=(cap,),
+        creatives=(Creative(key="c/l/cr", crid="cr", approved=True),),
+    )
+    caps, one = Caps.of([line]), np.zeros(1, np.int32)
+    exposures = exposed.Exposures._make(Exposures.nothing(1))
+    people = exposed.People(exposures, exposed.Out.of([None]), np.zeros(1, np.int64), np.ones(1, np.int64), one == 0)
+    start_P1 = np.array([0, 1])
+    fits = Fits(capped(caps, people, start_P1, one), start_P1, one)
+    creatives_left(caps, people, start_P1, one, fits)
+    times_shown(caps, people, start_P1, one)
+    rooms(caps, people, one, one, one)
 
 
 def main() -> None:
