@@ -89,9 +89,13 @@ class AdDecision(Record):
 
 
 class AdWindow(Record):
-    """A budget and where its money is, in whole micros; `day` is one of the campaign's clock, empty for life."""
+    """A budget and where its money is, in whole micros; `day` is one of the campaign's clock, empty for life.
+
+    Where it `counts`, it is a booked number in millionths.
+    """
 
     day: str = ""
+    counts: bool = False
     budget: int = 0
     version: int = 0
     spent: int = 0

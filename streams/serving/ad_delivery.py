@@ -46,11 +46,15 @@ class Promised(Protocol):
 def promises_of(market: Promised, traffic: Traffic, now_ms: int) -> dict[str, tuple[Promise, ...]]:
     """Everything that binds each line item, by its key; nothing of those that have no limit.
 
+    Nothing of anybody where the curve does not know the hours of these line items yet.
+
     Args:
         market: line items and plans.
         traffic: the curve that budgets follow.
         now_ms: event time.
     """
+    if market.plans.hours_L.max(initial=0) >= len(traffic.open_CH):
+        return {}
     target_LG = market.plans.targets()
     due_LG = market.plans.due(traffic, now_ms, np.full(target_LG.shape, now_ms))
     found: dict[str, list[Promise]] = {}

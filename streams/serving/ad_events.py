@@ -177,14 +177,17 @@ class AdEvents:
     Attributes:
         ledger: on connections of its own.
         heard: is told of every event.
+        active: whether anything is sold. Until it was once, batches without ads are not told.
         now_ms: wall clock.
     """
 
     ledger: SpendLedger
     heard: Heard = unheard
+    active: Callable[[], bool] = lambda: True
     now_ms: Callable[[], int] = epoch_ms
     _told: dict[Source, int] = field(init=False, default_factory=dict)
     """How far each partition is confirmed, as far as this worker knows."""
+    _begun: bool = field(init=False, default=False)
     _exposed: dict[tuple[Source, int], str] = field(init=False, default_factory=dict)
     """Decisions whose impressions are in states that are not stored yet, by where these were read."""
 
@@ -203,6 +206,9 @@ class AdEvents:
             StoreUnavailable: the batch is retried whole; it is confirmed once.
         """
         row_A, billables = billables_of(decoded)
+        self._begun = self._begun or bool(billables) or self.active()
+        if not self._begun:
+            return None
         stretches = stretches_of(decoded)
         above = {source: min(self._told.get(source, first - 1), first - 1) for source, (first, _) in stretches.items()}
         upto = {source: last for source, (_, last) in stretches.items()}

@@ -128,9 +128,9 @@ def _record(
         today=_today(counts, before, day),
         hours=_hours(before, life.spent, clock.now_ms),
         windows=tuple(
-            AdWindow(day=of, **totals.windows[Window(key, of)]._asdict())
-            for of in ("", *clock.near)
-            if Window(key, of) in totals.windows
+            AdWindow(day=window.day, counts=window.counts, **totals.windows[window]._asdict())
+            for window in (Window(key, of, counts) for counts in (False, True) for of in ("", *clock.near))
+            if window in totals.windows
         ),
         epoch=totals.epoch,
         number=totals.number,
@@ -204,7 +204,7 @@ def _position(totals: Totals, now_ms: int) -> AdStats:
 def _totals(records: Mapping[str, AdStats], position: AdStats) -> Totals:
     """The ledger's totals that records were made of."""
     windows = {
-        Window(key, one.day): Spent(one.budget, one.version, one.spent, one.reserved, one.leased)
+        Window(key, one.day, one.counts): Spent(one.budget, one.version, one.spent, one.reserved, one.leased)
         for key, record in records.items()
         for one in record.windows
     }

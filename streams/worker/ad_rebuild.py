@@ -6,7 +6,9 @@
        what came after spends
     4. `reopen`, and whatever it says is missing: events that came meanwhile, and were refused
 
-Whoever fails on the way, or is not the leader any more, leaves the ledger closed; the next one begins at 1.
+Whoever fails on the way, or is not the leader any more, leaves the ledger closed; the next one begins at 1. What can
+cost nothing any more is left out, so that selling goes on soon: clicks and conversions of it that come later are
+nobody's.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 
 from embeddings.events import Source
 from embeddings.spend import MOST_ROWS, Reservation, SpendLedger
+from streams.contract.ad_records import AdDecision
 from streams.contract.decode import decode
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules
@@ -45,6 +48,11 @@ def moments(records: Sequence[RawRecord]) -> Iterator[Sequence[RawRecord]]:
             first = at
     if records:
         yield records[first:]
+
+
+def _billable_ms(decision: AdDecision) -> int:
+    """Until when it can cost something."""
+    return decision.billed_until_ms or decision.kept_ms
 
 
 class Resigned(Exception):
@@ -99,7 +107,7 @@ class Rebuild:
     async def _reserve(self, published_ms: int) -> None:
         since_ms = max(0, published_ms - self.reach_ms - CLOCKS_MS)
         async for some in self.log.decisions(since_ms):
-            alive = [one for one in some if one[0].filled and one[0].kept_ms >= published_ms]
+            alive = [one for one in some if one[0].filled and _billable_ms(one[0]) >= published_ms]
             for first in range(0, len(alive), MOST_ROWS):
                 made = [reservation_of(*one) for one in alive[first : first + MOST_ROWS]]
                 await self._call(lambda made=made: self._reserved(made))  # type: ignore[misc]

@@ -48,6 +48,7 @@ class AdStatsLeader:
         lines: line items by key, as the campaigns topic has them now.
         promises: what they are to have delivered by a moment, by key.
         leads: whether it is this worker.
+        active: whether there are campaigns. Before there were any nothing is asked and nothing written.
         reach_ms: so long after it was made a decision can be billed at most.
         every_s: pause between publications.
         settled_s: it begins when it has been the one for so long, and rebuilds what has been closed for so long: what
@@ -65,6 +66,7 @@ class AdStatsLeader:
     lines: Lines = dict
     promises: Promises = lambda now_ms: {}
     leads: Callable[[], bool] = lambda: False
+    active: Callable[[], bool] = lambda: True
     reach_ms: int = 8 * 86_400_000
     every_s: float = 1.0
     settled_s: float = 3.0
@@ -102,6 +104,8 @@ class AdStatsLeader:
             KafkaError, PublishFailed, StoreUnavailable, LedgerClosed: not this time; call again.
             StoreRefused: it never will. The process ends.
         """
+        if self._figures is None and not self.active():
+            return
         if not self.leads():
             if self._leads_s is not None:
                 self._resign()

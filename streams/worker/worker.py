@@ -22,6 +22,8 @@ from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop
+from streams.serving.ad_delivery import promises_of
+from streams.serving.ad_events import AdEvents
 from streams.serving.budgets import Budgets
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
@@ -35,6 +37,8 @@ from streams.transport.gates import Lane
 from streams.transport.letters import LATEST, DeadLetterTopic
 from streams.transport.logs import Stretch
 from streams.transport.publishing import Publisher
+from streams.worker.ad_log import KafkaAdLog
+from streams.worker.ad_stats import AdStatsLeader
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
@@ -95,6 +99,7 @@ class Worker:
     exchange: Exchange = field(init=False)
     budgets: Budgets = field(init=False)
     spending: Spending = field(init=False)
+    ad_stats: AdStatsLeader = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -110,6 +115,7 @@ class Worker:
         self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
         self.budgets = self._budgets()
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=settings.ads.tick_s)
+        self.ad_stats = self._ad_stats()
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
@@ -137,6 +143,24 @@ class Worker:
             partitions=self.settings.topics.partitions,
         )
 
+    def _sells(self) -> bool:
+        return self.exchange.market.rows > 0
+
+    def _ad_stats(self) -> AdStatsLeader:
+        exchange, settings = self.exchange, self.settings
+        return AdStatsLeader(
+            ledger=spend_ledger(settings),
+            publisher=self._publisher(),
+            topic=settings.topics.name("ad_stats"),
+            log=KafkaAdLog(settings),
+            rules=Rules.of(settings, {}),
+            metrics=self.metrics.ads,
+            lines=lambda: {line.key: line for line in exchange.market.lines if line is not None},
+            promises=lambda now_ms: promises_of(exchange.market, self.budgets.traffic, now_ms),
+            active=self._sells,
+            reach_ms=settings.ads.billing_window_s * 1_000,
+        )
+
     def _publisher(self) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
@@ -154,6 +178,7 @@ class Worker:
 
     def _events_lane(self, rules: Rules) -> EventsLane:
         settings, publisher = self.settings, self._publisher()
+        ads = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self._sells)
         return EventsLane(
             recommender=Recommender(
                 users=user_store(settings),
@@ -161,7 +186,9 @@ class Worker:
                 rules=rules,
                 settings=settings,
                 stage=self.metrics.stage,
+                ad_seen=ads.seen,
             ),
+            ads=ads,
             publisher=publisher,
             letters=self._letters("events", publisher),
             teller=self._publisher(),
@@ -198,7 +225,7 @@ class Worker:
             note=self.events.homes.note,
         )
         first = Source(names("events"), 0)
-        self.control_topics.letters.leads = lambda: first in app.owned()
+        self.control_topics.letters.leads = self.ad_stats.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
         asked = names("requests")
         self.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
@@ -291,6 +318,7 @@ def run_worker(settings: Settings) -> int:
             worker.run_snapshots,
             worker.paused.run,
             worker.spending.run,
+            worker.ad_stats.run,
             worker.pages(app).run,
             partial(worker.watch_store, app),
         ],

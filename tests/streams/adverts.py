@@ -60,9 +60,9 @@ def opened(ledger: SpendLedger, budget: int = 1_000) -> SpendLedger:
     return ledger
 
 
-def sell(ledger: SpendLedger, *decisions: AdDecision) -> None:
+def sell(ledger: SpendLedger, *decisions: AdDecision, now_ms: int = NOW_MS) -> None:
     made = [reservation_of(one, encode(one)) for one in decisions]
-    ledger.reserve("w", made, now_ms=NOW_MS)
+    ledger.reserve("w", made, now_ms=now_ms)
 
 
 def an_ad_event(offset: int, n: int | str, kind: str = "impression", **fields: Any) -> Raw:

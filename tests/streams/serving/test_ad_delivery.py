@@ -1,6 +1,6 @@
 """What line items are to have delivered by now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,3 +41,8 @@ def test_each_limit_is_a_promise_with_what_is_due_of_it() -> None:
     assert promises_of(market, Traffic(), noon) == {
         "c/l": (Promise("money", "day", 100, 50.0), Promise("clicks", "lifetime", 400, 150.0)),
     }
+
+
+def test_a_curve_that_does_not_know_the_hours_of_new_line_items_promises_nothing() -> None:
+    market = Market([a_line()], replace(plans((-1, 100, -1, -1)), hours_L=np.ones(1, np.int64)))
+    assert promises_of(market, Traffic(), NOW_MS) == {}
