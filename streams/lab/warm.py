@@ -18,6 +18,7 @@ from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
 from embeddings.items import ItemFacts
 from embeddings.state_columns import no_states
+from ranking.ads.holdings import Holdings
 from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
@@ -52,6 +53,11 @@ def meet_the_rest() -> None:
     index = Targeting()
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
+    key_1, row_1 = np.ones(1, np.uint64), np.zeros(1, np.int32)
+    held = Holdings.of(key_1)
+    held.judge(key_1, row_1, key_1, 0)
+    held.take(key_1, row_1, np.zeros(1, np.int64), 0)
+    held.told(key_1, row_1, np.zeros(1, np.int64))
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)

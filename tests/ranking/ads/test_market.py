@@ -77,7 +77,7 @@ def _labels(market: Market) -> dict[str, int]:
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.one_of(campaigns, st.sampled_from("cdef")), max_size=12))
 def test_changes_come_to_what_is_left(changes: list[Campaign | str]) -> None:
     exchange, left = an_exchange(), dict[str, tuple[Campaign, int]]()
