@@ -24,6 +24,7 @@ from ranking.ads.auction import Auction
 from ranking.ads.gates import without
 from ranking.ads.joint import PageRules, Pages, lay
 from ranking.ads.losses import Loss
+from ranking.ads.holdings import Holdings
 from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.selection import Fits
 from ranking.ads.separation import Kinds, sell_apart
@@ -67,6 +68,11 @@ def meet_the_rest() -> None:
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
     meet_pages()
+    key_1, row_1 = np.ones(1, np.uint64), np.zeros(1, np.int32)
+    held = Holdings.of(key_1)
+    held.judge(key_1, row_1, key_1, 0)
+    held.take(key_1, row_1, np.zeros(1, np.int64), 0)
+    held.told(key_1, row_1, np.zeros(1, np.int64))
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)

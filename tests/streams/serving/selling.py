@@ -42,6 +42,7 @@ class Sellers:
     win_rate: float = 0.3
     price: int = 5_000
     show: float = 1.0
+    click_rate: float = 0.0
     seed: int = 0
     tick_ms: int = MINUTE_MS
     sold: dict[str, list[int]] = field(default_factory=dict)
@@ -54,7 +55,8 @@ class Sellers:
         self.budgets = [self.worker(n) for n in range(self.workers)]
         self.verdicts: list[Verdict] = []
         self.unbilled: list[tuple[int, str]] = []
-        self.many = 0
+        self.many = self.clicks = 0
+        self.unclicked: list[tuple[int, str]] = []
 
     def worker(self, n: int) -> Budgets:
         """One that owns every so-manieth partition."""
@@ -121,8 +123,19 @@ class Sellers:
         """The billable events up to a moment come."""
         due: Sequence[str] = [name for at_ms, name in self.unbilled if at_ms <= now_ms]
         self.unbilled = [(at_ms, name) for at_ms, name in self.unbilled if at_ms > now_ms]
+        answers = self.draw.random(len(due)) < self.click_rate
+        waits_ms = self.draw.integers(0, MINUTE_MS, len(due))
+        clicked = [(now_ms + wait, name) for name, wait, answer in zip(due, waits_ms, answers, strict=True) if answer]
+        self.unclicked = [one for one in self.unclicked + clicked if not self._click(*one, now_ms)]
         if due:
             self.ledger.confirm([Billable(name, Source("e", 0), self.many) for name in due], now_ms=now_ms)
+
+    def _click(self, at_ms: int, name: str, now_ms: int) -> bool:
+        if at_ms <= now_ms:
+            self.clicks += 1
+            self.book.number += 1
+            self.book.count(self.book.decisions[name].made.key, "clicks")
+        return at_ms <= now_ms
 
     def spent(self, key: str, day: str = "") -> int:
         """What a line item or a campaign spent."""

@@ -256,3 +256,14 @@ def test_a_paused_line_item_holds_no_money() -> None:
     sellers = Sellers(exchange)
     sellers.run(0.2)
     assert not sellers.book.leases
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_booked_clicks_are_delivered_and_hardly_exceeded(workers: int) -> None:
+    """A click comes up to a minute after the impression; what is out and what was just shown count as they will."""
+    goal = Goal(kind=GoalKind.clicks, quantity=20)
+    flights = an_hour(180)
+    exchange = an_exchange(one(type=Type.standard, priority=8, goal=goal, flights=flights))
+    sellers = Sellers(exchange, workers=workers, per_day=400_000, click_rate=0.02)
+    sellers.run(3)
+    assert 18 <= sellers.clicks <= 20 + workers
