@@ -74,8 +74,8 @@ class AdTrainer:
     ) -> NDArray[np.float32]:
         """Learn what became of R impressions, in order; a weight of 0 leaves an outcome out.
 
-        A row counts alike however many come with it. Rows with a non-finite number are refused and counted. Returns the log-odds before a row was learned, not
-        calibrated, NaN where it was refused; shape (R, O).
+        A row counts alike however many come with it. Rows with a non-finite number are refused and counted. Returns
+        the log-odds before a row was learned, not calibrated, NaN where it was refused; shape (R, O).
         """
         finite_R = np.isfinite(x_RX).all(1) & np.isfinite(weight_RO).all(1)
         self.refused += int((~finite_R).sum())

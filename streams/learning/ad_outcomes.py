@@ -173,7 +173,8 @@ class AdOutcomes:
         timed_C = x_CF[:, AdFeature.video] + x_CF[:, AdFeature.audio] > 0
         of_O: dict[AdOutcome, Any] = {"click": slice(None), "complete": timed_C, "conversion": slice(None)}
         return {
-            name: measured(p_CO[of, at].astype(np.float64), label_CO[of, at]) for at, (name, of) in enumerate(of_O.items())
+            name: measured(p_CO[of, at].astype(np.float64), label_CO[of, at])
+            for at, (name, of) in enumerate(of_O.items())
         }
 
     def take_dropped(self) -> int:

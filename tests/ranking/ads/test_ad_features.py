@@ -66,7 +66,11 @@ def test_what_goes_with_the_history_is_that_of_the_item_that_it_is_about() -> No
         dot_P1 = dots(who.taste_UD[viewer_P], VECTORS, row_P1)
         candidates = Candidates(row_P1, np.zeros(row_P1.shape, np.uint8), dot_P1)
         theirs_PX = item_features(histories, candidates, NEIGHBOURS, ITEMS, lists=10).x_PKX[:, 0]
-        same = [*range(int(Feature.cooc_last), int(Feature.dot) + 1), Feature.category_affinity, Feature.category_recent]
+        same = [
+            *range(int(Feature.cooc_last), int(Feature.dot) + 1),
+            Feature.category_affinity,
+            Feature.category_recent,
+        ]
         same += list(range(int(Feature.history_length), int(Feature.context) + 1))
         assert x_PKX[:, k, same] == pytest.approx(theirs_PX[:, same], abs=1e-5)
     assert (x_PKX[..., AdFeature.landing] == 1).all()
