@@ -74,8 +74,8 @@ class AdTrainer:
     ) -> NDArray[np.float32]:
         """Learn what became of R impressions, in order; a weight of 0 leaves an outcome out.
 
-        Rows with a non-finite number are refused and counted. Returns the log-odds before a row was learned, not
-        calibrated, NaN where it was refused; shape (R, O).
+        A row counts alike however many come with it. Rows with a non-finite number are refused and counted. Returns
+        the log-odds before a row was learned, not calibrated, NaN where it was refused; shape (R, O).
         """
         finite_R = np.isfinite(x_RX).all(1) & np.isfinite(weight_RO).all(1)
         self.refused += int((~finite_R).sum())
@@ -104,7 +104,7 @@ class AdTrainer:
         weight = torch.from_numpy(weight_RO.astype(np.float32)).clone()
         p_R = logit_RO[:, _DELAYED].detach().sigmoid()
         weight[:, _DELAYED] *= torch.where(label[:, _DELAYED] > 0, 1 + p_R, (1 - p_R) * (1 + p_R))
-        if not self._optimiser.step((loss_RO * weight).sum() / len(loss_RO)):
+        if not self._optimiser.step((loss_RO * weight).sum() / self.settings.step_rows):
             self.refused += len(loss_RO)
             return np.full(label_RO.shape, np.nan, np.float32)
         self.rows += len(loss_RO)

@@ -70,7 +70,7 @@ class Observation:
         shown_propensity_LN: with which probability the item stood in its place.
         ad_A: decisions, hashed as slates are: events of the ad name them in `slate_R`.
         ad_item_A: creatives; `ad_advertiser_A` and `ad_placement_A` hashes, 0 = none.
-        ad_x_AF: columns of `ranking.ads.features`; `ad_taste_AD` the direction of a taste, zeros where none may be used.
+        ad_x_AF: columns of `ranking.ads.features`; `ad_taste_AD` directions of tastes, zeros where none may be used.
         ad_p_AO: chances per impression as they were told then; `ad_propensity_A` that of the ad being shown.
         ad_click_s_A: how long after a click a conversion is the ad's; `ad_view_s_A` after an impression.
     """

@@ -8,6 +8,7 @@ does not reach (a ranker, stored states, impressions, tables that grow) is calle
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,14 @@ from ranking.ads.campaigns import BidType, Cap, Creative, Level, LineItem, Statu
 from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
 from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.selection import Fits
+from embeddings.index import build_index
+from embeddings.items import ItemFacts, Items
+from embeddings.state_columns import Histories, no_states
+from ranking.ads.campaigns import BidType, Campaign, Creative, LineItem, Status, Type
+from ranking.ads.exploration import shares
+from ranking.ads.inventory import Inventory
+from ranking.ads.predicates import ALWAYS, Opportunity
+from ranking.ads.prediction import Calibration, Drift
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
@@ -40,6 +49,9 @@ from ranking.weights import Shape, shapes
 from streams.lab.baselines import BASELINES, measure
 from streams.lab.datasets import Log
 from streams.lab.evaluation import run_evaluation
+from streams.learning.creative_counts import CreativeCounts
+from streams.serving.ad_scoring import AdCandidates, AdScorer
+from streams.serving.live_model import LiveModel, Serving
 from streams.settings import Learner, Settings
 
 _EVENTS, _USERS, _ITEMS = 2_000, 8, 300
@@ -64,6 +76,7 @@ def meet_the_rest() -> None:
     StateCodec(64).decode([None])
     meet_impressions()
     meet_caps()
+    meet_ads()
     index = Targeting()
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
@@ -89,6 +102,38 @@ def meet_pages() -> None:
     sell_apart(auction, page_R, kinds, creative_C)
     lay(Pages.of([[1.0]], [[1]], places=2), PageRules(), kinds)
     without(Fits(np.zeros(1, np.int16), np.array([0, 1]), creative_C[:1]), np.ones(1, np.bool_), Loss.invalid)
+def meet_ads() -> None:
+    """What is seen of an ad, how near it is, what chance adds, and what is learned of what came of it."""
+    one_P1, none_1, draw_1 = np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.uint64)
+    items = Items()
+    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings(), most=0)
+    inventory = Inventory()
+    inventory.put(_a_campaign())
+    creatives, states = scorer.prepare(inventory.snapshot()), no_states(1)
+    held = states.item_UH, states.action_UH, states.time_UH, states.share_UH, states.count_U, states.last_s_U
+    viewers = scorer.viewers(creatives, Histories(*held), none_1, none_1, np.ones(1, np.bool_))
+    candidates = AdCandidates(one_P1, np.zeros(1, np.int32), np.zeros(1, np.intp), np.zeros(1, np.uint32))
+    scorer.near(creatives, viewers, candidates)
+    chances = scorer.chances(creatives, viewers, candidates, draw_1)
+    p_1, label_1 = chances.p_CO[:, 0], np.zeros(1, np.bool_)
+    shares(one_P1, one_P1[1:], none_1, p_1, p_1, chances.spread_CO[:, 0], draw_1)
+    Calibration().learn(p_1, label_1, none_1, none_1)
+    Drift().learn(none_1, p_1, label_1)
+    counts = CreativeCounts(1.0)
+    number_1 = counts.number(creatives.item_N)
+    counts.count(number_1, chances.p_CO > 1, chances.p_CO, none_1)
+    counts.suit(number_1, viewers.taste_UD, p_1, label_1)
+
+
+def _a_campaign() -> Campaign:
+    """One ad."""
+    of_all: dict[str, Any] = {"advertiser": "warm", "status": Status.active, "currency": "USD", "time_zone": "UTC"}
+    line = LineItem(
+        key="warm/1", id="1", campaign_id="warm", type=Type.house, priority=16, bid_type=BidType.cpm, bid_micros=0,
+        creatives=(Creative(key="warm/1/1", crid="1", approved=True, format="banner"),), **of_all,
+    )  # fmt: skip
+    no_budget: dict[str, Any] = {"order_id": None, "budget_micros": None, "daily_budget_micros": None}
+    return Campaign(id="warm", name="warm", line_items=(line,), **no_budget, **of_all)
 
 
 def meet_impressions() -> None:

@@ -21,8 +21,9 @@ from ranking.features import COLUMNS
 from ranking.trainer import TrainerSettings
 from ranking.weights import part_of
 from streams.contract.observations import Observation
-from streams.learning.ad_impressions import AdImpressions
+from streams.learning.ad_impressions import AdImpressions, Happened
 from streams.learning.creative_counts import CreativeCounts, Numbers
+from streams.process.ad_learning_metrics import AdOutcome
 from streams.settings import Settings
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -83,40 +84,54 @@ class AdOutcomes:
         may_R = ~OF_ADS[o.action_R] | ((o.consent_R & _TEACHES) == _TEACHES)
         rows = np.flatnonzero(new_R & may_R)
         happened = self.impressions.happen(o.source, o.action_R[rows], o.slate_R[rows], o.time_s_R[rows])
-        if len(happened.closed_C):
-            self._learn_closed(happened.closed_C)
-        for outcome in np.unique(happened.outcome_L).tolist():
-            self._learn_late(happened.late_L[happened.outcome_L == outcome], outcome)
+        if len(happened.closed_C) or len(happened.late_L):
+            self._learn(happened)
         return len(happened.closed_C)
 
-    def _learn_closed(self, place_C: NDArray[np.intp]) -> None:
-        """Learn impressions as they stand: clicked or not, seen to the end or not, and not converted so far."""
-        c, label_CO = self.impressions.columns, self.impressions.labels(place_C)
-        label_CO[:, CONVERSION] = False
-        number_C, x_CF = self.counts.number(c["ad_item_A"][place_C]), self._seen(place_C)
-        weight_CO = np.ones(label_CO.shape, np.float32)
-        weight_CO[:, COMPLETE] = x_CF[:, AdFeature.video] + x_CF[:, AdFeature.audio]
-        self._teach(place_C, x_CF, label_CO, weight_CO)
-        advertiser_C = self.advertisers.of(c["ad_advertiser_A"][place_C])
-        for outcome, drift in enumerate(self.drifts):
-            of = weight_CO[:, outcome] > 0
-            drift.learn(advertiser_C[of], c["ad_p_AO"][place_C[of], outcome].astype(np.float64), label_CO[of, outcome])
-        self.counts.count(number_C, label_CO, weight_CO, c["shown_s"][place_C])
-        at = np.flatnonzero(x_CF[:, AdFeature.personal] > 0)
-        rate_C = (base_logits(x_CF[at])[:, CLICK] - x_CF[at, AdFeature.learned]).astype(np.float64)
-        self.counts.suit(number_C[at], c["ad_taste_AD"][place_C[at]].astype(np.float32), rate_C, label_CO[at, CLICK])
+    def _learn(self, happened: Happened) -> None:
+        """Learn impressions as they stand, and late outcomes; then count them.
 
-    def _learn_late(self, place_L: NDArray[np.intp], outcome: int) -> None:
-        """Learn that an outcome came, of impressions that were learned as if it would not."""
+        An impression was clicked or not, seen to the end or not, and not converted so far; of a late outcome it is
+        learned that it came, and no more.
+        """
+        closed = len(happened.closed_C)
+        place_B = np.concatenate((happened.closed_C, happened.late_L))
+        label_BO, x_BF = self.impressions.labels(place_B), self._seen(place_B)
+        label_BO[:closed, CONVERSION] = False
+        weight_BO = np.ones(label_BO.shape, np.float32)
+        weight_BO[:, COMPLETE] = x_BF[:, AdFeature.video] + x_BF[:, AdFeature.audio]
+        late_LO = np.eye(len(OUTCOMES), dtype=np.float32)[happened.outcome_L]
+        label_BO[closed:], weight_BO[closed:] = late_LO > 0, late_LO
+        self._teach(place_B, x_BF, label_BO, weight_BO)
+        shown_BO = weight_BO.copy()
+        shown_BO[closed:] = 0
         c = self.impressions.columns
-        label_LO, weight_LO = np.zeros((len(place_L), len(OUTCOMES)), np.bool_), np.zeros((len(place_L), len(OUTCOMES)))
-        label_LO[:, outcome], weight_LO[:, outcome] = True, 1
-        number_L = self.counts.number(c["ad_item_A"][place_L])
-        self._teach(place_L, self._seen(place_L), label_LO, weight_LO)
-        self.counts.count(number_L, label_LO, np.zeros(weight_LO.shape), c["shown_s"][place_L])
-        if outcome < len(self.drifts):
-            advertiser_L = self.advertisers.of(c["ad_advertiser_A"][place_L])
-            self.drifts[outcome].learn(advertiser_L, np.zeros(len(place_L)), label_LO[:, outcome])
+        self._watch(place_B, label_BO, weight_BO, shown_BO)
+        self.counts.count(self.counts.number(c["ad_item_A"][place_B]), label_BO, shown_BO, c["shown_s"][place_B])
+        self._suit(happened.closed_C, x_BF[:closed], label_BO[:closed, CLICK])
+
+    def _watch(
+        self,
+        place_B: NDArray[np.intp],
+        label_BO: NDArray[np.bool_],
+        weight_BO: NDArray[np.float32],
+        shown_BO: NDArray[np.float32],
+    ) -> None:
+        """Set what came beside what decisions were told with; who is late was expected when the impression was."""
+        c = self.impressions.columns
+        advertiser_B = self.advertisers.of(c["ad_advertiser_A"][place_B])
+        for outcome, drift in enumerate(self.drifts):
+            p_B = c["ad_p_AO"][place_B, outcome].astype(np.float64) * (shown_BO[:, outcome] > 0)
+            of = weight_BO[:, outcome] > 0
+            drift.learn(advertiser_B[of], p_B[of], label_BO[of, outcome])
+
+    def _suit(self, place_C: NDArray[np.intp], x_CF: NDArray[np.float32], clicked_C: NDArray[np.bool_]) -> None:
+        """Learn whom creatives suit, from people whose taste may be used."""
+        c, at = self.impressions.columns, np.flatnonzero(x_CF[:, AdFeature.personal] > 0)
+        place_C, x_CF = place_C[at], x_CF[at]
+        rate_C = (base_logits(x_CF)[:, CLICK] - x_CF[:, AdFeature.learned]).astype(np.float64)
+        number_C, taste_CD = self.counts.number(c["ad_item_A"][place_C]), c["ad_taste_AD"][place_C].astype(np.float32)
+        self.counts.suit(number_C, taste_CD, rate_C, clicked_C[at])
 
     def _seen(self, place_C: NDArray[np.intp]) -> NDArray[np.float32]:
         """What heads saw of impressions, with what is known of the creatives by now.
@@ -148,7 +163,7 @@ class AdOutcomes:
             of = (weight_CO[:, at] > 0) & np.isfinite(logit_CO[:, at])
             calibration.learn(logit_CO[of, at], label_CO[of, at], placement_C[of], advertiser_C[of])
 
-    def figures(self) -> dict[str, Calibrated]:
+    def figures(self) -> dict[AdOutcome, Calibrated]:
         """How true the chances came that decisions were told with, of the impressions held; by outcome."""
         place_C = self.impressions.closed()
         if not len(place_C):
@@ -156,15 +171,21 @@ class AdOutcomes:
         p_CO, label_CO = self.impressions.columns["ad_p_AO"][place_C], self.impressions.labels(place_C)
         x_CF = self.impressions.columns["ad_x_AF"][place_C]
         timed_C = x_CF[:, AdFeature.video] + x_CF[:, AdFeature.audio] > 0
-        of_O = {"click": slice(None), "complete": timed_C, "conversion": slice(None)}
+        of_O: dict[AdOutcome, Any] = {"click": slice(None), "complete": timed_C, "conversion": slice(None)}
         return {
-            name: measured(p_CO[of_O[name], at].astype(np.float64), label_CO[of_O[name], at])
-            for at, name in enumerate(OUTCOMES)
+            name: measured(p_CO[of, at].astype(np.float64), label_CO[of, at])
+            for at, (name, of) in enumerate(of_O.items())
         }
 
-    def alarms(self) -> dict[str, int]:
+    def take_dropped(self) -> int:
+        """How many decisions gave way before their impressions had waited long enough, since the last call."""
+        dropped, self.impressions.dropped = self.impressions.dropped, 0
+        return dropped
+
+    def alarms(self) -> dict[AdOutcome, int]:
         """Of how many advertisers the chances are wrong, by outcome."""
-        return {name: int(drift.alarms().sum()) for name, drift in zip(OUTCOMES, self.drifts, strict=False)}
+        names: tuple[AdOutcome, ...] = ("click", "complete")
+        return {name: int(drift.alarms().sum()) for name, drift in zip(names, self.drifts, strict=True)}
 
     def tensors(self) -> dict[str, NDArray[np.generic]]:
         """What a snapshot carries and `ranking.ads.heads.AdHeads.from_tensors` reads; nothing before the first row."""
