@@ -19,29 +19,23 @@ from embeddings.fatigue import Unanswered, fold_impressions
 from embeddings.fold import fold
 from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
-from embeddings.items import ItemFacts
-from embeddings.state_columns import no_states
-from ranking.ads.auction import Auction
-from ranking.ads.gates import without
-from ranking.ads.joint import PageRules, Pages, lay
-from ranking.ads.losses import Loss
-from ranking.ads.holdings import Holdings
-from ranking.ads.predicates import ALWAYS, Opportunity
-from ranking.ads.selection import Fits
-from ranking.ads.separation import Kinds, sell_apart
-from ranking.ads import exposed
-from ranking.ads.campaigns import BidType, Cap, Creative, Level, LineItem, Status, Type, Unit
-from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
-from ranking.ads.predicates import ALWAYS, Opportunity
-from ranking.ads.selection import Fits
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.state_columns import Histories, no_states
-from ranking.ads.campaigns import BidType, Campaign, Creative, LineItem, Status, Type
+from ranking.ads import exposed
+from ranking.ads.auction import Auction
+from ranking.ads.campaigns import BidType, Campaign, Cap, Creative, Level, LineItem, Status, Type, Unit
+from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
 from ranking.ads.exploration import shares
+from ranking.ads.gates import without
+from ranking.ads.holdings import Holdings
 from ranking.ads.inventory import Inventory
+from ranking.ads.joint import PageRules, Pages, lay
+from ranking.ads.losses import Loss
 from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.prediction import Calibration, Drift
+from ranking.ads.selection import Fits
+from ranking.ads.separation import Kinds, sell_apart
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,10 @@ class Winners(NamedTuple):
         return cls(place_W, slot_W, candidate_W, contest.row_M[candidate_W], sold.price_RS[place_W, slot_W])
 
 
+Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
+"""What became of a slot: sold; not; decided before; nothing may be shown there at all; the ledger did not answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One slot's decision and its bytes, as they go out.
@@ -54,6 +58,7 @@ class Decision:
 
     record: AdDecision
     value: bytes
+    outcome: Outcome
     winner: int = -1
 
 
@@ -64,6 +69,7 @@ class Decided:
     of_ask: list[list[Decision]]
     winners: Winners | None = None
     bids: Bids | None = None
+    market: Market | None = None
 
     @classmethod
     def empty(cls, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
@@ -74,7 +80,7 @@ class Decided:
         """With what was decided before, and slots that are no auction."""
         for told, ask in zip(self.of_ask, asks, strict=True):
             ids = [each for place in ask.places for each in place.decision_ids if each in before]
-            told += [Decision(decode_ad(before[each]), before[each]) for each in ids]
+            told += [Decision(decode_ad(before[each]), before[each], "again") for each in ids]
             told += [each for each in _refused(ask, now_ms) if each.record.decision_id not in before]
         return self
 
@@ -214,9 +220,9 @@ class Recorder:
         where = zip(self.winners.place_W.tolist(), self.winners.slot_W.tolist(), strict=True)
         for n, (at, record, value, answer) in enumerate(zip(where, decisions, values, answers, strict=True)):
             if answer.verdict is Verdict.reserved:
-                stands[at] = Decision(record, value, n)
+                stands[at] = Decision(record, value, "filled", n)
             elif answer.verdict is Verdict.again and answer.decision:
-                stands[at] = Decision(decode_ad(answer.decision), answer.decision)
+                stands[at] = Decision(decode_ad(answer.decision), answer.decision, "again")
             else:
                 refused[at] = answer.verdict.name
         of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]
@@ -224,7 +230,7 @@ class Recorder:
             told = of_ask[self.contest.ask_P[p]]
             for slot in range(len(place.imp_ids)):
                 told.append(stands.get((p, slot)) or self._empty(p, slot, refused.get((p, slot))))
-        return Decided(of_ask, self.winners, self.bids)
+        return Decided(of_ask, self.winners, self.bids, self.market)
 
     def _empty(self, p: int, slot: int, refused: str | None) -> Decision:
         place, ask, losses = self.contest.places[p], self.contest.asks[self.contest.ask_P[p]], self._losses[p]
@@ -244,7 +250,7 @@ class Recorder:
             personal=ask.personal,
             decided_ms=self.now_ms,
         )
-        return Decision(record, encode(record))
+        return Decision(record, encode(record), "failed" if record.nbr == _TECHNICAL else "unfilled")
 
     def _to_whom(self) -> list[dict[str, int]]:
         """Who has what losers wanted, by line item, for each place."""
@@ -312,4 +318,4 @@ def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:
             reasons=(reason,),
             decided_ms=now_ms,
         )
-        yield Decision(record, encode(record))
+        yield Decision(record, encode(record), "refused")

@@ -50,6 +50,7 @@ class Funnel:
     _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(NAMES), 0), np.int64))
     _market: Market | None = field(init=False, default=None)
     _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
+    _names: dict[str, int] = field(init=False, default_factory=dict)
     _reach: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
 
     def read(self, source: Source, first: int, last: int) -> None:
@@ -96,6 +97,11 @@ class Funnel:
                     reach[source] = known.covered, upto
         self._counts, self._reach = {}, {}
 
+    def take_names(self) -> dict[str, int]:
+        """How often line items came to what since this was asked last, all of them together."""
+        names, self._names = self._names, {}
+        return names
+
     def _be_of(self, market: Market) -> None:
         if self._market is not market:
             self._flatten()
@@ -109,4 +115,6 @@ class Funnel:
             if (line := self._market.lines[row]) is not None:
                 key = line.key, NAMES[n]
                 self._counts[key] = self._counts.get(key, 0) + int(self._count_NL[n, row])
+        for name, many in zip(NAMES, self._count_NL.sum(1).tolist(), strict=True):
+            self._names[name] = self._names.get(name, 0) + many
         self._count_NL[:] = 0
