@@ -14,6 +14,7 @@ from ranking.ads.predicates import (
     ANY_LEAST,
     ANY_MOST,
     KEY_VALUE,
+    And,
     Between,
     DayPart,
     Domain,
@@ -21,7 +22,9 @@ from ranking.ads.predicates import (
     Known,
     Leaf,
     Near,
+    Not,
     Opportunity,
+    Or,
     Predicate,
     Prefix,
     Saw,
@@ -40,6 +43,31 @@ def matched(targeting: Predicate, asked: Opportunity) -> tuple[str, ...]:
     A leaf that is to be false counts where it is, as the line item means it. Leaves told twice are told once.
     """
     told = dict.fromkeys(said(verdict.leaf, wanted=verdict.wanted) for verdict in why(targeting, asked).matched)
+    return tuple(told)[:MOST_LEAVES]
+
+
+def certain(targeting: Predicate) -> tuple[str, ...] | None:
+    """`matched` of whoever it is for, where that is the same for all of them: without an OR; else None.
+
+    >>> certain(And((In.of("country", "us"), Not(In.of("genre", "horror")))))
+    ('country is us', 'genre is not horror')
+    """
+    told: dict[str, None] = {}
+    for part in targeting.of if isinstance(targeting, And) else (targeting,):
+        match part:
+            case And():
+                inner = certain(part)
+                if inner is None:
+                    return None
+                told |= dict.fromkeys(inner)
+            case Or():
+                return None
+            case Not(leaf):
+                if isinstance(leaf, And | Or | Not):
+                    return None
+                told[said(leaf, wanted=False)] = None
+            case _:
+                told[said(part)] = None
     return tuple(told)[:MOST_LEAVES]
 
 

@@ -3,18 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.spend import Answer, InFlight, Reservation, Room, Verdict
 from ranking.ads.auction import NOBODY, Auction, Sold
 from ranking.ads.bids import per_event
+from ranking.ads.campaigns import LineItem
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
+from ranking.ads.predicates import Opportunity, Predicate
 from ranking.ads.terms import BILLED_BY
-from ranking.ads.why import matched
+from ranking.ads.why import certain, matched
 from streams.ad_settings import Ads
 from streams.contract.ad_records import AdDecision
 from streams.contract.records import decode_ad, encode
@@ -23,7 +26,25 @@ from streams.serving.ad_events import reservation_of
 from streams.serving.ad_values import AdAsk
 from streams.serving.budgets import Budgets
 
+_MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
+
+
+class Reasons:
+    """What line items asked for and found, in words; of most it is the same for whoever they are for."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self._certain: dict[str, tuple[Predicate, tuple[str, ...] | None]] = {}
+
+    def of(self, line: LineItem, opportunity: Opportunity) -> tuple[str, ...]:
+        """For `AdDecision.matched`."""
+        known = self._certain.get(line.key)
+        if known is None or known[0] is not line.targeting:
+            if len(self._certain) >= _MOST_KNOWN:
+                self._certain.clear()
+            known = self._certain[line.key] = line.targeting, certain(line.targeting)
+        return matched(line.targeting, opportunity) if known[1] is None else known[1]
 
 
 class Winners(NamedTuple):
@@ -102,6 +123,7 @@ class Recorder:
     sold: Sold
     winners: Winners
     settings: Ads
+    reasons: Reasons
     now_ms: int
     _losses: list[dict[str, int]] = field(init=False)
     _lost_to: list[dict[str, int]] = field(init=False)
@@ -201,7 +223,7 @@ class Recorder:
             behalf=creative.behalf,
             paid=creative.paid,
             transparency=tuple(dict(each) for each in creative.transparency),
-            matched=matched(line.targeting, place.opportunity),
+            matched=self.reasons.of(line, place.opportunity),
             losses=self._losses[p],
             lost_to=self._lost_to[p],
             decided_ms=now_ms,
@@ -290,12 +312,15 @@ def reserved(
     )
 
 
-_LEDGER_S = ("person", "windows", "levels", "reserved_micros", "spends_micros", "losses", "lost_to")
+_NOT_FOR_PAGES: dict[str, Any] = {
+    **{"person": "", "windows": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"losses": {}, "lost_to": {}},
+}
 
 
 def for_page(decision: AdDecision) -> AdDecision:
     """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
-    return AdDecision(**{name: getattr(decision, name) for name in decision.__struct_fields__ if name not in _LEDGER_S})
+    return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
 def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:

@@ -40,7 +40,7 @@ from ranking.ads.targeting import listed
 from streams.contract.records import encode
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
-from streams.serving.ad_decisions import Decided, Recorder, Winners, reserved
+from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
 from streams.serving.ad_scoring import AdScorer
@@ -105,6 +105,7 @@ class AdServer:
     now_ms: Callable[[], int] = epoch_ms
     funnel: Funnel = field(default_factory=Funnel)
     _told_ms: int = field(init=False, default=0)
+    _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
     _made: Beside | None = field(init=False, default=None)
@@ -293,6 +294,7 @@ class AdServer:
             sold=sale.sold,
             winners=winners,
             settings=self.settings.ads,
+            reasons=self._reasons,
             now_ms=now_ms,
         )
         records = recorder.filled(self.budgets)
