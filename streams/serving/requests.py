@@ -24,6 +24,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
+from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
@@ -123,15 +124,15 @@ class Answerer:
     def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
         """Requests whose deadline has passed: they are answered at once, with what is popular."""
         now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
-        deadline_ms = [t.published_ms + (default_ms if r.deadline_ms is None else r.deadline_ms) for t, r in wanted]
-        return np.array(deadline_ms, np.int64) < now_ms
+        until_ms = [deadline_ms(request, trigger.published_ms, default_ms) for trigger, request in wanted]
+        return np.array(until_ms, np.int64) < now_ms
 
     def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
         """May the profile be used? The stricter of the stored consent and the request's decides."""
         stored = profiles.states.consent_U.tolist()
         known = (profiles.states.events_U > 0).tolist()
         bits = [
-            strictest(self.rules.judge.bits(request.consent), kept) if here else self.rules.judge.bits(request.consent)
+            strictest(self.rules.judge.of_request(request), kept) if here else self.rules.judge.of_request(request)
             for request, kept, here in zip(requests, stored, known, strict=True)
         ]
         asked_P = np.array([request.personalised for request in requests], np.bool_)
