@@ -4,7 +4,7 @@
 
 Needs node and npm, which bring `iab-openrtb` and the TypeScript compiler from the registry into a temporary folder. A
 request and a decision that use every member, and answers without a bid, are written as literals of their types; names
-that the types do not have are errors then. One that is wrong on purpose must be refused. Exit status 1: it is not OpenRTB.
+that the types do not have are errors then. One that is wrong on purpose must be refused. Exit status 1: no.
 """
 
 import json

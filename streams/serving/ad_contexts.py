@@ -6,22 +6,25 @@ words, and so many are enough to be found.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from embeddings.eligibility import Viewer, age_of, language_of
 from ranking.ads.gates import UNREADABLE_AGE
 from ranking.ads.inventory import FORMATS
 from ranking.ads.predicates import KEY_VALUE, Opportunity, fold
 from streams.contract.imp_records import Channel, Content, Imp
-from streams.contract.records import Request
+from streams.contract.records import Request, encode
 
 DEVICE_TYPES = ("", "mobile", "pc", "ctv", "phone", "tablet", "connected_device", "set_top_box", "ooh")
 """Words for the numbers of OpenRTB's `devicetype`; line items may ask for either."""
-_MOST_WORDS, _MOST_LETTERS = 256, 128
+_MOST_WORDS, _MOST_LETTERS, _REMEMBERED, _LONGEST = 256, 128, 4_096, 8_192
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def opportunity_of(request: Request, imp: Imp, shared: Mapping[str, Sequence[str]], now_ms: int) -> Opportunity:
-    """What targeting is asked about one slot; `shared` is `words_of` its request."""
+    """What targeting is asked about one slot; `shared` are the `Contexts.words` of its request."""
     geo = request.device.geo if request.device else None
     words = dict(shared)
     if imp.tagid:
@@ -39,44 +42,77 @@ def opportunity_of(request: Request, imp: Imp, shared: Mapping[str, Sequence[str
     )
 
 
-def _channels(request: Request) -> list[Channel]:
-    return [channel for channel in (request.site, request.app) if channel]
-
-
 def content_of(request: Request) -> Content | None:
     """What is played or read around the slots, None where nobody says."""
-    return next((channel.content for channel in _channels(request) if channel.content), None)
+    for channel in (request.site, request.app):
+        if channel and channel.content:
+            return channel.content
+    return None
 
 
-def words_of(request: Request, viewer: Viewer) -> dict[str, Sequence[str]]:
-    """Words that all slots of a request share, by attribute; what nobody says is not there."""
-    context, device, content = request.context, request.device, content_of(request)
-    geo, channels = device.geo if device else None, _channels(request)
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Reads what all slots of a request share. What sites, apps and key-values say comes again and is remembered."""
+
+    _known: dict[bytes, dict[str, Sequence[str]]] = field(default_factory=dict, compare=False, repr=False)
+
+    def words(self, request: Request, viewer: Viewer) -> dict[str, Sequence[str]]:
+        """Words by attribute; what nobody says is not there."""
+        key = encode((request.site, request.app, request.keyvalues))
+        found = self._known.get(key)
+        if found is None:
+            found = _of_publisher(request)
+            remember(self._known, key, found, len(key))
+        return found | _there(_of_viewer(request, viewer))
+
+
+def remember(known: dict[K, V], key: K, value: V, size: int) -> None:
+    """Keep a value under a key of so many bytes, where it is short: some thousands are, then all are forgotten."""
+    if size <= _LONGEST:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = value
+
+
+def _of_publisher(request: Request) -> dict[str, Sequence[str]]:
+    channels, content = [channel for channel in (request.site, request.app) if channel], content_of(request)
     said: dict[str, Iterable[str | None]] = {
-        "country": (viewer.country, geo.country if geo else None),
-        "devicetype": (context.device if context else None, *_device_type(device.devicetype if device else None)),
-        "os": (device.os if device else None,),
-        "language": _languages(context.language if context else None, device.language if device else None),
-        "surface": (viewer.surface,),
+        "domain": [channel.domain for channel in channels],
+        "bundle": [channel.bundle for channel in channels],
+        "cat": _categories([content, *channels]),
     }
-    if geo:
-        said |= {"region": (geo.region,), "city": (geo.city,)}
-    if channels:
-        said["domain"], said["bundle"] = zip(*((channel.domain, channel.bundle) for channel in channels), strict=True)
-        said["cat"] = _categories([content, *channels])
     if content:
         said["genre"] = (*_listed(content.genre), *map(str, content.genres or ()))
         said["series"], said["content_language"] = (content.series,), _languages(content.language)
+    words = _there(said)
+    _add_key_values(words, request.keyvalues)
+    _add_key_values(words, {"keywords": _keywords([content, *channels])})
+    return words
+
+
+def _of_viewer(request: Request, viewer: Viewer) -> dict[str, Iterable[str | None]]:
+    context, device = request.context, request.device
+    said: dict[str, Iterable[str | None]] = {"country": (viewer.country,), "surface": (viewer.surface,)}
+    if context:
+        said["devicetype"], said["language"] = (context.device,), _languages(context.language)
+    if device:
+        said["os"] = (device.os,)
+        said["devicetype"] = (*said.get("devicetype", ()), *_device_type(device.devicetype))
+        said["language"] = (*said.get("language", ()), *_languages(device.language))
+    if geo := device.geo if device else None:
+        said |= {"country": (viewer.country, geo.country), "region": (geo.region,), "city": (geo.city,)}
     if request.user and request.user.data:
-        segments = (segment for each in request.user.data for segment in each.segment or ())
-        said["segment"] = (name for segment in segments for name in (segment.id, segment.name))
+        segments = [segment for each in request.user.data for segment in each.segment or ()]
+        said["segment"] = [name for segment in segments for name in (segment.id, segment.name)]
+    return said
+
+
+def _there(said: Mapping[str, Iterable[str | None]]) -> dict[str, Sequence[str]]:
+    """Words that line items can ask for, each once, of attributes that have any."""
     words: dict[str, Sequence[str]] = {}
     for attribute, some in said.items():
-        if found := distinct(word for word in some if word and len(word) <= _MOST_LETTERS):
+        if found := distinct([word for word in some if word and len(word) <= _MOST_LETTERS]):
             words[attribute] = found[:_MOST_WORDS]
-    _add_key_values(words, request.keyvalues)
-    if keywords := _keywords([content, *channels]):
-        _add_key_values(words, {"keywords": keywords})
     return words
 
 

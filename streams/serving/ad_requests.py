@@ -19,7 +19,7 @@ from ranking.ads.gates import audience, gate
 from ranking.errors import UnknownCurrency
 from streams.contract.imp_records import Imp
 from streams.contract.records import Request, encode
-from streams.serving.ad_contexts import content_of, opportunity_of, words_of
+from streams.serving.ad_contexts import Contexts, content_of, opportunity_of
 from streams.serving.ad_terms import Terminology, Terms, blocks_of
 from streams.serving.ad_values import AdAsk, AdPlace, Unfilled
 from streams.serving.slates import Trigger, context_code
@@ -40,6 +40,7 @@ class AskRules:
         at: the rule of price where a request says none.
         children: see `gates.gate`.
         sold: reads on which terms slots are sold.
+        contexts: reads where they are.
     """
 
     currency: str
@@ -49,6 +50,7 @@ class AskRules:
     at: At = At.second_price
     children: bool = True
     sold: Terminology = field(init=False, repr=False, compare=False)
+    contexts: Contexts = field(default_factory=Contexts, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sold", Terminology(self.currency, self.rates))
@@ -80,7 +82,7 @@ def ad_ask(request: Request, trigger: Trigger, bits: int, rules: AskRules) -> Ad
     content = content_of(request)
     rating = content.contentrating if content else None
     limit = audience(trigger.viewer.limit, content=age_of(rating) if rating else None, coppa=coppa)
-    places, unfilled = _Reader(request, trigger, rules, limit, words_of(request, trigger.viewer)).places()
+    places, unfilled = _Reader(request, trigger, rules, limit, rules.contexts.words(request, trigger.viewer)).places()
     ask = AdAsk(
         user_id=trigger.user_id,
         person=person_of(trigger.user_id, rules.secret),

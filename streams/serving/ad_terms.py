@@ -16,11 +16,10 @@ from ranking.ads.selection import Slot
 from ranking.errors import UnknownCurrency
 from streams.contract.imp_records import Imp
 from streams.contract.records import Request, encode
-from streams.serving.ad_contexts import distinct, seconds, sizes
+from streams.serving.ad_contexts import distinct, remember, seconds, sizes
 
 _TAXONOMIES = range(1, 10)
 _MILLE = 1_000
-_REMEMBERED = 4_096
 
 
 class Terms(NamedTuple):
@@ -34,7 +33,7 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terminology:
-    """Reads terms, of which it remembers the last few thousand; `currency` is the auction's."""
+    """Reads terms, of which it remembers some thousands; `currency` is the auction's."""
 
     currency: str
     rates: Currencies
@@ -56,9 +55,8 @@ class Terminology:
         key = slot, blocks, age_limit
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            found = self._known[key] = self._read(request, imp, age_limit)
+            found = self._read(request, imp, age_limit)
+            remember(self._known, key, found, len(slot) + len(blocks))
         return found
 
     def _read(self, request: Request, imp: Imp, age_limit: int) -> Terms:

@@ -27,6 +27,7 @@ from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms,
 from streams.contract.records import Degraded, Request, decode_request
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_decisions import Decision
+from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
 from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
@@ -137,15 +138,15 @@ class Answerer:
     def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
         """Requests whose deadline has passed: they are answered at once, with what is popular."""
         now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
-        deadline_ms = [t.published_ms + (default_ms if r.deadline_ms is None else r.deadline_ms) for t, r in wanted]
-        return np.array(deadline_ms, np.int64) < now_ms
+        until_ms = [deadline_ms(request, trigger.published_ms, default_ms) for trigger, request in wanted]
+        return np.array(until_ms, np.int64) < now_ms
 
     def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
         """May the profile be used? The stricter of the stored consent and the request's decides."""
         stored = profiles.states.consent_U.tolist()
         known = (profiles.states.events_U > 0).tolist()
         bits = [
-            strictest(self.rules.judge.bits(request.consent), kept) if here else self.rules.judge.bits(request.consent)
+            strictest(self.rules.judge.of_request(request), kept) if here else self.rules.judge.of_request(request)
             for request, kept, here in zip(requests, stored, known, strict=True)
         ]
         asked_P = np.array([request.personalised for request in requests], np.bool_)

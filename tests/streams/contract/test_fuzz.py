@@ -173,6 +173,7 @@ def test_fuzz_every_ad_slot_is_a_place_or_unfilled(said: dict[str, Any]) -> None
     said_too = {"user_id": "u1", "source": REQUESTS, "offset": 1, "event_ms": NOW_MS, "published_ms": NOW_MS}
     trigger = Trigger(viewer=viewer_of(request.context, "home"), policy=policy, size=5, **said_too)  # type: ignore[arg-type]
     asked = ad_ask(request, trigger, RULES.judge.of_request(request), ASKED)
+    assert asked == ad_ask(request, trigger, RULES.judge.of_request(request), dataclasses.replace(ASKED))
     assert (asked is None) == (not request.imp)
     if asked is not None:
         taken = [name for place in asked.places for name in place.imp_ids] + [each.imp_id for each in asked.unfilled]

@@ -117,7 +117,10 @@ def test_what_was_seen_is_left_out_unless_the_surface_repeats(service: Service) 
     assert set(shown(again)) & set(ITEMS[:30])
 
 
-@pytest.mark.parametrize("wish", [{"personalised": False}, {"consent": DENIED}])
+@pytest.mark.parametrize(
+    "wish",
+    [{"personalised": False}, {"consent": DENIED}, {"regs": DENIED}, {"regs": {"coppa": 1}, "consent": {"gdpr": 0}}],
+)
 def test_who_does_not_want_the_profile_used_is_offered_what_a_stranger_is(
     service: Service, wish: dict[str, object]
 ) -> None:
