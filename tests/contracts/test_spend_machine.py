@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embeddings.spend import Answer, Billing, Budget, SpendLedger, Totals, Verdict, Want, Window
 from tests.contracts.test_spend_ledger import Backend, in_memory, on_server
-from tests.embeddings.spending import CAMPAIGN, EVENTS, LINE, NOTHING, a_reservation, billables, tally
+from tests.embeddings.spending import CAMPAIGN, EVENTS, LINE, NOTHING, a_reservation, billables, confirm, tally
 from tests.fuzzing import EXAMPLES
 
 LINES = {"c/1": (Window("c/1"), CAMPAIGN), "c/2": (Window("c/2"), Window("c/2", "2027-01-15"), CAMPAIGN)}
@@ -113,8 +113,8 @@ class Market(RuleBasedStateMachine):
         numbers = [known[pick % len(known)] for pick in picks]
         first, self.offset = self.offset + 1, self.offset + len(numbers)
         self.events += [(first + place, n, self.now) for place, n in enumerate(numbers)]
-        rows, counts = billables(*numbers, first=first), [tally(first - 1, self.offset, impressions=len(numbers))]
-        told = self.all(lambda ledger: ledger.confirm(rows, counts, now_ms=self.now), worker)
+        rows, counts = billables(*numbers, first=first), [tally(first - 1, self.offset, served=len(numbers))]
+        told = self.all(lambda ledger: confirm(ledger, rows, counts, now_ms=self.now), worker)
         for n, billing in zip(numbers, told, strict=True):
             late, made = n in self.released, self.made[n]
             over = self.now > made.kept_ms
@@ -133,8 +133,8 @@ class Market(RuleBasedStateMachine):
         """Events that were confirmed come again, with their tally."""
         some = self.events[-back:]
         rows = [row for offset, n, _ in some for row in billables(n, first=offset)]
-        counts = [tally(some[0][0] - 1, some[-1][0], impressions=len(some))]
-        told = self.all(lambda ledger: ledger.confirm(rows, counts, now_ms=self.now), worker)
+        counts = [tally(some[0][0] - 1, some[-1][0], served=len(some))]
+        told = self.all(lambda ledger: confirm(ledger, rows, counts, now_ms=self.now), worker)
         for (_, n, _), billing in zip(some, told, strict=True):
             done = n in self.spent | self.settled
             assert billing is (Billing.unknown if n in self.forgotten else Billing.again if done else Billing.known)
@@ -188,9 +188,9 @@ class Market(RuleBasedStateMachine):
         self.all(lambda ledger: ledger.set_budgets(budgets))
         self.all(lambda ledger: ledger.reserve("leader", alive, now_ms=self.now, decided=True))
         for offset, n, time in self.events:
-            counts = [tally(offset - 1, offset, impressions=1)]
+            counts = [tally(offset - 1, offset, served=1)]
             rows = billables(n, first=offset)
-            self.all(lambda ledger, rows=rows, counts=counts, time=time: ledger.confirm(rows, counts, now_ms=time))
+            self.all(lambda ledger, rows=rows, counts=counts, time=time: confirm(ledger, rows, counts, now_ms=time))
         assert self.all(lambda ledger: ledger.reopen()) == {}
         self.remember({made.decision_id for made in alive}, covered)
 
@@ -222,7 +222,7 @@ class Market(RuleBasedStateMachine):
             assert sum(found) <= self.ceiling[window]
         billed = sum(counts.get("billed", 0) + counts.get("billed_late", 0) for counts in totals.counts.values())
         assert billed == len(self.spent) + self.gone_and_spent
-        assert totals.counts.get(LINE, {}).get("impressions", 0) == len(self.events)
+        assert totals.counts.get(LINE, {}).get("served", 0) == len(self.events)
 
 
 def run(backends: list[Backend], examples: int) -> None:
