@@ -188,7 +188,7 @@ class MemorySpendLedger(SpendLedger):
             return Billing.too_late
         freed, spent = made.micros if was_out else 0, 0 if old else made.price
         for window in made.windows if freed or spent else ():
-            account = book.account(window)
+            account = self._book.account(window)
             account.reserved -= freed
             account.spent += spent
         found.state = "known" if old else "billed"
