@@ -181,18 +181,24 @@ local function has(d, kind) return bit.band(d.seen, 2 ^ (kind - 1)) ~= 0 end
 local function waits(d)  -- for a sweep: of its money, or of an impression that does not come
   return d.state == 'r' or (d.out == 'o' and not has(d, IMPRESSION))
 end
+local function pay(names, freed, price)
+  for _, name in ipairs(names) do
+    local w = window(name)
+    w.reserved, w.left, w.spent = w.reserved - freed, w.left + freed - price, w.spent + price
+  end
+end
 local function bill(d, old)  -- the event that is paid for came first: what became of it
   local free = d.state == 'f'
+  local freed = free and 0 or d[1]
   if old then  -- spent in the totals
-    if not free then move(d[3], 'reserved', 'left', d[1]) end
+    pay(d[3], freed, 0)
     d.state = 'k'
     return 5
   elseif now > d[9] then
     count(d[2], 'billed_too_late', 1)
     return 3
   end
-  if not free then move(d[3], 'reserved', 'left', d[1]) end
-  move(d[3], 'left', 'spent', d[8])
+  pay(d[3], freed, d[8])
   count(d[2], free and 'billed_late' or 'billed', 1)
   d.state = 'b'
   return free and 2 or 0
