@@ -6,9 +6,11 @@
 --
 --   state   open, epoch, why open is not          need   how far partitions must be confirmed before it opens
 --   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
---   d:      a decision: eleven bytes of what became of it, {reserved, line item, windows, person, levels, end,
---           kind of event that is paid for, what it costs, last moment it does}, the decision itself. The bytes are
+--   d:      a decision: twelve bytes of what became of it, {reserved, line item, windows, person, levels, end,
+--           kind of event that is paid for, what it costs, last moment it does, windows of booked numbers, what is held of
+--           one, kind that counts one}, the decision itself. The bytes are
 --             of the money  r(eserved) f(ree again) b(illed) k(nown: spent in totals) x(refused: the amount says why)
+--             of a number   as of money, and -(none)
 --             of the person o(ut) s(tate has it) -(neither)
 --             a bit for every kind of event that was counted, and which record was the impression, in eight letters
 --   p:      of a person: {what changes when something was folded, when this may be forgotten, what is out by level}
@@ -41,7 +43,7 @@ end
 local function renew(...)
   for _, name in ipairs({...}) do call('PEXPIRE', P .. name, LIFE) end
 end
-local function ttl_of(window) return string.sub(window, 1, 1) == '|' and LIFE or DAYS end
+local function ttl_of(window) return string.find(window, '^[|#]') and LIFE or DAYS end
 local function lacking(tallies)  -- how far confirming has to come before the ledger opens
   for _, t in ipairs(tallies) do
     if t[3] > tonumber(call('HGET', root .. 'need', t[1]) or '-1') then call('HSET', root .. 'need', t[1], t[3]) end
@@ -164,43 +166,44 @@ local function put_out(name, levels, step, keep_ms)
   end
   p.changed = true
 end
-local HEAD, IMPRESSION = 11, 1
-local function decision(id)  -- {reserved, key, names, person, levels, kept, billed_by, price, last}
+local HEAD, IMPRESSION, ONE = 12, 1, 1000000
+local function decision(id)  -- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by}
   local held = call('GET', P .. 'd:' .. id)
   if not held then return end
   local at, d = cmsgpack.unpack_one(held, HEAD)
-  d.state, d.out, d.seen, d.stamp = string.sub(held, 1, 1), string.sub(held, 2, 2), string.byte(held, 3), string.sub(held, 4, HEAD)
+  d.state, d.number, d.out = string.sub(held, 1, 1), string.sub(held, 2, 2), string.sub(held, 3, 3)
+  d.seen, d.stamp = string.byte(held, 4), string.sub(held, 5, HEAD)
   d.value = at > 0 and string.sub(held, at + 1) or ''
   return d
 end
 local function keep(id, head, d, value)
   call('SET', P .. 'd:' .. id, head .. '\0' .. '00000000' .. pack(d) .. value, 'PX', math.max(1, d[6] - now) + SLACK)
 end
-local function becomes(id, d) call('SETRANGE', P .. 'd:' .. id, 0, d.state .. d.out .. string.char(d.seen) .. d.stamp) end
+local function becomes(id, d)
+  call('SETRANGE', P .. 'd:' .. id, 0, d.state .. d.number .. d.out .. string.char(d.seen) .. d.stamp)
+end
 local function has(d, kind) return bit.band(d.seen, 2 ^ (kind - 1)) ~= 0 end
 local function waits(d)  -- for a sweep: of its money, or of an impression that does not come
-  return d.state == 'r' or (d.out == 'o' and not has(d, IMPRESSION))
+  return d.state == 'r' or d.number == 'r' or (d.out == 'o' and not has(d, IMPRESSION))
 end
-local function pay(names, freed, price)
+local function settle(state, names, held, price, old)  -- what is old was spent in the totals; the state then
+  local freed = state == 'r' and held or 0
+  if old then price = 0 end
   for _, name in ipairs(names) do
     local w = window(name)
     w.reserved, w.left, w.spent = w.reserved - freed, w.left + freed - price, w.spent + price
   end
+  return old and 'k' or 'b'
 end
 local function bill(d, old)  -- the event that is paid for came first: what became of it
-  local free = d.state == 'f'
-  local freed = free and 0 or d[1]
-  if old then  -- spent in the totals
-    pay(d[3], freed, 0)
-    d.state = 'k'
-    return 5
-  elseif now > d[9] then
+  if not old and now > d[9] then
     count(d[2], 'billed_too_late', 1)
     return 3
   end
-  pay(d[3], freed, d[8])
+  local free = d.state == 'f'
+  d.state = settle(d.state, d[3], d[1], d[8], old)
+  if old then return 5 end
   count(d[2], free and 'billed_late' or 'billed', 1)
-  d.state = 'b'
   return free and 2 or 0
 end
 local function expose(d, old, stamp)  -- its first impression: out until it is folded, if it is not in the state
@@ -215,6 +218,7 @@ local function happened(id, d, kind, stamp, old)
   d.seen = d.seen + 2 ^ (kind - 1)
   if not old then count(d[2], KINDS[kind], 1) end
   if kind == d[7] then code = bill(d, old) end
+  if kind == d[12] and (old or now <= d[9]) then d.number = settle(d.number, d[10], d[11], ONE, old) end
   if kind == IMPRESSION then
     expose(d, old, stamp)
     code = code + EXPOSES
@@ -336,6 +340,10 @@ elseif op == 'sweep' then
         count(d[2], 'released', 1)
         d.state = 'f'
       end
+      if d.number == 'r' then
+        move(d[10], 'reserved', 'left', d[11])
+        d.number = 'f'
+      end
       if waits(d) then
         put_out(d[4], d[5], -1, 0)
         d.out = '-'
@@ -370,6 +378,8 @@ if op == 'reserve' then
       if #levels > 0 and (p and p[1] or '') ~= r[8] then code = 5 end
       if code == 0 and (l.ends <= now or not same) then code = 3 end
       if code == 0 and l.left < r[4] then code = least(r[3], r[4] - l.left) < r[4] - l.left and 2 or 4 end
+      local booked, holds = r[13] or {}, r[14] or 0
+      if code == 0 and least(booked, holds) < holds then code = 2 end
       if decided and not (l.ends > now and same and l.left >= r[4]) then
         code = 0
         move(r[3], 'left', 'reserved', r[4])
@@ -378,12 +388,13 @@ if op == 'reserve' then
         move(r[3], 'leased', 'reserved', r[4])
       end
       if code == 0 then
-        keep(r[1], 'ro', {r[4], r[2], r[3], r[7], levels, r[6], r[10], r[11], r[12]}, ARGV[6 + i])
+        move(booked, 'left', 'reserved', holds)
+        keep(r[1], r[13] and 'rro' or 'r-o', {r[4], r[2], r[3], r[7], levels, r[6], unpack(r, 10)}, ARGV[6 + i])
         due[#due + 1], due[#due + 2] = r[5], r[1]
         put_out(r[7], levels, 1, r[6] - now + SLACK)
         values[i + 1] = ARGV[6 + i]
       else
-        keep(r[1], 'x-', {code, r[2], {}, '', {}, r[6]}, '')
+        keep(r[1], 'x--', {code, r[2], {}, '', {}, r[6]}, '')
       end
       if open then count(r[2], code == 0 and 'reserved' or 'refused', 1) end
     end

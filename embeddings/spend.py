@@ -5,8 +5,9 @@ billable event confirms. An amount is in one place at a time: with a budget, in 
 
     budget --lease--> lease --reserve--> reserved --confirm--> spent      expired leases and reservations go back
 
-Money is whole micros. A budget is of a line item or a campaign, for a day of its own clock or for life: a `Window`. By
-the ledger's own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its budget a window spends
+Money is whole micros. A budget is of a line item or a campaign, for a day of its own clock or for life: a `Window`. It
+may be a booked number too, of impressions or clicks in millionths: these are reserved without a lease. By the ledger's
+own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its budget a window spends
 
     overspend <= workers x chunk + outstanding reservations + late billables + rate of spending x replication lag
                  + sum over decisions out of max(0, spends - micros)
@@ -38,7 +39,7 @@ True
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -48,19 +49,16 @@ from embeddings.events import Source
 
 UNLIMITED = 1 << 61
 """The budget of a window that is only counted."""
+ONE = 1_000_000
+"""One of a booked number."""
 MOST_AMOUNT = 10**12
 """So much at most has one reservation or lease, in micros: sums of a batch stay exact."""
 MOST_ROWS = 4_096
 """So many rows at most has one call."""
+_VIEWING = ("viewable", "first_quartile", "midpoint", "third_quartile", "complete")
 KINDS: Mapping[str, str] = {
-    "impression": "impressions",
-    "viewable": "viewable",
-    "click": "clicks",
-    "first_quartile": "first_quartile",
-    "midpoint": "midpoint",
-    "third_quartile": "third_quartile",
-    "complete": "complete",
-    "conversion": "conversions",
+    **{"impression": "impressions", "click": "clicks", "conversion": "conversions"},
+    **{kind: kind for kind in _VIEWING},
 }
 """What may happen to an ad that was decided, and the name under which the first of a decision is counted."""
 TOLD = (
@@ -97,14 +95,15 @@ class Billing(IntEnum):
 
 
 class Window(NamedTuple):
-    """A budget: whose, and for which day (`2026-11-27`, of the campaign's clock); empty is for life."""
+    """A budget: whose, for which day (`2026-11-27`, of the campaign's clock; empty: for life), of money or a number."""
 
     key: str
     day: str = ""
+    counts: bool = False
 
 
 class Budget(NamedTuple):
-    """What a window may spend. A higher `version` replaces a lower one: take the offset of the campaign's record."""
+    """What a window may spend, of a number `n * ONE`. The highest `version` stands: a campaign's offset."""
 
     window: Window
     micros: int
@@ -150,6 +149,8 @@ class Reservation:
         billed_by: the kind of event that is paid for, of `KINDS`.
         spends: what it costs then, 0 to `MOST_AMOUNT`; None is `micros`. If more, see the bound above.
         billed_until_ms: when it costs nothing any more; None is `kept_ms`.
+        booked: windows of numbers; an event of kind `booked_by` takes `ONE` of them, as it does money.
+        holds: what is reserved of one until then, up to `ONE`: the chance that it happens.
     """
 
     decision_id: str
@@ -165,6 +166,9 @@ class Reservation:
     billed_by: str = "impression"
     spends: int | None = None
     billed_until_ms: int | None = None
+    booked: tuple[Window, ...] = ()
+    booked_by: str = "impression"
+    holds: int = ONE
 
     @property
     def price(self) -> int:
@@ -257,13 +261,8 @@ class Totals:
         """These totals with what changed since, as `totals(self)` returned it: of a later life that is everything."""
         if newer.epoch != self.epoch:
             return newer
-        return Totals(
-            epoch=newer.epoch,
-            number=newer.number,
-            windows={**self.windows, **newer.windows},
-            counts={**self.counts, **newer.counts},
-            offsets=newer.offsets,
-        )
+        windows, counts = {**self.windows, **newer.windows}, {**self.counts, **newer.counts}
+        return replace(newer, windows=windows, counts=counts)
 
     def by_campaign(self) -> dict[str, Counter[str]]:
         """Counts of line items, whose keys are `campaign/line item`, summed by campaign."""

@@ -38,7 +38,8 @@ class Held:
 class Decision:
     """A reservation and what has become of it.
 
-    `state` is of its money: reserved, released, billed, known (spent in totals) or refused. `out` is of its impression:
+    `state` is of its money: reserved, released, billed, known (spent in totals) or refused. `number` is of what was
+    booked, and none if that is nothing. `out` is of its impression:
     counted as out for the person, in their state (`folded`), or neither. `seen` are kinds of events that were counted,
     `impression` is where the first of these was read.
     """
@@ -46,6 +47,7 @@ class Decision:
     made: Reservation
     state: str
     verdict: Verdict = Verdict.reserved
+    number: str = "none"
     out: str = "out"
     seen: set[str] = field(default_factory=set)
     impression: tuple[Source, int] | None = None
@@ -53,7 +55,7 @@ class Decision:
     @property
     def waits(self) -> bool:
         """Is there something for a sweep: money, or an impression that does not come?"""
-        return self.state == "reserved" or (self.out == "out" and "impression" not in self.seen)
+        return "reserved" in (self.state, self.number) or (self.out == "out" and "impression" not in self.seen)
 
 
 @dataclass

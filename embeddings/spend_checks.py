@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from embeddings.spend import KINDS, MOST_AMOUNT, MOST_ROWS, TOLD, UNLIMITED, Budget, Reservation, Tally
+from embeddings.spend import KINDS, MOST_AMOUNT, MOST_ROWS, ONE, TOLD, UNLIMITED, Budget, Reservation, Tally
 
 
 def check(rows: Sequence[object], amounts: Sequence[int] = (), tallies: Sequence[Tally] = ()) -> None:
@@ -29,7 +29,9 @@ def check_reservations(reservations: Sequence[Reservation], tallies: Sequence[Ta
         ValueError: no; the message says what and what is allowed.
     """
     check(reservations, [amount for one in reservations for amount in (one.micros, one.price)], tallies)
-    check_kinds([one.billed_by for one in reservations])
+    check_kinds([kind for one in reservations for kind in (one.billed_by, one.booked_by)])
+    if wrong := [one.holds for one in reservations if not 0 <= one.holds <= ONE]:
+        raise ValueError(f"{wrong[0]} held of a booked number, allowed are 0 to {ONE}")
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

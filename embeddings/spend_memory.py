@@ -17,6 +17,7 @@ from embeddings.errors import AlreadyCounted, LedgerClosed
 from embeddings.events import Source
 from embeddings.spend import (
     KINDS,
+    ONE,
     Answer,
     Billable,
     Billing,
@@ -31,6 +32,7 @@ from embeddings.spend import (
     Totals,
     Verdict,
     Want,
+    Window,
 )
 from embeddings.spend_book import Account, Book, Decision, Held
 from embeddings.spend_checks import check, check_budgets, check_kinds, check_reservations
@@ -125,10 +127,13 @@ class MemorySpendLedger(SpendLedger):
                 account = book.account(window)
                 account.reserved += made.micros
                 account.leased -= made.micros if covers else 0
+            for window in made.booked if made.holds else ():
+                book.account(window).reserved += made.holds
             heappush(book.due, (made.expires_ms, made.decision_id))
             book.put_out(made, 1)
         state = "reserved" if verdict is Verdict.reserved else "refused"
-        book.decisions[made.decision_id] = Decision(made, state, verdict)
+        number = state if made.booked else "none"
+        book.decisions[made.decision_id] = Decision(made, state, verdict, number)
         heappush(book.ends, (made.kept_ms, made.decision_id))
         if book.why is None:
             book.count(made.key, state)
@@ -142,7 +147,8 @@ class MemorySpendLedger(SpendLedger):
             return Verdict.no_lease
         lacking = made.micros - held.micros
         if lacking <= 0:
-            return Verdict.reserved
+            free = min((self._book.left(window) for window in made.booked), default=made.holds)
+            return Verdict.budget_exhausted if free < made.holds else Verdict.reserved
         left = min((self._book.left(window) for window in made.windows), default=lacking)
         return Verdict.budget_exhausted if left < lacking else Verdict.lease_spent
 
@@ -172,6 +178,9 @@ class MemorySpendLedger(SpendLedger):
             self._exposed(found, old)
             found.impression = place
         billing = self._billed(found, old, now_ms) if one.kind == made.billed_by else Billing.other
+        if made.booked and one.kind == made.booked_by and (old or now_ms <= made.last_ms):
+            held = made.holds if found.number == "reserved" else 0
+            found.number = self._settled(made.booked, held, ONE, old)
         return Confirmed(billing, made.decision, one.kind == "impression")
 
     def _exposed(self, found: Decision, old: bool) -> None:
@@ -186,16 +195,19 @@ class MemorySpendLedger(SpendLedger):
         if not old and now_ms > made.last_ms:
             self._book.count(made.key, "billed_too_late")
             return Billing.too_late
-        freed, spent = made.micros if was_out else 0, 0 if old else made.price
-        for window in made.windows if freed or spent else ():
-            account = self._book.account(window)
-            account.reserved -= freed
-            account.spent += spent
-        found.state = "known" if old else "billed"
+        found.state = self._settled(made.windows, made.micros if was_out else 0, made.price, old)
         if old:
             return Billing.known
         self._book.count(made.key, "billed" if was_out else "billed_late")
         return Billing.billed if was_out else Billing.late
+
+    def _settled(self, windows: Sequence[Window], held: int, price: int, old: bool) -> str:
+        spent = 0 if old else price
+        for window in windows if held or spent else ():
+            account = self._book.account(window)
+            account.reserved -= held
+            account.spent += spent
+        return "known" if old else "billed"
 
     def folded(self, decision_ids: Sequence[str]) -> None:
         """See `SpendLedger.folded`."""
@@ -236,6 +248,10 @@ class MemorySpendLedger(SpendLedger):
             book.count(made.key, "released")
             for window in made.windows if made.micros else ():
                 book.account(window).reserved -= made.micros
+        if found.number == "reserved":
+            found.number = "released"
+            for window in made.booked if made.holds else ():
+                book.account(window).reserved -= made.holds
         if found.waits:
             found.out = "neither"
             book.put_out(made, -1)

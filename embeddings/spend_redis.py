@@ -4,6 +4,7 @@ All keys share one hash tag, `{spend}`: budgets, leases and reservations change 
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -206,11 +207,13 @@ class RedisSpendLedger(SpendLedger):
 
 
 def _row(one: Reservation, names: dict[tuple[Window, ...], list[str]]) -> tuple[object, ...]:
-    if one.windows not in names:
-        names[one.windows] = [_name(window) for window in one.windows]
+    for windows in (one.windows, one.booked):
+        if windows not in names:
+            names[windows] = [_name(window) for window in windows]
     fields = one.decision_id, one.key, names[one.windows], one.micros, one.expires_ms, one.kept_ms
     billing = _KIND[one.billed_by], one.price, one.last_ms
-    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms)), *billing
+    booking = (names[one.booked], one.holds, _KIND[one.booked_by]) if one.booked else ()
+    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms)), *billing, *booking
 
 
 def _stamp(one: Billable) -> str:
@@ -231,12 +234,12 @@ def _spent(left: int, budget: int, version: int, spent: int, reserved: int) -> S
 
 
 def _name(window: Window) -> str:
-    return f"{window.day}|{window.key}"
+    return f"{window.day}{'|#'[window.counts]}{window.key}"
 
 
 def _window(name: str) -> Window:
-    day, _, key = name.partition("|")
-    return Window(key, day)
+    day, unit, key = re.split("([|#])", name, maxsplit=1)
+    return Window(key, day, unit == "#")
 
 
 def _place(source: Source) -> str:

@@ -5,7 +5,21 @@ from typing import Any
 
 import pytest
 
-from embeddings.spend import KINDS, MOST_AMOUNT, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Verdict
+from embeddings.spend import (
+    KINDS,
+    MOST_AMOUNT,
+    ONE,
+    UNLIMITED,
+    Billing,
+    Budget,
+    Confirmed,
+    Reservation,
+    Room,
+    SpendLedger,
+    Tally,
+    Verdict,
+    Window,
+)
 from tests.contracts import test_spend_ledger as ledgers
 from tests.contracts.test_spend_ledger import Backend
 from tests.embeddings.spending import (
@@ -191,6 +205,67 @@ def test_an_event_that_costs_less_than_was_reserved_gives_back_the_rest(ledger: 
     assert sums(ledger) == (90, 0, 0, 10)
 
 
+NUMBER, TODAY = Window(LINE, counts=True), Window(LINE, "2027-01-15", counts=True)
+
+
+def test_ten_booked_impressions_are_ten_however_many_workers_sell_them(backend: Backend) -> None:
+    workers = [opened(backend.open(), (LIFE, UNLIMITED), (NUMBER, 10 * ONE)), backend.open(), backend.open()]
+    verdicts = []
+    for n in range(30):
+        lease(workers[n % 3], 50, worker=str(n % 3))
+        made = [a_reservation(f"{n}-{k}", 5, booked=(NUMBER,)) for k in range(2)]
+        verdicts += reserve(workers[n % 3], *made, worker=str(n % 3))
+    assert verdicts == [Verdict.reserved] * 10 + [Verdict.budget_exhausted] * 50
+    happens(workers[0], "impression", *(f"{n}-{k}" for n in range(30) for k in range(2)))
+    assert sums(workers[1], NUMBER) == (0, 0, 0, 10 * ONE)
+
+
+def test_a_booked_number_is_counted_by_its_own_event_whatever_is_paid_for(backend: Backend) -> None:
+    ledger = opened(backend.open(), (LIFE, 100), (NUMBER, 3 * ONE), (TODAY, 2 * ONE))
+    sold(ledger, 1, 2, kind="impression", booked=(NUMBER, TODAY), booked_by="complete", expires_ms=NOW + 1)
+    assert reserve(ledger, a_reservation(3, 1, booked=(NUMBER, TODAY))) == [Verdict.budget_exhausted]
+    happens(ledger, "impression", 1, 2)
+    assert [sums(ledger, window)[2:] for window in (LIFE, NUMBER, TODAY)] == [(0, 40), (2 * ONE, 0), (2 * ONE, 0)]
+    happens(ledger, "complete", 1)
+    assert ledger.sweep(now_ms=NOW + 1) == 1
+    assert [sums(ledger, window) for window in (NUMBER, TODAY)] == [(2 * ONE, 0, 0, ONE), (ONE, 0, 0, ONE)]
+    happens(ledger, "complete", 1, 2, first=8)
+    assert sums(ledger, NUMBER) == (ONE, 0, 0, 2 * ONE)
+
+
+def test_booked_clicks_are_exceeded_by_no_more_than_the_bound(backend: Backend) -> None:
+    """Two clicks are booked, a chance of .1 holds a tenth of one: twenty are out, and every one of them is clicked."""
+    ledger = opened(backend.open(), (LIFE, UNLIMITED), (NUMBER, 2 * ONE))
+    lease(ledger, 99)
+    fields = {"billed_by": "click", "booked": (NUMBER,), "booked_by": "click", "holds": ONE // 10}
+    told = reserve(ledger, *(a_reservation(n, 1, **fields) for n in range(25)))
+    assert told == [Verdict.reserved] * 20 + [Verdict.budget_exhausted] * 5
+    happens(ledger, "click", *range(25))
+    over, out_at_the_end = -sums(ledger, NUMBER)[0], 20
+    assert over == 18 * ONE <= out_at_the_end * (ONE - ONE // 10)
+
+
+def test_a_number_without_a_budget_is_not_sold_but_what_was_decided_is_told(ledger: SpendLedger) -> None:
+    lease(ledger, 50)
+    assert reserve(ledger, a_reservation(1, booked=(NUMBER,))) == [Verdict.budget_exhausted]
+    assert reserve(ledger, a_reservation(2, booked=(NUMBER,)), decided=True) == [Verdict.reserved]
+    assert (sums(ledger, NUMBER), sums(ledger)) == ((-ONE, 0, ONE, 0), (50, 40, 10, 0))
+
+
+def test_booked_numbers_are_rebuilt(backend: Backend, ledger: SpendLedger) -> None:
+    ledger.set_budgets([Budget(NUMBER, 5 * ONE, 1)])
+    made = sold(ledger, 1, 2, 3, kind="impression", booked=(NUMBER,))
+    confirm(ledger, billables(1), [tally(-1, 0)])
+    published = ledger.totals()
+    backend.wipe()
+    ledger.rebuild(published)
+    reserve(ledger, *made, decided=True)
+    assert confirm(ledger, billables(1), [tally(-1, 0)]) == [Billing.known]
+    assert confirm(ledger, billables(2, first=1), [tally(0, 1)]) == [Billing.billed]
+    assert ledger.reopen() == {}
+    assert sums(ledger, NUMBER) == (2 * ONE, 0, ONE, 2 * ONE)
+
+
 def test_a_decision_can_be_read_and_reading_changes_nothing(ledger: SpendLedger) -> None:
     sold(ledger, 1)
     reserve(ledger, a_reservation("refused", 90))
@@ -233,13 +308,14 @@ def test_counts_of_line_items_are_those_of_their_campaign(backend: Backend) -> N
     assert ledger.totals().by_campaign() == {"c": twice | {"clicks": 1}, "d": shown}
 
 
-@pytest.mark.parametrize("wrong", ["kind", "billed_by", "spends", "own count"])
+@pytest.mark.parametrize("wrong", ["kind", "billed_by", "spends", "holds", "own count"])
 def test_kinds_and_prices_that_cannot_be_are_refused(ledger: SpendLedger, wrong: str) -> None:
     own = Tally(source=EVENTS, above=0, upto=1, counts={(LINE, "clicks"): 1})
     calls: dict[str, Callable[[], object]] = {
         "kind": lambda: happens(ledger, "applause", 1),
         "billed_by": lambda: reserve(ledger, a_reservation(1, 1, billed_by="applause")),
         "spends": lambda: reserve(ledger, a_reservation(1, 1, spends=MOST_AMOUNT + 1)),
+        "holds": lambda: reserve(ledger, a_reservation(1, 1, holds=ONE + 1)),
         "own count": lambda: ledger.confirm([], [own], now_ms=NOW),
     }
     with pytest.raises(ValueError):

@@ -10,16 +10,35 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from embeddings.spend import KINDS, Answer, Billing, Budget, Confirmed, Room, SpendLedger, Totals, Verdict, Want, Window
+from embeddings.spend import (
+    KINDS,
+    ONE,
+    Answer,
+    Billing,
+    Budget,
+    Confirmed,
+    Room,
+    SpendLedger,
+    Totals,
+    Verdict,
+    Want,
+    Window,
+)
 from tests.contracts.test_spend_ledger import Backend, in_memory, on_server
 from tests.embeddings.spending import CAMPAIGN, EVENTS, LINE, NOTHING, a_reservation, billables, ids, tally
 from tests.fuzzing import EXAMPLES
 
 LINES = {"c/1": (Window("c/1"), CAMPAIGN), "c/2": (Window("c/2"), Window("c/2", "2027-01-15"), CAMPAIGN)}
-WINDOWS = sorted({window for windows in LINES.values() for window in windows})
+BOOKED = {"c/1": (Window("c/1", counts=True),), "c/2": tuple(window._replace(counts=True) for window in LINES["c/2"])}
+BOOKED_BY = {"c/1": "impression", "c/2": "conversion"}
+WINDOWS = sorted({window for windows in (*LINES.values(), *BOOKED.values()) for window in windows})
 BILLED_BY = {"c/1": "impression", "c/2": "click"}
 WORKERS, CHUNK, EXPIRES, BILLED, KEPT = 3, 4, 40, 80, 120
 SOME = ("impression", "click", "conversion")
+
+
+def unit(window: Window) -> int:
+    return ONE if window.counts else 1
 
 
 class Market(RuleBasedStateMachine):
@@ -33,7 +52,7 @@ class Market(RuleBasedStateMachine):
             backend.wipe()
         self.workers = [[backend.open() for _ in range(WORKERS)] for backend in self.backends]
         self.now, self.version, self.offset = 1_000, 1, -1
-        self.budgets = dict.fromkeys(WINDOWS, 10)
+        self.budgets = {window: 10 * unit(window) for window in WINDOWS}
         self.made: dict[int, Any] = {}  # reservations that were accepted
         self.answers: dict[int, Answer] = {}
         self.spent: set[int] = set()
@@ -47,13 +66,15 @@ class Market(RuleBasedStateMachine):
         self.events: list[tuple[int, int, str, int]] = []  # offset, number, kind and time of every event
         self.seen: dict[tuple[int, str], int] = {}  # where the first of a kind was
         self.counted: Counter[str] = Counter()
+        self.reached: set[int] = set()  # counted one of the numbers that were booked
+        self.freed: set[int] = set()  # hold nothing of these
         self.out: set[int] = set()
         self.folded: set[int] = set()
         self.names = [f"{n}.0" for n in range(WORKERS)]
         self.published, self.published_ms, self.published_counts = NOTHING, self.now, self.counted.copy()
         self.all(lambda ledger: ledger.rebuild(NOTHING))
         self.all(lambda ledger: ledger.reopen())
-        self.all(lambda ledger: ledger.set_budgets([Budget(window, 10, 1) for window in WINDOWS]))
+        self.all(lambda ledger: ledger.set_budgets([Budget(window, self.budgets[window], 1) for window in WINDOWS]))
 
     def all(self, call: Callable[[SpendLedger], Any], worker: int = 0) -> Any:
         """The answer of every implementation, which is one."""
@@ -63,6 +84,10 @@ class Market(RuleBasedStateMachine):
 
     def sums(self, window: Window) -> tuple[int, int, int]:
         """Spent, reserved and leased of a window, as the model remembers it."""
+        if window.counts:
+            of = {n for n, made in self.made.items() if window in made.booked}
+            still = sum(self.made[n].holds for n in of - self.reached - self.freed)
+            return self.base[window] + len(of & self.reached) * ONE, still, 0
         of = {n for n, made in self.made.items() if window in made.windows}
         spent, still = of & self.spent, of - self.spent - self.released
         leased = sum(held for (_, key), (held, _) in self.leases.items() if window in LINES[key])
@@ -88,13 +113,17 @@ class Market(RuleBasedStateMachine):
         worker=st.integers(0, WORKERS - 1),
         rows=st.lists(
             st.tuples(
-                st.integers(0, 60), st.sampled_from(sorted(LINES)), st.integers(0, 4), st.sampled_from([None, 0, 5])
+                st.integers(0, 60),
+                st.sampled_from(sorted(LINES)),
+                st.integers(0, 4),
+                st.sampled_from([None, 0, 5]),
+                st.sampled_from([0, ONE // 4, ONE]),
             ),
             min_size=1,
             max_size=4,
         ),
     )
-    def reserve(self, worker: int, rows: list[tuple[int, str, int, int | None]]) -> None:
+    def reserve(self, worker: int, rows: list[tuple[int, str, int, int | None, int]]) -> None:
         """New keys, and old ones with another winner."""
         asked = {row: self.asked(*row) for row in rows if row[0] not in self.forgotten}
 
@@ -103,7 +132,7 @@ class Market(RuleBasedStateMachine):
             made = [replace(one, version=known.version) for one in asked.values()]
             return ledger.reserve(self.names[worker], made, now_ms=self.now)
 
-        for ((n, key, micros, _), made), answer in zip(asked.items(), self.all(call, worker), strict=True):
+        for ((n, key, micros, _, _), made), answer in zip(asked.items(), self.all(call, worker), strict=True):
             if n in self.answers:
                 first = self.answers[n]
                 again = Answer(Verdict.again, first.decision) if first.verdict is Verdict.reserved else first
@@ -111,13 +140,14 @@ class Market(RuleBasedStateMachine):
                 continue
             self.answers[n] = answer
             held, until = self.leases.get((self.names[worker], key), (0, 0))
-            assert (answer.verdict is Verdict.reserved) == (until > self.now and held >= micros)
+            free = all(self.budgets[window] - sum(self.sums(window)) >= made.holds for window in made.booked)
+            assert (answer.verdict is Verdict.reserved) == (until > self.now and held >= micros and free)
             if answer.verdict is Verdict.reserved:
                 self.made[n] = made
                 self.out.add(n)
                 self.leases[self.names[worker], key] = held - micros, until
 
-    def asked(self, n: int, key: str, micros: int, spends: int | None) -> Any:
+    def asked(self, n: int, key: str, micros: int, spends: int | None, holds: int) -> Any:
         return a_reservation(
             n,
             micros,
@@ -131,6 +161,9 @@ class Market(RuleBasedStateMachine):
             spends=spends,
             person="p",
             rooms=(Room("c", 99),),
+            booked=BOOKED[key],
+            booked_by=BOOKED_BY[key],
+            holds=holds,
         )
 
     @precondition(lambda self: self.made)
@@ -153,6 +186,10 @@ class Market(RuleBasedStateMachine):
                 self.seen[n, kind] = offset
                 self.counted[kind] += 1
                 self.out |= {n} - self.folded if kind == "impression" else set()
+            if first and kind == made.booked_by and self.now <= made.last_ms:
+                for window in made.booked:
+                    self.ceiling[window] += ONE if n in self.freed else ONE - made.holds
+                self.reached.add(n)
             if billing in (Billing.billed, Billing.late):
                 over = made.price if billing is Billing.late else max(0, made.price - made.micros)
                 for window in made.windows:
@@ -204,6 +241,7 @@ class Market(RuleBasedStateMachine):
         self.end()
         gone = {n for n, made in self.made.items() if made.expires_ms <= self.now}
         self.released |= gone - self.spent
+        self.freed |= gone - self.reached
         self.out -= {n for n in gone if (n, "impression") not in self.seen}
 
     @rule(worker=st.integers(0, WORKERS - 1))
@@ -214,8 +252,9 @@ class Market(RuleBasedStateMachine):
             ledgers[worker] = backend.open()
         self.names[worker] += "'"
 
-    @rule(window=st.sampled_from(WINDOWS), micros=st.integers(0, 30))
-    def budget(self, window: Window, micros: int) -> None:
+    @rule(window=st.sampled_from(WINDOWS), amount=st.integers(0, 30))
+    def budget(self, window: Window, amount: int) -> None:
+        micros = amount * unit(window)
         self.version += 1
         change = [Budget(window, micros, self.version), Budget(window, 99, self.version - 1)]
         self.all(lambda ledger: ledger.set_budgets(change))
@@ -250,16 +289,16 @@ class Market(RuleBasedStateMachine):
         gone = {n for n, made in self.made.items() if made.decision_id not in alive}
         for window in WINDOWS:
             self.base[window] += sum(self.made[n].price for n in gone & self.spent if window in self.made[n].windows)
+            self.base[window] += sum(ONE for n in gone & self.reached if window in self.made[n].booked)
         self.forgotten |= gone
         self.gone_and_spent += len(gone & self.spent)
         self.spent -= gone
         self.made = {n: made for n, made in self.made.items() if n not in gone}
         self.answers = {n: answer for n, answer in self.answers.items() if n in self.made}
-        self.settled = {
-            n
-            for offset, n, kind, _ in self.events
-            if offset <= covered and n in self.made and kind == self.made[n].billed_by
-        } - self.spent
+        old = [(self.made[n], n, kind) for offset, n, kind, _ in self.events if offset <= covered and n in self.made]
+        self.settled = {n for made, n, kind in old if kind == made.billed_by} - self.spent
+        self.reached -= gone
+        self.freed = {n for made, n, kind in old if kind == made.booked_by} - self.reached
         self.released = set(self.settled)
         self.seen = {(n, kind): offset for (n, kind), offset in self.seen.items() if n in self.made}
         newer = [kind for (_, kind), offset in self.seen.items() if offset > covered]
