@@ -23,7 +23,7 @@ from embeddings.spend import SpendLedger, Window
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.pacing import Limit, Pace, PacingSettings, Tick, pace
+from ranking.ads.pacing import SYSTEMS, Limit, Pace, PacingSettings, System, Tick, pace
 from ranking.ads.promises import Promises, open_CH, promises
 from ranking.ads.traffic import Traffic
 from streams.ad_settings import Ads
@@ -58,6 +58,7 @@ class Budgets:
         worker: str,
         partitions: int = 1,
         pacing: PacingSettings | None = None,
+        system: System = SYSTEMS["marquee"],
     ) -> None:
         """Nothing is asked before the first tick that finds campaigns.
 
@@ -68,13 +69,14 @@ class Budgets:
             worker: a name that no other life of a process has.
             partitions: how many requests have.
             pacing: how far ahead pacing looks.
+            system: how it is paced; others than ours are yardsticks.
         """
         self.worker, self.traffic = worker, Traffic()
         self.owned: Collection[int] | None = None
         self.trouble: str | None = None
         self._ledger, self._exchange = ledger, exchange
         self._partitions = partitions
-        self._pacing = pacing or PacingSettings()
+        self._pacing, self._system = pacing or PacingSettings(), system
         self._leases = Leases(ledger, worker, 1000 * settings.chunk_s, int(1000 * settings.lease_s))
         self._lock = Lock()
         self._held = Holdings.of(np.zeros(0, np.uint64))
@@ -244,7 +246,7 @@ class Budgets:
             spent_LG=promised.spent_LG,
             ledger_age_ms=now_ms - self._sums.heard_ms,
         )
-        self._pace = pace(promised.plans, self.traffic, tick, self._pace, self._pacing)
+        self._pace = pace(promised.plans, self.traffic, tick, self._pace, self._pacing, self._system)
         self._pace.gained_LU.clip(0, out=self._pace.gained_LU)
         target_LG = promised.plans.targets()
         units_L, money_L = self._rooms(market, promised, target_LG, now_ms)
