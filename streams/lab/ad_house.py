@@ -5,7 +5,8 @@ folded by a `Recommender`, budgets paced by `Budgets`, money kept by a spend led
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from embeddings.events import CONSENT_ALL, Source
 from embeddings.items import Items
@@ -14,8 +15,9 @@ from embeddings.spend import SpendLedger, Totals
 from embeddings.spend_book import Book
 from embeddings.spend_memory import MemorySpendLedger
 from embeddings.store import UserStore
+from ranking.ads.heads import AdHeads
 from ranking.ads.market import Exchange
-from ranking.ads.pacing import PacingSettings
+from ranking.ads.pacing import SYSTEMS, PacingSettings, System
 from streams.contract.ad_records import AdDecision
 from streams.contract.campaign_records import read_campaigns
 from streams.contract.consent import Judge
@@ -73,6 +75,8 @@ class AdHouse:
         ledger: makes a connection to the spend ledger; one in memory by default.
         users: makes one to the store of people.
         pacing: how far ahead pacing looks.
+        system: how budgets are paced.
+        heads: what is known of chances.
         now_ms: the clock of the house, set by whoever drives it.
     """
 
@@ -81,12 +85,15 @@ class AdHouse:
     ledger: Callable[[], SpendLedger] | None = None
     users: Callable[[], UserStore] | None = None
     pacing: PacingSettings | None = None
+    system: System = SYSTEMS["marquee"]
+    heads: AdHeads = field(default_factory=AdHeads)
     now_ms: int = 0
     exchange: Exchange = field(init=False)
     serving: Serving = field(init=False)
     workers: list[AdWorker] = field(init=False)
     _offsets: dict[Source, int] = field(init=False, default_factory=dict)
     _campaigns: int = field(init=False, default=0)
+    _open: dict[int, list[SpendLedger]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -102,7 +109,7 @@ class AdHouse:
             opening.reopen()
         self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
         items, build = Items(half_lives=settings.half_lives.counters), index_builder(settings)
-        live = LiveModel.empty(items, build, settings.learner.dimensions)
+        live = replace(LiveModel.empty(items, build, settings.learner.dimensions), ads=self.heads)
         self.serving = Serving(items, build, live, now_s=lambda: self.now_ms // 1000)
         self.workers = [self._worker(number, 0) for number in range(self.count)]
 
@@ -120,8 +127,11 @@ class AdHouse:
 
     def ask(self, *requests: object, worker: int = 0) -> list[PublishedSlate]:
         """The answers to requests, all of them readable."""
-        one = self.workers[worker]
-        slates, dead = one.answerer.respond([self._part(one.requests_source, requests)])
+        return self.answer(self._part(self.workers[worker].requests_source, requests))
+
+    def answer(self, part: Part) -> list[PublishedSlate]:
+        """The answers to a part of requests, which may come again."""
+        slates, dead = self.workers[part.source.partition].answerer.respond([part])
         if dead:
             raise ValueError(dead[0].detail)
         return slates
@@ -132,11 +142,25 @@ class AdHouse:
 
     def tell(self, *events: object, worker: int = 0) -> None:
         """Events happen, and are stored."""
-        one = self.workers[worker]
-        part = self._part(one.events_source, events)
+        self.fold(self._part(self.workers[worker].events_source, events))
+
+    def fold(self, part: Part, until: Literal["confirmed", "stored", "folded"] = "folded") -> None:
+        """A part of events, which may come again, as far as a worker comes before it ends."""
+        one = self.workers[part.source.partition]
         answer = one.recommender.respond([part])
+        if until == "confirmed":
+            return
         one.recommender.store(one.recommender.keep(answer))
-        one.events.stored(answer.marks)
+        if until == "folded":
+            one.events.stored(answer.marks)
+
+    def requests(self, records: Sequence[object], worker: int) -> Part:
+        """Requests, where they lie in the log of a worker."""
+        return self._part(self.workers[worker].requests_source, records)
+
+    def events(self, records: Sequence[object], worker: int) -> Part:
+        """Events, where they lie in the log of a worker."""
+        return self._part(self.workers[worker].events_source, records)
 
     def tick(self) -> None:
         """Every worker looks at what was spent, and sets its pace."""
@@ -145,6 +169,8 @@ class AdHouse:
 
     def kill(self, worker: int) -> None:
         """End a worker without a word, and start another in its place."""
+        for ledger in self._open.pop(worker, ()):
+            ledger.close()
         self.workers[worker] = self._worker(worker, self.workers[worker].life + 1)
 
     def _rules(self) -> Rules:
@@ -160,27 +186,29 @@ class AdHouse:
         assert self.ledger is not None  # made above
         assert self.users is not None
         settings, rules, now_ms = self.settings, self._rules(), lambda: self.now_ms
-        scorer = Scorer(self.serving, settings)
+        scorer, ledgers = Scorer(self.serving, settings), [self.ledger() for _ in range(3)]
+        self._open[number] = ledgers
         budgets = Budgets(
-            self.ledger(),
+            ledgers[0],
             self.exchange,
             settings.ads,
             worker=f"{number}.{life}",
             partitions=self.count,
             pacing=self.pacing,
+            system=self.system,
         )
         budgets.owned = (number,)
         server = AdServer(
             exchange=self.exchange,
             budgets=budgets,
             scorer=AdScorer(self.serving, settings),
-            ledger=self.ledger(),
+            ledger=ledgers[1],
             items=self.serving.items,
             settings=settings,
             now_ms=now_ms,
         )
         asked = AskRules(currency=settings.ads.currency, rates=settings.ads.rates(), secret=SECRET)
-        events = AdEvents(ledger=self.ledger(), now_ms=now_ms)
+        events = AdEvents(ledger=ledgers[2], now_ms=now_ms)
         users = self.users()
         events.claimed(users.claim([Source("events", number)]))
         recommender = Recommender(users=users, scorer=scorer, rules=rules, settings=settings, now_ms=now_ms)

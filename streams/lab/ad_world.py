@@ -26,8 +26,10 @@ GENRES, PLACEMENTS = ("drama", "comedy", "crime", "sport", "news", "kids", "docs
 COUNTRIES, COUNTRY_SHARES = ("US", "DE", "FR"), (0.6, 0.3, 0.1)
 EUR_IN_USD = 1.25
 _WEEK_D = 7
-_CHANCE = 0.01
-"""Of a click, as a model sees it that has learned nothing."""
+CLICK_RATE = 0.08
+"""Of all impressions: as much as a model knows that has learned nothing of anybody."""
+_CLICKS = 40
+"""What a budget for clicks is for at least."""
 _PRICE_SHARE = 0.7
 """Of its bid that a winner pays, about."""
 
@@ -129,7 +131,7 @@ class AdWorld:
         people = max(requests // 8, 50)
         time_ms_R = START_MS + np.sort(_times(draw, requests))
         weight_U = draw.pareto(2.5, people) + 0.3
-        favourite_U, base_U = draw.integers(0, len(GENRES), people), _CHANCE * draw.lognormal(-0.125, 0.5, people)
+        favourite_U, base_U = draw.integers(0, len(GENRES), people), CLICK_RATE * draw.lognormal(-0.125, 0.5, people)
         click_UC = np.repeat(base_U[:, None] * 0.7, len(GENRES), 1)
         click_UC[np.arange(people), favourite_U] *= 4.0
         user_R = draw.choice(people, requests, p=weight_U / weight_U.sum())
@@ -209,7 +211,7 @@ class _Draft:
 
     def made(self) -> tuple[dict[str, Any], Booked]:
         draw, n = self.draw, self.n
-        kind = ("standard", "cpm", "cpc", "cpm", "standard", "cpm", "cpm", "cpc", "standard", "cpm")[n % 10]
+        kind = ("standard", "cpm", "cpc", "cpm", "standard", "cpm", "cpm", "cpm", "standard", "cpm")[n % 10]
         kind = {7: "sponsorship", 13: "house", 19: "deal"}.get(n % 20, kind)
         begin_h, hours = self._flight(kind)
         genres, placements, countries = self._audience(kind)
@@ -237,8 +239,8 @@ class _Draft:
             line |= {"goal": {"kind": "share", "quantity": amount}, "bid_micros": int(own * 1000)}
         elif kind != "house":
             unit, amount = "micros", int(units * own * _PRICE_SHARE)
-            click = int(bid / _CHANCE) if kind == "cpc" else 0
-            paid = {"bid_type": "cpc", "bid_micros": int(own / _CHANCE)} if click else {"bid_micros": int(own * 1000)}
+            click = int(bid / CLICK_RATE) if kind == "cpc" else 0
+            paid = {"bid_type": "cpc", "bid_micros": int(own / CLICK_RATE)} if click else {"bid_micros": int(own * 1000)}
             line |= {"budget_micros": amount, **paid}
         if kind == "deal":
             line["deal"] = {"id": f"d{n}", "bidfloor_micros": int(own * 800), "at": 3}
@@ -305,7 +307,7 @@ class _Draft:
 
     def _units(self, kind: str, begin_h: int, hours: int, genres: Any, placements: Any, countries: Any) -> int:
         """Impressions, or what many cost: ten, some, or, of a few, more than there are."""
-        if self.n % 10 == 4 or (self.n % 20 == 9 and kind == "cpm"):
+        if self.n % 20 in (4, 9):
             return 10
         share = float(EVENING[begin_h : begin_h + hours].sum() / EVENING.sum())
         share *= len(genres) / len(GENRES) if genres else 1.0
@@ -314,6 +316,8 @@ class _Draft:
         if self.n % 20 == 16:
             return int(3 * share * self.slots)
         wish = self.slots / self.of * 0.6 * self.draw.lognormal(0, 0.6)
+        if kind == "cpc":
+            return max(int(wish), int(_CLICKS / CLICK_RATE))
         return max(int(min(wish, 0.15 * share * self.slots)), 10)
 
     def _cap(self, kind: str, units: int) -> Cap | None:
