@@ -33,7 +33,7 @@ class Audience:
         shown, late, twice, answer = draw.random(), draw.random(), draw.random(), draw.random()
         if shown >= SHOW_RATE:
             return
-        seen_ms = decision.decided_ms + int(1000 * min(draw.expovariate(1 / _SEEN_AFTER_S), 300))
+        seen_ms = decision.decided_ms + int(1000 * min(draw.expovariate(1 / _SEEN_AFTER_S), 180))
         delay_ms = 1000 * draw.randint(*_LATE_S) if late < LATE else draw.randint(100, 5_000)
         record = {"user_id": decision.user_id, "decision_id": decision.decision_id}
         impression = {**record, "type": "impression", "event_time": seen_ms}

@@ -4,8 +4,9 @@ It shares no code with the ledger, the states or pacing.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from streams.contract.ad_records import AdDecision
 from streams.lab.ad_audience import Happening
@@ -67,6 +68,10 @@ class Audit:
         """Those of a line item, each decision once."""
         return sum(bool(one.arrived_ms) for one in self.by_line[key])
 
+    def late_impressions(self, key: str) -> int:
+        """Of these, those that nobody waited for any more."""
+        return sum(bool(one.arrived_ms) and one.late for one in self.by_line[key])
+
     def owed(self, key: str) -> int:
         """What a line item has to pay, in micros of its currency: each decision once, in its billing window."""
         return sum(spends_of(one.decision) for one in self._billed(key))
@@ -84,30 +89,19 @@ class Audit:
 
     def surplus(self, key: str) -> int:
         """The most, over time, by which ads that were out could cost more than was held for them."""
-        moments = Counter[int]()
-        for one in self.by_line[key]:
-            more = max(spends_of(one.decision) - reserved_of(one.decision), 0)
-            until_ms = min(one.billed_ms or one.decision.expires_ms, one.decision.expires_ms)
-            moments[one.decision.decided_ms] += more
-            moments[until_ms + 1] -= more
-        out = most = 0
-        for moment in sorted(moments):
-            out += moments[moment]
-            most = max(most, out)
-        return most
+        return self._most_out(key, lambda one: max(spends_of(one) - reserved_of(one), 0))
 
     def held(self, key: str) -> int:
         """The most, over time, that was reserved and not billed."""
+        return self._most_out(key, reserved_of)
+
+    def _most_out(self, key: str, of: Callable[[AdDecision], int]) -> int:
         moments = Counter[int]()
         for one in self.by_line[key]:
             until_ms = min(one.billed_ms or one.decision.expires_ms, one.decision.expires_ms)
-            moments[one.decision.decided_ms] += reserved_of(one.decision)
-            moments[until_ms + 1] -= reserved_of(one.decision)
-        out = most = 0
-        for moment in sorted(moments):
-            out += moments[moment]
-            most = max(most, out)
-        return most
+            moments[one.decision.decided_ms] += of(one.decision)
+            moments[until_ms + 1] -= of(one.decision)
+        return max(accumulate(moments[moment] for moment in sorted(moments)), default=0)
 
     def _billed(self, key: str) -> Iterator[Shown]:
         return (one for one in self.by_line[key] if 0 < one.billed_ms <= one.decision.billed_until_ms)

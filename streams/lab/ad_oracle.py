@@ -2,8 +2,8 @@
 
 In order of service, and of bids, every line item looks at the requests that are left to it: those it is for, in its
 flight, with a slot free and a floor below its bid, no more of a person than its cap allows. It is deliverable where
-these come to one and a half times what was booked, each counted with the chance that an ad is shown, and for what it
-costs at least: its floor. Then it takes what it needs, evenly, and the next one looks.
+these come to one and a half times what was booked, each counted with the chance that an ad is shown, and at a price
+half way between its floor and the bid. Then it takes what it needs, evenly, and the next one looks.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ranking.ads.currencies import Currencies
 from streams.lab.ad_audience import SHOW_RATE
-from streams.lab.ad_world import AdWorld, Booked
+from streams.lab.ad_world import CLICK_RATE, AdWorld, Booked
 
 ENOUGH = 1.5
 
@@ -43,14 +43,13 @@ def _floor_R(world: AdWorld, line: Booked) -> NDArray[np.int64]:
 
 
 def _brings(world: AdWorld, line: Booked, rates: Currencies, currency: str) -> NDArray[np.float64]:
-    """What a slot of each request brings at least, in the unit of what was booked. Shape (R,)."""
+    """What a slot of each request brings, in the unit of what was booked. Shape (R,)."""
     if line.unit == "impressions":
         return np.full(len(world.time_ms_R), SHOW_RATE)
-    least_R = np.full(len(world.floor_R), line.bid * 8 // 10) if line.deal else np.minimum(world.floor_R, line.bid)
+    price_R = np.full(len(world.floor_R), line.bid * 8 // 10) if line.deal else (world.floor_R + line.bid) // 2
     if line.click:
-        expected_R = world.click_UC[world.user_R, line.category] * line.click
-        least_R = (least_R * expected_R / line.bid).astype(np.int64)
-    return rates.convert(least_R, currency, line.currency) * SHOW_RATE
+        price_R = (price_R * world.click_UC[world.user_R, line.category] / CLICK_RATE).astype(np.int64)
+    return rates.convert(price_R, currency, line.currency) * SHOW_RATE
 
 
 def _within_cap(world: AdWorld, line: Booked, at: NDArray[np.intp]) -> NDArray[np.bool_]:

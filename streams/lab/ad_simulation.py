@@ -9,7 +9,7 @@ worker that leads. What came of it is counted again by `ad_audit`, from decision
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from embeddings.errors import LedgerClosed, StoreUnavailable
-from embeddings.spend import SpendLedger, Spent, Totals, Window
+from embeddings.spend import SpendLedger, Totals
 from ranking.ads.heads import PRIOR_RATES, AdHeads
 from ranking.ads.pacing import SYSTEMS, PacingSettings
 from streams.contract.messages import Part
@@ -25,6 +25,7 @@ from streams.contract.parsing import Rules
 from streams.lab.ad_audience import Audience, Happening
 from streams.lab.ad_audit import Audit
 from streams.lab.ad_house import AdHouse
+from streams.lab.ad_standing import Standing
 from streams.lab.ad_topics import AdTopics
 from streams.lab.ad_world import CLICK_RATE, DAY_MS, HOUR_MS, START_MS, AdWorld, Booked, settings_of_house
 from streams.serving.slates import PublishedSlate
@@ -36,7 +37,6 @@ _DRAIN_MS = 2 * HOUR_MS
 """So long after the last request events still come."""
 _KILLED = ("reserved", "confirmed", "published", "stored")
 """What a worker has just done when it is killed; what it had in hand comes again."""
-_NOTHING = Spent(0, 0, 0, 0, 0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Simulation:
     tick_s: int = 60
     audit: Audit = field(init=False)
     house: AdHouse = field(init=False)
-    standing: "Standing" = field(init=False)
+    standing: Standing = field(init=False)
     losses: Counter[str] = field(init=False, default_factory=Counter)
     killed: Counter[str] = field(init=False, default_factory=Counter)
     rebuilt: int = field(init=False, default=0)
@@ -117,6 +117,11 @@ class Simulation:
             self.standing.look(self._figures.totals, now_ms)
         self.seconds = time.monotonic() - began_s
         return self
+
+    @property
+    def totals(self) -> Totals:
+        """What the ledger said at the last look."""
+        return self._figures.totals
 
     def _ask(self, some: range) -> None:
         for w in range(self.workers):
@@ -223,40 +228,6 @@ class Simulation:
 
 
 @dataclass(slots=True)
-class Standing:
-    """How budgets stand at every look: who is used up before the end, and how far from plan."""
-
-    world: AdWorld
-    starved_ms: Counter[str] = field(default_factory=Counter)
-    off_plan: dict[str, list[float]] = field(default_factory=dict)
-    done: dict[str, int] = field(default_factory=dict)
-    _before_ms: int = START_MS
-
-    def look(self, totals: Totals, now_ms: int) -> None:
-        """Look at the ledger's totals as of now."""
-        for line in self.world.lines:
-            if line.unit not in ("micros", "impressions") or not line.begin_ms < now_ms <= line.end_ms:
-                continue
-            done = done_of(line, totals)
-            self.done[line.key] = done
-            due = self.world.share_by(line, now_ms)
-            if done >= 0.995 * line.amount and due < 0.98:
-                self.starved_ms[line.key] += now_ms - self._before_ms
-            if line.even:
-                self.off_plan.setdefault(line.key, []).append(abs(done / line.amount - due))
-        self._before_ms = now_ms
-
-
-def done_of(line: Booked, totals: Totals) -> int:
-    """What counts against what was booked, with what is out."""
-    if line.unit == "micros":
-        window = totals.windows.get(Window(line.key), _NOTHING)
-        return window.spent + window.reserved
-    counts = totals.counts.get(line.key, {})
-    return counts.get("reserved", 0) - counts.get("released", 0) + counts.get("billed_late", 0)
-
-
-@dataclass(slots=True)
 class Restarted:
     """A server that keeps what it holds, goes on for a while, and is killed: when it comes again that while is lost."""
 
@@ -281,9 +252,3 @@ class Restarted:
         self.server.kill()
         self.server.start()
         self._done = True
-
-
-def runs(names: Sequence[str], make: Callable[[str], Simulation]) -> Iterator[Simulation]:
-    """One after the other, in the same world."""
-    for name in names:
-        yield make(name).run()

@@ -35,11 +35,12 @@ _PRICE_SHARE = 0.7
 
 
 def settings_of_house(tick_s: int) -> Settings:
-    """Two currencies, leases that outlast ticks."""
+    """Two currencies, leases that outlast ticks; an ad that was not shown after five minutes never is."""
     ads = {
         "currencies": ("USD=1000000", "EUR=800000"),
         "chunk_s": min(2 * tick_s, 300),
         "lease_s": min(10 * tick_s, 600),
+        "reservation_s": 300,
     }
     small = {"slates": {"candidates": 20}, "learner": {"dimensions": 8}, "consent": {"default": "grant"}}
     return Settings.model_validate({**small, "ads": ads})
@@ -313,8 +314,8 @@ class _Draft:
         share *= len(genres) / len(GENRES) if genres else 1.0
         share *= (0.5, 0.3, 0.2)[placements[0]] if placements else 1.0
         share *= COUNTRY_SHARES[countries[0]] if countries else 1.0
-        if self.n % 20 == 16:
-            return int(3 * share * self.slots)
+        if self.n % 40 == 16:
+            return int(2 * share * self.slots)
         wish = self.slots / self.of * 0.6 * self.draw.lognormal(0, 0.6)
         if kind == "cpc":
             return max(int(wish), int(_CLICKS / CLICK_RATE))

@@ -26,6 +26,7 @@ def bids_of(
     personal_A: NDArray[np.bool_],
     exposed: Exposed,
     market: Market,
+    bid_L: NDArray[np.int64],
 ) -> Bids:
     """Score what is left of a contest; who is further from the person than others and bids less leaves it.
 
@@ -36,6 +37,7 @@ def bids_of(
         personal_A: may they be looked at?
         exposed: what each was shown, for creatives in turn.
         market: what rows are of.
+        bid_L: what line items bid, as `Market.bid_micros_L`.
     """
     house, asks = market.house, contest.asks
     creatives = scorer.prepare(house)
@@ -49,7 +51,7 @@ def bids_of(
     placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
     line_C = contest.line_C
     booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
-    bid_C = market.bid_micros_L[line_C].astype(np.float64)
+    bid_C = bid_L[line_C].astype(np.float64)
     near_C = scorer.near(creatives, viewers, _candidates(contest, placement_P), bid_C, booked_C)
     contest.with_creatives(near_C, Loss.not_near)
     candidates, line_C, row_M = _candidates(contest, placement_P), contest.line_C, contest.row_M
@@ -58,12 +60,12 @@ def bids_of(
     chances = scorer.chances(creatives, viewers, candidates, draw_C)
     type_C = house.line_L["bid_type"][line_C]
     chance_C = chance_for(type_C, chances.bid_CO)
-    worth_C = worth(type_C, market.bid_micros_L[line_C], chance_C)
+    worth_C = worth(type_C, bid_L[line_C], chance_C)
     turn_M = contest.draw_M(house.line_L["hash"][row_M], _ROTATION)
     shown_M = caps.times_shown(market.caps, exposed, contest.start_P1, row_M, contest.ask_P)
     creative_M = chosen(house, contest.fits, row_M, turn_M, worth_C.astype(np.float64), shown_M)
     at_M = np.flatnonzero(contest.fits.creative_N == np.repeat(creative_M, contest.creatives_M))
-    type_M, own_M = type_C[at_M], market.bid_micros_L[row_M]
+    type_M, own_M = type_C[at_M], bid_L[row_M]
     drawn_for_M = np.where(type_M == BidType.cpm, 0.0, chance_for(type_M, chances.spread_CO[at_M]))
     stood = shares(
         contest.start_P1,

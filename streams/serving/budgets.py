@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
 from embeddings.spend import SpendLedger, Window
+from ranking.ads.campaigns import BidType
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
@@ -37,6 +38,8 @@ _TURN_MS = 30_000
 _SWEEP_MS, _FIRST_MS = 5_000, 1_000
 _MONEY, _COUNT = [Limit.lifetime_micros, Limit.day_micros], [Limit.lifetime_count, Limit.day_count]
 _MOST = np.iinfo(np.int64).max
+_FEW = 8
+"""So many bids at least are in whatever budget is not looked at closely, in whichever currency it is."""
 
 
 class Budgets:
@@ -82,6 +85,7 @@ class Budgets:
         self._held = Holdings.of(np.zeros(0, np.uint64))
         self._seen: list[NDArray[np.int64]] = []
         self._market: Market | None = None
+        self._bid_L = np.zeros(0, np.int64)
         self._teller, self._sums, self._pace = BudgetTeller(), Sums(), Pace.fresh(0)
         self._told_L3 = np.zeros((0, 3), np.int64)
         self._now_ms, self._quarter, self._swept_ms = 0, -1, 0
@@ -104,6 +108,14 @@ class Budgets:
         """
         with self._lock:
             return self._held.judge(market.key_L, row_M, draw_M, now_ms)
+
+    def bids(self, market: Market) -> NDArray[np.int64]:
+        """What each line item bids, as `Market.bid_micros_L`: of a budget that is nearly spent what is left of it.
+
+        So the last impression is bought cheaper, or not at all, and a click never costs more than there is. Shape (L,).
+        """
+        with self._lock:
+            return self._bid_L if market is self._market and len(self._bid_L) else market.bid_micros_L
 
     def take(
         self, market: Market, row_W: NDArray[np.integer], micros_W: NDArray[np.int64], now_ms: int
@@ -198,7 +210,9 @@ class Budgets:
         told_L3 = np.zeros((market.rows, 3), np.int64)
         told_L3[:both] = self._told_L3[:both]
         self._told_L3 = np.where(fresh_L[:, None], self._marks(), told_L3)
-        self._market, self._quarter = market, -1
+        with self._lock:
+            self._market, self._bid_L = market, market.bid_micros_L
+        self._quarter = -1
 
     def _marks(self) -> NDArray[np.int64]:
         """What rises as line items spend: their micros, their number, and their campaign's micros. Shape (L, 3)."""
@@ -249,10 +263,12 @@ class Budgets:
         self._pace = pace(promised.plans, self.traffic, tick, self._pace, self._pacing, self._system)
         self._pace.gained_LU.clip(0, out=self._pace.gained_LU)
         target_LG = promised.plans.targets()
+        bid_L = _within(market, np.where(target_LG >= 0, target_LG - promised.spent_LG, _MOST)[:, _MONEY].min(1))
         units_L, money_L = self._rooms(market, promised, target_LG, now_ms)
         over_L = ((target_LG >= 0) & (promised.spent_LG >= target_LG)).any(1)
         share_L = np.where(market.share_L > 0, market.share_L / 100, 1.0)
         with self._lock:
+            self._bid_L = bid_L
             held = self._held
             held.pass_L[:] = np.minimum(self._pace.pass_L, share_L)
             held.code_L[:] = np.where(over_L, Loss.budget_exhausted, np.where(self._pace.pass_L > 0, 0, Loss.paced))
@@ -294,6 +310,21 @@ class Budgets:
         mine_N = np.zeros(self._partitions, np.bool_)
         mine_N[[partition for partition in self.owned if partition < self._partitions]] = True
         return mine_N
+
+
+def _within(market: Market, left_L: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bids, as far as `left_L` micros of line items' own currencies pay for one impression or event. Shape (L,)."""
+    bid_L, type_L = market.bid_micros_L, market.house.line_L["bid_type"]
+    each_L = np.where(type_L == BidType.cpm, -(-bid_L // 1000), bid_L)
+    short = np.flatnonzero((left_L > 0) & (left_L < _FEW * each_L) & (market.barred_L == 0))
+    if not len(short):
+        return bid_L
+    bid_L = bid_L.copy()
+    for row in short.tolist():
+        if (line := market.lines[row]) is not None:
+            left = market.rates.convert(left_L[row : row + 1], line.currency, market.currency)[0]
+            bid_L[row] = min(bid_L[row], left * (1000 if type_L[row] == BidType.cpm else 1))
+    return bid_L
 
 
 def _aligned(pace: Pace, fresh_L: NDArray[np.bool_], both: int) -> Pace:
