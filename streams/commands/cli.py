@@ -24,6 +24,7 @@ from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
 from streams.commands.qualities import Ask, Protocol, left_out, measured, print_quality, rounded
+from streams.commands.simulation import simulate_app
 from streams.commands.snapshots import snapshot_app
 from streams.commands.state import state_app
 
@@ -63,6 +64,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(ads_app, name="ads")
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(bench_app, name="bench")
+app.add_typer(simulate_app, name="simulate")
 app.add_typer(state_app, name="state")
 
 

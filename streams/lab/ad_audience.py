@@ -6,7 +6,8 @@ from random import Random
 from typing import Any, NamedTuple
 
 from streams.contract.ad_records import AdDecision
-from streams.lab.ad_world import AdWorld, Booked
+from streams.lab.ad_bookings import Booked
+from streams.lab.ad_world import AdWorld
 
 SHOW_RATE, LATE, TWICE = 0.9, 0.005, 0.02
 """How many ads are shown at all; how many are told of when nobody waits for it any more, or told of twice."""

@@ -10,7 +10,8 @@ from itertools import accumulate
 
 from streams.contract.ad_records import AdDecision
 from streams.lab.ad_audience import Happening
-from streams.lab.ad_world import AdWorld, Booked, Cap
+from streams.lab.ad_bookings import Booked, Cap
+from streams.lab.ad_world import AdWorld
 
 
 @dataclass(slots=True)

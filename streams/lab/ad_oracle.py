@@ -6,14 +6,13 @@ these come to one and a half times what was booked, each counted with the chance
 half way between its floor and the bid. Then it takes what it needs, evenly, and the next one looks.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.currencies import Currencies
 from streams.lab.ad_audience import SHOW_RATE
-from streams.lab.ad_world import CLICK_RATE, AdWorld, Booked
+from streams.lab.ad_bookings import CLICK_RATE, Booked
+from streams.lab.ad_world import AdWorld
 
 ENOUGH = 1.5
 
@@ -49,7 +48,7 @@ def _brings(world: AdWorld, line: Booked, rates: Currencies, currency: str) -> N
     price_R = np.full(len(world.floor_R), line.bid * 8 // 10) if line.deal else (world.floor_R + line.bid) // 2
     if line.click:
         price_R = (price_R * world.click_UC[world.user_R, line.category] / CLICK_RATE).astype(np.int64)
-    return rates.convert(price_R, currency, line.currency) * SHOW_RATE
+    return SHOW_RATE * rates.convert(price_R, currency, line.currency).astype(np.float64)
 
 
 def _within_cap(world: AdWorld, line: Booked, at: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -67,8 +66,3 @@ def _within_cap(world: AdWorld, line: Booked, at: NDArray[np.intp]) -> NDArray[n
 def _evenly(at: NDArray[np.intp], share: float) -> NDArray[np.intp]:
     many = round(len(at) * min(share, 1.0))
     return at[np.linspace(0, len(at) - 1, many).astype(np.intp)] if many else at[:0]
-
-
-def count(found: Mapping[str, bool]) -> int:
-    """How many are."""
-    return sum(found.values())

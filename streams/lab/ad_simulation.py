@@ -24,10 +24,11 @@ from streams.contract.messages import Part
 from streams.contract.parsing import Rules
 from streams.lab.ad_audience import Audience, Happening
 from streams.lab.ad_audit import Audit
+from streams.lab.ad_bookings import CLICK_RATE, DAY_MS, HOUR_MS, START_MS, Booked
 from streams.lab.ad_house import AdHouse
 from streams.lab.ad_standing import Standing
 from streams.lab.ad_topics import AdTopics
-from streams.lab.ad_world import CLICK_RATE, DAY_MS, HOUR_MS, START_MS, AdWorld, Booked, settings_of_house
+from streams.lab.ad_world import AdWorld, settings_of_house
 from streams.serving.slates import PublishedSlate
 from streams.worker.ad_figures import Figures
 from streams.worker.ad_rebuild import Rebuild

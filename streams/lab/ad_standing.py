@@ -10,7 +10,8 @@ import numpy as np
 from embeddings.spend import Spent, Totals, Window
 from ranking.ads.pacing import overspend_bound
 from streams.lab.ad_audit import Audit
-from streams.lab.ad_world import START_MS, AdWorld, Booked
+from streams.lab.ad_bookings import START_MS, Booked
+from streams.lab.ad_world import AdWorld
 
 _NOTHING = Spent(0, 0, 0, 0, 0)
 _LEAST_UNITS = 50

@@ -1,4 +1,4 @@
-"""What a house without Kafka has published: decisions, events, figures. A ledger that lost something is rebuilt of it."""
+"""What a house without Kafka has published, of which a ledger that lost something is rebuilt."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field

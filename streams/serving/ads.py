@@ -169,9 +169,7 @@ class AdServer:
             self._cap(contest, exposed, market)
             self._pace(contest, market, now_ms)
         with self.stage("ads_predict"):
-            bids = bids_of(
-                contest, self.scorer, people.states, personal_A, exposed, market, self.budgets.bids(market)
-            )
+            bids = bids_of(contest, self.scorer, people.states, personal_A, exposed, market, self.budgets.bids(market))
         with self.stage("ads_sell"):
             sale = self._sell(contest, bids, market, now_ms)
         with self.stage("ads_reserve"):
