@@ -11,7 +11,7 @@ from embeddings.spend_memory import Book, MemorySpendLedger
 from streams.contract.records import encode
 from streams.serving.ad_events import AdEvents, amounts_of, billables_of, reservation_of, stretches_of
 from tests.streams.adverts import LEVELS, LINE, a_decision, an_ad_event, decided, opened, out, read, sell, spent
-from tests.streams.builders import EVENTS, NOW_MS, Raw, an_event
+from tests.streams.builders import DENIED, EVENTS, NOW_MS, Raw, an_event
 
 OTHER = Source("events", 1)
 
@@ -129,6 +129,13 @@ def test_out_for_the_person_until_the_state_is_stored(ledger: Ledger) -> None:
     assert out(ledger) == [1, 1, 1, 1]
     ads.stored({EVENTS: Mark(1)})
     assert out(ledger) == []
+
+
+def test_one_that_no_state_may_hold_stays_out_so_that_its_cap_still_counts_it(ledger: Ledger) -> None:
+    ads = events_of(ledger)
+    assert keys(ads, an_ad_event(0, 1, consent=DENIED), an_ad_event(1, 2)) == [NOTHING, LEVELS]
+    ads.stored({EVENTS: Mark(1)})
+    assert (spent(ledger), out(ledger)) == (20, [1, 1, 1, 1])
 
 
 def test_what_was_read_again_after_the_store_is_folded_then(ledger: Ledger) -> None:
