@@ -156,7 +156,7 @@ def test_what_cannot_be_served_is_put_aside_and_the_rest_goes_on(town: Town) -> 
         await town.publish("campaigns", "odd", {"campaign_id": "odd", "line_items": [{"id": "l", "type": "gold"}]})
         topic = town.stack.settings.topics.dead_letters("campaigns")
         give_up = time.monotonic() + 30
-        while not (found := await read_to_end(town.stack.settings.kafka.client_options(), topic)):
+        while not (found := [each async for each in read_to_end(town.stack.settings.kafka.client_options(), topic)]):
             assert time.monotonic() < give_up
             await asyncio.sleep(0.3)
         assert (await town.filled("zoe")).filled
