@@ -154,11 +154,19 @@ def fold_exposures(
     counts_B &= key_B4.any(axis=1)
     if not counts_B.any() and not before.key_UX4.size:
         return before
-    most = int((before.seen_U + np.bincount(batch.user_B[counts_B], minlength=len(before.seen_U))).max())
-    after = before.sized(min(most, LOG), KEYS if most > LOG else before.old_key_UY.shape[1])
+    after = _with_room(before, batch.user_B[counts_B])
     time_s_B = np.clip(batch.time_s_B, 0, _LAST_SECOND)
     _fold(after, states.last_s_U.copy(), _Rows(batch.user_B, time_s_B, fate_B == _APPLIED, counts_B, key_B4))
-    return after.sized(int(after.seen_U.max()), int(after.old_U.max()))
+    fullest = int(after.seen_U.max()), int(after.old_U.max(initial=0))
+    return after if fullest == (after.time_s_UX.shape[1], after.old_key_UY.shape[1]) else after.sized(*fullest)
+
+
+def _with_room(before: Exposures, user_R: NDArray[np.int32]) -> Exposures:
+    """What can be changed by another impression at each of these, and by sessions alone where there is none."""
+    if not len(user_R):
+        return before._replace(session_s_U=before.session_s_U.copy())
+    most = int((before.seen_U + np.bincount(user_R, minlength=len(before.seen_U))).max())
+    return before.sized(min(most, LOG), KEYS if most > LOG else before.old_key_UY.shape[1])
 
 
 @kernel

@@ -9,7 +9,7 @@ nothing and saw no ad.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from embeddings.errors import UnreadableState
 from embeddings.exposures import KEYS, LOG, Exposures
 from embeddings.fatigue import MOST, Unanswered
+from embeddings.jit import kernel
 
 SHOWN, SEEN = 3, 4
 """Versions of a state: with what was shown, with which ads were seen as well."""
 _ITEM = np.dtype([("low", "<u4"), ("high", "u1"), ("once_s", "<u4")])
-_AD = np.dtype([("low", "<u2", (4,)), ("high", "u1", (4,)), ("time_s", "<u4")])
+_AD_BYTES = 16
+"""Of an ad: the lower two bytes of its four keys, their highest bytes, four bytes of its time."""
 _KEY = np.dtype([("low", "<u2"), ("high", "u1"), ("count", "<u2"), ("last_s", "<u4")])
 _LOST = np.dtype([("for_good", "<u2"), ("any", "<u2"), ("last_s", "<u4")])
 _END = np.dtype([("session_s", "<u4"), ("seen", "u1"), ("old", "u1")])
@@ -55,10 +57,10 @@ def tail_of(chunk: bytes) -> Tail:
 
 def _with_ads(chunk: bytes) -> Tail:
     seen, old = chunk[-2], chunk[-1]
-    sizes = seen * _AD.itemsize, old * _KEY.itemsize, bool(old) * _LOST.itemsize, 4
+    sizes = seen * _AD_BYTES, old * _KEY.itemsize, bool(old) * _LOST.itemsize, 4
     if not 1 <= seen <= LOG or old > KEYS or sum(sizes) + 2 >= len(chunk):
         raise UnreadableState(f"a state of {len(chunk)} bytes, version {chunk[0]}, with {seen} ads seen, {old} keys")
-    ends = np.cumsum((len(chunk) - 2 - sum(sizes), *sizes)).tolist()
+    ends = list(accumulate(sizes, initial=len(chunk) - 2 - sum(sizes)))
     ads, keys, lost, session = (chunk[begin:end] for begin, end in pairwise(ends))
     return _with_items(chunk[: ends[0]], Tail(b"", ads, keys, lost, session, len(chunk) - ends[0]))
 
@@ -83,13 +85,12 @@ def unanswered_of(tails: Sequence[Tail]) -> Unanswered:
 
 def exposures_of(tails: Sequence[Tail]) -> Exposures:
     """Which ads the tails of U values say were seen."""
-    seen_U = np.array([len(tail.ads) for tail in tails], np.int64) // _AD.itemsize
+    seen_U = np.array([len(tail.ads) for tail in tails], np.int64) // _AD_BYTES
     old_U = np.array([len(tail.keys) for tail in tails], np.int64) // _KEY.itemsize
     out = Exposures.nothing(len(tails), int(seen_U.max(initial=0)), int(old_U.max(initial=0)))
     out.seen_U[:] = seen_U
-    ad_N = np.frombuffer(b"".join([tail.ads for tail in tails]), _AD)
-    there_UX = _there(out.time_s_UX, seen_U)
-    out.key_UX4[there_UX], out.time_s_UX[there_UX] = _whole(ad_N), ad_N["time_s"]
+    ad_NB = np.frombuffer(b"".join([tail.ads for tail in tails]), np.uint8).reshape(-1, _AD_BYTES)
+    _unpack(ad_NB, seen_U, out.key_UX4, out.time_s_UX)
     key_N = np.frombuffer(b"".join([tail.keys for tail in tails]), _KEY)
     there_UY = _there(out.old_key_UY, old_U)
     out.old_key_UY[there_UY], out.old_count_UY[there_UY] = _whole(key_N), key_N["count"]
@@ -128,11 +129,10 @@ def _ads(exposures: Exposures) -> dict[int, bytes]:
     who_N = np.flatnonzero(seen_U).tolist()
     if not who_N:
         return {}
-    there_UX, there_UY = _there(exposures.time_s_UX, seen_U), _there(exposures.old_key_UY, old_U)
-    ad_N, key_N = np.empty(int(seen_U.sum()), _AD), np.empty(int(old_U.sum()), _KEY)
-    _put_keys(ad_N, exposures.key_UX4[there_UX])
-    ad_N["time_s"] = exposures.time_s_UX[there_UX]
-    _put_keys(key_N, exposures.old_key_UY[there_UY])
+    ad_N, key_N = _pack(seen_U, exposures.key_UX4, exposures.time_s_UX), np.empty(int(old_U.sum()), _KEY)
+    there_UY = _there(exposures.old_key_UY, old_U)
+    old_N = exposures.old_key_UY[there_UY]
+    key_N["low"], key_N["high"] = old_N & np.uint32(0xFFFF), old_N >> np.uint32(16)
     key_N["count"], key_N["last_s"] = exposures.old_count_UY[there_UY], exposures.old_last_s_UY[there_UY]
     lost_U, end_U = np.empty(len(seen_U), _LOST), np.empty(len(seen_U), _END)
     lost_U["for_good"], lost_U["any"], lost_U["last_s"] = exposures.lost_U3.T
@@ -146,9 +146,10 @@ def _there(padded_UW: NDArray[np.generic], held_U: NDArray[np.int64]) -> NDArray
     return there_UW
 
 
-def _cut(entry_N: NDArray[np.void], held_U: NDArray[np.int64]) -> list[bytes]:
+def _cut(entry_N: NDArray[np.generic], held_U: NDArray[np.int64]) -> list[bytes]:
     """The bytes of each user's entries."""
-    data, ends = entry_N.tobytes(), (np.cumsum(held_U) * entry_N.itemsize).tolist()
+    data = entry_N.tobytes()
+    ends = (np.cumsum(held_U) * (len(data) // max(len(entry_N), 1))).tolist()
     return [data[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if ends else []
 
 
@@ -158,5 +159,29 @@ def _whole(entry_N: NDArray[np.void]) -> NDArray[np.uint32]:
     return key_N
 
 
-def _put_keys(entry_N: NDArray[np.void], key_N: NDArray[np.uint32]) -> None:
-    entry_N["low"], entry_N["high"] = key_N & np.uint32(0xFFFF), key_N >> np.uint32(16)
+@kernel
+def _unpack(
+    ad_NB: NDArray[np.uint8], seen_U: NDArray[np.int64], key_UX4: NDArray[np.uint32], time_s_UX: NDArray[np.int64]
+) -> None:
+    n = 0
+    for u in range(len(seen_U)):
+        for x in range(seen_U[u]):
+            ad_B, n = ad_NB[n], n + 1
+            for level in range(4):
+                low = np.uint32(ad_B[2 * level]) | np.uint32(ad_B[2 * level + 1]) << np.uint32(8)
+                key_UX4[u, x, level] = low | np.uint32(ad_B[8 + level]) << np.uint32(16)
+                time_s_UX[u, x] |= np.int64(ad_B[12 + level]) << (8 * level)
+
+
+@kernel
+def _pack(seen_U: NDArray[np.int64], key_UX4: NDArray[np.uint32], time_s_UX: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The inverse of `_unpack`."""
+    ad_NB, n = np.empty((seen_U.sum(), _AD_BYTES), np.uint8), 0
+    for u in range(len(seen_U)):
+        for x in range(seen_U[u]):
+            for level in range(4):
+                key = key_UX4[u, x, level]
+                ad_NB[n, 2 * level], ad_NB[n, 2 * level + 1], ad_NB[n, 8 + level] = key, key >> 8, key >> 16
+                ad_NB[n, 12 + level] = time_s_UX[u, x] >> (8 * level)
+            n += 1
+    return ad_NB

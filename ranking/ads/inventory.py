@@ -22,6 +22,7 @@ from ranking.ads.losses import Loss
 
 FORMATS = ("banner", "video", "audio", "native")
 ANY_SIZE = 0
+_FLIGHT_BYTES = 16
 _BLOCKED = {"adv": Loss.advertiser_excluded, "cat": Loss.category_excluded}
 _LINES = np.dtype(
     [
@@ -106,14 +107,16 @@ class House:
 
 
 class _Row(NamedTuple):
-    """The columns of one line item and of its creatives, and what each of these carries."""
+    """The columns of one line item and of its creatives as bytes, so that a snapshot is but these side by side."""
 
-    line: tuple[Any, ...]
-    creatives: Sequence[tuple[Any, ...]] = ()
-    carried: Sequence[Sequence[int]] = ()
+    line: bytes
+    flights: bytes = b""
+    creatives: bytes = b""
+    each_carries: bytes = b""
+    carried: bytes = b""
 
 
-_NO_ROW = _Row(tuple(np.zeros((), _LINES).item()))
+_NO_ROW = _Row(np.zeros(1, _LINES).tobytes())
 
 
 @dataclass(slots=True)
@@ -141,8 +144,7 @@ class Inventory:
         rows = {self._row(line.key): line for line in campaign.line_items}
         for row, line in rows.items():
             self._lines[row] = line
-            carried = [self.tokens.learn(carries(creative)) for creative in line.creatives]
-            self._columns_of[row] = _Row(self._line(line), [_columns(each) for each in line.creatives], carried)
+            self._columns_of[row] = self._columns(line)
         self._rows_of[campaign.id] = set(rows)
         self._taken = None
         return rows, gone
@@ -184,21 +186,30 @@ class Inventory:
     def _made(self) -> House:
         lines = tuple(self._lines)
         made = [self._columns_of.get(row, _NO_ROW) for row in range(len(lines))]
-        flights = [line.flights if line else () for line in lines]
-        carried = [tokens for row in made for tokens in row.carried]
+        flight_F2 = _joined([row.flights for row in made], np.dtype(np.int64)).reshape(-1, 2)
         return House(
             rows=len(lines),
             lines=lines,
-            line_L=np.array([row.line for row in made], _LINES),
-            flight_start_L1=starts(flights),
-            flight_F2=np.array([flight for some in flights for flight in some], np.int64).reshape(-1, 2),
-            creative_start_L1=starts([row.creatives for row in made]),
-            creative_N=np.array([creative for row in made for creative in row.creatives], _CREATIVES),
+            line_L=_joined([row.line for row in made], _LINES),
+            flight_start_L1=starts([row.flights for row in made]) // _FLIGHT_BYTES,
+            flight_F2=flight_F2,
+            creative_start_L1=starts([row.creatives for row in made]) // _CREATIVES.itemsize,
+            creative_N=_joined([row.creatives for row in made], _CREATIVES),
             creatives=tuple(creative for line in lines if line for creative in line.creatives),
-            carried_start_N1=starts(carried),
-            carried_M=np.array([token for some in carried for token in some], np.int32),
+            carried_start_N1=np.append(0, np.cumsum(_joined([row.each_carries for row in made], np.dtype(np.int64)))),
+            carried_M=_joined([row.carried for row in made], np.dtype(np.int32)),
             tokens=self.tokens,
             loss_T=np.array(self.tokens.losses, np.int16),
+        )
+
+    def _columns(self, line: LineItem) -> _Row:
+        carried = [self.tokens.learn(carries(creative)) for creative in line.creatives]
+        return _Row(
+            np.array([self._line(line)], _LINES).tobytes(),
+            np.array(line.flights, np.int64).tobytes(),
+            np.array([_columns(creative) for creative in line.creatives], _CREATIVES).tobytes(),
+            np.array([len(tokens) for tokens in carried], np.int64).tobytes(),
+            np.array([token for tokens in carried for token in tokens], np.int32).tobytes(),
         )
 
     def _line(self, line: LineItem) -> tuple[Any, ...]:
@@ -244,6 +255,10 @@ def _columns(creative: Creative) -> tuple[Any, ...]:
     return creative.approved, known, size, creative.duration_s or 0, age, creative.weight, creative.sequence
 
 
+def _joined(parts: Sequence[bytes], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.frombuffer(b"".join(parts), dtype).copy()
+
+
 def starts(lists: Sequence[Sequence[object]]) -> NDArray[np.int64]:
     """Where each of P lists begins that follow each other, and where the last one ends. Shape (P + 1,)."""
-    return np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return np.append(0, np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists))))

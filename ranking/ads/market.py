@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ranking.ads import terms
 from ranking.ads.auction import At
 from ranking.ads.campaigns import Campaign, Delivery, LineItem
+from ranking.ads.caps import Caps, Known
 from ranking.ads.conjunctions import disjuncts
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import per_impression
@@ -44,6 +45,8 @@ class Market:
         targeting: whom line items are for.
         currency: the auction's.
         rates: what other currencies are worth.
+        key_L: hashes of line items' keys, the same in every worker; 0 where there is none.
+        campaign_L, advertiser_L: numbers of campaigns and advertisers.
         tier_L: who is served before whom: `terms.tier`.
         bid_micros_L: what is bid, in the auction's currency, rounded down: per thousand impressions or per event.
         deal_micros_L: floor or price of its deal per impression, in the auction's currency, rounded up; 0 without one.
@@ -58,6 +61,7 @@ class Market:
         billed_by_L: places in `terms.BILLED_BY`.
         counted_L: places in `terms.COUNTED`: what its goal is in.
         version_L: the version of the campaign's record.
+        caps: frequency caps of line items and creatives.
         hours: day-parts by `plans.hours_L`; None are all hours.
         zone_L: places in `zones`: the clock that days and day-parts are of.
     """
@@ -67,6 +71,9 @@ class Market:
     targeting: Snapshot
     currency: str
     rates: Currencies
+    key_L: NDArray[np.uint64]
+    campaign_L: NDArray[np.int32]
+    advertiser_L: NDArray[np.int32]
     tier_L: NDArray[np.int64]
     bid_micros_L: NDArray[np.int64]
     deal_micros_L: NDArray[np.int64]
@@ -82,6 +89,7 @@ class Market:
     counted_L: NDArray[np.int8]
     version_L: NDArray[np.int64]
     hours: tuple[terms.Hours | None, ...]
+    caps: Caps
     zone_L: NDArray[np.int64]
     zones: tuple[str, ...]
 
@@ -89,16 +97,6 @@ class Market:
     def lines(self) -> tuple[LineItem | None, ...]:
         """Line items by row; None where there is none."""
         return self.house.lines
-
-    @property
-    def advertiser_L(self) -> NDArray[np.int32]:
-        """Numbers of advertisers."""
-        return np.asarray(self.house.line_L["advertiser"])
-
-    @property
-    def campaign_L(self) -> NDArray[np.int32]:
-        """Numbers of campaigns."""
-        return np.asarray(self.house.line_L["campaign"])
 
     def charged(self, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> NDArray[np.int64]:
         """Amounts of the auction's currency in those of the line items' budgets, rounded down. Shape (W,).
@@ -132,6 +130,7 @@ class Exchange:
     _hours_of: dict[terms.Hours | None, int] = field(init=False, default_factory=lambda: {None: 0})
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
+    _caps_known: Known = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UnknownCurrency: the auction's has no rate. Nothing starts with such settings."""
@@ -221,6 +220,9 @@ class Exchange:
             targeting=targeting,
             currency=self.currency,
             rates=self.rates,
+            key_L=house.line_L["hash"].copy(),
+            campaign_L=house.line_L["campaign"].copy(),
+            advertiser_L=house.line_L["advertiser"].copy(),
             tier_L=column["tier"],
             bid_micros_L=column["bid_micros"],
             deal_micros_L=column["deal_micros"],
@@ -238,6 +240,7 @@ class Exchange:
             hours=tuple(self._hours_of),
             zone_L=column["zone"],
             zones=tuple(self._zone_of),
+            caps=Caps.of(house.lines, self._caps_known),
         )
 
     def _plans(self, column: Mapping[str, NDArray[Any]]) -> Plans:

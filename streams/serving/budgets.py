@@ -101,7 +101,7 @@ class Budgets:
             now_ms: wall clock, for leases.
         """
         with self._lock:
-            return self._held.judge(_keys(market), row_M, draw_M, now_ms)
+            return self._held.judge(market.key_L, row_M, draw_M, now_ms)
 
     def take(
         self, market: Market, row_W: NDArray[np.integer], micros_W: NDArray[np.int64], now_ms: int
@@ -115,12 +115,12 @@ class Budgets:
             now_ms: wall clock, for leases.
         """
         with self._lock:
-            return self._held.take(_keys(market), row_W, micros_W, now_ms)
+            return self._held.take(market.key_L, row_W, micros_W, now_ms)
 
     def told(self, market: Market, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> None:
         """The ledger was asked to reserve wins that were covered: say so whatever it answered, once each."""
         with self._lock:
-            self._held.told(_keys(market), row_W, micros_W)
+            self._held.told(market.key_L, row_W, micros_W)
 
     def windows(self, market: Market, row: int) -> tuple[Window, ...]:
         """The budgets that a line item's lease is out of, which its reservations must name; empty where it has none."""
@@ -179,7 +179,7 @@ class Budgets:
         """Take over the rows of a market that is new."""
         if market is self._market:
             return
-        key_L, before = _keys(market), self._held.key_L
+        key_L, before = market.key_L, self._held.key_L
         both = min(len(key_L), len(before))
         fresh_L = np.ones(market.rows, np.bool_)
         fresh_L[:both] = key_L[:both] != before[:both]
@@ -274,7 +274,7 @@ class Budgets:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many wins are this worker's until the next tick, by booked numbers and by money. Two of shape (L,)."""
         mine_N = self._mine()
-        turn_L = (_keys(market) >> np.uint64(33)).astype(np.int64) + now_ms // _TURN_MS
+        turn_L = (market.key_L >> np.uint64(33)).astype(np.int64) + now_ms // _TURN_MS
         room_LG = np.where(target_LG >= 0, self._pace.allowed_LG - promised.spent_LG, _MOST)
         count_L = room_LG[:, _COUNT].min(1)
         wins_L = np.ceil(np.clip(count_L, 0, ANY_UNITS) / np.maximum(self._sums.yield_L, 1e-6)).astype(np.int64)
@@ -292,10 +292,6 @@ class Budgets:
         mine_N = np.zeros(self._partitions, np.bool_)
         mine_N[[partition for partition in self.owned if partition < self._partitions]] = True
         return mine_N
-
-
-def _keys(market: Market) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(market.house.line_L["hash"])
 
 
 def _aligned(pace: Pace, fresh_L: NDArray[np.bool_], both: int) -> Pace:

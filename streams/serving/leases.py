@@ -7,12 +7,12 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.spend import MOST_AMOUNT, MOST_ROWS, Lease, SpendLedger, Want, Window
+from embeddings.spend import MOST_AMOUNT, Lease, SpendLedger, Want, Window
 from ranking.ads.campaigns import BidType, LineItem
 from ranking.ads.dayparts import local_day
 from ranking.ads.holdings import Holdings
 from ranking.ads.market import Market
-from streams.serving.ledger_windows import windows_of
+from streams.serving.ledger_windows import AT_ONCE, windows_of
 
 _LEAST_UNITS = 4
 """So many wins are held at least, where there is so much to be had."""
@@ -105,8 +105,8 @@ class Leases:
                 yield row, Want(line.key, windows, micros + int(held.untold_L[row]) if micros else 0)
 
     def _ask(self, wants: Sequence[tuple[int, Want]], held: Holdings, lock: Lock, now_ms: int) -> None:
-        for first in range(0, len(wants), MOST_ROWS):
-            some = wants[first : first + MOST_ROWS]
+        for first in range(0, len(wants), AT_ONCE):
+            some = wants[first : first + AT_ONCE]
             until_ms = now_ms + self.lease_ms
             got = self.ledger.lease(self.worker, [want for _, want in some], now_ms=now_ms, until_ms=until_ms)
             with lock:
@@ -141,8 +141,8 @@ class Leases:
             LedgerClosed, StoreUnavailable, StoreRefused: it goes back when leases end.
         """
         wants = [*self._orphans, *(want._replace(micros=0) for want in self._held.values())]
-        for first in range(0, len(wants), MOST_ROWS):
-            self.ledger.lease(self.worker, wants[first : first + MOST_ROWS], now_ms=now_ms, until_ms=now_ms + 1)
+        for first in range(0, len(wants), AT_ONCE):
+            self.ledger.lease(self.worker, wants[first : first + AT_ONCE], now_ms=now_ms, until_ms=now_ms + 1)
         self._held.clear()
         self._orphans.clear()
 

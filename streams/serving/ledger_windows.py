@@ -7,11 +7,13 @@ True
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from embeddings.spend import MOST_ROWS, UNLIMITED, Budget, SpendLedger, Window
+from embeddings.spend import UNLIMITED, Budget, SpendLedger, Window
 from ranking.ads.dayparts import local_day
 from ranking.ads.market import Market
 from ranking.ads.pacing import Limit
 
+AT_ONCE = 512
+"""Rows of one call: a script of so many takes some tens of milliseconds, in which Redis answers nobody else."""
 AHEAD_MS = 600_000
 """So long before midnight tomorrow's budgets are told."""
 
@@ -60,7 +62,7 @@ class BudgetTeller:
         Raises:
             LedgerClosed, StoreUnavailable, StoreRefused: as the ledger does.
         """
-        while some := list(self._unsaid.values())[:MOST_ROWS]:
+        while some := list(self._unsaid.values())[:AT_ONCE]:
             ledger.set_budgets(some)
             for budget in some:
                 if self._unsaid.get(budget.window) is budget:

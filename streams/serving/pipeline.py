@@ -119,7 +119,7 @@ class Recommender:
         with self.stage("decode"):
             decoded = decode([(part.source, part.records) for part in parts], self.rules, stamps.received_ms)
             decoded.dead.extend(aside)
-            self.scorer.items.learn_names(decoded.names)
+            self.scorer.serving.hear(decoded.names)
             stamps.decoded_ms = self.now_ms()
         batch = decoded.batch
         with self.stage("fold"):

@@ -51,7 +51,7 @@ class Spending:
                     due_s = await self._tick()
                     seen = market
         finally:
-            if seen.rows:
+            if self.exchange.market.rows:
                 await self._thread.run(self.budgets.give_back, epoch_ms())
 
     async def _tick(self) -> float:

@@ -233,6 +233,24 @@ def test_a_booked_number_is_counted_by_its_own_event_whatever_is_paid_for(backen
     assert sums(ledger, NUMBER) == (ONE, 0, 0, 2 * ONE)
 
 
+def test_what_comes_too_late_takes_no_money_and_no_number_also_when_it_is_rebuilt(
+    backend: Backend, ledger: SpendLedger
+) -> None:
+    ledger.set_budgets([Budget(NUMBER, 5 * ONE, 1)])
+    made = sold(ledger, 1, booked=(NUMBER,), booked_by="complete", billed_until_ms=NOW + HOUR)
+    too_late = [*billables(1, kind="click"), *billables(1, kind="complete", first=1)]
+    told = confirm(ledger, too_late, [tally(-1, 1)], now_ms=NOW + HOUR + 1)
+    assert told == [Billing.too_late, Billing.other]
+    published = ledger.totals()
+    backend.wipe()
+    ledger.rebuild(published)
+    reserve(ledger, *made, decided=True)
+    told = confirm(ledger, too_late, [tally(-1, 1)], now_ms=NOW + HOUR + 1)
+    assert (told, ledger.reopen()) == ([Billing.known, Billing.other], {})
+    assert [sums(ledger, window) for window in (LIFE, NUMBER)] == [(100, 0, 0, 0), (5 * ONE, 0, 0, 0)]
+    assert ledger.totals().counts == published.counts
+
+
 def test_booked_clicks_are_exceeded_by_no_more_than_the_bound(backend: Backend) -> None:
     """Two clicks are booked, a chance of .1 holds a tenth of one: twenty are out, and every one of them is clicked."""
     ledger = opened(backend.open(), (LIFE, UNLIMITED), (NUMBER, 2 * ONE))

@@ -231,7 +231,7 @@ class Market(RuleBasedStateMachine):
         self.out -= seen
         self.folded |= seen
 
-    @rule(by=st.integers(1, 30))
+    @rule(by=st.integers(1, 60))
     def time_passes(self, by: int) -> None:
         self.now += by
 

@@ -92,7 +92,7 @@ def ago(*seconds: int, **more: int) -> list[Shown]:
 
 @pytest.mark.parametrize("unit", [Unit.hour, Unit.day, Unit.week])
 @pytest.mark.parametrize("per", [1, 3])
-def test_windows_slide(unit: Unit, per: int) -> None:
+def test_windows_slide_and_their_edge_counts(unit: Unit, per: int) -> None:
     edge_s, cap = UNIT_S[unit] * per, a_cap(unit, 2, per=per)
     assert is_capped([cap], Known(ago(edge_s, 5)))
     assert not is_capped([cap], Known(ago(edge_s + 1, 5)))

@@ -1,11 +1,17 @@
+import json
 from typing import Any
 
 import pytest
 
+from embeddings.events import Source
 from embeddings.ids import item_ids
+from ranking.ads.predicates import And, In, Or
+from streams.contract.campaign_records import CampaignFacts
+from streams.contract.deadletters import Code
 from streams.contract.messages import Outgoing
 from streams.contract.records import Counter, encode
 from streams.worker.worker import Worker
+from tests.ranking.ads.houses import a_campaign, a_line
 from tests.streams.builders import NOW_MS
 from tests.streams.controlled import AN_ITEM, Read, a_controlled_worker, catalogue, handle
 
@@ -72,7 +78,7 @@ async def test_an_item_whose_id_is_taken_is_put_aside_and_the_others_come_and_go
     assert metric(worker, "dead_letters_total", topic="catalog", code="id_collision") == 1
 
 
-@pytest.mark.parametrize("topic", ["catalog", "counters", "models"])
+@pytest.mark.parametrize("topic", ["catalog", "campaigns", "counters", "models"])
 async def test_garbage_on_a_control_topic_is_put_aside(worker: Worker, topic: Any) -> None:
     await handle(worker, topic, Read(f"marquee.{topic}.v1", b"k", b"{"))
     assert dead(worker) == [(f"marquee.{topic}.v1.dlq", b"k", b"malformed")]
@@ -102,3 +108,59 @@ async def test_a_null_takes_an_items_counts_away(worker: Worker) -> None:
     assert not items.columns.last_taken_s_N[row_1].any()
     assert items.all_takes() == pytest.approx(0.0, abs=1e-6)
     assert len(items) == 2
+
+
+def a_campaign_record(**fields: Any) -> bytes:
+    creative = {"crid": "cr", "adomain": ["acme.example"], "w": 300, "h": 250, "approved": True}
+    line = {"id": "l", "bid_micros": 2_000_000, "creatives": [creative]} | fields
+    return json.dumps({"advertiser": "acme", "currency": "USD", "line_items": [line]}).encode()
+
+
+async def campaigns(worker: Worker, *records: tuple[str, bytes | None], first: int = 0) -> list[str]:
+    """Handle them; the line items that compete then."""
+    topic = "marquee.campaigns.v1"
+    await handle(worker, "campaigns", *(Read(topic, k.encode(), v, n) for n, (k, v) in enumerate(records, first)))
+    return sorted(line.key for line in worker.ads.exchange.market.lines if line is not None)
+
+
+async def test_campaigns_compete_as_their_last_record_says(worker: Worker) -> None:
+    assert await campaigns(worker, ("c", a_campaign_record()), ("d", a_campaign_record())) == ["c/l", "d/l"]
+    assert await campaigns(worker, ("c", a_campaign_record(bid_micros=5_000_000)), first=7) == ["c/l", "d/l"]
+    market = worker.ads.exchange.market
+    assert dict(zip([line.key for line in market.lines if line], market.bid_micros_L.tolist(), strict=True)) == {
+        "c/l": 5_000_000,
+        "d/l": 2_000_000,
+    }
+    assert sorted(market.version_L.tolist()) == [1, 7]
+
+
+async def test_a_null_is_a_kill_switch(worker: Worker) -> None:
+    await campaigns(worker, ("c", a_campaign_record()), ("d", a_campaign_record()))
+    assert await campaigns(worker, ("c", None), ("nobody", None)) == ["d/l"]
+    assert dead(worker) == []
+
+
+async def test_a_campaign_that_cannot_be_served_leaves_its_previous_version(worker: Worker) -> None:
+    await campaigns(worker, ("c", a_campaign_record()))
+    asked = {"and": [{"or": [{"country": c}, {"os": c}]} for c in "abcdefghi"]}
+    bad = a_campaign_record(bid_type="cpx"), a_campaign_record(targeting=asked)
+    assert await campaigns(worker, *(("c", value) for value in bad), first=1) == ["c/l"]
+    assert dead(worker) == [("marquee.campaigns.v1.dlq", b"c", b"invalid")] * 2
+    assert worker.ads.exchange.market.version_L.tolist() == [0]
+
+
+async def test_a_campaign_that_only_the_index_refuses_is_put_aside_alone(worker: Worker) -> None:
+    too_much = Or(tuple(And((In.of("country", f"c{n}"), In.of("os", f"o{n}"))) for n in range(300)))
+    line = a_line(campaign="c", targeting=too_much)
+    topic = "marquee.campaigns.v1"
+    facts = [
+        CampaignFacts(campaign, Source(topic, 0), Read(topic, campaign.id.encode(), b"{}", n))
+        for n, campaign in enumerate((a_campaign("c", line), a_campaign("d")))
+    ]
+    letters = worker.control_topics._sell(facts, [])
+    assert [(letter.code, letter.offset) for letter in letters] == [(Code.invalid, 0)]
+    assert [line.key for line in worker.ads.exchange.market.lines if line] == ["d/l"]
+
+
+async def test_a_worker_has_not_caught_up_before_it_read_the_campaigns(worker: Worker) -> None:
+    assert "marquee.campaigns.v1" in worker.control.handlers
