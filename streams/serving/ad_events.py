@@ -19,6 +19,7 @@ from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import OF_ADS, Source
 from embeddings.exposures import AdSeen
 from embeddings.spend import MOST_ROWS, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
+from ranking.ads.exposed import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
 from streams.contract.records import decode_ad
@@ -60,7 +61,7 @@ def reservation_of(
         version: see `Reservation.version`.
     """
     if rooms is None:
-        rooms = [Room(_level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
+        rooms = [Room(level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
     micros, spends = amounts_of(decision)
     return Reservation(
         decision_id=decision.decision_id,
@@ -77,11 +78,6 @@ def reservation_of(
         version=version,
         rooms=tuple(rooms) if decision.person else (),
     )
-
-
-def _level_name(level: int, key: int) -> str:
-    """As caps call it; the lowest bit of a key only says how long it is kept."""
-    return f"{level}:{key & ~1:06x}"
 
 
 def amounts_of(decision: AdDecision) -> tuple[int, int]:
@@ -222,8 +218,8 @@ class AdEvents:
 
     def _known(
         self, rows: int, row_A: NDArray[np.intp], billables: Sequence[Billable], confirmed: Sequence[Confirmed]
-    ) -> AdSeen:
-        key_B4 = np.zeros((rows, LEVELS), np.uint32)
+    ) -> AdSeen | None:
+        levels = dict[int, tuple[int, ...]]()
         for row, one, became in zip(row_A.tolist(), billables, confirmed, strict=True):
             decision = decode_ad(became.decision) if became.decision else None
             spends = decision is not None and became.billing in _SPENDS
@@ -231,7 +227,11 @@ class AdEvents:
             if became.exposes and decision is not None:
                 self._exposed[one.source, one.offset] = one.decision_id
                 if len(decision.levels) == LEVELS:
-                    key_B4[row] = decision.levels
+                    levels[row] = decision.levels
+        if not levels:
+            return None
+        key_B4 = np.zeros((rows, LEVELS), np.uint32)
+        key_B4[list(levels)] = list(levels.values())
         return AdSeen(key_B4)
 
     def stored(self, marks: Mapping[Source, _Mark]) -> None:

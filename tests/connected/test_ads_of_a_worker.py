@@ -16,7 +16,7 @@ from streams.serving.stages import epoch_ms
 from streams.transport.publishing import Publisher
 from streams.worker.ad_figures import Figures
 from streams.worker.ad_log import KafkaAdLog
-from streams.worker.worker import spend_ledger
+from streams.worker.stores import spend_ledger
 from tests.streams.adverts import DAY_MS, LIFE, LINE, a_decision, decided, sell
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow]
