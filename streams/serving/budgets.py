@@ -82,7 +82,7 @@ class Budgets:
         self._market: Market | None = None
         self._teller, self._sums, self._pace = BudgetTeller(), Sums(), Pace.fresh(0)
         self._told_L3 = np.zeros((0, 3), np.int64)
-        self._now_ms, self._quarter, self._swept_ms = 0, -1, 0
+        self._now_ms, self._quarter, self._swept_ms, self._retell = 0, -1, 0, False
 
     def saw(self, times_ms: NDArray[np.int64]) -> None:
         """Requests that could have had an ad came at these event times."""
@@ -164,10 +164,9 @@ class Budgets:
         except LedgerClosed as error:
             self.trouble = str(error)
             self._sums.heard_ms = 0
+            self._retell = True
             with self._lock:
                 self._leases.forget(self._held)
-            if self._market is not None:
-                self._teller.changed(self._market, range(self._market.rows), self._now_ms)
             return False
         except (StoreUnavailable, StoreRefused) as error:
             self.trouble = str(error)
@@ -211,12 +210,15 @@ class Budgets:
             self.traffic = replace(self.traffic, open_CH=open_CH(market, now_ms))
 
     def _hear(self, market: Market, now_ms: int) -> None:
+        if self._retell:  # a ledger that was rebuilt knows the budgets of the last published totals
+            self._teller.changed(market, range(market.rows), now_ms)
+            self._retell = False
         self._teller.passed(market, now_ms)
         self._teller.tell(self._ledger)
         if now_ms - self._swept_ms >= _SWEEP_MS:
             self._ledger.sweep(now_ms=now_ms)
             self._swept_ms = now_ms
-        first = self._sums.heard_ms == 0
+        first = self._sums.unheard
         if self._sums.hear(self._ledger, market, now_ms):
             self._told_L3 = self._marks()
             if not first:

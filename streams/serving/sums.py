@@ -48,6 +48,11 @@ class Sums:
     _recent_L: NDArray[np.float64] = field(init=False, default_factory=lambda: np.zeros(0))
     """Billed impressions whose click, or whatever was booked, may still come."""
 
+    @property
+    def unheard(self) -> bool:
+        """Has the ledger told nothing yet?"""
+        return self._totals is None
+
     def align(self, market: Market, fresh_L: NDArray[np.bool_], now_ms: int) -> None:
         """Take over the rows of a market; those that are fresh begin anew."""
         kept = np.flatnonzero(~fresh_L)
