@@ -97,14 +97,15 @@ def measure(url: str, rounds: int) -> dict[str, list[float]]:
                 pipe.set(f"plain:{{spend}}:{one.decision_id}", one.decision, px=DAY)
             pipe.execute()
 
-    def confirm(batch: list[Reservation]) -> None:
-        ledger.confirm([Billable(one.decision_id, EVENTS, n) for n, one in enumerate(batch)], now_ms=NOW)
+    def confirm(batch: list[Reservation], kind: str = "impression") -> None:
+        ledger.confirm([Billable(one.decision_id, EVENTS, n, kind) for n, one in enumerate(batch)], now_ms=NOW)
 
     calls: dict[str, Callable[[list[Reservation]], object]] = {
         "floor: pipelined SETs": floor,
         "reserve": reserve,
         "reserve, redelivered": reserve,
         "confirm": confirm,
+        "confirm, not paid for": lambda batch: confirm(batch, "viewable"),
         "folded": lambda batch: ledger.folded([one.decision_id for one in batch]),
         "in flight": lambda batch: ledger.in_flight([one.person for one in batch]),
     }

@@ -6,8 +6,13 @@
 --
 --   state   open, epoch, why open is not          need   how far partitions must be confirmed before it opens
 --   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
---   d:      a decision: a letter, {amount, line item, windows, person, levels, end}, the decision itself;
---           the letter is r(eserved) f(ree again) b(illed) d(one: folded) or x (refused: the amount is the verdict)
+--   d:      a decision: twelve bytes of what became of it, {reserved, line item, windows, person, levels, end,
+--           kind of event that is paid for, what it costs, last moment it does, windows of booked numbers, what is held of
+--           one, kind that counts one}, the decision itself. The bytes are
+--             of the money  r(eserved) f(ree again) b(illed) k(nown: spent in totals) x(refused: the amount says why)
+--             of a number   as of money, and -(none)
+--             of the person o(ut) s(tate has it) -(neither)
+--             a bit for every kind of event that was counted, and which record was the impression, in eight letters
 --   p:      of a person: {what changes when something was folded, when this may be forgotten, what is out by level}
 --   leases  by worker and line item: amount, end, windows        ends   when leases end        due   when decisions do
 --   c:      counts of a key                                      off    last offset counted, by partition
@@ -38,7 +43,7 @@ end
 local function renew(...)
   for _, name in ipairs({...}) do call('PEXPIRE', P .. name, LIFE) end
 end
-local function ttl_of(window) return string.sub(window, 1, 1) == '|' and LIFE or DAYS end
+local function ttl_of(window) return string.find(window, '^[|#]') and LIFE or DAYS end
 local function lacking(tallies)  -- how far confirming has to come before the ledger opens
   for _, t in ipairs(tallies) do
     if t[3] > tonumber(call('HGET', root .. 'need', t[1]) or '-1') then call('HSET', root .. 'need', t[1], t[3]) end
@@ -78,8 +83,8 @@ elseif op == 'confirm' and epoch == '' then
   lacking(a[2])
 end
 if epoch == '' then return refused() end
-if op == 'totals' or op == 'out' or op == 'covered' then
-  if not open and op ~= 'covered' then return refused() end
+if op == 'totals' or op == 'out' or op == 'covered' or op == 'decisions' then
+  if not open and (op == 'totals' or op == 'out') then return refused() end
 else
   n = call('INCR', P .. 'k:' .. life)
   renew('k:' .. life)
@@ -161,17 +166,67 @@ local function put_out(name, levels, step, keep_ms)
   end
   p.changed = true
 end
-local function decision(id)  -- {amount, key, names, person, levels, kept}
+local HEAD, IMPRESSION, ONE = 12, 1, 1000000
+local function decision(id)  -- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by}
   local held = call('GET', P .. 'd:' .. id)
   if not held then return end
-  local at, d = cmsgpack.unpack_one(held, 1)
-  d.state, d.value = string.sub(held, 1, 1), at > 0 and string.sub(held, at + 1) or ''
+  local at, d = cmsgpack.unpack_one(held, HEAD)
+  d.state, d.number, d.out = string.sub(held, 1, 1), string.sub(held, 2, 2), string.sub(held, 3, 3)
+  d.seen, d.stamp = string.byte(held, 4), string.sub(held, 5, HEAD)
+  d.value = at > 0 and string.sub(held, at + 1) or ''
   return d
 end
-local function keep(id, state, d, value)
-  call('SET', P .. 'd:' .. id, state .. pack(d) .. value, 'PX', math.max(1, d[6] - now) + SLACK)
+local function keep(id, head, d, value)
+  call('SET', P .. 'd:' .. id, head .. '\0' .. '00000000' .. pack(d) .. value, 'PX', math.max(1, d[6] - now) + SLACK)
 end
-local function becomes(id, state) call('SETRANGE', P .. 'd:' .. id, 0, state) end
+local function becomes(id, d)
+  call('SETRANGE', P .. 'd:' .. id, 0, d.state .. d.number .. d.out .. string.char(d.seen) .. d.stamp)
+end
+local function has(d, kind) return bit.band(d.seen, 2 ^ (kind - 1)) ~= 0 end
+local function waits(d)  -- for a sweep: of its money, or of an impression that does not come
+  return d.state == 'r' or d.number == 'r' or (d.out == 'o' and not has(d, IMPRESSION))
+end
+local function settle(state, names, held, price, old)  -- what is old was spent in the totals; the state then
+  local freed = state == 'r' and held or 0
+  if old then price = 0 end
+  for _, name in ipairs(names) do
+    local w = window(name)
+    w.reserved, w.left, w.spent = w.reserved - freed, w.left + freed - price, w.spent + price
+  end
+  return old and 'k' or 'b'
+end
+local function bill(d, old)  -- the event that is paid for came first: what became of it
+  if not old and now > d[9] then
+    count(d[2], 'billed_too_late', 1)
+    return 3
+  end
+  local free = d.state == 'f'
+  d.state = settle(d.state, d[3], d[1], d[8], old)
+  if old then return 5 end
+  count(d[2], free and 'billed_late' or 'billed', 1)
+  return free and 2 or 0
+end
+local function expose(d, old, stamp)  -- its first impression: out until it is folded, if it is not in the state
+  if old and d.out == 'o' then put_out(d[4], d[5], -1, 0)
+  elseif not old and d.out == '-' then put_out(d[4], d[5], 1, d[6] - now + SLACK) end
+  d.out, d.stamp = old and 's' or 'o', stamp
+end
+local EXPOSES = 16
+local function happened(id, d, kind, stamp, old)
+  if has(d, kind) then return kind == IMPRESSION and stamp == d.stamp and 1 + EXPOSES or 1 end
+  local waited, code = waits(d), 6
+  d.seen = d.seen + 2 ^ (kind - 1)
+  if not old then count(d[2], KINDS[kind], 1) end
+  if kind == d[7] then code = bill(d, old) end
+  if kind == d[12] and (old or now <= d[9]) then d.number = settle(d.number, d[10], d[11], ONE, old) end
+  if kind == IMPRESSION then
+    expose(d, old, stamp)
+    code = code + EXPOSES
+  end
+  if waited and not waits(d) then gone[#gone + 1] = id end
+  becomes(id, d)
+  return code
+end
 local function counted(tallies, ordered)  -- nil, or what the call ends with
   for _, t in ipairs(tallies) do
     t.stored = tonumber(call('HGET', P .. 'off', t[1]) or false)
@@ -196,6 +251,10 @@ local function flush()
     local key, any = P .. 'w:' .. name, false
     for _, field in ipairs(FIELDS) do
       if w[field] ~= 0 then any = call('HINCRBY', key, field, w[field]) end
+    end
+    if w.reserved < 0 and any < 0 then  -- it was forgotten while something was out
+      call('DEL', key)
+      any = false
     end
     if any and w.left ~= 0 then call('PEXPIRE', key, ttl_of(name)) end  -- all others were leased before
     if any then changed[#changed + 1] = 'w:' .. name end
@@ -275,11 +334,21 @@ elseif op == 'sweep' then
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])) do
     local d = decision(id)
     if not d then closed('rewound')
-    elseif d.state == 'r' then
-      becomes(id, 'f')
-      move(d[3], 'reserved', 'left', d[1])
-      put_out(d[4], d[5], -1, 0)
-      count(d[2], 'released', 1)
+    elseif waits(d) then
+      if d.state == 'r' then
+        move(d[3], 'reserved', 'left', d[1])
+        count(d[2], 'released', 1)
+        d.state = 'f'
+      end
+      if d.number == 'r' then
+        move(d[10], 'reserved', 'left', d[11])
+        d.number = 'f'
+      end
+      if waits(d) then
+        put_out(d[4], d[5], -1, 0)
+        d.out = '-'
+      end
+      becomes(id, d)
     end
     gone[#gone + 1], many = id, many + 1
   end
@@ -309,6 +378,8 @@ if op == 'reserve' then
       if #levels > 0 and (p and p[1] or '') ~= r[8] then code = 5 end
       if code == 0 and (l.ends <= now or not same) then code = 3 end
       if code == 0 and l.left < r[4] then code = least(r[3], r[4] - l.left) < r[4] - l.left and 2 or 4 end
+      local booked, holds = r[13] or {}, r[14] or 0
+      if code == 0 and least(booked, holds) < holds then code = 2 end
       if decided and not (l.ends > now and same and l.left >= r[4]) then
         code = 0
         move(r[3], 'left', 'reserved', r[4])
@@ -317,12 +388,13 @@ if op == 'reserve' then
         move(r[3], 'leased', 'reserved', r[4])
       end
       if code == 0 then
-        keep(r[1], 'r', {r[4], r[2], r[3], r[7], levels, r[6]}, ARGV[6 + i])
+        move(booked, 'left', 'reserved', holds)
+        keep(r[1], r[13] and 'rro' or 'r-o', {r[4], r[2], r[3], r[7], levels, r[6], unpack(r, 10)}, ARGV[6 + i])
         due[#due + 1], due[#due + 2] = r[5], r[1]
         put_out(r[7], levels, 1, r[6] - now + SLACK)
         values[i + 1] = ARGV[6 + i]
       else
-        keep(r[1], 'x', {code, r[2], {}, '', {}, r[6]}, '')
+        keep(r[1], 'x--', {code, r[2], {}, '', {}, r[6]}, '')
       end
       if open then count(r[2], code == 0 and 'reserved' or 'refused', 1) end
     end
@@ -332,38 +404,27 @@ if op == 'reserve' then
   values[1] = reply('ok', codes)
   return values
 elseif op == 'confirm' then
-  local failed, codes = counted(a[2], true), {}
+  local failed, codes, values = counted(a[2], true), {}, {''}
   if failed then return failed end
   for i, r in ipairs(a[1]) do
     local d, t = decision(r[1]), a[2][r[2]]
     local old = t and t.stored and r[3] <= t.stored
-    if not d or d.state == 'x' then codes[i] = 4
-    elseif d.state == 'b' or d.state == 'd' then codes[i] = 1
-    elseif not old and now > d[6] then
-      codes[i] = 3
-      count(d[2], 'billed_too_late', 1)
+    if d and d.state ~= 'x' then
+      codes[i], values[i + 1] = happened(r[1], d, r[4], r[5], old), d.value
     else
-      local free = d.state == 'f'
-      if not free then gone[#gone + 1] = r[1] end
-      if old then  -- spent in the totals
-        if not free then move(d[3], 'reserved', 'left', d[1]) put_out(d[4], d[5], -1, 0) end
-        codes[i] = 5
-      else
-        move(d[3], free and 'left' or 'reserved', 'spent', d[1])
-        count(d[2], free and 'billed_late' or 'billed', 1)
-        if free then put_out(d[4], d[5], 1, d[6] - now + SLACK) end
-        codes[i] = free and 2 or 0
-      end
-      becomes(r[1], old and 'd' or 'b')
+      codes[i], values[i + 1] = 4, ''
+      if not old then count(d and d[2] or '', 'invalid', 1) end
     end
   end
   flush()
-  return {reply('ok', codes)}
+  values[1] = reply('ok', codes)
+  return values
 elseif op == 'folded' then
   for _, id in ipairs(a) do
     local d = decision(id)
-    if d and d.state == 'b' then
-      becomes(id, 'd')
+    if d and d.out == 'o' and has(d, IMPRESSION) then
+      d.out = 's'
+      becomes(id, d)
       put_out(d[4], d[5], -1, SLACK)
       if d[4] ~= '' and #d[5] > 0 then person(d[4], SLACK)[1] = epoch .. n .. '.' .. life end
     end
@@ -378,6 +439,13 @@ if op == 'out' then
     found[i] = held and unpacked(held) or {'', 0, {}}
   end
   return {reply('ok', found)}
+elseif op == 'decisions' then
+  local values = {reply('ok', '')}
+  for i, id in ipairs(a) do
+    local d = decision(id)
+    values[i + 1] = d and d.value or ''
+  end
+  return values
 elseif op == 'covered' then
   local found = {}
   for i, source in ipairs(a) do found[i] = tonumber(call('HGET', P .. 'off', source) or false) or false end

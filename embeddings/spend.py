@@ -5,21 +5,31 @@ billable event confirms. An amount is in one place at a time: with a budget, in 
 
     budget --lease--> lease --reserve--> reserved --confirm--> spent      expired leases and reservations go back
 
-Money is whole micros. A budget is of a line item or a campaign, for a day of its own clock or for life: a `Window`. By
-the ledger's own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its budget a window spends
+Money is whole micros. A budget is of a line item or a campaign, for a day of its own clock or for life: a `Window`. It
+may be a booked number too, of impressions or clicks in millionths: these are reserved without a lease. By the ledger's
+own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its budget a window spends
 
     overspend <= workers x chunk + outstanding reservations + late billables + rate of spending x replication lag
+                 + sum over decisions out of max(0, spends - micros)
 
 at most: chunks and reservations that were out when the budget was cut, or chunks spent unheard while the ledger was
 away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed over has
-forgotten. Where nothing of that happened it is 0, whatever is redelivered or killed.
+forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
 
-Per decision id there is one answer. It is kept until `kept_ms`, the end of the billing window, with its state:
+The last sum is of ads that cost more than was reserved for them: a click costs its price, an impression that may bring
+one holds `chance x price`. It runs over what is billed after the window's last lease was granted: what was reserved
+then and what leases still paid for, so it is at most (reserved + leased) x (1 / chance - 1), everything clicked. Where
+chances are right it is 0 on average and spreads by price x sqrt(sum of chance x (1 - chance)). It is 0 where `micros`
+is the whole price, as is proper while a budget is worth few clicks.
 
-    reserved --confirm--> billed --folded--> folded        reserved --sweep--> released --confirm--> billed (late)
+Per decision id there is one answer. It is kept until `kept_ms` with two states, of its money and of its impression:
 
-What is reserved or billed counts against a person's caps until `folded` says that the person's state has it. So look
-up `in_flight` first and read the state after it: then an impression is in one of them, or in both, never in neither.
+    reserved --billed_by--> billed                  reserved --sweep--> released --billed_by--> billed (late)
+    out --impression, folded--> in the state        out --sweep, no impression--> not out --impression--> out
+
+The event of kind `billed_by` spends, until `billed_until_ms`; the first of every kind counts, whenever it comes. What
+is out counts against a person's caps until `folded` says that the person's state has it. So look up `in_flight` first
+and read the state after it: then an impression is in one of them, or in both, never in neither.
 
 A ledger that lost its data, or its tail, is closed: it leases and reserves nothing until it was rebuilt.
 
@@ -27,8 +37,9 @@ A ledger that lost its data, or its tail, is closed: it leases and reserves noth
 True
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -38,17 +49,25 @@ from embeddings.events import Source
 
 UNLIMITED = 1 << 61
 """The budget of a window that is only counted."""
+ONE = 1_000_000
+"""One of a booked number."""
 MOST_AMOUNT = 10**12
 """So much at most has one reservation or lease, in micros: sums of a batch stay exact."""
 MOST_ROWS = 4_096
 """So many rows at most has one call."""
-COUNTS = (
+_VIEWING = ("viewable", "first_quartile", "midpoint", "third_quartile", "complete")
+KINDS: Mapping[str, str] = {
+    **{"impression": "impressions", "click": "clicks", "conversion": "conversions"},
+    **{kind: kind for kind in _VIEWING},
+}
+"""What may happen to an ad that was decided, and the name under which the first of a decision is counted."""
+TOLD = (
     *("opportunities", "targeted", "no_consent", "blocked", "capped", "cap_unknown", "budget_exhausted", "paced"),
-    *("unapproved", "bid", "below_floor", "outbid", "top_bid", "won", "served", "impressions", "viewable", "clicks"),
-    *("first_quartile", "midpoint", "third_quartile", "complete", "conversions", "invalid"),
-    *("reserved", "refused", "released", "billed", "billed_late", "billed_too_late"),
+    *("unapproved", "bid", "below_floor", "outbid", "top_bid", "won", "served"),
 )
-"""What is counted per key. The ledger adds the last six itself; the others are what a `Tally` says."""
+"""What a `Tally` may count."""
+OWN = (*KINDS.values(), "invalid", "reserved", "refused", "released", "billed", "billed_late", "billed_too_late")
+"""What the ledger counts itself; `invalid` are events of what was refused, and of nothing known: those of key ""."""
 
 
 class Verdict(IntEnum):
@@ -64,25 +83,27 @@ class Verdict(IntEnum):
 
 
 class Billing(IntEnum):
-    """What became of a billable event."""
+    """What became of an event."""
 
     billed = 0
-    again = 1  # was billed before
+    again = 1  # one of this kind was confirmed before
     late = 2  # billed after its reservation had expired
-    too_late = 3  # after the billing window: counted, not spent
+    too_late = 3  # after `billed_until_ms`: counted, not spent
     unknown = 4  # no such decision, or it was refused
     known = 5  # spent already in the totals that the ledger was rebuilt from
+    other = 6  # counted; something else is paid for
 
 
 class Window(NamedTuple):
-    """A budget: whose, and for which day (`2026-11-27`, of the campaign's clock); empty is for life."""
+    """A budget: whose, for which day (`2026-11-27`, of the campaign's clock; empty: for life), of money or a number."""
 
     key: str
     day: str = ""
+    counts: bool = False
 
 
 class Budget(NamedTuple):
-    """What a window may spend. A higher `version` replaces a lower one: take the offset of the campaign's record."""
+    """What a window may spend, of a number `n * ONE`. The highest `version` stands: a campaign's offset."""
 
     window: Window
     micros: int
@@ -119,11 +140,17 @@ class Reservation:
     Attributes:
         decision_id: of the slot it fills: see `decision_id`.
         key: the line item; `windows` are those of its lease.
-        micros: what the impression costs, 0 to `MOST_AMOUNT`.
-        decision: returned as it is when the same id comes again.
-        expires_ms: when it is released if nothing was billed. It may be billed until `kept_ms`.
+        micros: what is reserved, 0 to `MOST_AMOUNT`.
+        decision: returned as it is when the same id comes again, and with every event of it.
+        expires_ms: when it is released if nothing was billed.
+        kept_ms: until when it is known, and its events count: the end of the attribution window.
         person: whose caps `rooms` are; empty where none can be counted. It stays until then too: pass a keyed hash.
         version: that of `in_flight`: if something was folded since, the count in the state is old, and it is refused.
+        billed_by: the kind of event that is paid for, of `KINDS`.
+        spends: what it costs then, 0 to `MOST_AMOUNT`; None is `micros`. If more, see the bound above.
+        billed_until_ms: when it costs nothing any more; None is `kept_ms`.
+        booked: windows of numbers; an event of kind `booked_by` takes `ONE` of them, as it does money.
+        holds: what is reserved of one until then, up to `ONE`: the chance that it happens.
     """
 
     decision_id: str
@@ -136,6 +163,22 @@ class Reservation:
     person: str = ""
     version: str = ""
     rooms: tuple[Room, ...] = ()
+    billed_by: str = "impression"
+    spends: int | None = None
+    billed_until_ms: int | None = None
+    booked: tuple[Window, ...] = ()
+    booked_by: str = "impression"
+    holds: int = ONE
+
+    @property
+    def price(self) -> int:
+        """What is spent when it is billed."""
+        return self.micros if self.spends is None else self.spends
+
+    @property
+    def last_ms(self) -> int:
+        """The last moment at which it can be billed."""
+        return self.kept_ms if self.billed_until_ms is None else self.billed_until_ms
 
 
 class Answer(NamedTuple):
@@ -146,18 +189,31 @@ class Answer(NamedTuple):
 
 
 class Billable(NamedTuple):
-    """A billable event: whose, and where it was read."""
+    """Something that happened to an ad: which, where it was read, and what, of `KINDS`."""
 
     decision_id: str
     source: Source
     offset: int
+    kind: str = "impression"
+
+
+class Confirmed(NamedTuple):
+    """What became of an event, and the decision that it is of; empty where that is unknown.
+
+    `exposes`: this is the impression that caps count, the first of its decision, also when that very record comes
+    again. Whoever finds it so folds it into the person's state and says `folded`.
+    """
+
+    billing: Billing
+    decision: bytes
+    exposes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """What was counted in the records of an input partition above one offset and up to another.
 
-    `counts` are by key (line item, campaign) and name, of `COUNTS`.
+    `counts` are by key (line item, campaign) and name, of `TOLD`.
     """
 
     source: Source
@@ -205,13 +261,16 @@ class Totals:
         """These totals with what changed since, as `totals(self)` returned it: of a later life that is everything."""
         if newer.epoch != self.epoch:
             return newer
-        return Totals(
-            epoch=newer.epoch,
-            number=newer.number,
-            windows={**self.windows, **newer.windows},
-            counts={**self.counts, **newer.counts},
-            offsets=newer.offsets,
-        )
+        windows, counts = {**self.windows, **newer.windows}, {**self.counts, **newer.counts}
+        return replace(newer, windows=windows, counts=counts)
+
+    def by_campaign(self) -> dict[str, Counter[str]]:
+        """Counts of line items, whose keys are `campaign/line item`, summed by campaign."""
+        sums: dict[str, Counter[str]] = {}
+        for key, counts in self.counts.items():
+            if "/" in key:
+                sums.setdefault(key.partition("/")[0], Counter()).update(counts)
+        return sums
 
 
 class SpendLedger(Protocol):
@@ -239,7 +298,7 @@ class SpendLedger(Protocol):
         """Bring leases up or down to what is wanted, as far as the budgets go, and extend them.
 
         `worker` is a name that no other life of a process has. A lease of other windows goes back first (a new day), as
-        do those of anybody that have ended. Whoever reaches no ledger may spend what a lease holds: see `Purse`.
+        do those of anybody that have ended. Whoever reaches no ledger may spend what a lease holds: `purse`.
 
         Raises:
             LedgerClosed: nothing is leased; what is held may not be spent any more.
@@ -270,10 +329,11 @@ class SpendLedger(Protocol):
             AlreadyCounted: part of a tally was counted; nothing was done. Count what is above, and call again.
         """
 
-    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Billing]:
-        """Turn reservations into spending. Call it before the states with these impressions are saved.
+    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Confirmed]:
+        """Count events, and turn reservations into spending. Call it before states with these impressions are saved.
 
-        Give a tally, maybe of nothing, of every partition read: it says how far the totals are.
+        Give a tally, maybe of nothing, of every partition read: it says how far the totals are. Without it what is
+        `invalid` counts as often as it is redelivered; everything else counts once always.
 
         Raises:
             AlreadyCounted: as `reserve`.
@@ -284,8 +344,17 @@ class SpendLedger(Protocol):
     def folded(self, decision_ids: Sequence[str]) -> None:
         """Impressions that were confirmed are in their people's states now, which count them from here on.
 
+        Whether or not they are what is paid for; ids without an impression stay out.
+
         Raises:
             LedgerClosed: there is nothing to take them from. Go on.
+        """
+
+    def decisions(self, decision_ids: Sequence[str]) -> list[bytes]:
+        """The decisions that stand under these ids; empty where there is none, or it was refused. Changes nothing.
+
+        Raises:
+            LedgerClosed: it has lost them.
         """
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
@@ -304,8 +373,8 @@ class SpendLedger(Protocol):
     def rebuild(self, totals: Totals) -> None:
         """Begin anew from totals that were published, closed still. Nothing leased, reserved or out is left.
 
-        Then `reserve(decided=True)` what could still be billed when they were published, `confirm` every billable
-        event of that time in order, as of when it came, also those that the totals hold, and `reopen`.
+        Then `reserve(decided=True)` what was kept still when they were published, `confirm` every event of these in
+        order, as of when it came, also those that the totals hold, and `reopen`.
 
         Raises:
             ValueError: it is open.
@@ -318,41 +387,6 @@ class SpendLedger(Protocol):
         """Give back connections; the next call connects again."""
 
 
-class Purse:
-    """What a worker holds in leases, kept beside the ledger so that deciding needs no round trip.
-
-    >>> purse = Purse()
-    >>> purse.put([Lease("c/l", 25, until_ms=1_000)])
-    >>> [purse.take("c/l", 10, now_ms=0) for _ in range(3)], purse.left("c/l", now_ms=0)
-    ([True, True, False], 5)
-    >>> purse.left("c/l", now_ms=1_000)
-    0
-    """
-
-    def __init__(self) -> None:
-        self._held: dict[str, Lease] = {}
-
-    def put(self, leases: Sequence[Lease]) -> None:
-        """Take over leases, once the ledger was told of everything taken before."""
-        self._held.update((lease.key, lease) for lease in leases)
-
-    def left(self, key: str, *, now_ms: int) -> int:
-        """What may still be spent for a line item; 0 once the lease has ended."""
-        lease = self._held.get(key)
-        return lease.micros if lease is not None and now_ms < lease.until_ms else 0
-
-    def take(self, key: str, micros: int, *, now_ms: int) -> bool:
-        """Spend some of a lease, if there is enough."""
-        if key not in self._held or micros > self.left(key, now_ms=now_ms):
-            return False
-        self._held[key] = self._held[key]._replace(micros=self._held[key].micros - micros)
-        return True
-
-    def drop(self) -> None:
-        """The ledger is closed: nothing of it may be spent."""
-        self._held.clear()
-
-
 def decision_id(topic: str, partition: int, offset: int, imp_id: str) -> str:
     """The id of what is decided for a slot of a request: an `imp.id` is unique only inside one."""
     return xxhash.xxh128_hexdigest(f"{topic}\0{partition}\0{offset}\0{imp_id}".encode())
@@ -361,32 +395,3 @@ def decision_id(topic: str, partition: int, offset: int, imp_id: str) -> str:
 def slate_decision_id(slate_id: str, slot: int) -> str:
     """The id of what is decided for a slot of a slate nobody gave `imp` ids for."""
     return xxhash.xxh128_hexdigest(f"{slate_id}\0{slot}".encode())
-
-
-def check(rows: Sequence[object], amounts: Sequence[int] = (), tallies: Sequence[Tally] = ()) -> None:
-    """Can a call be made so?
-
-    Raises:
-        ValueError: no; the message says what and what is allowed.
-    """
-    if len(rows) > MOST_ROWS:
-        raise ValueError(f"{len(rows)} rows in one call of the ledger, allowed are {MOST_ROWS}")
-    if amounts and not 0 <= min(amounts) <= max(amounts) <= MOST_AMOUNT:
-        raise ValueError(f"amounts from {min(amounts)} to {max(amounts)}, allowed are 0 to {MOST_AMOUNT}")
-    for tally in tallies:
-        if not tally.above <= tally.upto or any(
-            name not in COUNTS or count < 0 for (_, name), count in tally.counts.items()
-        ):
-            raise ValueError(f"a tally of {tally.source} that runs backwards, or counts what is not in COUNTS")
-
-
-def check_budgets(budgets: Sequence[Budget]) -> None:
-    """Can these be budgets?
-
-    Raises:
-        ValueError: no; the message says which.
-    """
-    check(budgets)
-    for budget in budgets:
-        if not 0 <= budget.micros <= UNLIMITED:
-            raise ValueError(f"a budget of {budget.micros} for {budget.window}, allowed are 0 to {UNLIMITED}")

@@ -11,17 +11,18 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from threading import RLock
 
 from embeddings.errors import AlreadyCounted, LedgerClosed
 from embeddings.events import Source
 from embeddings.spend import (
+    KINDS,
+    ONE,
     Answer,
     Billable,
     Billing,
     Budget,
+    Confirmed,
     InFlight,
     Lease,
     Reservation,
@@ -32,95 +33,12 @@ from embeddings.spend import (
     Verdict,
     Want,
     Window,
-    check,
-    check_budgets,
 )
+from embeddings.spend_book import Account, Book, Decision, Held
+from embeddings.spend_checks import check, check_budgets, check_kinds, check_reservations
 
 SLACK_MS = 2 * 86_400_000
 """So much longer than promised are decisions kept."""
-
-
-@dataclass(slots=True)
-class _Account:
-    """A window; it has a budget once it has a version."""
-
-    budget: int = 0
-    version: int = -1
-    spent: int = 0
-    reserved: int = 0
-    leased: int = 0
-    number: int = 0
-
-    @property
-    def left(self) -> int:
-        return self.budget - self.spent - self.reserved - self.leased
-
-
-@dataclass(slots=True)
-class _Held:
-    """A lease."""
-
-    micros: int = 0
-    until_ms: int = 0
-    windows: tuple[Window, ...] = ()
-
-
-@dataclass(slots=True)
-class _Decision:
-    """A reservation, and what has become of it: reserved, released, billed, folded or refused."""
-
-    made: Reservation
-    state: str
-    verdict: Verdict = Verdict.reserved
-
-
-@dataclass
-class Book:
-    """What ledgers share, as those of several workers share a Redis."""
-
-    why: str | None = "lost"
-    epoch: str = ""
-    number: int = 0
-    accounts: dict[Window, _Account] = field(default_factory=dict)
-    leases: dict[tuple[str, str], _Held] = field(default_factory=dict)
-    decisions: dict[str, _Decision] = field(default_factory=dict)
-    due: list[tuple[int, str]] = field(default_factory=list)
-    ends: list[tuple[int, str]] = field(default_factory=list)
-    out: dict[str, Counter[str]] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    count_numbers: dict[str, int] = field(default_factory=dict)
-    offsets: dict[Source, int] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    need: dict[Source, int] = field(default_factory=dict)
-    lock: RLock = field(default_factory=RLock)
-
-    def account(self, window: Window) -> _Account:
-        """A window, about to change."""
-        account = self.accounts.setdefault(window, _Account())
-        account.number = self.number
-        return account
-
-    def left(self, window: Window) -> int:
-        """What can be leased of a window."""
-        return self.accounts[window].left if window in self.accounts else 0
-
-    def count(self, key: str, name: str, many: int = 1) -> None:
-        """Count something of a key."""
-        self.counts.setdefault(key, Counter())[name] += many
-        self.count_numbers[key] = self.number
-
-    def in_flight(self, person: str) -> InFlight:
-        """What is out for a person."""
-        out = {level: many for level, many in self.out.get(person, {}).items() if many}
-        return InFlight(out, self.versions.get(person, ""))
-
-    def put_out(self, made: Reservation, step: int) -> None:
-        """One more, or less, is out for a person."""
-        if made.person:
-            levels = self.out.setdefault(made.person, Counter())
-            for room in made.rooms:
-                levels[room.level] = max(0, levels[room.level] + step)
 
 
 class MemorySpendLedger(SpendLedger):
@@ -157,8 +75,8 @@ class MemorySpendLedger(SpendLedger):
         book = self._book
         if whose in book.leases and book.leases[whose].windows != want.windows:
             self._give_back(whose)
-        held = book.leases.setdefault(whose, _Held())
-        known = all(book.accounts.get(window, _Account()).version >= 0 for window in want.windows)
+        held = book.leases.setdefault(whose, Held())
+        known = all(book.accounts.get(window, Account()).version >= 0 for window in want.windows)
         lacking = (want.micros if known else 0) - held.micros
         more = max(-held.micros, min([lacking, *(book.left(window) for window in want.windows if known)]))
         for window in want.windows if more else ():
@@ -184,7 +102,7 @@ class MemorySpendLedger(SpendLedger):
         decided: bool = False,
     ) -> list[Answer]:
         """See `SpendLedger.reserve`."""
-        check(reservations, [one.micros for one in reservations], tallies)
+        check_reservations(reservations, tallies)
         if not self._book.epoch and not decided:
             return [Answer(Verdict.closed, b"")] * len(reservations)
         with self._changing() as book:
@@ -200,7 +118,7 @@ class MemorySpendLedger(SpendLedger):
             )
         if book.why is not None and not decided:
             return Answer(Verdict.closed, b"")
-        held = book.leases.get((worker, made.key), _Held())
+        held = book.leases.get((worker, made.key), Held())
         covers = held.until_ms > now_ms and held.windows == made.windows and held.micros >= made.micros
         verdict = Verdict.reserved if decided else self._judged(made, held, now_ms)
         if verdict is Verdict.reserved:
@@ -209,16 +127,19 @@ class MemorySpendLedger(SpendLedger):
                 account = book.account(window)
                 account.reserved += made.micros
                 account.leased -= made.micros if covers else 0
+            for window in made.booked if made.holds else ():
+                book.account(window).reserved += made.holds
             heappush(book.due, (made.expires_ms, made.decision_id))
             book.put_out(made, 1)
         state = "reserved" if verdict is Verdict.reserved else "refused"
-        book.decisions[made.decision_id] = _Decision(made, state, verdict)
+        number = state if made.booked else "none"
+        book.decisions[made.decision_id] = Decision(made, state, verdict, number)
         heappush(book.ends, (made.kept_ms, made.decision_id))
         if book.why is None:
             book.count(made.key, state)
         return Answer(verdict, made.decision if verdict is Verdict.reserved else b"")
 
-    def _judged(self, made: Reservation, held: _Held, now_ms: int) -> Verdict:
+    def _judged(self, made: Reservation, held: Held, now_ms: int) -> Verdict:
         out, version = self._book.in_flight(made.person)
         if made.rooms and (version != made.version or any(out.get(level, 0) >= most for level, most in made.rooms)):
             return Verdict.capped
@@ -226,41 +147,67 @@ class MemorySpendLedger(SpendLedger):
             return Verdict.no_lease
         lacking = made.micros - held.micros
         if lacking <= 0:
-            return Verdict.reserved
+            free = min((self._book.left(window) for window in made.booked), default=made.holds)
+            return Verdict.budget_exhausted if free < made.holds else Verdict.reserved
         left = min((self._book.left(window) for window in made.windows), default=lacking)
         return Verdict.budget_exhausted if left < lacking else Verdict.lease_spent
 
-    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Billing]:
+    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Confirmed]:
         """See `SpendLedger.confirm`."""
         check(billables, (), tallies)
+        check_kinds([one.kind for one in billables])
         with self._changing(tallies):
             before = self._count(tallies, ordered=True)
             return [
                 self._confirmed(one, one.offset <= before.get(one.source, one.offset - 1), now_ms) for one in billables
             ]
 
-    def _confirmed(self, one: Billable, old: bool, now_ms: int) -> Billing:
+    def _confirmed(self, one: Billable, old: bool, now_ms: int) -> Confirmed:
         book, found = self._book, self._book.decisions.get(one.decision_id)
         if found is None or found.state == "refused":
-            return Billing.unknown
-        if found.state in ("billed", "folded"):
-            return Billing.again
+            if not old:
+                book.count(found.made.key if found is not None else "", "invalid")
+            return Confirmed(Billing.unknown, b"")
+        made, place = found.made, (one.source, one.offset)
+        if one.kind in found.seen:
+            return Confirmed(Billing.again, made.decision, one.kind == "impression" and found.impression == place)
+        found.seen.add(one.kind)
+        if not old:
+            book.count(made.key, KINDS[one.kind])
+        if one.kind == "impression":
+            self._exposed(found, old)
+            found.impression = place
+        billing = self._billed(found, old, now_ms) if one.kind == made.billed_by else Billing.other
+        if made.booked and one.kind == made.booked_by and (old or now_ms <= made.last_ms):
+            held = made.holds if found.number == "reserved" else 0
+            found.number = self._settled(made.booked, held, ONE, old)
+        return Confirmed(billing, made.decision, one.kind == "impression")
+
+    def _exposed(self, found: Decision, old: bool) -> None:
+        if old and found.out == "out":
+            self._book.put_out(found.made, -1)
+        elif not old and found.out == "neither":
+            self._book.put_out(found.made, 1)
+        found.out = "folded" if old else "out"
+
+    def _billed(self, found: Decision, old: bool, now_ms: int) -> Billing:
         made, was_out = found.made, found.state == "reserved"
-        if not old and now_ms > made.kept_ms:
-            book.count(made.key, "billed_too_late")
+        if not old and now_ms > made.last_ms:
+            self._book.count(made.key, "billed_too_late")
             return Billing.too_late
-        for window in made.windows if made.micros else ():
-            account = book.account(window)
-            account.reserved -= made.micros if was_out else 0
-            account.spent += 0 if old else made.micros
+        found.state = self._settled(made.windows, made.micros if was_out else 0, made.price, old)
         if old:
-            found.state = "folded"
-            book.put_out(made, -1 if was_out else 0)
             return Billing.known
-        found.state = "billed"
-        book.put_out(made, 0 if was_out else 1)
-        book.count(made.key, "billed" if was_out else "billed_late")
+        self._book.count(made.key, "billed" if was_out else "billed_late")
         return Billing.billed if was_out else Billing.late
+
+    def _settled(self, windows: Sequence[Window], held: int, price: int, old: bool) -> str:
+        spent = 0 if old else price
+        for window in windows if held or spent else ():
+            account = self._book.account(window)
+            account.reserved -= held
+            account.spent += spent
+        return "known" if old else "billed"
 
     def folded(self, decision_ids: Sequence[str]) -> None:
         """See `SpendLedger.folded`."""
@@ -268,11 +215,18 @@ class MemorySpendLedger(SpendLedger):
         with self._changing() as book:
             for name in decision_ids:
                 found = book.decisions.get(name)
-                if found is not None and found.state == "billed":
-                    found.state = "folded"
+                if found is not None and found.out == "out" and "impression" in found.seen:
+                    found.out = "folded"
                     book.put_out(found.made, -1)
                     if found.made.person and found.made.rooms:
                         book.versions[found.made.person] = f"{book.epoch}{self._heard[1]}.{self._life}"
+
+    def decisions(self, decision_ids: Sequence[str]) -> list[bytes]:
+        """See `SpendLedger.decisions`."""
+        check(decision_ids)
+        self._check_kept()
+        found = [self._book.decisions.get(name) for name in decision_ids]
+        return [one.made.decision if one is not None and one.state != "refused" else b"" for one in found]
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """See `SpendLedger.sweep`."""
@@ -280,17 +234,27 @@ class MemorySpendLedger(SpendLedger):
             many = self._end_leases(now_ms, most)
             while book.due and book.due[0][0] <= now_ms and many < 2 * most:
                 found = book.decisions.get(heappop(book.due)[1])
-                if found is None or found.state != "reserved":
-                    continue
-                many += 1
-                found.state = "released"
-                book.put_out(found.made, -1)
-                book.count(found.made.key, "released")
-                for window in found.made.windows if found.made.micros else ():
-                    book.account(window).reserved -= found.made.micros
+                if found is not None and found.waits:
+                    many += 1
+                    self._released(found)
             while book.ends and book.ends[0][0] + SLACK_MS < now_ms:
                 book.decisions.pop(heappop(book.ends)[1], None)
             return many
+
+    def _released(self, found: Decision) -> None:
+        book, made = self._book, found.made
+        if found.state == "reserved":
+            found.state = "released"
+            book.count(made.key, "released")
+            for window in made.windows if made.micros else ():
+                book.account(window).reserved -= made.micros
+        if found.number == "reserved":
+            found.number = "released"
+            for window in made.booked if made.holds else ():
+                book.account(window).reserved -= made.holds
+        if found.waits:
+            found.out = "neither"
+            book.put_out(made, -1)
 
     def totals(self, since: Totals | None = None) -> Totals:
         """See `SpendLedger.totals`."""
@@ -314,8 +278,7 @@ class MemorySpendLedger(SpendLedger):
 
     def covered(self, sources: Sequence[Source]) -> dict[Source, int]:
         """See `SpendLedger.covered`."""
-        if not self._book.epoch:
-            raise LedgerClosed("the spend ledger is closed: lost")
+        self._check_kept()
         return {source: self._book.offsets[source] for source in sources if source in self._book.offsets}
 
     def rebuild(self, totals: Totals) -> None:
@@ -383,6 +346,10 @@ class MemorySpendLedger(SpendLedger):
     def _miss(self, tallies: Sequence[Tally]) -> None:
         for tally in tallies:
             self._book.need[tally.source] = max(tally.upto, self._book.need.get(tally.source, -1))
+
+    def _check_kept(self) -> None:
+        if not self._book.epoch:
+            raise LedgerClosed("the spend ledger is closed: lost")
 
     def _check_open(self) -> None:
         if self._book.why is not None:

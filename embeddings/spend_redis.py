@@ -4,6 +4,7 @@ All keys share one hash tag, `{spend}`: budgets, leases and reservations change 
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -11,16 +12,19 @@ from itertools import chain
 from typing import Any
 
 import msgspec
+import xxhash
 from redis.exceptions import NoScriptError
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_connection import RedisLine
 from embeddings.spend import (
+    KINDS,
     Answer,
     Billable,
     Billing,
     Budget,
+    Confirmed,
     InFlight,
     Lease,
     Reservation,
@@ -31,14 +35,15 @@ from embeddings.spend import (
     Verdict,
     Want,
     Window,
-    check,
-    check_budgets,
 )
+from embeddings.spend_checks import check, check_budgets, check_kinds, check_reservations
 
 DAY_MS = 86_400_000
 _KEPT_MS = {"DAYS": 45 * DAY_MS, "LIFE": 400 * DAY_MS, "SLACK": 2 * DAY_MS}
 """How long Redis keeps windows of a day, everything that is not of a day, and decisions past their end."""
-SCRIPT = "".join(f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()).encode() + (
+_CONSTANTS = [f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()]
+_NAMED = ", ".join(f"'{name}'" for name in KINDS.values())
+SCRIPT = "".join([*_CONSTANTS, f"local KINDS = {{{_NAMED}}}\n"]).encode() + (
     files("embeddings").joinpath("spend.lua").read_bytes()
 )
 COMMANDS = (
@@ -50,6 +55,8 @@ _SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, str, int, Any]).decode
 _VERDICTS, _BILLINGS = list(Verdict), list(Billing)
+_KIND = {kind: place for place, kind in enumerate(KINDS, 1)}
+_EXPOSES = 16
 
 
 class RedisSpendLedger(SpendLedger):
@@ -99,7 +106,7 @@ class RedisSpendLedger(SpendLedger):
         decided: bool = False,
     ) -> list[Answer]:
         """See `SpendLedger.reserve`."""
-        check(reservations, [one.micros for one in reservations], tallies)
+        check_reservations(reservations, tallies)
         names: dict[tuple[Window, ...], list[str]] = {}
         rows = [_row(one, names) for one in reservations]
         asked = worker, decided, rows, _tallies(tallies)
@@ -111,17 +118,29 @@ class RedisSpendLedger(SpendLedger):
             return [Answer(Verdict.closed, b"")] * len(rows)
         return [Answer(_VERDICTS[code], value) for code, value in zip(codes, values, strict=True)]
 
-    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Billing]:
+    def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Confirmed]:
         """See `SpendLedger.confirm`."""
         check(billables, (), tallies)
+        check_kinds([one.kind for one in billables])
         places = {tally.source: place for place, tally in enumerate(tallies, 1)}
-        rows = [(one.decision_id, places.get(one.source, 0), one.offset) for one in billables]
-        return [_BILLINGS[code] for code in self._done("confirm", (rows, _tallies(tallies)), now_ms=now_ms)]
+        rows = [
+            (one.decision_id, places.get(one.source, 0), one.offset, _KIND[one.kind], _stamp(one)) for one in billables
+        ]
+        codes, _, values = self._asked("confirm", (rows, _tallies(tallies)), (), now_ms)
+        return [
+            Confirmed(_BILLINGS[code % _EXPOSES], value, code >= _EXPOSES)
+            for code, value in zip(codes, values, strict=True)
+        ]
 
     def folded(self, decision_ids: Sequence[str]) -> None:
         """See `SpendLedger.folded`."""
         check(decision_ids)
         self._done("folded", decision_ids)
+
+    def decisions(self, decision_ids: Sequence[str]) -> list[bytes]:
+        """See `SpendLedger.decisions`."""
+        check(decision_ids)
+        return self._asked("decisions", decision_ids, (), 0)[2]
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """See `SpendLedger.sweep`."""
@@ -188,10 +207,19 @@ class RedisSpendLedger(SpendLedger):
 
 
 def _row(one: Reservation, names: dict[tuple[Window, ...], list[str]]) -> tuple[object, ...]:
-    if one.windows not in names:
-        names[one.windows] = [_name(window) for window in one.windows]
+    for windows in (one.windows, one.booked):
+        if windows not in names:
+            names[windows] = [_name(window) for window in windows]
     fields = one.decision_id, one.key, names[one.windows], one.micros, one.expires_ms, one.kept_ms
-    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms))
+    billing = _KIND[one.billed_by], one.price, one.last_ms
+    booking = (names[one.booked], one.holds, _KIND[one.booked_by]) if one.booked else ()
+    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms)), *billing, *booking
+
+
+def _stamp(one: Billable) -> str:
+    """Tells the record of an impression from another one's: eight letters; others need none."""
+    place = f"{one.source.topic}/{one.source.partition}/{one.offset}"
+    return xxhash.xxh32_hexdigest(place.encode()) if one.kind == "impression" else ""
 
 
 def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[str, str, int]]]]:
@@ -206,12 +234,12 @@ def _spent(left: int, budget: int, version: int, spent: int, reserved: int) -> S
 
 
 def _name(window: Window) -> str:
-    return f"{window.day}|{window.key}"
+    return f"{window.day}{'|#'[window.counts]}{window.key}"
 
 
 def _window(name: str) -> Window:
-    day, _, key = name.partition("|")
-    return Window(key, day)
+    day, unit, key = re.split("([|#])", name, maxsplit=1)
+    return Window(key, day, unit == "#")
 
 
 def _place(source: Source) -> str:

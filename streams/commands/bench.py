@@ -75,7 +75,7 @@ def growth(
     from streams.lab.bench_growth import ITEMS, QUICK, USERS, run_growth
 
     result = run_growth(QUICK if quick else tuple(product(ITEMS, USERS)), seconds=seconds, say=err.print)
-    table = Table(title="as items and people grow", title_justify="left")
+    table = Table(title="as items and people grow", title_justify="left", box=None, padding=(0, 1, 0, 0))
     keys = [key for key in result["rows"][0] if key != "pauses"]
     for key in keys:
         table.add_column(key.replace("_", " "), justify="right")

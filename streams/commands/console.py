@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+"""A table that goes into a file or a pipe is as wide as it needs to be."""
 
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; environment variables win.")]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one machine-readable object.")]

@@ -19,6 +19,7 @@ from tests.embeddings.spending import (
     REQUESTS,
     a_reservation,
     billables,
+    confirm,
     ids,
     lease,
     opened,
@@ -52,7 +53,7 @@ def a_day(ledger: SpendLedger) -> None:
     made = [a_reservation(n, 10, LIFE, DAY, person="p", rooms=rooms, expires_ms=NOW + n) for n in range(4)]
     assert reserve(ledger, *made, tallies=[tally(-1, 5, REQUESTS, bid=4)]) == [Verdict.reserved] * 4
     assert ledger.sweep(now_ms=NOW + 1) == 2
-    told = ledger.confirm(billables(1, 2), [tally(-1, 1, impressions=2)], now_ms=NOW)
+    told = confirm(ledger, billables(1, 2), [tally(-1, 1, served=2)], now_ms=NOW)
     assert told == [Billing.late, Billing.billed]
     ledger.folded(ids([1, 2]))
     assert ledger.in_flight(["p"])[0].out == {LINE: 1}
@@ -64,7 +65,7 @@ def test_every_key_has_a_time_to_live_and_one_slot(server: Valkey, ledger: Redis
     a_day(ledger)
     reserve(ledger, a_reservation("no budget", 1, Window("c/new")), decided=True)
     with pytest.raises(LedgerClosed):
-        ledger.confirm([], [tally(7, 9)], now_ms=NOW)
+        confirm(ledger, [], [tally(7, 9)], now_ms=NOW)
     with redis.Redis.from_url(server.url) as client:
         keys = client.keys("*")
         kinds = {key.rpartition(b"}:")[2].decode().partition(":")[2].partition(":")[0] for key in keys}
@@ -84,12 +85,12 @@ def test_a_server_that_was_killed_sells_nothing_until_it_was_rebuilt(server: Val
     with pytest.raises(LedgerClosed):
         lease(ledger, 10)
     with pytest.raises(LedgerClosed):
-        ledger.confirm(billables(3, first=2), [tally(1, 2)], now_ms=NOW)
+        confirm(ledger, billables(3, first=2), [tally(1, 2)], now_ms=NOW)
     ledger.rebuild(published)
     reserve(ledger, *(a_reservation(n, 10, LIFE, DAY) for n in range(4)), decided=True)
-    assert ledger.confirm(billables(1, 2), [tally(-1, 1)], now_ms=NOW) == [Billing.known] * 2
+    assert confirm(ledger, billables(1, 2), [tally(-1, 1)], now_ms=NOW) == [Billing.known] * 2
     assert list(ledger.reopen().values()) == [2]
-    assert ledger.confirm(billables(3, first=2), [tally(1, 2)], now_ms=NOW) == [Billing.billed]
+    assert confirm(ledger, billables(3, first=2), [tally(1, 2)], now_ms=NOW) == [Billing.billed]
     assert (ledger.reopen(), sums(ledger)) == ({}, (60, 0, 10, 30))
 
 
@@ -102,7 +103,7 @@ def test_after_a_lost_reply_the_same_call_is_done_once(server: Valkey, ledger: R
     calls: dict[str, Callable[[], object]] = {
         "lease": lambda: lease(worker, 50),
         "reserve": lambda: reserve(worker, a_reservation(3), tallies=[tally(-1, 5, REQUESTS, bid=4)]),
-        "confirm": lambda: worker.confirm(billables(1), [tally(-1, 0, impressions=1)], now_ms=NOW),
+        "confirm": lambda: confirm(worker, billables(1), [tally(-1, 0, served=1)], now_ms=NOW),
         "sweep": lambda: worker.sweep(now_ms=NOW + 1),
     }
     assert worker.closed() is None
@@ -130,7 +131,7 @@ def test_a_full_batch_of_people_and_windows_fits_into_one_call(ledger: RedisSpen
     rooms = (Room(LINE, 1), Room("c", 1))
     made = [a_reservation(n, 0, person=f"p{n}", rooms=rooms) for n in range(4_096)]
     assert reserve(ledger, *made) == [Verdict.reserved] * 4_096
-    assert ledger.confirm(billables(*range(4_096)), now_ms=NOW) == [Billing.billed] * 4_096
+    assert confirm(ledger, billables(*range(4_096)), now_ms=NOW) == [Billing.billed] * 4_096
     ledger.folded(ids(range(4_096)))
     assert ledger.in_flight([f"p{n}" for n in range(4_096)])[17].out == {}
 
@@ -143,7 +144,7 @@ def test_workers_at_once_sell_a_budget_once(server: Valkey, ledger: RedisSpendLe
         for n in range(60):
             lease(mine, 2, worker=name)
             sold.extend(reserve(mine, a_reservation(f"{name}{n}", 1), worker=name))
-            mine.confirm(billables(f"{name}{n}"), now_ms=NOW)
+            confirm(mine, billables(f"{name}{n}"), now_ms=NOW)
         mine.close()
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
@@ -165,7 +166,7 @@ def test_the_commands_it_lists_are_those_it_needs(server: Valkey, lacking: str) 
     def everything() -> None:
         opened(ledger, (LIFE, 100), (DAY, 100))
         a_day(ledger)
-        ledger.confirm(billables(3), now_ms=NOW)
+        confirm(ledger, billables(3), now_ms=NOW)
         ledger.folded(ids([3]))
         lease(ledger, 0, LIFE, DAY)
 

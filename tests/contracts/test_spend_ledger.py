@@ -23,7 +23,8 @@ from embeddings.spend import (
     Want,
     Window,
 )
-from embeddings.spend_memory import Book, MemorySpendLedger
+from embeddings.spend_book import Book
+from embeddings.spend_memory import MemorySpendLedger
 from embeddings.spend_redis import RedisSpendLedger
 from tests.contracts.backends import SERVERS
 from tests.embeddings.spending import (
@@ -38,6 +39,7 @@ from tests.embeddings.spending import (
     REQUESTS,
     a_reservation,
     billables,
+    confirm,
     ids,
     lease,
     money,
@@ -199,9 +201,9 @@ def test_a_billable_event_counts_once_whatever_is_redelivered(ledger: SpendLedge
     lease(ledger, 50)
     reserve(ledger, a_reservation(1), a_reservation(2))
     twice = [*billables(1), *billables(1, first=1)]
-    assert ledger.confirm(twice, [tally(-1, 1)], now_ms=NOW) == [Billing.billed, Billing.again]
-    assert ledger.confirm(twice, [tally(-1, 1)], now_ms=NOW) == [Billing.again, Billing.again]
-    assert ledger.confirm(billables(1, first=9), now_ms=NOW) == [Billing.again]
+    assert confirm(ledger, twice, [tally(-1, 1)], now_ms=NOW) == [Billing.billed, Billing.again]
+    assert confirm(ledger, twice, [tally(-1, 1)], now_ms=NOW) == [Billing.again, Billing.again]
+    assert confirm(ledger, billables(1, first=9), now_ms=NOW) == [Billing.again]
     assert sums(ledger) == (50, 30, 10, 10)
     assert ledger.totals().counts[LINE]["billed"] == 1
 
@@ -211,8 +213,8 @@ def test_what_was_never_billed_goes_back_and_a_late_event_still_spends(ledger: S
     reserve(ledger, a_reservation(1), a_reservation(2, expires_ms=NOW + 5))
     assert ledger.sweep(now_ms=NOW + 5) == 1
     assert sums(ledger) == (60, 30, 10, 0)
-    assert ledger.confirm(billables(2), now_ms=NOW + 24 * HOUR) == [Billing.late]
-    assert ledger.confirm(billables(2, first=1), now_ms=NOW + 24 * HOUR) == [Billing.again]
+    assert confirm(ledger, billables(2), now_ms=NOW + 24 * HOUR) == [Billing.late]
+    assert confirm(ledger, billables(2, first=1), now_ms=NOW + 24 * HOUR) == [Billing.again]
     assert sums(ledger) == (50, 30, 10, 10)
     assert reserve(ledger, a_reservation(2)) == [AGAIN]
 
@@ -221,13 +223,13 @@ def test_after_the_billing_window_an_event_is_counted_and_spends_nothing(ledger:
     lease(ledger, 50)
     reserve(ledger, a_reservation(1))
     ledger.sweep(now_ms=NOW + HOUR)
-    assert ledger.confirm(billables(1), now_ms=NOW + 24 * HOUR + 1) == [Billing.too_late]
+    assert confirm(ledger, billables(1), now_ms=NOW + 24 * HOUR + 1) == [Billing.too_late]
     assert (sums(ledger), ledger.totals().counts[LINE]["billed_too_late"]) == ((100, 0, 0, 0), 1)
 
 
 def test_nobody_pays_for_what_was_not_decided(ledger: SpendLedger) -> None:
     reserve(ledger, a_reservation("refused"))
-    assert ledger.confirm(billables("refused", "never"), now_ms=NOW) == [Billing.unknown] * 2
+    assert confirm(ledger, billables("refused", "never"), now_ms=NOW) == [Billing.unknown] * 2
     assert sums(ledger) == (100, 0, 0, 0)
 
 
@@ -249,7 +251,7 @@ def test_what_is_out_for_a_person_counts_until_their_state_has_it(ledger: SpendL
     reserve(ledger, *(capped(n, 9, ledger) for n in range(3)), capped("short", 9, ledger, expires_ms=NOW + 1))
     assert out(ledger) == {LINE: 4, "c": 4}
     ledger.sweep(now_ms=NOW + 1)
-    ledger.confirm(billables(0, "short"), now_ms=NOW)
+    confirm(ledger, billables(0, "short"), now_ms=NOW)
     assert out(ledger) == {LINE: 4, "c": 4}
     for _ in range(2):
         ledger.folded(ids([0, "short"]))
@@ -266,7 +268,7 @@ def test_a_cap_that_was_read_before_an_impression_was_folded_is_no_cap(ledger: S
     lease(ledger, 50)
     reserve(ledger, capped(0, 2, ledger))
     stale = capped(1, 2, ledger)
-    ledger.confirm(billables(0), now_ms=NOW)
+    confirm(ledger, billables(0), now_ms=NOW)
     ledger.folded(ids([0]))
     assert reserve(ledger, stale, capped(2, 2, ledger)) == [Verdict.capped, RESERVED]
 
@@ -291,7 +293,7 @@ def test_a_cap_of_ten_never_shows_eleven(backend: Backend, ledger: SpendLedger, 
             shown += [number] if reserve(workers[at], asked, worker=str(at)) == [RESERVED] else []
         elif step == 3 and shown:
             billed.append(draw.choice(shown))
-            workers[at].confirm(billables(billed[-1]), now_ms=NOW)
+            confirm(workers[at], billables(billed[-1]), now_ms=NOW)
         elif step == 4 and billed:
             saved.add(draw.choice(billed))
         elif step == 5 and saved:
@@ -302,7 +304,7 @@ def test_a_cap_of_ten_never_shows_eleven(backend: Backend, ledger: SpendLedger, 
 def test_a_budget_that_is_raised_or_cut_below_what_was_spent_keeps_the_spending(ledger: SpendLedger) -> None:
     lease(ledger, 90)
     reserve(ledger, a_reservation(1, 40), a_reservation(2, 20))
-    ledger.confirm(billables(1), now_ms=NOW)
+    confirm(ledger, billables(1), now_ms=NOW)
     ledger.set_budgets([Budget(LIFE, 30, 2), Budget(LIFE, 500, 1)])
     assert sums(ledger) == (-60, 30, 20, 40)
     assert (lease(ledger, 90), lease(ledger, 5, worker="v")) == (0, 0)
@@ -322,7 +324,7 @@ def test_each_day_spends_its_own_budget(backend: Backend) -> None:
         RESERVED,
         Verdict.no_lease,
     ]
-    ledger.confirm(billables(1, 2), now_ms=NOW)
+    confirm(ledger, billables(1, 2), now_ms=NOW)
     assert [sums(ledger, window)[3] for window in (LIFE, DAY, tomorrow)] == [45, 25, 20]
     assert sums(ledger)[0] == 45
 
@@ -334,7 +336,7 @@ def test_ten_impressions_are_ten_however_many_workers_want_them(backend: Backend
         lease(workers[n % 3], 1, worker=str(n % 3))
         verdicts += reserve(workers[n % 3], a_reservation(n, 1), worker=str(n % 3))
     assert verdicts.count(RESERVED) == 10
-    workers[0].confirm(billables(*range(30)), now_ms=NOW)
+    confirm(workers[0], billables(*range(30)), now_ms=NOW)
     assert sums(workers[1]) == (0, 0, 0, 10)
 
 
@@ -347,7 +349,7 @@ def test_sums_are_exact_beyond_what_a_double_holds(backend: Backend) -> None:
     for n in range(5):
         assert lease(ledger, MOST_AMOUNT, LIFE, CAMPAIGN) == MOST_AMOUNT
         assert reserve(ledger, a_reservation(n, MOST_AMOUNT - 1, LIFE, CAMPAIGN)) == [RESERVED]
-        ledger.confirm(billables(n), now_ms=NOW)
+        confirm(ledger, billables(n), now_ms=NOW)
     assert money(ledger).spent == big + 1 + 5 * (MOST_AMOUNT - 1)
     assert sums(ledger, CAMPAIGN)[0] == 2**53 + 1 - 5 * (MOST_AMOUNT - 1) - 1
 
@@ -376,7 +378,7 @@ def test_overspend_reaches_its_bound_and_no_further(backend: Backend) -> None:
     for worker in ("a", "b"):
         told = a_reservation(worker, 3, **times)
         assert reserve(ledger, told, worker=worker, now=later, decided=True) == [RESERVED]
-    ledger.confirm(billables(*range(11), "a", "b", "late"), now_ms=later)
+    confirm(ledger, billables(*range(11), "a", "b", "late"), now_ms=later)
     workers, chunk, late = 2, 3, 3
     assert sums(ledger) == (-9, 0, 0, 10 + workers * chunk + late)
 
@@ -385,9 +387,9 @@ def test_funnel_counts_are_counted_once_with_how_far_they_go(ledger: SpendLedger
     counted = tally(-1, 9, REQUESTS, bid=5, paced=2)
     for _ in range(2):
         ledger.reserve("w", [], [counted], now_ms=NOW)
-        ledger.confirm([], [tally(-1, 4, impressions=1)], now_ms=NOW)
+        confirm(ledger, [], [tally(-1, 4, served=1)], now_ms=NOW)
     totals = ledger.totals()
-    assert totals.counts[LINE] == {"bid": 5, "paced": 2, "impressions": 1}
+    assert totals.counts[LINE] == {"bid": 5, "paced": 2, "served": 1}
     assert totals.offsets == {REQUESTS: 9, EVENTS: 4}
     assert ledger.covered([EVENTS, EVENTS._replace(partition=7)]) == {EVENTS: 4}
 
@@ -395,14 +397,14 @@ def test_funnel_counts_are_counted_once_with_how_far_they_go(ledger: SpendLedger
 def test_a_tally_that_was_counted_in_part_changes_nothing(ledger: SpendLedger) -> None:
     lease(ledger, 50)
     reserve(ledger, a_reservation(1))
-    ledger.confirm([], [tally(-1, 9, clicks=1)], now_ms=NOW)
+    confirm(ledger, [], [tally(-1, 9, won=1)], now_ms=NOW)
     before = ledger.totals()
     with pytest.raises(AlreadyCounted) as told:
-        ledger.confirm(billables(1, first=12), [tally(4, 12, clicks=2)], now_ms=NOW)
+        confirm(ledger, billables(1, first=12), [tally(4, 12, won=2)], now_ms=NOW)
     assert (told.value.source, told.value.covered) == ("marquee.events.v1/0", 9)
     assert replace(ledger.totals(), number=before.number) == before
-    assert ledger.confirm(billables(1, first=12), [tally(9, 12, clicks=1)], now_ms=NOW) == [Billing.billed]
-    assert ledger.totals().counts[LINE]["clicks"] == 2
+    assert confirm(ledger, billables(1, first=12), [tally(9, 12, won=1)], now_ms=NOW) == [Billing.billed]
+    assert ledger.totals().counts[LINE]["won"] == 2
 
 
 def test_totals_since_a_number_are_what_changed_since(ledger: SpendLedger) -> None:
@@ -422,8 +424,8 @@ def test_what_cannot_be_is_refused_before_it_is_asked(ledger: SpendLedger, wrong
         "rows": lambda: ledger.folded(["x"] * (MOST_ROWS + 1)),
         "amount": lambda: reserve(ledger, a_reservation(1, MOST_AMOUNT + 1)),
         "negative": lambda: lease(ledger, -1),
-        "count": lambda: ledger.confirm([], [tally(0, 1, lottery=1)], now_ms=NOW),
-        "backwards": lambda: ledger.confirm([], [tally(1, 0)], now_ms=NOW),
+        "count": lambda: confirm(ledger, [], [tally(0, 1, lottery=1)], now_ms=NOW),
+        "backwards": lambda: confirm(ledger, [], [tally(1, 0)], now_ms=NOW),
         "budget": lambda: ledger.set_budgets([Budget(LIFE, UNLIMITED + 1, 3)]),
     }
     with pytest.raises(ValueError):

@@ -14,6 +14,7 @@ from tests.embeddings.spending import (
     NOW,
     a_reservation,
     billables,
+    confirm,
     ids,
     lease,
     out,
@@ -29,10 +30,10 @@ def a_life(ledger: SpendLedger) -> Totals:
     """Six reservations: 0 and 1 billed in the totals, 2 billed after them, the others out; what was published."""
     lease(ledger, 90)
     reserve(ledger, *everything())
-    ledger.confirm(billables(0, 1), [tally(-1, 1, impressions=2)], now_ms=NOW)
+    confirm(ledger, billables(0, 1), [tally(-1, 1, served=2)], now_ms=NOW)
     ledger.folded(ids([0, 1]))
     published = ledger.totals()
-    ledger.confirm(billables(2, first=2), [tally(1, 2, impressions=1)], now_ms=NOW)
+    confirm(ledger, billables(2, first=2), [tally(1, 2, served=1)], now_ms=NOW)
     return published
 
 
@@ -44,9 +45,9 @@ def rebuilt(ledger: SpendLedger, published: Totals) -> None:
     """What the leader does: totals, what may yet be billed, then the events of that time, also those counted."""
     ledger.rebuild(published)
     reserve(ledger, *everything(), decided=True)
-    told = ledger.confirm(billables(0, 1), [tally(-1, 1, impressions=2)], now_ms=NOW)
+    told = confirm(ledger, billables(0, 1), [tally(-1, 1, served=2)], now_ms=NOW)
     assert told == [Billing.known, Billing.known]
-    assert ledger.confirm(billables(2, first=2), [tally(1, 2, impressions=1)], now_ms=NOW) == [Billing.billed]
+    assert confirm(ledger, billables(2, first=2), [tally(1, 2, served=1)], now_ms=NOW) == [Billing.billed]
 
 
 def test_after_a_loss_nothing_is_sold_until_it_is_rebuilt(backend: Backend, ledger: SpendLedger) -> None:
@@ -64,7 +65,7 @@ def test_after_a_loss_nothing_is_sold_until_it_is_rebuilt(backend: Backend, ledg
     assert sums(ledger) == (40, 0, 30, 30)
     assert out(ledger) == {LINE: 4}
     assert (lease(ledger, 90), reserve(ledger, a_reservation("new"))) == (40, [Verdict.reserved])
-    assert ledger.totals().counts[LINE] == {"reserved": 7, "billed": 3, "impressions": 3}
+    assert ledger.totals().counts[LINE] == {"reserved": 7, "billed": 3, "served": 3, "impressions": 3}
 
 
 def test_an_event_of_the_old_life_that_comes_twice_counts_once(backend: Backend, ledger: SpendLedger) -> None:
@@ -73,7 +74,7 @@ def test_an_event_of_the_old_life_that_comes_twice_counts_once(backend: Backend,
     rebuilt(ledger, published)
     ledger.reopen()
     again = [*billables(0, 1, 2), *billables(0, 3, first=3)]
-    told = ledger.confirm(again, [tally(2, 4)], now_ms=NOW)
+    told = confirm(ledger, again, [tally(2, 4)], now_ms=NOW)
     assert told == [*[Billing.again] * 4, Billing.billed]
     assert sums(ledger)[3] == 40
 
@@ -84,13 +85,13 @@ def test_events_that_came_while_it_was_away_have_to_be_confirmed_before_it_opens
     published = a_life(ledger)
     backend.wipe()
     with pytest.raises(LedgerClosed):
-        ledger.confirm(billables(3, first=3), [tally(2, 3)], now_ms=NOW)
+        confirm(ledger, billables(3, first=3), [tally(2, 3)], now_ms=NOW)
     rebuilt(ledger, published)
     with pytest.raises(LedgerClosed):
-        ledger.confirm(billables(4, first=4), [tally(3, 4)], now_ms=NOW)
+        confirm(ledger, billables(4, first=4), [tally(3, 4)], now_ms=NOW)
     assert ledger.reopen() == {EVENTS: 4}
     assert ledger.closed() == "rebuilding"
-    assert ledger.confirm(billables(3, 4, first=3), [tally(2, 4)], now_ms=NOW) == [Billing.billed] * 2
+    assert confirm(ledger, billables(3, 4, first=3), [tally(2, 4)], now_ms=NOW) == [Billing.billed] * 2
     assert (ledger.reopen(), sums(ledger)[3]) == ({}, 50)
 
 
@@ -134,9 +135,9 @@ def test_a_ledger_behind_the_events_is_closed(backend: Backend, ledger: SpendLed
     a_life(ledger)
     fresh = backend.open()
     with pytest.raises(LedgerClosed, match="rewound"):
-        fresh.confirm(billables(4, first=7), [tally(5, 7)], now_ms=NOW)
+        confirm(fresh, billables(4, first=7), [tally(5, 7)], now_ms=NOW)
     assert ledger.closed() == "rewound"
-    assert ledger.confirm(billables(3, first=3), [tally(2, 7)], now_ms=NOW) == [Billing.billed]
+    assert confirm(ledger, billables(3, first=3), [tally(2, 7)], now_ms=NOW) == [Billing.billed]
     assert (ledger.reopen(), ledger.closed()) == ({}, None)
 
 

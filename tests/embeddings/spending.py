@@ -6,6 +6,7 @@ from typing import Any
 from embeddings.events import Source
 from embeddings.spend import (
     Billable,
+    Billing,
     Budget,
     Reservation,
     SpendLedger,
@@ -69,10 +70,15 @@ def reserve(
     return [answer.verdict for answer in ledger.reserve(worker, reservations, now_ms=now, **more)]
 
 
-def billables(*numbers: int | str, source: Source = EVENTS, first: int = 0) -> list[Billable]:
-    """Billable events of reservations, at one offset after the other."""
-    ids = [decision_id("requests", 0, 0, str(n)) for n in numbers]
-    return [Billable(name, source, first + place) for place, name in enumerate(ids)]
+def billables(*numbers: int | str, source: Source = EVENTS, first: int = 0, kind: str = "impression") -> list[Billable]:
+    """Events of reservations, at one offset after the other."""
+    return [Billable(name, source, first + place, kind) for place, name in enumerate(ids(numbers))]
+
+
+def confirm(
+    ledger: SpendLedger, rows: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int = NOW
+) -> list[Billing]:
+    return [confirmed.billing for confirmed in ledger.confirm(rows, tallies, now_ms=now_ms)]
 
 
 def tally(above: int, upto: int, source: Source = EVENTS, **counts: int) -> Tally:
