@@ -14,21 +14,23 @@ ten is not sold by three; which partition that is changes with time, should its 
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
-from embeddings.spend import SpendLedger, Window
+from embeddings.spend import ONE, SpendLedger, Window
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
 from ranking.ads.pacing import Limit, Pace, PacingSettings, Tick, pace
 from ranking.ads.promises import Promises, open_CH, promises
+from ranking.ads.terms import BILLED_BY
 from ranking.ads.traffic import Traffic
 from streams.ad_settings import Ads
 from streams.serving.leases import Leases
-from streams.serving.ledger_windows import BudgetTeller
+from streams.serving.ledger_windows import BudgetTeller, booked_of
 from streams.serving.sums import Sums
 
 _QUARTER_MS = 900_000
@@ -37,6 +39,14 @@ _TURN_MS = 30_000
 _SWEEP_MS, _FIRST_MS = 5_000, 1_000
 _MONEY, _COUNT = [Limit.lifetime_micros, Limit.day_micros], [Limit.lifetime_count, Limit.day_count]
 _MOST = np.iinfo(np.int64).max
+
+
+class Booked(NamedTuple):
+    """What a reservation says of a booked number: its windows, the kind of event that counts, how much it holds."""
+
+    windows: tuple[Window, ...]
+    kind: str
+    holds: int
 
 
 class Budgets:
@@ -127,6 +137,24 @@ class Budgets:
         line = market.lines[row]
         with self._lock:
             return (self._leases.windows(row, line.key) if line is not None else None) or ()
+
+    def booked(self, market: Market, row: int, chance: float | None = None) -> Booked:
+        """What a reservation has to say of a number that was booked: `Reservation.booked`, `booked_by`, `holds`.
+
+        Args:
+            market: what rows are of.
+            row: the winner.
+            chance: that what was booked happens, where it is no impression; without it as it has been so far.
+        """
+        line = market.lines[row]
+        if line is None or not market.booked(row) or not (windows := self.windows(market, row)):
+            return Booked((), "impression", ONE)
+        kind = BILLED_BY[market.counted_L[row]]
+        if kind == "impression":
+            chance = 1.0
+        elif chance is None:
+            chance = float(self._sums.yield_L[row]) if row < len(self._sums.yield_L) else 1.0
+        return Booked(booked_of(line.key, windows[1].day), kind, min(max(round(chance * ONE), 1), ONE))
 
     def tick(self, now_ms: int) -> None:
         """Look at what was spent, set the pace, renew leases. A few round trips; none without campaigns.
