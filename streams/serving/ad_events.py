@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
-from embeddings.events import OF_ADS, Source
+from embeddings.events import OF_ADS, Fate, Source
 from embeddings.exposures import AdSeen
 from embeddings.spend import MOST_ROWS, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
 from ranking.ads.exposed import level_name
@@ -214,23 +214,28 @@ class AdEvents:
         except LedgerClosed:
             confirmed = []
         self._told |= upto
-        return self._known(len(decoded.batch), row_A, billables, confirmed) if confirmed else None
+        return self._known(decoded.batch.refused_B, row_A, billables, confirmed) if confirmed else None
 
     def _known(
-        self, rows: int, row_A: NDArray[np.intp], billables: Sequence[Billable], confirmed: Sequence[Confirmed]
+        self,
+        refused_B: NDArray[np.uint8],
+        row_A: NDArray[np.intp],
+        billables: Sequence[Billable],
+        confirmed: Sequence[Confirmed],
     ) -> AdSeen | None:
+        """The keys of exposures; one that its person's state may not hold stays out, or no cap would count it."""
         levels = dict[int, tuple[int, ...]]()
         for row, one, became in zip(row_A.tolist(), billables, confirmed, strict=True):
             decision = decode_ad(became.decision) if became.decision else None
             spends = decision is not None and became.billing in _SPENDS
             self.heard(one.kind, became.billing, amounts_of(decision)[1] if decision is not None and spends else 0)
-            if became.exposes and decision is not None:
+            if became.exposes and decision is not None and refused_B[row] == Fate.applied:
                 self._exposed[one.source, one.offset] = one.decision_id
                 if len(decision.levels) == LEVELS:
                     levels[row] = decision.levels
         if not levels:
             return None
-        key_B4 = np.zeros((rows, LEVELS), np.uint32)
+        key_B4 = np.zeros((len(refused_B), LEVELS), np.uint32)
         key_B4[list(levels)] = list(levels.values())
         return AdSeen(key_B4)
 
