@@ -110,10 +110,11 @@ class Turnover:
         if self.items.binding:
             old = idle[used_s_I <= now_s - GRACE_S]
         else:
-            self._room = max(2 * self.strangers - len(idle), 0)
-            beyond = len(idle) - self.strangers
-            old = idle[np.argpartition(used_s_I, beyond - 1)[:beyond]] if beyond > 0 else idle[:0]
-        return self._retire(old[:_MOST], now_s) if len(old) >= _LEAST else 0, reclaimed
+            beyond = max(len(idle) - self.strangers, 0)
+            old = idle[np.argpartition(used_s_I, beyond - 1)[:beyond]] if beyond else idle[:0]
+        retired = self._retire(old[:_MOST]) if len(old) >= _LEAST else 0
+        self._room = max(2 * self.strangers - len(idle) + retired, 0)
+        return retired, reclaimed
 
     def _idle(self, held: Iterable[Rows], now_s: int) -> Rows:
         """The rows that nobody has a use for; takes down that the others are used now, and since when these are not."""
@@ -128,7 +129,7 @@ class Turnover:
             idle.append((begin + np.flatnonzero(idle_R)).astype(np.int32))
         return np.concatenate(idle)
 
-    def _retire(self, rows_R: Rows, now_s: int) -> int:
+    def _retire(self, rows_R: Rows) -> int:
         items, binding, retired = self.items, self.items.binding, [np.empty(0, np.int32)]
         last_s = int(items.columns.used_s_N[rows_R].max(initial=0))
         for some_R in _in_chunks(rows_R):
