@@ -29,9 +29,11 @@ from embeddings.items import Items
 Rows = NDArray[np.int32]
 GRACE_S = 3_600
 """What is of no use for so long goes."""
-_CHUNK = 4_096
+_CHUNK = 2_048
 """So many rows change at once; readers and writers may come between."""
 _SCANNED = 1 << 16
+_DATES = 3
+"""Of an item: when it opens and closes, and since when it is new."""
 _LEAST, _MOST = 256, 1 << 15
 """So many rows are retired at once at least, and at most: readers of what is offered follow no more, one by one."""
 
@@ -105,6 +107,7 @@ class Turnover:
         if self.items.catalogue_unread:
             return 0, 0
         reclaimed = self._reclaim(forget)
+        self._forget_moments()
         idle = self._idle(held, now_s)
         used_s_I = self.items.columns.used_s_N[idle]
         if self.items.binding:
@@ -159,9 +162,6 @@ class Turnover:
                     forget(some_R)
                     self._clear(some_R)
             reclaimed += len(rows_R)
-        if reclaimed:
-            with self.items.writing:
-                self._forget_moments()
         return reclaimed
 
     def _clear(self, rows_R: Rows) -> None:
@@ -174,9 +174,13 @@ class Turnover:
         items.ids.reclaim(rows_R)
 
     def _forget_moments(self) -> None:
-        c = self.items.columns
-        self.items.windows.keep(lambda time_s, rows: (c.from_s_N[rows] == time_s) | (c.until_s_N[rows] == time_s))
-        self.items.news.keep(lambda time_s, rows: c.fresh_s_N[rows] == time_s)
+        """Leave out the dates that rows had before, where there are more of them than dates that hold."""
+        items = self.items
+        if len(items.windows) + len(items.news) > 2 * _DATES * max(items.ids.held, _CHUNK):
+            with items.writing:
+                c = items.columns
+                items.windows.keep(lambda time_s, rows: (c.from_s_N[rows] == time_s) | (c.until_s_N[rows] == time_s))
+                items.news.keep(lambda time_s, rows: c.fresh_s_N[rows] == time_s)
 
 
 def _useless(c: Columns, at: Rows | slice) -> NDArray[np.bool_]:

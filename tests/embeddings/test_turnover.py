@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from embeddings import turnover
 from embeddings.ids import item_id, item_ids
-from embeddings.item_columns import FOREVER_S, Columns
+from embeddings.item_columns import Columns
 from embeddings.items import ItemCounts, ItemFacts, Items
 from embeddings.turnover import GRACE_S, Turnover
 
@@ -166,10 +166,25 @@ def test_nothing_of_before_is_in_a_row_that_is_given_anew() -> None:
     clean = Columns(1)
     for name in Columns.__annotations__.keys() - {"used_s_N"}:
         np.testing.assert_array_equal(getattr(items.columns, name)[0], getattr(clean, name)[0], name)
-    assert items.news.between(0, FOREVER_S // 8).tolist() == [1]
-    assert items.due(0, FOREVER_S // 8).tolist() == [1]
     items.ensure(item_ids(["new"]), ["new"])
     assert items.blocked(NOW)[0]
+
+
+def test_dates_that_hold_no_more_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnover, "_CHUNK", 1)
+    items = Items()
+    sweeper, held = Turnover(items), list[int]()
+    for n in range(40):
+        items.add([ItemFacts(name="a", added_s=NOW, available_from_s=NOW + n, available_until_s=NOW + 100 + n)])
+        sweep(sweeper, 0)
+        held.append(len(items.windows) + len(items.news))
+    assert max(held) == 6
+    assert items.due(NOW + 38, NOW + 39).tolist() == items.due(NOW + 138, NOW + 139).tolist() == [0]
+    assert fresh_rows(items, NOW + 39) == [0]
+
+
+def fresh_rows(items: Items, now_s: int) -> list[int]:
+    return items.fresh(9, now_s, 10, items.blocked(now_s)).tolist()
 
 
 def test_room_for_rows_is_not_made_where_some_are_free() -> None:
