@@ -15,7 +15,7 @@ were named least recently, and beyond twice as many a new name finds no row befo
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import ref
 
@@ -96,26 +96,34 @@ class Turnover:
         used_s_N[rows_R[(rows_R >= 0) & (rows_R < len(used_s_N))]] = now_s
 
     def sweep(
-        self, held: Iterable[Rows], now_s: int, forget: Callable[[Rows], None] = lambda rows_R: None
+        self,
+        held_R: Rows,
+        now_s: int,
+        forget: Callable[[Rows], None] = lambda rows_R: None,
+        holders: Sequence[Callable[[], Rows]] = (),
     ) -> tuple[int, int]:
         """Reclaim what can be, then retire what is of no use. Returns how many rows were retired and reclaimed.
 
-        `held` are rows that somebody uses by number, whatever is known of them; until this returns nobody may begin to
-        use others. `forget` is called for rows before others get them. Nothing keeps `items.lock`, or writers off, for
-        longer than some thousand rows take.
+        Nothing keeps `items.lock`, or writers off, for longer than some thousand rows take.
+
+        Args:
+            held_R: rows that somebody uses by number, whatever is known of them; they stay the same meanwhile.
+            now_s: epoch seconds.
+            forget: is called for rows before others get them.
+            holders: return rows that others use likewise, who hold `items.writing` while these change.
         """
         if self.items.catalogue_unread:
             return 0, 0
         reclaimed = self._reclaim(forget)
         self._forget_moments()
-        idle = self._idle(held, now_s)
+        idle = self._idle([held_R, *(holder() for holder in holders)], now_s)
         used_s_I = self.items.columns.used_s_N[idle]
         if self.items.binding:
             old = idle[used_s_I <= now_s - GRACE_S]
         else:
             beyond = max(len(idle) - self.strangers, 0)
             old = idle[np.argpartition(used_s_I, beyond - 1)[:beyond]] if beyond else idle[:0]
-        retired = self._retire(old[:_MOST]) if len(old) >= _LEAST else 0
+        retired = self._retire(old[:_MOST], holders) if len(old) >= _LEAST else 0
         self._room = max(2 * self.strangers - len(idle) + retired, 0)
         return retired, reclaimed
 
@@ -132,13 +140,15 @@ class Turnover:
             idle.append((begin + np.flatnonzero(idle_R)).astype(np.int32))
         return np.concatenate(idle)
 
-    def _retire(self, rows_R: Rows) -> int:
+    def _retire(self, rows_R: Rows, holders: Sequence[Callable[[], Rows]]) -> int:
         items, binding, retired = self.items, self.items.binding, [np.empty(0, np.int32)]
         last_s = int(items.columns.used_s_N[rows_R].max(initial=0))
         for some_R in _in_chunks(rows_R):
             with items.writing:
                 c = items.columns  # what got a use meanwhile stays
                 gone_R = some_R[_useless(c, some_R) & (c.used_s_N[some_R] <= last_s)]
+                for holder in holders:
+                    gone_R = np.setdiff1d(gone_R, holder())
                 if items.binding != binding:
                     break
                 with items.lock:

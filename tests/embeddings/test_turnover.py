@@ -10,6 +10,7 @@ from embeddings.items import ItemCounts, ItemFacts, Items
 from embeddings.turnover import GRACE_S, Turnover
 
 NOW = 1_750_000_000
+NOBODY = np.empty(0, np.int32)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def known(items: Items, *names: str) -> list[bool]:
 
 def sweep(turnover: Turnover, hours: float, *held: str) -> tuple[int, int]:
     rows_R = turnover.items.ids.rows(item_ids(held))
-    return turnover.sweep([rows_R[rows_R >= 0]], NOW + int(hours * 3_600))
+    return turnover.sweep(rows_R[rows_R >= 0], NOW + int(hours * 3_600))
 
 
 def test_what_a_catalogue_that_was_read_lacks_takes_no_row() -> None:
@@ -160,7 +161,7 @@ def test_nothing_of_before_is_in_a_row_that_is_given_anew() -> None:
     sweep(turnover, 0)
     items.remove("old")
     assert sweep(turnover, 2) == (1, 0)
-    turnover.sweep([], NOW, lambda rows_R: forgotten.extend(rows_R.tolist()))
+    turnover.sweep(NOBODY, NOW, lambda rows_R: forgotten.extend(rows_R.tolist()))
     assert forgotten == [0]
     assert (items.names[0], items.titles.get(0), items.ids.ids_N[0]) == ("", None, 0)
     clean = Columns(1)
@@ -239,8 +240,8 @@ def test_a_catalogue_that_is_removed_and_added_again_makes_nothing_new() -> None
     items = Items()
     items.add([ItemFacts(name="a", added_s=NOW)])
     turnover = Turnover(items)
-    turnover.sweep([], NOW)
+    turnover.sweep(NOBODY, NOW)
     items.remove("a")
-    turnover.sweep([], NOW + GRACE_S - 1)
+    turnover.sweep(NOBODY, NOW + GRACE_S - 1)
     items.add([ItemFacts(name="a", added_s=NOW + GRACE_S)])
     assert items.columns.fresh_s_N[0] == NOW

@@ -14,9 +14,11 @@ from embeddings.item_columns import Columns
 from embeddings.items import ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
 from streams.lab.synthetic import taught
+from streams.serving.ad_scoring import AdScorer
 from streams.serving.live_model import LiveModel, Serving
 from streams.serving.pipeline import Answer
 from tests.streams.builders import NOW_MS, Service, a_request, an_event, shown, slates_of, small
+from tests.streams.serving.ad_world import a_creative, a_house, a_line
 
 HOURS_MS = 2 * 3_600_000
 RANKER = taught(0).tensors()
@@ -223,6 +225,22 @@ def test_what_else_holds_rows_keeps_them(monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(4):
         years.turn()
     assert serving.items.ids.rows(item_ids(years.names(1))).tolist() == [*held.tolist(), *[-1] * 25]
+
+
+def test_the_item_that_an_ad_is_about_keeps_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnover, "_LEAST", 1)
+    years = Years(30)
+    years.turn()
+    serving = years.service.serving
+    scorer = AdScorer(serving, years.service.settings)
+    creative = a_creative("a", item_id="g1-0")
+    for _ in range(4):
+        creatives = scorer.prepare(a_house(a_line("x", creative)))
+        years.turn()
+    assert serving.items.ids.rows(item_ids(["g1-0", "g1-1"])).tolist() == [creatives.rows.landing_N[0], -1]
+    scorer.prepare(a_house(a_line("x", a_creative("a", item_id=years.alive[0]))))
+    years.turn()
+    assert serving.items.ids.rows(item_ids(["g1-0"])).tolist() == [-1]
 
 
 def test_without_a_learner_or_catalogue_rows_are_bounded_and_newcomers_are_offered() -> None:
