@@ -81,6 +81,8 @@ def meet_the_rest() -> None:
     held.take(key_1, row_1, np.zeros(1, np.int64), 0)
     held.told(key_1, row_1, np.zeros(1, np.int64))
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
+    ids = IdTable(8)
+    ids.free(ids.ensure(np.arange(1, 100, dtype=np.uint64)))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
     for tower in ("next", "outcome"):

@@ -38,7 +38,7 @@ def bids_of(
         market: what rows are of.
     """
     house, asks = market.house, contest.asks
-    creatives = scorer.prepare(house)
+    era, creatives = scorer.serving.turnover.era, scorer.prepare(house)
     viewers = scorer.viewers(
         creatives,
         Histories(*states[:6]),
@@ -74,7 +74,7 @@ def bids_of(
         drawn_for_M,
         draw_C[at_M],
     )
-    scored = Scored(creatives, viewers, candidates, chances)
+    scored = Scored(era, creatives, viewers, candidates, chances)
     return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], stood.propensity_C, ~stood.greedy_C, scored)
 
 

@@ -111,7 +111,7 @@ def test_an_ad_is_sold_shown_paid_for_and_told(town: Town) -> None:
         decision = await town.filled("ann", imp=[{"id": "1", "banner": {}, "bidfloor": 2.5}])
         await town.tell("ann", decision.decision_id)
         await town.tell("ann", decision.decision_id, "click")
-        told = await town.figures("spring/l", lambda said: bool(said.get("clicks")))
+        told = await town.figures("spring/l", lambda said: bool(said.get("clicks") and said.get("served")))
         return decision, told
 
     decision, told = asyncio.run(scenario())

@@ -100,6 +100,28 @@ def test_a_whole_comes_again_when_increments_come_to_half_of_it(
     assert sum(increments) < whole
 
 
+def test_a_whole_in_room_made_before_is_the_state_of_its_moment_though_it_grew_since(
+    observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_SMALL", 64)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    for observation in observations[:5]:
+        learner.learn(observation)
+    learner.factors = learner.freeze().build(0)[1]
+    assert journal.expects_whole
+    journal.make_room({name: array.nbytes for name, array in learner.state()[0].items()})
+    for observation in observations[5:8]:
+        learner.learn(observation)
+    before, rows = everything(learner), learner.rows
+    taken = journal.take(Checkpoint(*learner.state(), {HERE: 8}, {}), learner.pairs.log())
+    for observation in observations[8:]:
+        learner.learn(observation)
+    learner.factors = learner.freeze().build(1)[1]
+    journal.put(taken, rows)
+    assert everything(restored(journal.folder)[0]) == before
+    assert not journal.expects_whole
+
+
 def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observation], tmp_path: Path) -> None:
     """The disk was full, or the process was told to end meanwhile."""
     journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
