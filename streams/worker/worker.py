@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
 STORE_LOOK_S, TELL_S = 3.0, 1.0
-"""How often the store is asked whether it still has what was stored."""
+"""How often the store is asked whether it still has what was stored, and the spend ledger told what became of ads."""
 _SHARE, _LEAST = 16, 1_024
 """Items that nothing but events names: this part of those that the learner knows, and so many at least."""
 TURN_OVER_S = 60.0

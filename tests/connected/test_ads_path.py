@@ -40,7 +40,8 @@ class Town:
     async def publish(self, name: TopicName, key: str, value: Any) -> None:
         publisher = Publisher(self.stack.settings.kafka.client_options(), idempotent=False)
         try:
-            await publisher.send_all([Outgoing(self.topic(name), key.encode(), None if value is None else encode(value))])
+            written = None if value is None else encode(value)
+            await publisher.send_all([Outgoing(self.topic(name), key.encode(), written)])
         finally:
             await publisher.stop()
 
