@@ -3,7 +3,7 @@
     python -m benchmarks.redis_memory [--url redis://…]
 
 The yardstick is 640 bytes for the state at a full history and 64 components, of somebody who was shown nothing without
-an answer. Without `--url` it starts Valkey itself.
+an answer and saw no ad. Without `--url` it starts Valkey itself.
 Activity is ML-100K's: the median user rated 65 items, the busiest 737; what exceeds 50 is in the seen set. Past 1,024
 that is a filter of one size.
 """
@@ -19,6 +19,7 @@ import redis
 
 from deploy.embedded import Valkey
 from embeddings.events import Source
+from embeddings.exposures import LOG, Exposures
 from embeddings.fatigue import MOST, Unanswered
 from embeddings.redis_store import RedisUserStore
 from embeddings.seen import EXACT
@@ -50,12 +51,16 @@ def a_slate(size: int) -> bytes:
     return json.dumps({**head, "items": [{**item, "position": n} for n in range(size)]}).encode()
 
 
-def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int, shown_each: int = 0) -> None:
+def fill(
+    store: RedisUserStore, user_ids: Sequence[str], evicted_each: int, shown_each: int = 0, ads_each: int = 0
+) -> None:
     users = len(user_ids)
     loaded = store.load(user_ids, [SOURCE])
     items = np.random.default_rng(1).integers(1, 2**40, users * evicted_each, dtype=np.uint64)
     shown = Unanswered.nothing(users, shown_each)
     shown.item_UW[:] = np.arange(1, 1 + shown_each)
+    ads = Exposures.nothing(users, ads_each)
+    ads.seen_U[:], ads.key_UX4[:] = ads_each, 2
     store.flush(
         store.keep(
             user_ids,
@@ -64,6 +69,7 @@ def fill(store: RedisUserStore, user_ids: Sequence[str], evicted_each: int, show
             taste_UD=np.random.default_rng(2).normal(size=(users, 64)).astype(np.float32),
             taste_version=1,
             unanswered=shown,
+            exposures=ads,
             seen=loaded.seen.add(np.repeat(np.arange(users, dtype=np.int32), evicted_each), items),
             slates=SlateUpdate(range(users), [a_slate(20)] * users, 3_600),
             marks={SOURCE: PartitionMark(0)},
@@ -95,6 +101,11 @@ def measure(url: str) -> dict[str, tuple[int, int, int]]:
                 store.claim([SOURCE])
                 fill(store, [f"user-{n:012d}" for n in range(USERS)], 0, shown)
             rows[f"the state, {shown} items shown"] = usage(client, f"memory-shown-{shown}:*:u:*")
+        for ads in (1, 10, LOG):
+            with closing(RedisUserStore(url, width=64, prefix=f"memory-ads-{ads}")) as store:
+                store.claim([SOURCE])
+                fill(store, [f"user-{n:012d}" for n in range(USERS)], 0, 0, ads)
+            rows[f"the state, {ads} ads seen"] = usage(client, f"memory-ads-{ads}:*:u:*")
         for key in client.scan_iter("memory-*", count=1_000):
             client.delete(key)
         about = client.info("server")

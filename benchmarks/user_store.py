@@ -63,6 +63,7 @@ def measure(url: str) -> dict[str, float]:
     items = np.random.default_rng(0).integers(1, 2**40, (USERS, SEEN), dtype=np.uint64)
     grown = first.seen.add(np.repeat(np.arange(USERS, dtype=np.int32), SEEN), items.ravel())
     filled = {"changed_U": every, "taste_UD": taste_UD, "taste_version": 1, "unanswered": first.unanswered}
+    filled["exposures"] = first.exposures
     store.flush(store.keep(user_ids, full_states(USERS), **filled, seen=grown, marks=claimed))  # type: ignore[arg-type]
     loaded, batch = store.load(user_ids, sources), a_batch(user_ids, 2 * 10**9)
 

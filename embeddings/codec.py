@@ -3,32 +3,33 @@
 At width 64 a value is 556 bytes: with the server's six bytes of string header it lies in an allocation of 640. Item ids
 take five bytes, actions four bits, times two bytes (`embeddings.state_columns.coarsen`), shares watched and components
 of the taste vector a byte each. Version 3 adds what the person was shown without an answer (`embeddings.fatigue`), nine
-bytes an item and their number, 577 at most. Who was shown nothing is written as version 2. Version 1 had no shares; it
-is read.
+bytes an item and their number, 577 at most; version 4 which ads they saw as well (`embeddings.exposures`), 16 bytes
+each and seven more. Who was shown nothing and saw no ad is written as version 2. Version 1 had no shares; it is read.
 
 >>> from embeddings.state_columns import no_states
 >>> codec = StateCodec(64)
->>> states, tastes, unanswered = codec.decode([None])
+>>> states, tastes, unanswered, exposures = codec.decode([None])
 >>> len(codec.encode(states, tastes.vectors(), version=0)[0])
 556
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import UnreadableState
-from embeddings.fatigue import MOST, Unanswered
+from embeddings.exposures import Exposures
+from embeddings.fatigue import Unanswered
 from embeddings.jit import kernel
 from embeddings.state_columns import HISTORY, RING, Tastes, UserStates
+from embeddings.tails import SEEN, Tail, exposures_of, tail_of, tails, unanswered_of
 
-VERSION = 3
+VERSION = SEEN
 _NOTHING_SHOWN, _WITHOUT_SHARES = 2, 1
 _NO_SOURCE = 0xFFFF
 _LARGEST_U32 = 2**32 - 1
 _LARGEST_SCALE = np.float32(1e30)
-_SHOWN = np.dtype([("low", "<u4"), ("high", "u1"), ("once_s", "<u4")])
 
 
 def state_dtype(width: int) -> np.dtype[np.void]:
@@ -69,8 +70,8 @@ class StateCodec:
         empty["mark_source"] = _NO_SOURCE
         self._empty = empty.tobytes()
 
-    def decode(self, values: Sequence[bytes | None]) -> tuple[UserStates, Tastes, Unanswered]:
-        """The states, taste vectors and what was shown of U stored values; None is a user of whom nothing is known.
+    def decode(self, values: Sequence[bytes | None]) -> tuple[UserStates, Tastes, Unanswered, Exposures]:
+        """States, taste vectors, what was shown and which ads were seen of U stored values; None: nothing is known.
 
         A value with a vector of another width, or one without finite components, is read without it, its taste version
         0: it is derived from the history.
@@ -79,16 +80,23 @@ class StateCodec:
             UnreadableState: a value's version is not known, or its length does not fit. Nothing was changed; a newer
                 release wrote it, or it is not ours.
         """
-        chunks, tails = [value or self._empty for value in values], [b""]
+        ends: list[Tail] = []
+        chunks = [value or self._empty for value in values]
         if {chunk[0] for chunk in chunks} - {_NOTHING_SHOWN}:
             chunks = [_with_shares(chunk) if chunk[0] == _WITHOUT_SHARES else chunk for chunk in chunks]
-            tails = [_tail(chunk) if chunk[0] == VERSION else b"" for chunk in chunks]
-            chunks = [_without(chunk, tail) if tail else chunk for chunk, tail in zip(chunks, tails, strict=True)]
+            ends = [tail_of(chunk) for chunk in chunks]
+            chunks = [_without(chunk, tail) if tail.length else chunk for chunk, tail in zip(chunks, ends, strict=True)]
         if set(map(len, chunks)) - {self._dtype.itemsize}:
             chunks = [self._refit(chunk) for chunk in chunks]
         record_U = np.frombuffer(b"".join(chunks), self._dtype)
         self._check(record_U)
-        return _states(record_U), _tastes(record_U), _unanswered(tails, len(values))
+        seen = any(tail.ads for tail in ends)
+        return (
+            _states(record_U),
+            _tastes(record_U),
+            unanswered_of(ends) if ends else Unanswered.nothing(len(values)),
+            exposures_of(ends) if seen else Exposures.nothing(len(values)),
+        )
 
     def encode(
         self,
@@ -96,17 +104,22 @@ class StateCodec:
         taste_UD: NDArray[np.float32],
         version: int,
         unanswered: Unanswered | None = None,
+        exposures: Exposures | None = None,
     ) -> list[bytes]:
-        """The values to store for U states, taste vectors of snapshot `version`, what was shown; None is nothing."""
+        """The values to store for U states, taste vectors of snapshot `version`, what was shown, which ads were seen.
+
+        None is nothing.
+        """
         record_U = np.zeros(len(states.count_U), self._dtype)
         record_U["version"] = _NOTHING_SHOWN
         _put_states(record_U, states)
         _put_tastes(record_U, taste_UD, version)
         data, size = record_U.tobytes(), self._dtype.itemsize
         values = [data[at : at + size] for at in range(0, len(data), size)]
-        if unanswered is not None:
-            for u, tail in _tails(unanswered):
-                values[u] = bytes([VERSION]) + values[u][1:] + tail
+        shown = Unanswered.nothing(len(values)) if unanswered is None else unanswered
+        seen = Exposures.nothing(len(values)) if exposures is None else exposures
+        for u, later, tail in tails(shown, seen):
+            values[u] = bytes([later]) + values[u][1:] + tail
         return values
 
     def _refit(self, chunk: bytes) -> bytes:
@@ -131,43 +144,8 @@ def _with_shares(chunk: bytes) -> bytes:
     return bytes([_NOTHING_SHOWN]) + chunk[1:at] + bytes(HISTORY) + chunk[at:] if len(chunk) >= at else chunk
 
 
-def _tail(chunk: bytes) -> bytes:
-    """What follows the taste vector in a value of version 3."""
-    size = 1 + _SHOWN.itemsize * chunk[-1]
-    if not 1 <= chunk[-1] <= MOST or size >= len(chunk):
-        raise UnreadableState(f"a state of {len(chunk)} bytes, version {chunk[0]}, with {chunk[-1]} items shown")
-    return chunk[-size:]
-
-
-def _without(chunk: bytes, tail: bytes) -> bytes:
-    return bytes([_NOTHING_SHOWN]) + chunk[1 : -len(tail)]
-
-
-def _unanswered(tails: Sequence[bytes], users: int) -> Unanswered:
-    """What the tails of U values say was shown, none of them longer than `MOST` items."""
-    if not any(tails):
-        return Unanswered.nothing(users)
-    held_U = np.fromiter((len(tail) // _SHOWN.itemsize for tail in tails), np.int64, users)
-    entry_N = np.frombuffer(b"".join([tail[:-1] for tail in tails]), _SHOWN)
-    tables = Unanswered.nothing(users, int(held_U.max()))
-    there_UW = np.arange(tables.item_UW.shape[1]) < held_U[:, None]
-    tables.item_UW[there_UW] = entry_N["low"].astype(np.uint64) | entry_N["high"].astype(np.uint64) << np.uint64(32)
-    tables.once_s_UW[there_UW] = entry_N["once_s"]
-    return tables
-
-
-def _tails(tables: Unanswered) -> Iterator[tuple[int, bytes]]:
-    """The users to whom anything was shown, and what follows their taste vectors."""
-    held_U = tables.held_U
-    there_UW = np.arange(tables.item_UW.shape[1]) < held_U[:, None]
-    entry_N = np.empty(int(held_U.sum()), _SHOWN)
-    item_N = tables.item_UW[there_UW]
-    entry_N["low"], entry_N["high"] = item_N & np.uint64(_LARGEST_U32), item_N >> np.uint64(32)
-    entry_N["once_s"] = tables.once_s_UW[there_UW]
-    data, end = entry_N.tobytes(), 0
-    for u in np.flatnonzero(held_U).tolist():
-        begin, end = end, end + _SHOWN.itemsize * int(held_U[u])
-        yield u, data[begin:end] + bytes([int(held_U[u])])
+def _without(chunk: bytes, tail: Tail) -> bytes:
+    return bytes([_NOTHING_SHOWN]) + chunk[1 : -tail.length]
 
 
 def _states(record_U: NDArray[np.void]) -> UserStates:

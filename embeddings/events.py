@@ -4,6 +4,7 @@ Actions are codes of the table `Action`, items are 40-bit ids (`embeddings.ids`)
 list of distinct users, so that nothing on the hot path touches a Python object per event.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, Self
@@ -47,7 +48,11 @@ class Says(IntFlag):
 
 
 class Action(IntEnum):
-    """What a person did, and what it says. Codes 1-15 act on an item and fit 4 bits, from 16 on a slate or ad slot."""
+    """What a person did, and what it says.
+
+    Codes 1-15 act on an item and fit 4 bits, from 16 on a place of a slate, from 23 on an ad that was decided for: they
+    say nothing of an item, so that history, taste, fatigue and an item's counters never see an ad's.
+    """
 
     says: Says
 
@@ -78,6 +83,20 @@ class Action(IntEnum):
     first_quartile = 20
     midpoint = 21
     third_quartile = 22
+    ad_complete = 23
+    ad_impression = 24
+    ad_click = 25
+    ad_viewable = 26
+    ad_conversion = 27
+    ad_first_quartile = 28
+    ad_midpoint = 29
+    ad_third_quartile = 30
+
+
+#: Which action an event of an ad is that names what was decided, by the one that it would be without.
+AD_FORMS: Mapping[Action, Action] = {
+    Action[action.name.removeprefix("ad_")]: action for action in Action if action.name.startswith("ad_")
+}
 
 
 def actions_that(say: Says) -> NDArray[np.bool_]:
@@ -91,6 +110,8 @@ def actions_that(say: Says) -> NDArray[np.bool_]:
 TOUCHES, TAKES = actions_that(Says.touched), actions_that(Says.wanted)
 #: By action code: is its item not to be offered again?
 REFUSES = actions_that(Says.refused)
+#: By action code: is it of an ad?
+OF_ADS = np.isin(np.arange(256), list(AD_FORMS.values()))
 #: By action code: 1 praise, -1 blame, 0 neither.
 APPEAL = actions_that(Says.praise).astype(np.int8) - actions_that(Says.blame).astype(np.int8)
 

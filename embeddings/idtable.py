@@ -16,20 +16,23 @@ from embeddings.jit import kernel
 ROW_BITS = 24
 MAX_ROWS = (1 << ROW_BITS) - 1
 UNKNOWN = -1
+_ERASED = 1
+"""A word of no id: whoever looks for one goes on."""
 
 
 class IdTable:
-    """Gives every 40-bit id a row, 0, 1, 2 … in the order of arrival, and keeps it until `free` takes it back.
+    """Gives every 40-bit id a row, 0, 1, 2 … in the order of arrival, and keeps it until it is taken back.
 
-    One word holds id and row, so a row is one memory access and one thread may add while others look up: a reader
-    sees an id or does not. Room for 16.7 million rows.
+    One word holds id and row, so a row is one memory access and one thread may add and take back while others look up:
+    a reader sees an id or does not. Room for 16.7 million rows.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
         """Start empty, with room for `capacity` ids before the first growth."""
         self._ids_C = np.zeros(_power_of_two(capacity), np.uint64)
         self._words_S = np.zeros(2 * len(self._ids_C), np.int64)
-        self._count = 0
+        self._retired_C = np.zeros(len(self._ids_C), np.bool_)
+        self._count, self._retired, self._erased = 0, 0, 0
         self._free_F = np.empty(0, np.int32)  # the lowest last
 
     def __len__(self) -> int:
@@ -39,11 +42,16 @@ class IdTable:
     @property
     def held(self) -> int:
         """How many ids have a row."""
-        return self._count - len(self._free_F)
+        return self._count - len(self._free_F) - self._retired
+
+    @property
+    def free_rows(self) -> int:
+        """How many ids find a row before the table needs room for more."""
+        return len(self._free_F)
 
     @property
     def ids_N(self) -> NDArray[np.uint64]:
-        """The id of each row, 0 where it is free, as a read-only view. Shape (N,)."""
+        """The id of each row, that which it had where it is retired, 0 where it is free. Read-only view. Shape (N,)."""
         view = self._ids_C[: self._count]
         view.flags.writeable = False
         return view
@@ -68,37 +76,54 @@ class IdTable:
         self._free_F = self._free_F[:left]
         return out.reshape(ids.shape)
 
-    def free(self, rows_R: NDArray[np.int32]) -> None:
-        """Take rows back, each of them given: their ids are unknown from now on. Takes as long as the table is large.
+    def given(self, rows_R: NDArray[np.int32] | slice) -> NDArray[np.bool_]:
+        """Which rows are those of ids: neither free nor retired. Shape (R,)."""
+        given_R: NDArray[np.bool_] = (self._ids_C[rows_R] != NO_ITEM) & ~self._retired_C[rows_R]
+        return given_R
 
-        Only where no other thread looks rows up.
-        """
-        self._ids_C[rows_R] = 0
+    def retire(self, rows_R: NDArray[np.int32]) -> None:
+        """Forget the ids of distinct rows, each of them given; `ids_N` still says them, and nobody gets the rows."""
+        if len(rows_R):
+            self._retired_C[rows_R] = True
+            _erase(self._words_S, self._ids_C[rows_R].view(np.int64))
+            self._retired, self._erased = self._retired + len(rows_R), self._erased + len(rows_R)
+
+    def reclaim(self, rows_R: NDArray[np.int32]) -> None:
+        """Let others have distinct retired rows."""
+        self._ids_C[rows_R], self._retired_C[rows_R] = NO_ITEM, False
+        self._retired -= len(rows_R)
         self._free_F = np.sort(np.concatenate([self._free_F, rows_R.astype(np.int32)]))[::-1].copy()
-        self._words_S = np.zeros_like(self._words_S)
-        _rehash(self._words_S, self._ids_C.view(np.int64), self._count)
+
+    def free(self, rows_R: NDArray[np.int32]) -> None:
+        """Take distinct rows back at once, each of them given; only where nobody else still means their ids by them."""
+        self.retire(rows_R)
+        self.reclaim(rows_R)
 
     def restore(self, ids_N: NDArray[np.uint64]) -> None:
         """Be the table whose `ids_N` these are."""
         self._ids_C = np.zeros(_power_of_two(len(ids_N)), np.uint64)
         self._ids_C[: len(ids_N)] = ids_N
-        self._count = len(ids_N)
+        self._retired_C = np.zeros(len(self._ids_C), np.bool_)
+        self._count, self._retired = len(ids_N), 0
         self._free_F = np.flatnonzero(ids_N == NO_ITEM)[::-1].astype(np.int32)
-        self._words_S = np.zeros(2 * len(self._ids_C), np.int64)
-        _rehash(self._words_S, self._ids_C.view(np.int64), self._count)
+        self._hash_anew()
 
     def _reserve(self, count: int) -> None:
-        """Make room for `count` ids at a load of at most one half. Readers keep the old table while it is copied."""
+        """Make room for `count` ids at a load of at most one half, three quarters with what was erased."""
         if count > MAX_ROWS:
             raise OverflowError(f"more than {MAX_ROWS:,} distinct item ids")
-        if count <= len(self._ids_C):
-            return
-        capacity = _power_of_two(count)
-        ids_C = np.zeros(capacity, np.uint64)
-        ids_C[: self._count] = self._ids_C[: self._count]
-        words_S = np.zeros(2 * capacity, np.int64)
-        _rehash(words_S, ids_C.view(np.int64), self._count)
-        self._ids_C, self._words_S = ids_C, words_S
+        if count > len(self._ids_C):
+            more = np.zeros(_power_of_two(count) - len(self._ids_C), np.uint64)
+            self._ids_C = np.append(self._ids_C, more)
+            self._retired_C = np.append(self._retired_C, more != 0)
+        if 2 * len(self._ids_C) > len(self._words_S) or self._erased > len(self._ids_C) // 2:
+            self._hash_anew()
+
+    def _hash_anew(self) -> None:
+        """Readers keep the old words while others are written."""
+        words_S = np.zeros(2 * len(self._ids_C), np.int64)
+        _rehash(words_S, self._ids_C.view(np.int64), self._retired_C, self._count)
+        self._words_S, self._erased = words_S, 0
 
 
 def _power_of_two(count: int) -> int:
@@ -163,7 +188,13 @@ def _insert(
 
 
 @kernel
-def _rehash(words_S: NDArray[np.int64], ids_C: NDArray[np.int64], count: int) -> None:
+def _erase(words_S: NDArray[np.int64], item_R: NDArray[np.int64]) -> None:
+    for r in range(len(item_R)):
+        words_S[_slot(words_S, item_R[r])] = _ERASED
+
+
+@kernel
+def _rehash(words_S: NDArray[np.int64], ids_C: NDArray[np.int64], retired_C: NDArray[np.bool_], count: int) -> None:
     for row in range(count):
-        if ids_C[row] != NO_ITEM:
+        if ids_C[row] != NO_ITEM and not retired_C[row]:
             words_S[_slot(words_S, ids_C[row])] = (ids_C[row] << ROW_BITS) | row

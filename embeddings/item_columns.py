@@ -27,6 +27,7 @@ _OTHERS = {
     "language_N4": ("u8", 4, np.iinfo(np.uint64).max),
     "words_NW": ("i2", WORDS, -1),
     "length_s_N": ("f4", 1, 0),
+    "used_s_N": ("u4", 1, 0),
     "age_N": ("u1", 1, 0),
     **dict.fromkeys(("hidden_N", "removed_N", "catalogued_N", "named_N", "counted_N"), ("?", 1, 0)),
 }
@@ -37,7 +38,8 @@ class Columns:
     """One array per fact, all of the same capacity; row r of each speaks of the same item.
 
     Counts are as of `clock_s_N`, the event time they were told for: what is left of them now is for a reader to work
-    out. `reactions_N4` are likes, dislikes, times shown and clicked. Times are epoch seconds, 0 = never.
+    out. `reactions_N4` are likes, dislikes, times shown and clicked. `used_s_N` is when somebody last had a use for the
+    row (`embeddings.turnover`). Times are epoch seconds, 0 = never.
     """
 
     popularity_N4: NDArray[np.float32]
@@ -55,6 +57,7 @@ class Columns:
     territory_N4: NDArray[np.uint64]
     surface_N4: NDArray[np.uint64]
     language_N4: NDArray[np.uint64]
+    used_s_N: NDArray[np.uint32]
     age_N: NDArray[np.uint8]
     hidden_N: NDArray[np.bool_]
     removed_N: NDArray[np.bool_]
@@ -82,6 +85,13 @@ class Columns:
     def nbytes(self) -> int:
         """Bytes of all columns."""
         return int(self._lines_N.nbytes) + sum(int(getattr(self, name).nbytes) for name in _OTHERS)
+
+    def clear(self, rows_R: NDArray[np.int32]) -> None:
+        """Leave nothing of some rows."""
+        self._lines_N[rows_R] = np.zeros(1, _LINE)
+        self.categories_NC[rows_R] = -1
+        for name, (_, _, nothing) in _OTHERS.items():
+            getattr(self, name)[rows_R] = nothing
 
     def grown(self, capacity: int) -> "Columns":
         """A copy with room for `capacity` rows."""

@@ -1,4 +1,4 @@
-"""What this process knows about items: one append-only row per item, and a column per fact.
+"""What this process knows about items: one row per item, and a column per fact.
 
 A row is private to the process; snapshots, counters and catalogue records are scattered into rows as they arrive, so
 that the hot path indexes arrays and never looks at a string. Nothing that arrives costs more than the rows that it is
@@ -83,6 +83,11 @@ class Items:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def binding(self) -> bool:
+        """Was a catalogue read to its end, so that only what it holds may be shown?"""
+        return self.catalogued and not self.catalogue_unread
+
     def ensure(self, ids_R: NDArray[np.uint64], names: Sequence[str] | None = None) -> NDArray[np.int32]:
         """Rows of R items, appended where they are new; an empty name stays unknown until somebody tells it.
 
@@ -92,7 +97,7 @@ class Items:
         with self.writing:
             rows_R = self.ids.rows(ids_R)
             if unknown := int((rows_R < 0).sum()):
-                self._reserve(len(self.ids) + unknown)
+                self._reserve(len(self.ids) + max(unknown - self.ids.free_rows, 0))
                 rows_R = self.ids.ensure(ids_R)
             if names is not None:
                 self._name(rows_R, names)
@@ -127,12 +132,12 @@ class Items:
     def learn_names(self, names: dict[int, str]) -> None:
         """Make sure every (40-bit id, name) of a batch has a named row; a row that has a name keeps it."""
         ids_R = np.fromiter(names, np.uint64, len(names))
-        if self._unnamed(ids_R).any():
+        if self.unnamed(ids_R).any():
             with self.writing:
-                unknown_R = self._unnamed(ids_R)
+                unknown_R = self.unnamed(ids_R)
                 self.ensure(ids_R[unknown_R], [names[i] for i in ids_R[unknown_R].tolist()])
 
-    def _unnamed(self, ids_R: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def unnamed(self, ids_R: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of R ids have no named row; a name that is being told may be passed over for the last time."""
         rows_R, named_N = self.ids.rows(ids_R), self.columns.named_N
         unnamed_R: NDArray[np.bool_] = (rows_R < 0) | (rows_R >= len(named_N))
@@ -159,8 +164,7 @@ class Items:
             territory_R4 = self.territories.limits_of(fact.territories for fact in facts)
             surface_R4 = self.surfaces.limits_of(fact.surfaces for fact in facts)
             language_R4 = self.languages.limits_of(fact.languages for fact in facts)
-            age_R = np.array([fact.age for fact in facts], np.uint8)
-            hidden_R = np.array([fact.hidden for fact in facts], np.bool_)
+            age_R, hidden_R = np.array([f.age for f in facts], np.uint8), np.array([f.hidden for f in facts], np.bool_)
             first_s_R, fresh_s_R = self._dates(rows_R, from_s_R, added_s_R)
             c = self.columns
             self.windows.add(np.append(from_s_R, until_s_R), np.append(rows_R, rows_R))
@@ -207,7 +211,7 @@ class Items:
 
     def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Which of N names are those of items. Shape (N,)."""
-        return ~self._unnamed(item_ids(names))
+        return ~self.unnamed(item_ids(names))
 
     def lengths_s(self, ids_R: NDArray[np.uint64]) -> NDArray[np.float32]:
         """How long each of R items is, in seconds, 0 where nobody said it. Shape (R,)."""
@@ -216,9 +220,12 @@ class Items:
             return np.where(rows_R >= 0, self.columns.length_s_N[rows_R], np.float32(0))
 
     def remove(self, name: str) -> int:
-        """Mark an item as gone; it is never a candidate again until it is added anew. Returns its row."""
+        """Mark an item as gone until it is added anew. Its row; -1 where it needs none: the catalogue lacked it."""
         with self.writing:
-            row_1 = self.ensure(np.array([item_id(name)], np.uint64), [name])
+            id_1 = np.array([item_id(name)], np.uint64)
+            if self.binding and self.ids.rows(id_1)[0] < 0:
+                return -1
+            row_1 = self.ensure(id_1, [name])
             with self.lock:
                 self.columns.removed_N[row_1] = True
                 self.offered.add(row_1)
@@ -233,9 +240,9 @@ class Items:
         """
         c = self.columns
         gone_N = c.removed_N[at] | c.hidden_N[at] | (c.from_s_N[at] > now_s) | (c.until_s_N[at] <= now_s)
-        if not self.catalogued:
-            return gone_N | ~(c.named_N[at] | c.counted_N[at])
-        return gone_N | ~(c.named_N[at] if self.catalogue_unread else c.catalogued_N[at])
+        if self.binding:
+            return gone_N | ~c.catalogued_N[at]
+        return gone_N | ~(c.named_N[at] | (c.counted_N[at] & (not self.catalogued)))
 
     def catalogue_read(self) -> None:
         """The catalogue was read to its end: from now on what it lacks is not shown."""
@@ -357,9 +364,8 @@ class Items:
     def takes(self, rows_R: NDArray[np.int32], half_life: int = MID) -> NDArray[np.float32]:
         """What the takes of rows have come to by now, at one of the half-lives. Shape (R,)."""
         c = self.columns
-        kept_R = self.half_lives.kept(np.maximum(self.clock_s - c.clock_s_N[rows_R].astype(np.float64), 0))[
-            :, half_life
-        ]
+        age_s_R = np.maximum(self.clock_s - c.clock_s_N[rows_R].astype(np.float64), 0)
+        kept_R = self.half_lives.kept(age_s_R)[:, half_life]
         takes_R: NDArray[np.float32] = c.popularity_N4[rows_R, half_life] * kept_R.astype(np.float32)
         return takes_R
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from embeddings.codec import StateCodec
 from embeddings.events import Source
+from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import UserStates, source_code
@@ -113,14 +114,15 @@ class MemoryUserStore(UserStore):
         taste_UD: NDArray[np.float32],
         taste_version: int,
         unanswered: Unanswered,
+        exposures: Exposures,
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
     ) -> int:
         """See `UserStore.keep`."""
         changed_N = np.flatnonzero(changed_U)
-        shown = unanswered.take(changed_N)
-        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version, shown)
+        shown = unanswered.take(changed_N), exposures.take(changed_N)
+        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version, *shown)
         groups = [Group([("u", user_ids[n]) for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
             seen_keys = [("s", user_ids[n]) for n in seen.user_N.tolist()]

@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError
 from embeddings.codec import StateCodec
 from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
+from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.ids import murmur2
 from embeddings.redis_connection import RedisLine
@@ -164,6 +165,7 @@ class RedisUserStore(UserStore):
         taste_UD: NDArray[np.float32],
         taste_version: int,
         unanswered: Unanswered,
+        exposures: Exposures,
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
@@ -172,8 +174,8 @@ class RedisUserStore(UserStore):
         last = self._last
         state_keys, seen_keys = last[1:] if last.user_ids is user_ids else self._keys.profiles(user_ids)
         changed_N = np.flatnonzero(changed_U)
-        shown = unanswered.take(changed_N)
-        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version, shown)
+        shown = unanswered.take(changed_N), exposures.take(changed_N)
+        values = self._codec.encode(states.take(changed_N), taste_UD[changed_N], taste_version, *shown)
         groups = [Group([state_keys[n] for n in changed_N.tolist()], values, self._state_ttl_s)]
         if seen is not None:
             groups.append(Group([seen_keys[n] for n in seen.user_N.tolist()], seen.values, self._seen_ttl_s))

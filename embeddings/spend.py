@@ -65,7 +65,9 @@ TOLD = (
     *("opportunities", "targeted", "no_consent", "blocked", "capped", "cap_unknown", "budget_exhausted", "paced"),
     *("unapproved", "bid", "below_floor", "outbid", "top_bid", "won", "served"),
 )
-"""What a `Tally` may count."""
+"""What a `Tally` may count, and names that begin with `LOST_TO`."""
+LOST_TO = "lost_to:"
+"""Before the key of a line item: so often that one got what was wanted. Whoever counts takes the few lost to most."""
 OWN = (*KINDS.values(), "invalid", "reserved", "refused", "released", "billed", "billed_late", "billed_too_late")
 """What the ledger counts itself; `invalid` are events of what was refused, and of nothing known: those of key ""."""
 

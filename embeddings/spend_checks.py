@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from embeddings.spend import KINDS, MOST_AMOUNT, MOST_ROWS, ONE, TOLD, UNLIMITED, Budget, Reservation, Tally
+from embeddings.spend import KINDS, LOST_TO, MOST_AMOUNT, MOST_ROWS, ONE, TOLD, UNLIMITED, Budget, Reservation, Tally
 
 
 def check(rows: Sequence[object], amounts: Sequence[int] = (), tallies: Sequence[Tally] = ()) -> None:
@@ -17,7 +17,7 @@ def check(rows: Sequence[object], amounts: Sequence[int] = (), tallies: Sequence
         raise ValueError(f"amounts from {min(amounts)} to {max(amounts)}, allowed are 0 to {MOST_AMOUNT}")
     for tally in tallies:
         if not tally.above <= tally.upto or any(
-            name not in TOLD or count < 0 for (_, name), count in tally.counts.items()
+            not (name in TOLD or name.startswith(LOST_TO)) or count < 0 for (_, name), count in tally.counts.items()
         ):
             raise ValueError(f"a tally of {tally.source} that runs backwards, or counts what is not in TOLD")
 

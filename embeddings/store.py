@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Fate, Source
+from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import NO_OFFSET, Tastes, UserStates, source_code
@@ -131,6 +132,7 @@ class Profiles(NamedTuple):
     states: UserStates
     tastes: Tastes
     unanswered: Unanswered
+    exposures: Exposures
     seen: SeenSets
 
 
@@ -140,6 +142,7 @@ class Loaded(NamedTuple):
     states: UserStates
     tastes: Tastes
     unanswered: Unanswered
+    exposures: Exposures
     seen: SeenSets
     marks: dict[Source, PartitionMark]
     source_code_S: NDArray[np.int32]
@@ -198,6 +201,7 @@ class UserStore(Protocol):
         taste_UD: NDArray[np.float32],
         taste_version: int,
         unanswered: Unanswered,
+        exposures: Exposures,
         seen: SeenUpdate | None = None,
         slates: SlateUpdate | None = None,
         marks: Mapping[Source, PartitionMark],
@@ -213,6 +217,7 @@ class UserStore(Protocol):
             taste_UD: taste vectors, float32.
             taste_version: their snapshot's number; 0 = none, rebuild at next use.
             unanswered: what they were shown without an answer, all of it; part of the state.
+            exposures: which ads they saw, all of it; likewise.
             seen: the seen sets that grew, indexed like `user_ids`.
             slates: the latest slate of those who got one.
             marks: of partitions of that load.

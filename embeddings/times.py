@@ -9,6 +9,7 @@ Both let a reader look only at what is new to it, however many rows there are.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Changes:
 class Times:
     """Moments of rows in order: a few sorted arrays, each at least twice as long as the next, replaced when added to.
 
-    One thread may add while others look. What was added stays, so a row may have moments that hold no more.
+    One thread may add while others look. What was added stays until `keep`: a row may have moments that hold no more.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,11 @@ class Times:
             both = np.sort(np.concatenate([levels.pop(), levels.pop()]), kind="stable")
             levels.append(both[np.append(True, both[1:] != both[:-1])])
         self._levels = tuple(levels)
+
+    def keep(self, holds: Callable[[NDArray[np.int64], Rows], NDArray[np.bool_]]) -> None:
+        """Leave out the moments, of rows, that hold no more."""
+        keys = np.unique(np.concatenate([np.empty(0, np.int64), *self._levels]))
+        self._levels = (keys[holds(keys >> ROW_BITS, (keys & MAX_ROWS).astype(np.int32))],)
 
     def between(self, after_s: int, until_s: int) -> Rows:
         """Rows with a moment after one and not after another."""

@@ -157,7 +157,7 @@ def features(
         items: counters from strictly before the events.
         lists: how many of the latest items have their lists added.
     """
-    place_N = _places(max(len(neighbours.row_NM), 1 + int(candidates.row_PK.max(initial=-1))))
+    place_N = places(max(len(neighbours.row_NM), 1 + int(candidates.row_PK.max(initial=-1))))
     x_PKX, because_PK, log_PKL = _features(histories, candidates, neighbours, items, lists, place_N)
     np.log(log_PKL, out=log_PKL)  # NumPy's takes a fifth of the time of a logarithm inside the loop
     x_PKX[..., :7], x_PKX[..., 8], x_PKX[..., 17:19] = log_PKL[..., :7], log_PKL[..., 7], log_PKL[..., 8:10]
@@ -188,7 +188,7 @@ _LOGS = 14
 _scratch = threading.local()
 
 
-def _places(rows: int) -> NDArray[np.int32]:
+def places(rows: int) -> NDArray[np.int32]:
     """An array of -1 for at least as many rows, this thread's own; the kernel leaves it as it found it.
 
     It says where a row stands among a position's candidates. A hash table takes less room and twice the time: the
@@ -201,7 +201,7 @@ def _places(rows: int) -> NDArray[np.int32]:
 
 
 @kernel
-def _add_lists(
+def add_lists(
     histories: Histories,
     p: int,
     neighbours: Neighbours,
@@ -256,7 +256,7 @@ def _add_lists(
             because_K[k] = -1
 
 
-class _Person(NamedTuple):
+class Person(NamedTuple):
     """What is the same for all candidates of a position.
 
     `held` and `recent` are what one item of the history, or of its latest three, counts in a share; `year` is the mean
@@ -279,9 +279,9 @@ def _log1p(value: float) -> np.float32:
 
 
 @kernel
-def _person(
+def person_of(
     histories: Histories, p: int, items: ItemRows, all_share: NDArray[np.float32], recent_share: NDArray[np.float32]
-) -> _Person:
+) -> Person:
     """Fill the history's count per category; returns what else is to be known of it."""
     all_share[:] = 0
     recent_share[:] = 0
@@ -310,7 +310,7 @@ def _person(
     year = years / dated if dated else 0.0
     shares = liked * held, disliked * held
     away, context = _log1p(min(now_s - last_s, AWAY_S)), np.float32(histories.context_P[p])
-    return _Person(held, recent, year, _log1p(length), away, *shares, context)
+    return Person(held, recent, year, _log1p(length), away, *shares, context)
 
 
 @kernel
@@ -349,8 +349,8 @@ def _features(
             row = candidates.row_PK[p, k]
             if row >= 0:
                 place_N[row] = k
-        _add_lists(histories, p, neighbours, lists, place_N, sum_KV, most_K, because_PK[p])
-        person = _person(histories, p, items, all_share, recent_share)
+        add_lists(histories, p, neighbours, lists, place_N, sum_KV, most_K, because_PK[p])
+        person = person_of(histories, p, items, all_share, recent_share)
         for k in range(K):
             row = candidates.row_PK[p, k]
             if row < 0:

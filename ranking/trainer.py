@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ranking.calibration import Platt
 from ranking.features import Feature
 from ranking.model import PLACE, RankingModel, load_model
+from ranking.moments import no_moments, normalise, widened
 from ranking.optimiser import Optimiser
 from ranking.ranker import retrieval_logits
-from ranking.weights import NUMERIC, OUTCOMES, Shape, Tensors, checked, part_of, shape_of
+from ranking.weights import OUTCOMES, Shape, Tensors, checked, part_of, shape_of
 
 Head = Literal["click", "complete"]
 #: A sampled candidate stands for at most e^12 others.
@@ -122,7 +123,7 @@ class Trainer:
             self._take_model(RankingModel(shape or Shape()))
         self.rows = 0
         self.refused = 0
-        self._moments = np.zeros((3, NUMERIC))  # rows, mean, mean square distance from it
+        self._moments = no_moments()
         self._figures = Fading(np.zeros(4))
         self._outcomes = {head: Outcome() for head in OUTCOMES}
 
@@ -240,23 +241,9 @@ class Trainer:
         return shown_R
 
     def _widen_moments(self, x_RSX: Tensor, weight_RS: Tensor) -> None:
-        """Add candidates to the running mean and spread of each column (Chan et al. 1979), and fade them."""
-        x = x_RSX[..., :NUMERIC].double()
-        weight = weight_RS.double()[..., None]
-        count = float(weight_RS.sum())
-        mean = ((x * weight).sum((0, 1)) / count).numpy()
-        square = (((x - torch.from_numpy(mean)) ** 2 * weight).sum((0, 1)) / count).numpy()
-        before, share = self._moments, count / (self._moments[0, 0] + count)
-        shift = mean - before[1]
-        self._moments = np.stack(
-            [
-                np.full(NUMERIC, min(before[0, 0] + count, self.settings.moment_rows)),
-                before[1] + share * shift,
-                before[2] * (1 - share) + square * share + share * (1 - share) * shift**2,
-            ]
-        )
-        self.model.centre_F.copy_(torch.from_numpy(self._moments[1]))
-        self.model.scale_F.copy_(torch.from_numpy(1 / np.sqrt(self._moments[2] + 1e-3)))
+        """Add candidates to the running mean and spread of each column, and fade them."""
+        self._moments = widened(self._moments, x_RSX, weight_RS, self.settings.moment_rows)
+        normalise(self._moments, self.model.centre_F, self.model.scale_F)
 
     def forget(self, item_G: NDArray[np.int64], kept_N: NDArray[np.int64]) -> None:
         """Leave nothing of single items that are gone, but for what they share with items that are kept."""

@@ -35,7 +35,7 @@ class Shape:
 
 def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters and buffers of `ranking.model.RankingModel`."""
-    towers = {"next": _tower(shape, 1, apart=True), "outcome": _tower(shape, len(OUTCOMES), apart=False)}
+    towers = {"next": tower_sizes(shape, 1, apart=True), "outcome": tower_sizes(shape, len(OUTCOMES), apart=False)}
     return {
         "centre_F": (NUMERIC,),
         "scale_F": (NUMERIC,),
@@ -43,7 +43,8 @@ def shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _tower(shape: Shape, heads: int, *, apart: bool) -> dict[str, tuple[int, ...]]:
+def tower_sizes(shape: Shape, heads: int, *, apart: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters of one `ranking.model.Tower`."""
     wide, deep = shape.width, shape.width // 2
     crosses = range(shape.crosses)
     return {
@@ -79,14 +80,14 @@ def part_of(tensors: Mapping[str, NDArray[Scalar]], prefix: str) -> dict[str, ND
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def shape_of(tensors: Tensors) -> Shape:
-    """The sizes of the model among the tensors.
+def shape_of(tensors: Tensors, tower: str = "next") -> Shape:
+    """The sizes of the model among the tensors, read off one of its towers.
 
     Raises:
         WeightsRefused: there is none.
     """
-    crosses = sum(name.startswith("model.next.crosses.") and name.endswith("weight") for name in tensors)
-    item, wide = tensors.get("model.next.item.weight"), tensors.get("model.next.wide.bias")
+    crosses = sum(name.startswith(f"model.{tower}.crosses.") and name.endswith("weight") for name in tensors)
+    item, wide = tensors.get(f"model.{tower}.item.weight"), tensors.get(f"model.{tower}.wide.bias")
     if item is None or wide is None or item.ndim != 2 or wide.ndim != 1 or len(item).bit_count() != 1:
         raise WeightsRefused("no readable ranking model among the tensors")
     return Shape(buckets=len(item), width=len(wide), item_width=item.shape[1], crosses=crosses)

@@ -29,6 +29,7 @@ TopicName = Literal[
     "requests",
     "slates",
     "ads",
+    "ad_stats",
     "traces",
     "observations",
     "counters",
@@ -171,6 +172,8 @@ class Topics(Group):
     """Overrides the name of the slates topic."""
     ads: Name | None = None
     """Overrides the name of the ads topic."""
+    ad_stats: Name | None = None
+    """Overrides the name of the ad-stats topic."""
     traces: Name | None = None
     """Overrides the name of the traces topic."""
     observations: Name | None = None
@@ -192,9 +195,9 @@ class Topics(Group):
         return self
 
     def name(self, topic: TopicName) -> str:
-        """The full name of a topic: its override, or `<prefix>.<topic>.v1`."""
+        """The full name of a topic: its override, or `<prefix>.<topic>.v1`, in which `ad_stats` is `ad-stats`."""
         override: str | None = getattr(self, topic)
-        return override or f"{self.prefix}.{topic}.v1"
+        return override or f"{self.prefix}.{topic.replace('_', '-')}.v1"
 
     def dead_letters(self, topic: TopicName) -> str:
         """The name of the topic that holds a topic's dead letters."""

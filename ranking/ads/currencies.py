@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd
+from fractions import Fraction
+from math import ceil, gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,20 @@ class Currencies:
         divisor = from_rate // shared
         whole_N = -((-exact_N) // divisor) if up else exact_N // divisor
         return np.asarray(whole_N).astype(np.int64)
+
+    def least(self, amount: Fraction, source: str, target: str) -> int:
+        """The fewest whole micros of another currency that are worth at least an exact amount of micros.
+
+        >>> table = Currencies(version="2026-11-27", micros={"EUR": 1_000_000, "USD": 1_083_412})
+        >>> table.least(Fraction(1, 3), "EUR", "USD"), table.least(Fraction(1, 3), "CHF", "CHF")
+        (1, 1)
+
+        Raises:
+            UnknownCurrency: the table lacks one of two different ones.
+        """
+        if source != target:
+            amount = amount * self._rate(target) / self._rate(source)
+        return ceil(amount)
 
     def _rate(self, code: str) -> int:
         if code not in self.micros:

@@ -31,3 +31,5 @@ class Loss(IntEnum):
     no_consent = 1003
     rating_block = 1004
     adjacency_block = 1005
+    separation_block = 1006
+    not_near = 1007

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ranking.ads import terms
 from ranking.ads.auction import At
 from ranking.ads.campaigns import Campaign, Delivery, LineItem
+from ranking.ads.caps import Caps, Known
 from ranking.ads.conjunctions import disjuncts
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import per_impression
@@ -61,6 +62,7 @@ class Market:
         billed_by_L: places in `terms.BILLED_BY`.
         counted_L: places in `terms.COUNTED`: what its goal is in.
         version_L: the version of the campaign's record.
+        caps: frequency caps of line items and creatives.
         hours: day-parts by `plans.hours_L`; None are all hours.
         zone_L: places in `zones`: the clock that days and day-parts are of.
     """
@@ -88,6 +90,7 @@ class Market:
     counted_L: NDArray[np.int8]
     version_L: NDArray[np.int64]
     hours: tuple[terms.Hours | None, ...]
+    caps: Caps
     zone_L: NDArray[np.int64]
     zones: tuple[str, ...]
 
@@ -132,6 +135,7 @@ class Exchange:
     _hours_of: dict[terms.Hours | None, int] = field(init=False, default_factory=lambda: {None: 0})
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
+    _caps_known: Known = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises UnknownCurrency: the auction's has no rate. Nothing starts with such settings."""
@@ -241,6 +245,7 @@ class Exchange:
             hours=tuple(self._hours_of),
             zone_L=column["zone"],
             zones=tuple(self._zone_of),
+            caps=Caps.of(house.lines, self._caps_known),
         )
 
     def _plans(self, column: Mapping[str, NDArray[Any]]) -> Plans:

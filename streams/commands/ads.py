@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ranking.ads.campaigns import Campaign, LineItem
     from streams.settings import Settings
 
-ads_app = typer.Typer(no_args_is_help=True, help="Campaigns: check, list, stop.")
+ads_app = typer.Typer(no_args_is_help=True, help="Campaigns: check, list, stop, see how they stand and why.")
 
 
 @ads_app.command("validate")

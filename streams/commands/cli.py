@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.commands import ad_explain, ad_report
 from streams.commands.ads import ads_app
 from streams.commands.bench import bench_app
 from streams.commands.bidding import bought
@@ -51,6 +52,8 @@ Errors = Annotated[OnError, typer.Option("--on-error", help="A log with bad line
 
 app = typer.Typer(name="marquee", no_args_is_help=True, add_completion=False, help="Events in, slates out.")
 topics_app = typer.Typer(no_args_is_help=True, help="Which topics there are, and creating them.")
+#: Their verbs are of `marquee ads`.
+_OF_ADS = ad_explain, ad_report
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
 app.command()(demo)
 app.command()(up)

@@ -32,7 +32,7 @@ from streams.settings import Settings
 from streams.transport import topics
 from streams.transport.tail import last_records
 from streams.worker.complaints import MISDATED, MISROUTED
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 _PATIENCE_S = 5.0
 

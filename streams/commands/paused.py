@@ -7,7 +7,7 @@ from embeddings.events import Source
 from embeddings.store import PartitionMark
 from streams.settings import Settings
 from streams.worker.paused import sentence
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 
 def release(settings: Settings, partitions: Sequence[int] | None = None) -> dict[Source, PartitionMark]:

@@ -32,7 +32,7 @@ def reset_marks(
 
 
 def _of_events(settings: "Settings", topic: str) -> str:
-    from streams.worker.worker import user_store
+    from streams.worker.stores import user_store
 
     store = user_store(settings)
     try:

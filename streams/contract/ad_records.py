@@ -1,4 +1,4 @@
-"""What is asked and what is decided about ads: parts of the records of `requests`, `slates` and `ads`."""
+"""What is asked, decided and counted about ads: records of `ads` and `ad-stats`, parts of `requests` and `slates`."""
 
 from typing import Any
 
@@ -30,7 +30,8 @@ class AdDecision(Record):
     Names are OpenRTB's where it has one (`impid` is `imp_id`, `price` is `price_micros`, per impression). Events of the
     ad carry `decision_id`. `billed_by` is the event that is paid for, `event_micros` what it costs then. `losses` are
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
-    and found, never more of the person. `expires_ms`, `kept_ms`, `windows`, `levels` and `person` are the ledger's.
+    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and,
+    in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
     """
 
     decision_id: str
@@ -78,7 +79,96 @@ class AdDecision(Record):
     model_version: str = ""
     decided_ms: int = 0
     expires_ms: int = 0
+    billed_until_ms: int = 0
     kept_ms: int = 0
     person: str = ""
     windows: tuple[tuple[str, str], ...] = ()
     levels: tuple[int, ...] = ()
+    reserved_micros: int | None = None
+    spends_micros: int | None = None
+
+
+class AdWindow(Record):
+    """A budget and where its money is, in whole micros; `day` is one of the campaign's clock, empty for life.
+
+    Where it `counts`, it is a booked number in millionths.
+    """
+
+    day: str = ""
+    counts: bool = False
+    budget: int = 0
+    version: int = 0
+    spent: int = 0
+    reserved: int = 0
+    leased: int = 0
+
+
+class AdStats(Record):
+    """How a line item stands, on topic `ad-stats`, written when something changed; the last one under its key is true.
+
+    The key is `campaign/line item`; records of whole campaigns, under the campaign's id, hold only money. The record
+    under the empty key comes last of each publication: `offsets` says up to where each input partition is counted in
+    what came before it. Counts are since the line item began, those in `today` since midnight of its campaign's clock.
+
+    Attributes:
+        key: as above.
+        campaign_id: whose it is.
+        line_item_id: empty where it is a campaign's.
+        advertiser, name, type, currency: as the campaign says; empty once nobody knows it any more.
+        served: slots that it was decided for.
+        impressions: those that were seen to begin; `viewable` those that were long enough in view.
+        clicks: the first one of each impression; so `completes`, `conversions`.
+        spent_micros: since it began; `spent_today_micros` of these today.
+        reserved_micros: what is out and may yet be billed.
+        budget_micros: for life, null where there is none; `daily_budget_micros` for today.
+        day: which day today is.
+        goal: what the figures after it are in: `money` or a kind of `goal`; empty where nothing was booked.
+        goal_per: `day` or `lifetime`.
+        target: what was booked, with intended over-delivery.
+        expected: how much of it was due by `time_ms`.
+        delivered: how much of it there is.
+        indicator: delivered over expected, of the limit that is furthest behind; null where nothing is due.
+        funnel: all other counts, by the names of the spend ledger (`opportunities`, `capped`, `outbid` …).
+        today: counts of today by the same names.
+        lost_to: how often it lost to which line item, those it lost to most.
+        hours: micros spent by the end of each of the latest hours, by epoch hour.
+        windows: its budgets, those of days gone by left out.
+        epoch: names the ledger's life; `number` rises within it.
+        offsets: in the record under the empty key: last offset counted, by `topic/partition`.
+        time_ms: when it was so.
+    """
+
+    key: str = ""
+    campaign_id: str = ""
+    line_item_id: str = ""
+    advertiser: str = ""
+    name: str = ""
+    type: str = ""
+    currency: str = ""
+    served: int = 0
+    impressions: int = 0
+    viewable: int = 0
+    clicks: int = 0
+    completes: int = 0
+    conversions: int = 0
+    spent_micros: int = 0
+    spent_today_micros: int = 0
+    reserved_micros: int = 0
+    budget_micros: int | None = None
+    daily_budget_micros: int | None = None
+    day: str = ""
+    goal: str = ""
+    goal_per: str = ""
+    target: int = 0
+    expected: float | None = None
+    delivered: int = 0
+    indicator: float | None = None
+    funnel: dict[str, int] = msgspec.field(default_factory=dict)
+    today: dict[str, int] = msgspec.field(default_factory=dict)
+    lost_to: dict[str, int] = msgspec.field(default_factory=dict)
+    hours: dict[str, int] = msgspec.field(default_factory=dict)
+    windows: tuple[AdWindow, ...] = ()
+    epoch: str = ""
+    number: int = 0
+    offsets: dict[str, int] = msgspec.field(default_factory=dict)
+    time_ms: int = 0

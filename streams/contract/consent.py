@@ -18,9 +18,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TypeGuard
 
 from embeddings.events import CONSENT_ADS, CONSENT_ALL, CONSENT_CONTENT, CONSENT_PROFILE, CONSENT_STORE
-from streams.contract.records import Consent
+from streams.contract.records import Consent, Request
 
 NOTHING = 0
 #: Without both an event leaves no trace in a profile: its fate is `unconsented`.
@@ -51,13 +52,25 @@ class Judge:
         if consent is None:
             return self.default
         c = consent
-        asked = (c.gdpr, c.tcf, c.gpp, c.gpp_sid, c.coppa, c.lmt)
+        asked = (c.gdpr, c.tcf, c.gpp, c.gpp_sid, c.coppa, c.lmt, c.us_privacy)
         found = self._seen.get(asked)
         if found is None:
             if len(self._seen) >= 4_096:
                 self._seen.clear()
             found = self._seen[asked] = self._judge(consent)
         return found
+
+    def of_request(self, request: Request) -> int:
+        """The bits of a request: of its `consent`, and of OpenRTB's `regs`, `user` and `device`; of both the stricter.
+
+        Flags only ever take away: who says `lmt` 0 and no more has said nothing.
+        """
+        said = [each for each in (request.consent, _openrtb(request)) if each is not None]
+        regulated = [self.bits(each) for each in said if _regulates(each)]
+        if any(each.coppa for each in said):
+            return NOTHING
+        allowed = strictest(*regulated) if regulated else self.default
+        return allowed & ~CONSENT_ADS if any(each.lmt for each in said) else allowed
 
     def _judge(self, consent: Consent) -> int:
         if consent.coppa:
@@ -69,9 +82,9 @@ class Judge:
         return allowed & ~CONSENT_ADS if consent.lmt else allowed
 
     def _regulated(self, consent: Consent) -> int:
-        if consent.gdpr is None and consent.tcf is None and consent.gpp is None:
-            return NOTHING if consent.gpp_sid else self.default
-        allowed = CONSENT_ALL
+        if not _regulates(consent):
+            return self.default
+        allowed = _us_privacy(consent.us_privacy) if _applies(consent.us_privacy) else CONSENT_ALL
         if consent.gdpr or (consent.gdpr is None and consent.tcf is not None):
             allowed &= tcf_bits(consent.tcf, self.vendor_id) if consent.tcf else self._tcf_of_gpp(consent)
         if consent.gpp is not None or consent.gpp_sid:
@@ -81,6 +94,32 @@ class Judge:
     def _tcf_of_gpp(self, consent: Consent) -> int:
         section = gpp_sections(consent.gpp or "").get(2)
         return tcf_bits(section, self.vendor_id) if section else NOTHING
+
+
+def _openrtb(request: Request) -> Consent | None:
+    """What OpenRTB's members of a request say of consent; None where they are not there."""
+    regs, user, device = request.regs, request.user, request.device
+    if regs is None and user is None and device is None:
+        return None
+    return Consent(
+        gdpr=regs.gdpr if regs else None,
+        tcf=(user.consent or None) if user else None,
+        gpp=(regs.gpp or None) if regs else None,
+        gpp_sid=(regs.gpp_sid or ()) if regs else (),
+        coppa=regs.coppa if regs else None,
+        lmt=device.lmt if device else None,
+        us_privacy=regs.us_privacy if regs else None,
+    )
+
+
+def _regulates(consent: Consent) -> bool:
+    """Does it say which rules hold, or under one of them what is allowed? Flags alone do not."""
+    strings = (consent.gdpr, consent.tcf, consent.gpp)
+    return strings != (None, None, None) or bool(consent.gpp_sid) or _applies(consent.us_privacy)
+
+
+def _applies(us_privacy: str | None) -> TypeGuard[str]:
+    return us_privacy not in (None, "", "1---")
 
 
 def strictest(*bits: int) -> int:

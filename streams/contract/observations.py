@@ -3,13 +3,14 @@
 A row is an applied event; a *take* is a row that takes, likes or dislikes, told with the items held before it;
 an *example* is a take with the features of the taken item and of a sample of its candidates at one of the two moments
 that are served: the take's own, as a request would have asked, or that of the event before, as its slate was written.
-A *shown* slate carries the features of its items, so that an impression can become a label later. Rows are in offset
-order, and the learner drops those at or below the last offset it has of that partition.
+A *shown* slate carries the features of its items, so that an impression can become a label later; so does an *ad* that
+was decided for a slot. Rows are in offset order, and the learner drops those at or below the last offset it has of that
+partition.
 
-Version 2. Version 1 is read; what it does not say is filled in: `_UNSAID`.
+Version 2. Version 1 is read; what it and earlier releases of version 2 do not say is filled in: `_UNSAID`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,11 +37,17 @@ class LaterObservation(UnreadableObservation):
     """A later release wrote it. The learner ends before it loses rows; start one of that release."""
 
 
+def _none(name: str) -> Callable[[], NDArray[Any]]:
+    """What makes a column without rows."""
+    return lambda: np.zeros([0] * len(_letters(name)), _COLUMNS[name])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """One batch of one partition: R rows, T takes, E examples of S items and F features, L shown slates of N items.
 
-    Item, user and slate ids are hashes. There may be no rows where slates were shown.
+    Item, user and slate ids are hashes. There may be no rows where slates were shown. A ads were decided, O outcomes
+    are told apart (`ranking.ads.features.OUTCOMES`), a taste has D components.
 
     Attributes:
         source: the input partition, `first` and `last` the offsets told.
@@ -61,6 +68,11 @@ class Observation:
         policy_E: hash of the policy, 0 = not known; `rate_E` the share of takes that are told.
         shown_L: slates; `shown_item_LN` their items in order, `policy_L` and `rate_L` as above.
         shown_propensity_LN: with which probability the item stood in its place.
+        ad_A: decisions, hashed as slates are: events of the ad name them in `slate_R`.
+        ad_item_A: creatives; `ad_advertiser_A` and `ad_placement_A` hashes, 0 = none.
+        ad_x_AF: columns of `ranking.ads.features`; `ad_taste_AD` directions of tastes, zeros where none may be used.
+        ad_p_AO: chances per impression as they were told then; `ad_propensity_A` that of the ad being shown.
+        ad_click_s_A: how long after a click a conversion is the ad's; `ad_view_s_A` after an impression.
     """
 
     source: Source
@@ -96,6 +108,16 @@ class Observation:
     shown_propensity_LN: NDArray[np.float16]
     policy_L: NDArray[np.uint32]
     rate_L: NDArray[np.float32]
+    ad_A: NDArray[np.uint64] = field(default_factory=_none("ad_A"))
+    ad_item_A: NDArray[np.uint64] = field(default_factory=_none("ad_item_A"))
+    ad_advertiser_A: NDArray[np.uint32] = field(default_factory=_none("ad_advertiser_A"))
+    ad_placement_A: NDArray[np.uint32] = field(default_factory=_none("ad_placement_A"))
+    ad_x_AF: NDArray[np.float16] = field(default_factory=_none("ad_x_AF"))
+    ad_taste_AD: NDArray[np.float16] = field(default_factory=_none("ad_taste_AD"))
+    ad_p_AO: NDArray[np.float32] = field(default_factory=_none("ad_p_AO"))
+    ad_propensity_A: NDArray[np.float32] = field(default_factory=_none("ad_propensity_A"))
+    ad_click_s_A: NDArray[np.int32] = field(default_factory=_none("ad_click_s_A"))
+    ad_view_s_A: NDArray[np.int32] = field(default_factory=_none("ad_view_s_A"))
 
     def __len__(self) -> int:
         return len(self.offset_R)
@@ -130,7 +152,18 @@ _COLUMNS = {
     "shown_propensity_LN": "<f2",
     "policy_L": "<u4",
     "rate_L": "<f4",
+    "ad_A": "<u8",
+    "ad_item_A": "<u8",
+    "ad_advertiser_A": "<u4",
+    "ad_placement_A": "<u4",
+    "ad_x_AF": "<f2",
+    "ad_taste_AD": "<f2",
+    "ad_p_AO": "<f4",
+    "ad_propensity_A": "<f4",
+    "ad_click_s_A": "<i4",
+    "ad_view_s_A": "<i4",
 }
+_ADS = tuple(name for name in _COLUMNS if name.startswith("ad_"))
 _UNSAID = {
     "slot_R": NO_SLOT,
     "kind_R": 0,
@@ -143,8 +176,9 @@ _UNSAID = {
     "shown_propensity_LN": 1,
     "policy_L": 0,
     "rate_L": 1,
+    **dict.fromkeys(_ADS, 0),
 }
-"""What the columns are that version 1 had not."""
+"""What the columns are that earlier releases had not."""
 _HISTORY = ("history_TH", "history_action_TH", "history_time_s_TH")
 _encoder = msgspec.msgpack.Encoder()
 _parts = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -162,7 +196,8 @@ def blank(**sizes: int) -> dict[str, NDArray[Any]]:
 def encode(observation: Observation) -> bytes:
     """Pack an observation; a history costs 8 bytes an item, as far as it is filled."""
     o = observation
-    columns = {name: _bytes(getattr(o, name)) for name in _COLUMNS if name not in _HISTORY}
+    apart = (*_HISTORY, *_ADS) if not len(o.ad_A) else _HISTORY
+    columns = {name: _bytes(getattr(o, name)) for name in _COLUMNS if name not in apart}
     held_TH = o.history_TH != 0
     columns["history_count_T"] = _bytes(held_TH.sum(1).astype(np.uint8))
     id_X = np.ascontiguousarray(o.history_TH[held_TH]).view(np.uint8).reshape(-1, 8)[:, :5]
@@ -195,19 +230,20 @@ def _whole(half_X: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 def pieces(observation: Observation, most_bytes: int = MOST_BYTES) -> Iterator[bytes]:
     """Pack an observation, its rows in as many pieces as it takes for each to be no larger than `most_bytes`."""
-    value, rows, shown = encode(observation), len(observation), len(observation.shown_L)
-    if len(value) <= most_bytes or max(rows, shown) < 2 or (rows == 1 and not shown):
+    o, value = observation, encode(observation)
+    sizes = len(o), len(o.shown_L), len(o.ad_A)
+    if len(value) <= most_bytes or max(sizes) < 2:
         yield value
         return
-    yield from pieces(_some(observation, slice(0, rows // 2), slice(0, shown // 2)), most_bytes)
-    yield from pieces(_some(observation, slice(rows // 2, rows), slice(shown // 2, shown)), most_bytes)
+    yield from pieces(_some(o, *(slice(0, size // 2) for size in sizes)), most_bytes)
+    yield from pieces(_some(o, *(slice(size // 2, size) for size in sizes)), most_bytes)
 
 
-def _some(o: Observation, rows: slice, shown: slice) -> Observation:
-    """Some rows of an observation with their takes and examples, and some of the slates shown."""
+def _some(o: Observation, rows: slice, shown: slice, ads: slice) -> Observation:
+    """Some rows of an observation with their takes and examples, some of the slates shown and of the ads."""
     T, E = ((rows.start <= of) & (of < rows.stop) for of in (o.take_T, o.example_E))
-    of_letter: dict[str, Any] = {"R": rows, "T": T, "E": E, "L": shown}
-    cut = {name: getattr(o, name)[of_letter[name.rpartition("_")[2][0]]] for name in _COLUMNS}
+    of_letter: dict[str, Any] = {"R": rows, "T": T, "E": E, "L": shown, "A": ads}
+    cut = {name: getattr(o, name)[of_letter[_letters(name)[0]]] for name in _COLUMNS}
     cut["take_T"], cut["example_E"] = (cut[name] - np.int32(rows.start) for name in ("take_T", "example_E"))
     offset_R = cut["offset_R"]
     return replace(
@@ -292,7 +328,7 @@ def _check(columns: Mapping[str, NDArray[Any]], first: int, last: int) -> None:
             raise UnreadableObservation(f"{name} has shape {array.shape} beside sizes {sizes}")
     offset_R, rows = columns["offset_R"], sizes["R"]
     ends = (offset_R[0], offset_R[-1]) if rows else (first, max(first, last))
-    if (first, last) != ends or (np.diff(offset_R) <= 0).any() or first < 0 or not (rows or sizes["L"]):
+    if (first, last) != ends or (np.diff(offset_R) <= 0).any() or first < 0 or not (rows or sizes["L"] or sizes["A"]):
         raise UnreadableObservation("its offsets are not in order")
     for name in ("take_T", "example_E"):
         if columns[name].min(initial=0) < 0 or columns[name].max(initial=-1) >= rows:

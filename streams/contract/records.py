@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from streams.contract.ad_records import AdDecision, Imp
+from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.fields import (
     UNKNOWN,
     Count,
@@ -30,6 +30,7 @@ from streams.contract.fields import (
     Whole,
     Word,
 )
+from streams.contract.imp_records import Blocks, Channel, Codes, Currency, Device, Imp, KeyValues, Regs, Small, User
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 
 Degraded = Literal["none", "cached", "popular", "contextual"]
@@ -45,6 +46,7 @@ class Consent(Record):
     gpp_sid: tuple[int, ...] | None = ()
     coppa: Flag = None
     lmt: Flag = None
+    us_privacy: Annotated[str, Meta(max_length=16)] | None = None
 
 
 class Context(Record):
@@ -129,12 +131,17 @@ _REMOVES = frozenset(("d", "delete", "deleted"))
 
 
 class Request(Record):
-    """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`."""
+    """A slate asked for now, on topic `requests`; answered on `slates` with the same `request_id`.
+
+    Everything from `imp` on but `consent` is OpenRTB's and of ads. `at` is 1 or 2, other numbers count as 2; `cur` are
+    currencies that prices may be in, any without it; `cattax` is the taxonomy of `bcat`, 1 where it is not said;
+    `tmax` stands for a `deadline_ms` that is not said. `regs`, `user.consent` and `device.lmt` count like `consent`.
+    """
 
     request_id: Annotated[str, Meta(min_length=1, max_length=512)]
     user_id: Id | None = ""
     surface: Word | None = None
-    n: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    n: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     context: Context | None = None
     exclude: Annotated[tuple[Id, ...], Meta(max_length=10_000)] = ()
     deadline_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = None
@@ -142,6 +149,20 @@ class Request(Record):
     personalised: bool = True
     imp: Annotated[tuple[Imp, ...], Meta(max_length=64)] = ()
     consent: Consent | None = None
+    at: Small = None
+    cur: Annotated[tuple[Currency, ...], Meta(max_length=64)] | None = ()
+    tmax: Annotated[int, Meta(ge=0, le=600_000)] | None = None
+    bcat: Blocks = ()
+    cattax: Small = None
+    badv: Blocks = ()
+    bapp: Blocks = ()
+    battr: Codes = ()
+    user: User | None = None
+    device: Device | None = None
+    site: Channel | None = None
+    app: Channel | None = None
+    regs: Regs | None = None
+    keyvalues: KeyValues = None
 
 
 class SlateItem(Record):
@@ -293,6 +314,7 @@ decode_item = msgspec.json.Decoder(Item).decode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_slate = msgspec.json.Decoder(Slate).decode
 decode_ad = msgspec.json.Decoder(AdDecision).decode
+decode_ad_stats = msgspec.json.Decoder(AdStats).decode
 decode_trace = msgspec.json.Decoder(Trace).decode
 decode_counter = msgspec.json.Decoder(Counter).decode
 decode_model = msgspec.json.Decoder(ModelManifest).decode
@@ -318,6 +340,7 @@ _SHAPES: dict[TopicName, tuple[str, Literal["delete", "compact"], bool]] = {
     "requests": ("user_id", "delete", True),
     "slates": ("user_id", "delete", False),
     "ads": ("user_id", "delete", False),
+    "ad_stats": ("line item", "compact", False),
     "traces": ("user_id", "delete", False),
     "observations": ("partition of events", "delete", True),
     "counters": ("item_id", "compact", True),
@@ -325,7 +348,7 @@ _SHAPES: dict[TopicName, tuple[str, Literal["delete", "compact"], bool]] = {
     "privacy": ("HMAC of user_id", "compact", True),
 }
 #: Topics that every worker reads whole have one partition, so that their records have one order.
-_ONE_PARTITION = frozenset({"catalog", "campaigns", "counters", "models", "privacy"})
+_ONE_PARTITION = frozenset({"catalog", "campaigns", "ad_stats", "counters", "models", "privacy"})
 
 
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:

@@ -41,7 +41,7 @@ from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.scoring import Scorer
 from streams.settings import Settings
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 ITEMS, USERS = (10_000, 100_000, 1_000_000), (1_000, 100_000, 1_000_000)
 QUICK = (10_000, 1_000), (100_000, 100_000), (1_000_000, 100_000)
@@ -216,6 +216,7 @@ class Site:
                     taste_UD=np.zeros((some, self.settings.learner.dimensions), np.float32),
                     taste_version=0,
                     unanswered=loaded.unanswered,
+                    exposures=loaded.exposures,
                     marks=marks,
                 )
             )

@@ -35,7 +35,7 @@ from streams.lab.bench_rig import Say, Site, pace_of, publish, sources, stored
 from streams.lab.synthetic import Mix, World
 from streams.process.host import spare_what_stays
 from streams.settings import Settings
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 BATCH = 4096
 MIXES: tuple[Mix, ...] = ("zipf", "uniform")

@@ -31,7 +31,7 @@ from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
 from streams.settings import Settings
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 STEADY_EPS = 500
 WORKER = "worker"

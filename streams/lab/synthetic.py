@@ -147,6 +147,7 @@ class World:
                     taste_UD=np.zeros((len(some), self.width), np.float32),
                     taste_version=0,
                     unanswered=loaded.unanswered,
+                    exposures=loaded.exposures,
                     seen=loaded.seen.add(user_E[mine] - np.int32(at), item_E[mine]),
                     marks=marks,
                 )

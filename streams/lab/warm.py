@@ -7,19 +7,35 @@ does not reach (a ranker, stored states, impressions, tables that grow) is calle
 
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from embeddings.codec import StateCodec
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
+from embeddings.exposures import AdSeen, Exposures, fold_exposures
 from embeddings.fatigue import Unanswered, fold_impressions
 from embeddings.fold import fold
 from embeddings.ids import murmur2
 from embeddings.idtable import IdTable
-from embeddings.items import ItemFacts
-from embeddings.state_columns import no_states
+from embeddings.index import build_index
+from embeddings.items import ItemFacts, Items
+from embeddings.state_columns import Histories, no_states
+from ranking.ads import exposed
+from ranking.ads.auction import Auction
+from ranking.ads.campaigns import BidType, Campaign, Cap, Creative, Level, LineItem, Status, Type, Unit
+from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
+from ranking.ads.exploration import shares
+from ranking.ads.gates import without
 from ranking.ads.holdings import Holdings
+from ranking.ads.inventory import Inventory
+from ranking.ads.joint import PageRules, Pages, lay
+from ranking.ads.losses import Loss
 from ranking.ads.predicates import ALWAYS, Opportunity
+from ranking.ads.prediction import Calibration, Drift
+from ranking.ads.selection import Fits
+from ranking.ads.separation import Kinds, sell_apart
 from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
@@ -27,6 +43,9 @@ from ranking.weights import Shape, shapes
 from streams.lab.baselines import BASELINES, measure
 from streams.lab.datasets import Log
 from streams.lab.evaluation import run_evaluation
+from streams.learning.creative_counts import CreativeCounts
+from streams.serving.ad_scoring import AdCandidates, AdScorer
+from streams.serving.live_model import LiveModel, Serving
 from streams.settings import Learner, Settings
 
 _EVENTS, _USERS, _ITEMS = 2_000, 8, 300
@@ -50,9 +69,12 @@ def meet_the_rest() -> None:
     murmur2([b"user-1"])
     StateCodec(64).decode([None])
     meet_impressions()
+    meet_caps()
+    meet_ads()
     index = Targeting()
     index.put(0, ALWAYS)
     listed(index.snapshot().match([Opportunity(now_ms=0)]))
+    meet_pages()
     key_1, row_1 = np.ones(1, np.uint64), np.zeros(1, np.int32)
     held = Holdings.of(key_1)
     held.judge(key_1, row_1, key_1, 0)
@@ -65,6 +87,47 @@ def meet_the_rest() -> None:
         candidates = x_PKX, np.zeros((1, 2), np.int64), np.ones((1, 2), np.bool_)
         FrozenTower(weights, tower).logits(*candidates)
         FrozenTower(weights, tower).shares(*candidates, np.zeros((1, 1), np.int32))
+
+
+def meet_pages() -> None:
+    """Two ads of a kind for the two slots of a page, and one beside organic items."""
+    auction, page_R, creative_C = Auction.of([[(0, 2), (0, 1)]], slots=2), np.zeros(1, np.int64), np.zeros(2, np.int32)
+    kinds = Kinds(np.array([0, 1]), np.zeros(1, np.int32), 1)
+    sell_apart(auction, page_R, kinds, creative_C)
+    lay(Pages.of([[1.0]], [[1]], places=2), PageRules(), kinds)
+    without(Fits(np.zeros(1, np.int16), np.array([0, 1]), creative_C[:1]), np.ones(1, np.bool_), Loss.invalid)
+def meet_ads() -> None:
+    """What is seen of an ad, how near it is, what chance adds, and what is learned of what came of it."""
+    one_P1, none_1, draw_1 = np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.uint64)
+    items = Items()
+    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings(), most=0)
+    inventory = Inventory()
+    inventory.put(_a_campaign())
+    creatives, states = scorer.prepare(inventory.snapshot()), no_states(1)
+    held = states.item_UH, states.action_UH, states.time_UH, states.share_UH, states.count_U, states.last_s_U
+    viewers = scorer.viewers(creatives, Histories(*held), none_1, none_1, np.ones(1, np.bool_))
+    candidates = AdCandidates(one_P1, np.zeros(1, np.int32), np.zeros(1, np.intp), np.zeros(1, np.uint32))
+    scorer.near(creatives, viewers, candidates)
+    chances = scorer.chances(creatives, viewers, candidates, draw_1)
+    p_1, label_1 = chances.p_CO[:, 0], np.zeros(1, np.bool_)
+    shares(one_P1, one_P1[1:], none_1, p_1, p_1, chances.spread_CO[:, 0], draw_1)
+    Calibration().learn(p_1, label_1, none_1, none_1)
+    Drift().learn(none_1, p_1, label_1)
+    counts = CreativeCounts(1.0)
+    number_1 = counts.number(creatives.item_N)
+    counts.count(number_1, chances.p_CO > 1, chances.p_CO, none_1)
+    counts.suit(number_1, viewers.taste_UD, p_1, label_1)
+
+
+def _a_campaign() -> Campaign:
+    """One ad."""
+    of_all: dict[str, Any] = {"advertiser": "warm", "status": Status.active, "currency": "USD", "time_zone": "UTC"}
+    line = LineItem(
+        key="warm/1", id="1", campaign_id="warm", type=Type.house, priority=16, bid_type=BidType.cpm, bid_micros=0,
+        creatives=(Creative(key="warm/1/1", crid="1", approved=True, format="banner"),), **of_all,
+    )  # fmt: skip
+    no_budget: dict[str, Any] = {"order_id": None, "budget_micros": None, "daily_budget_micros": None}
+    return Campaign(id="warm", name="warm", line_items=(line,), **no_budget, **of_all)
 
 
 def meet_impressions() -> None:
@@ -88,6 +151,37 @@ def meet_impressions() -> None:
     folded = fold(states, batch, lateness_s=60, source_code_S=np.zeros(1, np.int32))
     unanswered = fold_impressions(Unanswered.nothing(1), states, batch, folded, 60.0).at(position_P, position_P)
     unanswered.widened(2).shown(column[:1], 60.0, np.ones(1, np.bool_)).times(batch.item_B[None])
+    seen = AdSeen(np.ones((2, 4), np.uint32))
+    of_ads = replace(batch, action_B=np.full(2, Action.ad_impression, np.uint8))
+    fold_exposures(Exposures.nothing(1), states, of_ads, folded, seen)
+
+
+def meet_caps() -> None:
+    """A line item that may be shown once, to somebody who saw nothing."""
+    cap = Cap(level=Level.line_item, unit=Unit.day, count=1, window_s=86_400)
+    line = LineItem(
+        key="c/l",
+        id="l",
+        campaign_id="c",
+        advertiser="a",
+        type=Type.house,
+        priority=16,
+        status=Status.active,
+        bid_type=BidType.cpm,
+        bid_micros=0,
+        currency="USD",
+        time_zone="UTC",
+        caps=(cap,),
+        creatives=(Creative(key="c/l/cr", crid="cr", approved=True),),
+    )
+    caps, one = Caps.of([line]), np.zeros(1, np.int32)
+    exposures = exposed.Exposures._make(Exposures.nothing(1))
+    people = exposed.People(exposures, exposed.Out.of([None]), np.zeros(1, np.int64), np.ones(1, np.int64), one == 0)
+    start_P1 = np.array([0, 1])
+    fits = Fits(capped(caps, people, start_P1, one), start_P1, one)
+    creatives_left(caps, people, start_P1, one, fits)
+    times_shown(caps, people, start_P1, one)
+    rooms(caps, people, one, one, one)
 
 
 def main() -> None:

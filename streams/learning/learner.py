@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embeddings.contexts import ContextCounts, Popularity
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.counters import ItemCounters
-from embeddings.events import CONSENT_PROFILE, Source
+from embeddings.events import CONSENT_PROFILE, OF_ADS, Source
 from embeddings.ids import NO_ITEM
 from embeddings.idtable import IdTable
 from embeddings.lessons import GOES_WITH, Lesson, lessons
@@ -28,6 +28,7 @@ from ranking.trainer import Trainer, TrainerSettings
 from ranking.weights import part_of
 from streams.contract.fields import LAST_KEPT_MS
 from streams.contract.observations import Observation
+from streams.learning.ad_outcomes import AdOutcomes
 from streams.learning.catalogue import Catalogue
 from streams.learning.outcomes import Outcomes
 from streams.learning.roster import Roster
@@ -102,6 +103,7 @@ class Learner:
     contexts: ContextCounts = field(init=False)
     trainer: Trainer = field(init=False)
     outcomes: Outcomes = field(init=False)
+    ads: AdOutcomes = field(init=False)
     factors: Factors | None = field(init=False, default=None)
     version: int = field(init=False, default=0)
     rows: int = field(init=False, default=0)
@@ -117,6 +119,7 @@ class Learner:
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
         self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.outcomes = Outcomes.of(self.settings)
+        self.ads = AdOutcomes(self.settings)
 
     @property
     def ids(self) -> IdTable:
@@ -142,11 +145,14 @@ class Learner:
         """Learn the rows that are new; returns how many. Rows whose person did not agree to a profile teach nothing.
 
         `told_s` is when they were told. No row is of later: one whose clock is wrong would outweigh all others.
-        Slates shown are only remembered, however often they are told; of slates asked for there are no rows.
+        Slates shown and ads decided are only remembered, however often they are told; of slates asked for there are no
+        rows. A row of an ad is of no item.
         """
-        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s))
+        item_R = np.where(OF_ADS[observation.action_R], np.uint64(NO_ITEM), observation.item_R)
+        o = replace(observation, time_s_R=np.minimum(observation.time_s_R, told_s), item_R=item_R)
         if o.shown_x_LNF.shape[2] == COLUMNS:  # else told by a release with other features
             self.outcomes.show(o)
+        self.ads.show(o)
         if not len(o):
             return 0
         log = self._log_of(o)
@@ -160,6 +166,7 @@ class Learner:
         self._count(o, row_R, new_R)
         self._rank(o, new_R)
         self._learn_outcomes(o, new_R)
+        self.ads.learn(o, new_R)
         self.rows += int(new_R.sum())
         return int(new_R.sum())
 
@@ -257,7 +264,7 @@ class Learner:
             told_N=told_N,
             names=self.roster.names.copy(),
             factors=self.factors,
-            ranker=self.trainer.tensors(),
+            ranker=self.trainer.tensors() | self.ads.tensors(),
             contexts=self.contexts.popularity(_POPULAR, told_N),
             version=self.version,
             width=self.settings.learner.dimensions,
@@ -274,6 +281,8 @@ class Learner:
         arrays |= self.roster.state()
         open_impressions, clocks = self.outcomes.state()
         arrays |= {f"impressions.{k}": v for k, v in open_impressions.items()}
+        of_ads, ad_clocks = self.ads.state()
+        arrays |= {f"ads.{k}": v for k, v in of_ads.items()}
         arrays["withdrawn"] = np.frombuffer("\n".join(self.withdrawn).encode(), np.uint8)
         if self.factors is not None:
             arrays |= {"factors.source": self.factors.source_ND, "factors.target": self.factors.target_ND}
@@ -284,6 +293,7 @@ class Learner:
             "version": self.version,
             "rows": self.rows,
             "clocks": clocks,
+            "ad_clocks": ad_clocks,
         }
         return arrays, json.dumps(known)
 
@@ -306,6 +316,7 @@ class Learner:
         self.withdrawn = [name for name in self.withdrawn if name]
         if "clocks" in known:
             self.outcomes.restore(part_of(arrays, "impressions."), known["clocks"], COLUMNS)
+        self.ads.restore(part_of(arrays, "ads."), known.get("ad_clocks", []))
         if "factors.source" in arrays:
             source_ND, target_ND = (np.asarray(arrays[f"factors.{name}"], np.float32) for name in ("source", "target"))
             of_N = arrays.get("factors.ids", self.ids.ids_N[: len(source_ND)])

@@ -185,6 +185,7 @@ class Teacher:
         self.metrics.learned(rows, sum(len(o) for o, _ in told) - rows)
         for kind, count in self.learner.outcomes.attribution.take_dropped().items():
             self.metrics.dropping(kind, count)
+        self.metrics.dropping("ads", self.learner.ads.take_dropped())
         if self.builder.begins():
             frozen = await self._thread.run(self.learner.freeze, int(time.time()))
             asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there

@@ -173,3 +173,9 @@ class SnapshotBuilder:
                 self.metrics.scored(objective, loss=outcome.loss)
         for (head, surface), ratio in learner.outcomes.calibration().items():
             self.metrics.calibrated(HEADS[head], surface, ratio=ratio)
+        for name, true in learner.ads.figures().items():
+            self.metrics.ads.came_true(name, ratio=true.ratio, error=true.error, entropy=true.entropy)
+        for name, advertisers in learner.ads.alarms().items():
+            self.metrics.ads.drifted(name, advertisers)
+            if advertisers:
+                log.warning("chances of a %s are wrong for %d advertisers: their bids are damped", name, advertisers)

@@ -26,6 +26,8 @@ from embeddings.events import Fate, Source
 from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.contract.records import Degraded
+from streams.process.ad_learning_metrics import AdLearningMetrics
+from streams.process.ad_metrics import AdMetrics
 from streams.settings import TopicName
 from streams.transport.deliveries import Lag
 
@@ -175,6 +177,7 @@ class WorkerMetrics(Metrics):
     def __init__(self, *, clock: Callable[[], float] = time.time, process: bool = True) -> None:
         """See `Metrics`."""
         super().__init__(role="worker", reads=WORKER_READS, clock=clock, process=process)
+        self.ads = AdMetrics(self.registry, clock)
         stages: tuple[Stage, ...] = get_args(Stage)
         self.stage_seconds = self._histogram(
             "marquee_stage_seconds", "Time of a stage for a whole batch.", STAGE_SECONDS, "stage", stages
@@ -303,10 +306,11 @@ class LearnerMetrics(Metrics):
                 self.calibration_ratio.labels(objective, surface).set(math.nan)
         self.dropped = self._counter(
             "marquee_learner_dropped",
-            "Slates and impressions that were not kept until an outcome could be known.",
+            "Slates, ads and impressions that were not kept until an outcome could be known.",
             "kind",
-            ("slates", "impressions"),
+            ("slates", "impressions", "ads"),
         )
+        self.ads = AdLearningMetrics(self.registry)
         self.refresh_seconds = Histogram(
             "marquee_learner_refresh_seconds",
             "Time to build a snapshot.",
@@ -338,7 +342,7 @@ class LearnerMetrics(Metrics):
         self.calibration_ratio.labels(objective, surface).set(ratio)
 
     def dropping(self, kind: str, count: int) -> None:
-        """So many slates or impressions were dropped; a lower `observe.shown` has fewer of them told."""
+        """So many slates, ads or impressions were dropped; a lower `observe.shown` has fewer of them told."""
         self.dropped.labels(kind).inc(count)
 
     def announced(self, *, seconds: float, items: int) -> None:

@@ -22,6 +22,7 @@ class AdPlace:
         per_second_micros: and each second of it.
         deal_floor_micros: by deal id, what the request asks of a deal per impression.
         tagid: the placement, empty where the request names none.
+        exp_s: how many seconds may pass until the impression; 0 where the request does not say.
     """
 
     imp_ids: tuple[str, ...]
@@ -33,6 +34,24 @@ class AdPlace:
     per_second_micros: int = 0
     deal_floor_micros: Mapping[str, int] = field(default_factory=dict)
     tagid: str = ""
+    exp_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfilled:
+    """A place that nothing is sold for, whatever there is: its decision is empty and says why.
+
+    Attributes:
+        imp_id, decision_id, tagid: see `AdPlace`.
+        reason: one word, for `AdDecision.reasons`.
+        nbr: OpenRTB's no-bid reason.
+    """
+
+    imp_id: str
+    decision_id: str
+    tagid: str
+    reason: str
+    nbr: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,5 +78,7 @@ class AdAsk:
     slate_id: str = ""
     request_id: str | None = None
     deadline_ms: int | None = None
+    unfilled: tuple[Unfilled, ...] = ()
+    """Places that are no auction."""
     refused: int = 0
     """A `ranking.ads.losses.Loss` where a gate lets no ad be shown at all; 0 where it may."""

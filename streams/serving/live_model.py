@@ -5,6 +5,7 @@ it at its start sees one version to its end. New catalogue items are the excepti
 to its index with a vector made from what the catalogue says of them.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from embeddings.content import Content, blended
 from embeddings.contexts import Popularity
 from embeddings.eligibility import Mask, Viewer, ViewerClass
+from embeddings.idtable import MAX_ROWS
 from embeddings.index import ItemIndex, build_index
 from embeddings.items import LONG, MID, SHORT, ItemCounts, ItemFacts, Items
 from embeddings.snapshots import Snapshot
+from embeddings.turnover import Era, Turnover
+from ranking.ads.heads import AdHeads
 from ranking.features import ItemRows
 from ranking.ranker import Ranker
 from streams.serving.offers import Offer, Offers
@@ -47,7 +51,7 @@ def index_builder(settings: Settings) -> BuildIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveModel:
-    """One version by item row (N); `content` is what words say of target vectors.
+    """One version by item row (N); `content` is what words say of target vectors, `row_S` are the rows of its items.
 
     The less an item was taken, the more of its target vector is what the catalogue says of it. Rows of sources and
     neighbours end with the snapshot's; targets have room for items that come later.
@@ -55,6 +59,7 @@ class LiveModel:
 
     version: int
     created_ms: int
+    row_S: NDArray[np.int32]
     source_ND: NDArray[np.float32]
     target_ND: NDArray[np.float32]
     neighbours_NM: NDArray[np.int32]
@@ -63,6 +68,7 @@ class LiveModel:
     contexts: Popularity
     index: ItemIndex
     ranker: Ranker
+    ads: AdHeads = field(default_factory=AdHeads)
 
     @classmethod
     def empty(cls, items: Items, build: BuildIndex, width: int) -> "LiveModel":
@@ -70,6 +76,7 @@ class LiveModel:
         return cls(
             version=0,
             created_ms=0,
+            row_S=np.empty(0, np.int32),
             source_ND=np.zeros((0, width), np.float32),
             target_ND=np.zeros((len(items.columns), width), np.float32),
             neighbours_NM=np.full((0, 1), -1, np.int32),
@@ -109,6 +116,7 @@ class LiveModel:
         return cls(
             version=snapshot.version,
             created_ms=snapshot.created_ms,
+            row_S=rows_S,
             source_ND=source_ND,
             target_ND=target_ND,
             neighbours_NM=_scattered(live_NM, rows_S, learned, -1),
@@ -117,6 +125,7 @@ class LiveModel:
             contexts=snapshot.contexts._replace(row_CK=_moved(snapshot.contexts.row_CK, rows_S)),
             index=build(rows_R, target_ND[rows_R]),
             ranker=Ranker.from_tensors(snapshot.ranker, version=snapshot.version),
+            ads=AdHeads.from_tensors(snapshot.ranker),
         )
 
     def fitted(self, items: Items) -> "LiveModel":
@@ -133,6 +142,11 @@ class LiveModel:
         new_R = rows_R[~np.any(self.target_ND[rows_R], axis=1)]
         self.target_ND[new_R] = self.content.vectors(items.columns.words_NW[new_R], items.ids.ids_N[new_R])
         self.index.add(rows_R, self.target_ND[rows_R])
+
+    def forget(self, rows_R: NDArray[np.int32]) -> None:
+        """Leave nothing of rows that are none of its items': others get them."""
+        self.index.remove(rows_R)
+        self.target_ND[rows_R[rows_R < len(self.target_ND)]] = 0
 
     def follow(self, rows_R: NDArray[np.int32], items: Items) -> None:
         """Take over what the catalogue says of rows that may have changed while this was built."""
@@ -159,12 +173,16 @@ def _scattered(array: NDArray[T], rows_R: NDArray[np.int32], capacity: int, empt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
-    """What there is to offer at a moment: the items as one model has them; `item_rows` is what the ranker reads."""
+    """What there is to offer at a moment: the items as one model has them; `item_rows` is what the ranker reads.
+
+    Rows that are found in it are what they are as long as `era` is kept.
+    """
 
     model: LiveModel
     items: Items
     item_rows: ItemRows
     offer: Offer
+    era: Era | None = None
 
 
 @dataclass(slots=True)
@@ -178,23 +196,33 @@ class Serving:
     fresh_for_s: int = 7 * 86_400
     like_rate: float = 0.7
     click_rate: float = 0.05
+    strangers: int = MAX_ROWS
+    """So many items may be known by nothing but events."""
+    holders: list[Callable[[], NDArray[np.int32]]] = field(default_factory=list)
+    """What else keeps rows of items for longer than a batch: each returns those that it has."""
+    turnover: Turnover = field(init=False)
     _stock: Stock = field(init=False)
     _offers: Offers = field(init=False)
+    _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
+    """Held while a snapshot gets rows, which nobody takes back meanwhile."""
 
     def __post_init__(self) -> None:
-        self._offers = Offers(self.items)
+        self.turnover, self._offers = Turnover(self.items, self.strangers), Offers(self.items)
         with self.items.lock:
             offer = self._offers.of(ViewerClass(), self.now_s(), self.fresh_for_s)
-        self._stock = Stock(model=self.live, items=self.items, item_rows=self._rows(), offer=offer)
+        self._stock = Stock(model=self.live, items=self.items, item_rows=self.item_rows(), offer=offer)
 
     def stock(self) -> Stock:
-        """What there is to offer, as it was when a slate was made last, under the model that is live now."""
-        return replace(self._stock, model=self.live)
+        """What there is to offer, as it was when a slate was made last, under the model that is live now.
+
+        The caller holds `items.lock`.
+        """
+        return replace(self._stock, model=self.live, era=self.turnover.era)
 
     def current(self) -> Stock:
         """What to use for a batch, with the shared lists brought up to date. The caller holds `items.lock`."""
         offer = self._offers.of(ViewerClass(), self.now_s(), self.fresh_for_s)
-        self._stock = replace(self._stock, item_rows=self._rows(), offer=offer)
+        self._stock = replace(self._stock, item_rows=self.item_rows(), offer=offer)
         return self.stock()
 
     def prepare(self, viewers: Iterable[Viewer]) -> None:
@@ -212,8 +240,8 @@ class Serving:
         """Which rows must not be shown to a viewer now. The caller holds `items.lock`."""
         return self._offers.of(self.items.class_of(viewer), self.now_s(), self.fresh_for_s).blocked_N
 
-    def _rows(self) -> ItemRows:
-        """Counts and attributes of all items where they lie, as the ranker reads them."""
+    def item_rows(self) -> ItemRows:
+        """Counts and attributes of all items where they lie, as rankers read them. The caller holds `items.lock`."""
         c, half_lives = self.items.columns, self.items.half_lives
         return ItemRows(
             popularity_N3=c.popularity_N4,
@@ -237,9 +265,9 @@ class Serving:
         """
         for name in removed:
             with self.items.writing:
-                row_1 = np.array([self.items.remove(name)], np.int32)
-                with self.items.lock:
-                    self.live.index.remove(row_1)
+                if (row := self.items.remove(name)) >= 0:
+                    with self.items.lock:
+                        self.live.index.remove(np.array([row], np.int32))
         for begin in range(0, len(facts), _AT_ONCE):
             with self.items.writing:
                 rows_R = self.items.add(facts[begin : begin + _AT_ONCE])
@@ -256,8 +284,25 @@ class Serving:
             self.like_rate = (likes + 7) / (max(likes + dislikes, self.items.all_takes(LONG)) + 10)
             self.click_rate = (answered + 2.5) / (shown + 50)
 
+    def hear(self, names: dict[int, str]) -> None:
+        """Take over what the events of a batch call items, by id."""
+        self.turnover.hear(names, self.now_s())
+
+    def turn_over(self) -> tuple[int, int]:
+        """Take back rows of items that nobody knows any more. Returns how many were retired and reclaimed.
+
+        Waits while a snapshot is taken over. To be called now and then.
+        """
+        with self._turn:
+            held = [self.live.row_S, *(rows() for rows in self.holders)]
+            return self.turnover.sweep(held, self.now_s(), lambda rows_R: self.live.forget(rows_R))
+
     def swap(self, snapshot: Snapshot) -> LiveModel:
         """Build the next model beside the one in use, then put it in its place. Returns it."""
+        with self._turn:
+            return self._swap(snapshot)
+
+    def _swap(self, snapshot: Snapshot) -> LiveModel:
         with self.items.lock:
             seen = self.items.offered.end
         model = LiveModel.of(snapshot, self.items, self.build)

@@ -101,8 +101,10 @@ def slate_hash(slate_id: str) -> int:
 
 
 def _slates_named(decoded: Decoded, rows: NDArray[np.intp]) -> NDArray[np.uint64]:
-    named = [decoded.events[r].slate_id for r in rows.tolist()]
-    return np.array([slate_hash(slate) if slate else 0 for slate in named], np.uint64)
+    """The slate that each event names, or the decision, where it is of an ad."""
+    events = [decoded.events[r] for r in rows.tolist()]
+    named = [event.decision_id or event.slate_id for event in events]
+    return np.array([slate_hash(name) if name else 0 for name in named], np.uint64)
 
 
 def _slots_named(decoded: Decoded, rows: NDArray[np.intp]) -> NDArray[np.int16]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.events import EventBatch, Source
+from embeddings.exposures import AdSeen, Exposures, fold_exposures
 from embeddings.fatigue import Impressions, fold_impressions
 from embeddings.fold import Folded, fold
 from embeddings.seen import SeenUpdate
@@ -47,6 +48,7 @@ class Answer:
     loaded: Loaded
     folded: Folded
     impressions: Impressions
+    exposures: Exposures
     plan: Plan
     asked: Asked
     scored: Scored
@@ -68,6 +70,10 @@ class Answer:
         return np.concatenate([self.folded.fate_B, aside])
 
 
+def no_ads(decoded: Decoded) -> AdSeen | None:
+    """Nobody says which ads the events of a batch are impressions of: none counts."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Recommender:
     """Answers batches of behaviour with slates. One per lane; called from one thread at a time.
@@ -83,6 +89,8 @@ class Recommender:
     now_ms: Callable[[], int] = epoch_ms
     foresee: bool = False
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
+    ad_seen: Callable[[Decoded], AdSeen | None] = no_ads
+    """Which ads the events of a batch are impressions of. Asked before states are loaded; may raise as `respond`."""
     logs: dict[Source, str] = field(default_factory=dict)
     """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
@@ -111,13 +119,15 @@ class Recommender:
         with self.stage("decode"):
             decoded = decode([(part.source, part.records) for part in parts], self.rules, stamps.received_ms)
             decoded.dead.extend(aside)
-            self.scorer.items.learn_names(decoded.names)
+            self.scorer.serving.hear(decoded.names)
             stamps.decoded_ms = self.now_ms()
         batch = decoded.batch
         with self.stage("fold"):
+            ads = self.ad_seen(decoded)
             loaded = self.users.load(batch.user_ids, batch.sources)
             folded = self._fold(batch, loaded)
             impressions = fold_impressions(loaded.unanswered, loaded.states, batch, folded, self._fatigue_s)
+            exposures = fold_exposures(loaded.exposures, loaded.states, batch, folded, ads)
             plan = plan_of(decoded, folded, parts, self.settings, now_ms=self.now_ms(), foresee=self.foresee)
             stamps.folded_ms = self.now_ms()
         surface = self.settings.slates.surface
@@ -138,6 +148,7 @@ class Recommender:
             loaded=loaded,
             folded=folded,
             impressions=impressions,
+            exposures=exposures,
             plan=plan,
             asked=asked,
             scored=scored,
@@ -179,6 +190,7 @@ class Recommender:
             taste_UD=answer.taste_UD,
             taste_version=answer.model_version,
             unanswered=answer.impressions.after,
+            exposures=answer.exposures,
             seen=self._seen(answer),
             slates=self._latest(answer),
             marks=answer.marks,

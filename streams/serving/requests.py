@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import CONSENT_CONTENT
+from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.ids import item_ids
 from embeddings.seen import SeenSets
@@ -24,9 +25,12 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
+from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_decisions import Decision
+from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
-from streams.serving.slates import PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
+from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen, Told
 from streams.settings import Settings
@@ -45,6 +49,8 @@ class Answerer:
     settings: Settings
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
+    ads: AdAnswers | None = None
+    """Fills the `imp`s of requests, where ads are sold."""
     missing: Collection[str] = ()
     """Topics that `reply_to` may name and that the brokers do not have."""
 
@@ -63,7 +69,10 @@ class Answerer:
                 except Unreadable as error:
                     dead.append(DeadLetter(part.source, record.offset, record, error.code, error.detail))
         stamps.decoded_ms = self.now_ms()
-        return (self._answer(wanted, stamps) if wanted else []), dead
+        slates = self._answer(wanted, stamps) if wanted else []
+        if self.ads:
+            self.ads.server.tell([(p.source, p.records[0].offset, p.records[-1].offset) for p in parts if p.records])
+        return slates, dead
 
     def _trigger(self, part: Part, record: RawRecord, request: Request) -> Trigger:
         slates, reply_to = self.settings.slates, header(record.headers, REPLY_TO)
@@ -83,7 +92,7 @@ class Answerer:
             published_ms=published,
             viewer=policy.viewer(viewer_of(request.context, surface)),
             policy=policy,
-            size=min(request.n or policy.size, policy.candidates),
+            size=min(policy.size if request.n is None else request.n, policy.candidates),
             headers=record.headers,
             request_id=request.request_id,
             reply_to=topic,
@@ -92,6 +101,7 @@ class Answerer:
     def _answer(self, wanted: list[tuple[Trigger, Request]], stamps: Stamps) -> list[PublishedSlate]:
         triggers = [trigger for trigger, _ in wanted]
         requests = [request for _, request in wanted]
+        asking = self.ads.asking(wanted) if self.ads else None  # before the profiles are read
         profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
         late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
@@ -101,9 +111,14 @@ class Answerer:
         ]
         asked = self._asked(triggers, requests, profiles, allowed_P, late_P)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
-        places = np.arange(len(triggers))
+        at_P = np.searchsorted(scored.slates.position_Q, np.arange(len(triggers)))
+        places = np.where(asked.serve_P, at_P, NOWHERE)
+        sold = dict[int, list[Decision]]()
+        if self.ads and asking:
+            sold = self.ads.decided(asking, profiles, known=degraded is None, now_ms=self.now_ms())
         with self.stage("compose"):
-            return write_slates(triggers, scored, places, self.scorer.items, self.settings, stamps, self.now_ms())
+            items, settings, now_ms = self.scorer.items, self.settings, self.now_ms()
+            return write_slates(triggers, scored, places, items, settings, stamps, now_ms, sold)
 
     def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
         try:
@@ -117,21 +132,21 @@ class Answerer:
                 np.zeros(len(user_ids), np.float32),
                 np.zeros(len(user_ids), np.uint32),
             )
-            shown, seen = Unanswered.nothing(len(user_ids)), SeenSets.decode([None] * len(user_ids))
-            return Profiles(nobody, blank, shown, seen), "popular"
+            shown, ads = Unanswered.nothing(len(user_ids)), Exposures.nothing(len(user_ids))
+            return Profiles(nobody, blank, shown, ads, SeenSets.decode([None] * len(user_ids))), "popular"
 
     def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
         """Requests whose deadline has passed: they are answered at once, with what is popular."""
         now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
-        deadline_ms = [t.published_ms + (default_ms if r.deadline_ms is None else r.deadline_ms) for t, r in wanted]
-        return np.array(deadline_ms, np.int64) < now_ms
+        until_ms = [deadline_ms(request, trigger.published_ms, default_ms) for trigger, request in wanted]
+        return np.array(until_ms, np.int64) < now_ms
 
     def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
         """May the profile be used? The stricter of the stored consent and the request's decides."""
         stored = profiles.states.consent_U.tolist()
         known = (profiles.states.events_U > 0).tolist()
         bits = [
-            strictest(self.rules.judge.bits(request.consent), kept) if here else self.rules.judge.bits(request.consent)
+            strictest(self.rules.judge.of_request(request), kept) if here else self.rules.judge.of_request(request)
             for request, kept, here in zip(requests, stored, known, strict=True)
         ]
         asked_P = np.array([request.personalised for request in requests], np.bool_)
@@ -161,7 +176,7 @@ class Answerer:
             viewers=[trigger.viewer for trigger in triggers],
             policies=[trigger.policy for trigger in triggers],
             personal_P=personal_P,
-            serve_P=np.ones(count, np.bool_),
+            serve_P=np.array([trigger.size > 0 for trigger in triggers], np.bool_),
             trace_P=np.zeros(count, np.bool_),
             chance_P=chances((trigger.slate_id for trigger in triggers), self.settings.seed),
             told=Told.nothing(count),

@@ -66,6 +66,7 @@ class Scorer:
                 stamps.ranked_ms = now_ms()
         return Scored(
             model=stock.model,
+            era=stock.era,
             slates=joined([slates for slates, _ in chosen]) if chosen else Slates.none(self.policies.default.size),
             query=query,
             found=found,

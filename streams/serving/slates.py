@@ -1,6 +1,6 @@
 """Slates as records: chosen items with reasons, versions and times, ready for the topic and for Redis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import zip_longest
@@ -15,13 +15,14 @@ from embeddings.eligibility import Viewer, language_of
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
-from ranking.features import CONTEXTS
+from ranking.features import COLUMNS, CONTEXTS
 from ranking.reasons import Reason
 from streams.contract import records
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.fields import UNKNOWN
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
+from streams.serving.ad_decisions import Decision, for_page
 from streams.serving.live_model import LiveModel
 from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
@@ -31,6 +32,9 @@ from streams.settings import Settings
 _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
+NOWHERE = -1
+"""The place of a slate that has no items."""
+_NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
 
@@ -76,6 +80,8 @@ class PublishedSlate:
     propensity_N: NDArray[np.float64]
     at: int
     sampled: bool
+    ads: Sequence[Decision] = ()
+    """What became of the places for ads that its request names."""
 
     @property
     def slate_id(self) -> str:
@@ -91,21 +97,29 @@ def write_slates(
     settings: Settings,
     stamps: Stamps,
     now_ms: int,
+    sold: Mapping[int, Sequence[Decision]] | None = None,
 ) -> list[PublishedSlate]:
-    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones."""
+    """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
+
+    Who asked for no items (`NOWHERE`) gets none, and the ads.
+
+    `sold` are the ads of those triggers that asked for any, by their place.
+    """
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
     told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN, s.propensity_QN, s.explored_QN
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
-    for trigger, q in zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True):
-        places = zip(*(column[q][: trigger.size] for column in columns), strict=True)
+    for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
+        places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
         slate = _slate(
             trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
-        sampled = int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        columns_N = id_QN[q], s.x_QNF[q], s.propensity_QN[q]
-        out.append(PublishedSlate(trigger, records.encode(slate), *columns_N, q, sampled))
+        if ads := (sold or {}).get(n, ()):
+            slate.ads = tuple(for_page(decision.record) for decision in ads)
+        sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
+        item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
+        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads))
     return out
 
 
@@ -178,6 +192,21 @@ def slate_record(slate: PublishedSlate, topic: str) -> Outgoing:
     passed = echo(*trigger.source, trigger.offset, trigger.headers)
     headers = event_headers(slate.slate_id, "marquee.slate.v1", "marquee", trigger.event_ms, passed)
     return Outgoing(topic, trigger.user_id.encode(), slate.value, headers)
+
+
+def ad_records(slate: PublishedSlate, topic: str) -> list[Outgoing]:
+    """The decisions about a slate's places for ads on their topic, keyed by user."""
+    trigger = slate.trigger
+    passed = echo(*trigger.source, trigger.offset, trigger.headers)
+    return [
+        Outgoing(
+            topic,
+            trigger.user_id.encode(),
+            decision.value,
+            event_headers(decision.record.decision_id, "marquee.ad.v1", "marquee", trigger.event_ms, passed),
+        )
+        for decision in slate.ads
+    ]
 
 
 def slate_id_of(source: Source, offset: int, surface: str, policy: int) -> str:

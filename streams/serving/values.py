@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from embeddings.eligibility import Viewer
 from embeddings.fatigue import Shown
 from embeddings.state_columns import Histories
+from embeddings.turnover import Era
 from ranking.features import COLUMNS, Features
 from streams.serving.live_model import LiveModel
 from streams.serving.policies import Policy
@@ -268,9 +269,13 @@ class Traced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What came of the positions served, under one model version; what was found for them, chunk by chunk."""
+    """What came of the positions served, under one model version; what was found for them, chunk by chunk.
+
+    Its rows are those of the items found as long as it lives: it keeps `era` (`embeddings.turnover`).
+    """
 
     model: LiveModel
+    era: Era | None
     slates: Slates
     query: Query
     found: list[Found]

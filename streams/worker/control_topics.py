@@ -10,7 +10,6 @@ from aiokafka import ConsumerRecord
 
 from embeddings.errors import IdCollision
 from embeddings.events import Source
-from ranking.ads.market import Exchange
 from ranking.errors import CampaignRefused
 from streams.contract.campaign_records import CampaignFacts, read_campaigns
 from streams.contract.catalogue_records import CatalogueFacts, read_catalogue
@@ -24,6 +23,7 @@ from streams.serving.live_model import Serving
 from streams.settings import Settings, TopicName
 from streams.transport.control import Handler
 from streams.worker.control_letters import ControlLetters
+from streams.worker.selling import Selling
 from streams.worker.snapshot_taker import SnapshotTaker
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class ControlTopics:
 
     settings: Settings
     serving: Serving
-    exchange: Exchange
+    ads: Selling
     snapshots: SnapshotTaker
     rules: Rules
     letters: ControlLetters
@@ -86,11 +86,12 @@ class ControlTopics:
         source = Source(records[0].topic, records[0].partition)
         facts, stopped, dead = read_campaigns(source, records, self.rules)
         dead += await asyncio.to_thread(self._sell, facts, stopped)
+        await asyncio.to_thread(self.ads.changed)
         self.letters.add("campaigns", dead)
 
     def _sell(self, facts: list[CampaignFacts], stopped: list[str]) -> list[DeadLetter]:
         """Let campaigns compete, all at once, or one by one where one of them is too much for the index."""
-        change = self.exchange.change
+        change = self.ads.exchange.change
         try:
             change([(one.campaign, one.record.offset) for one in facts], stopped)
             return []

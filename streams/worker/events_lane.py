@@ -21,6 +21,7 @@ from streams.contract.messages import Outgoing, Part
 from streams.contract.records import encode
 from streams.process.member import Pause
 from streams.process.metrics import WorkerMetrics
+from streams.serving.ad_events import AdEvents
 from streams.serving.pipeline import Answer, Recommender
 from streams.serving.slates import slate_record
 from streams.settings import Settings
@@ -51,6 +52,8 @@ class EventsLane:
     metrics: WorkerMetrics
     letters: DeadLetterTopic
     paused: Paused
+    ads: AdEvents | None = None
+    """What confirms events of ads, which the recommender asks what was seen of them."""
     unstored: Unstored = field(init=False)
     homes: Homes = field(init=False)
     expired: Expired = field(init=False)
@@ -66,6 +69,7 @@ class EventsLane:
             letters=self.letters,
             metrics=self.metrics,
             attempts=self.settings.limits.attempts,
+            ads=self.ads,
         )
 
     async def __call__(self, unit: Unit) -> None:
@@ -180,6 +184,8 @@ class EventsLane:
             marks = await self._claimed(mine, waiting)
             self.unstored.reopen()
             self.paused.claimed(marks)
+            if self.ads is not None:
+                self.ads.claimed(marks)
         after = {source: mark.offset + 1 for source, mark in marks.items()}
         for source, stretch in mine.items():
             count, committed = self.settings.topics.partitions, stretch.committed

@@ -11,7 +11,7 @@ from streams.contract.observations import pieces
 from streams.process.metrics import WorkerMetrics
 from streams.serving.requests import Answerer
 from streams.serving.shown_writer import observe_shown
-from streams.serving.slates import PublishedSlate, slate_record
+from streams.serving.slates import PublishedSlate, ad_records, slate_record
 from streams.settings import Settings
 from streams.transport.failures import Guard
 from streams.transport.ledger import Unit
@@ -55,13 +55,14 @@ class RequestsLane:
         settled(await guard.run(lambda: self.publisher.send_all(told, still_waiting=unit.retrying)))
 
     def _told(self, slates: Sequence[PublishedSlate]) -> list[Outgoing]:
-        """What the slates teach, once they are out, where the events of the same people are told."""
-        observed, topic = self.settings.observe, self.settings.topics.name("observations")
+        """What the slates and their ads teach, once they are out, where the events of the same people are told."""
+        observed, topic, ads = self.settings.observe, self.settings.topics.name("observations"), self.answerer.ads
+        told = ads.take_told() if ads else []
         if not observed.enabled:
             return []
         return [
             Outgoing(topic, b"%d" % o.source.partition, value, (), o.source.partition)
-            for o in observe_shown(slates, observed.shown)
+            for o in (*observe_shown(slates, observed.shown), *told)
             for value in pieces(o)
         ]
 
@@ -73,6 +74,7 @@ class RequestsLane:
         dead += aside
         topic = self.settings.topics.name("slates")
         out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
+        out += [record for slate in slates for record in ad_records(slate, self.settings.topics.name("ads"))]
         try:
             await self.publisher.send_all(out, still_waiting=unit.retrying)
         except PublishFailed as error:
@@ -84,6 +86,10 @@ class RequestsLane:
         for slate in slates:
             waited_s = (now_ms - slate.trigger.published_ms) / 1000
             self.metrics.published("request", [waited_s], slate.trigger.degraded)
+            for decision in slate.ads:
+                self.metrics.ads.decided(decision.outcome)
+        if self.answerer.ads:
+            self.metrics.ads.funnel(self.answerer.ads.server.funnel.take_names())
         for letter in written:
             self.metrics.dead_letter("requests", letter.code)
         return slates, dead

@@ -11,6 +11,7 @@ from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Outgoing
 from streams.process.member import Rewind
 from streams.process.metrics import WorkerMetrics
+from streams.serving.ad_events import AdEvents
 from streams.serving.pipeline import Answer, Recommender
 from streams.transport.failures import Failed, Guard, Verdict
 from streams.transport.ledger import Unit
@@ -49,6 +50,8 @@ class Unstored:
     letters: DeadLetterTopic
     metrics: WorkerMetrics
     attempts: int
+    ads: AdEvents | None = None
+    """Is told what is stored."""
     answering: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     """Held while a unit is answered."""
     era: int = field(init=False, default=0)
@@ -166,6 +169,8 @@ class Unstored:
             for one in kept:
                 one.stored = True
             del self._kept[: len(kept)]
+            if self.ads is not None:
+                self.ads.stored({source: mark for one in kept for source, mark in one.answer.marks.items()})
 
     async def _publish_again(self) -> None:
         """All that is kept, in order: what was answered later may be there already, and must come last."""

@@ -2,19 +2,14 @@
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
-from embeddings.redis_store import RedisUserStore
-from embeddings.spend_redis import RedisSpendLedger
-from ranking.ads.market import Exchange
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
 from streams.contract.records import largest_record
@@ -22,7 +17,6 @@ from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop
-from streams.serving.budgets import Budgets
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -41,8 +35,9 @@ from streams.worker.events_lane import EventsLane
 from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
+from streams.worker.selling import Selling
 from streams.worker.snapshot_taker import SnapshotTaker
-from streams.worker.spending import Spending
+from streams.worker.stores import user_store
 
 log = logging.getLogger(__name__)
 
@@ -51,34 +46,6 @@ STORE_LOOK_S = 3.0
 """How often the store is asked whether it still has what was stored."""
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
-
-
-def user_store(settings: Settings) -> RedisUserStore:
-    """A store of its own connections, as the settings say; it connects at its first call."""
-    s = settings.redis
-    return RedisUserStore(
-        _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None),
-        width=settings.learner.dimensions,
-        buckets=s.buckets,
-        prefix=s.prefix,
-        state_ttl_s=s.state_ttl_s,
-        timeout_s=s.timeout_s,
-    )
-
-
-def spend_ledger(settings: Settings) -> RedisSpendLedger:
-    """A spend ledger of its own connections, as the settings say; it connects at its first call."""
-    s = settings.redis
-    url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
-    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s)
-
-
-def _with_credentials(url: str, username: str | None, password: str | None) -> str:
-    if not username and not password:
-        return url
-    parts = urlsplit(url)
-    who = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}@"
-    return urlunsplit(parts._replace(netloc=who + parts.netloc))
 
 
 @dataclass(slots=True)
@@ -92,9 +59,7 @@ class Worker:
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
     snapshots: SnapshotTaker = field(init=False)
-    exchange: Exchange = field(init=False)
-    budgets: Budgets = field(init=False)
-    spending: Spending = field(init=False)
+    ads: Selling = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -107,16 +72,14 @@ class Worker:
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
         self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
-        self.exchange = Exchange(settings.ads.rates(), settings.ads.currency)
-        self.budgets = self._budgets()
-        self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=settings.ads.tick_s)
+        self.ads = Selling(settings, self.serving, self.metrics, self._publisher())
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
             settings=settings,
             serving=self.serving,
-            exchange=self.exchange,
+            ads=self.ads,
             snapshots=self.snapshots,
             rules=rules,
             letters=self._control_letters(),
@@ -126,15 +89,6 @@ class Worker:
             options=settings.kafka.client_options(),
             handlers=self.control_topics.handlers(),
             at_end=items.catalogue_read,
-        )
-
-    def _budgets(self) -> Budgets:
-        return Budgets(
-            spend_ledger(self.settings),
-            self.exchange,
-            self.settings.ads,
-            worker=f"{self.settings.kafka.client_id}-{secrets.token_hex(6)}",
-            partitions=self.settings.topics.partitions,
         )
 
     def _publisher(self) -> Publisher:
@@ -161,7 +115,9 @@ class Worker:
                 rules=rules,
                 settings=settings,
                 stage=self.metrics.stage,
+                ad_seen=self.ads.events.seen,
             ),
+            ads=self.ads.events,
             publisher=publisher,
             letters=self._letters("events", publisher),
             teller=self._publisher(),
@@ -173,7 +129,13 @@ class Worker:
     def _requests_lane(self, rules: Rules) -> RequestsLane:
         settings, users, publisher = self.settings, user_store(self.settings), self._publisher()
         return RequestsLane(
-            answerer=Answerer(users=users, scorer=Scorer(self.serving, settings), rules=rules, settings=settings),
+            answerer=Answerer(
+                users=users,
+                scorer=Scorer(self.serving, settings),
+                rules=rules,
+                settings=settings,
+                ads=self.ads.answers,
+            ),
             publisher=publisher,
             letters=self._letters("requests", publisher),
             settings=settings,
@@ -198,10 +160,10 @@ class Worker:
             note=self.events.homes.note,
         )
         first = Source(names("events"), 0)
-        self.control_topics.letters.leads = lambda: first in app.owned()
+        self.control_topics.letters.leads = self.ads.stats.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
         asked = names("requests")
-        self.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
+        self.ads.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
         serve(app, names("events"), lambda unit: self._events_loop.run(self.events(unit)))
         serve(app, names("requests"), lambda unit: self._requests_loop.run(self.requests(unit)))
         return app
@@ -290,7 +252,8 @@ def run_worker(settings: Settings) -> int:
             worker.control_topics.letters.run,
             worker.run_snapshots,
             worker.paused.run,
-            worker.spending.run,
+            worker.ads.spending.run,
+            worker.ads.stats.run,
             worker.pages(app).run,
             partial(worker.watch_store, app),
         ],

@@ -25,7 +25,7 @@ from streams.configuration import load_settings
 from streams.contract.records import topic_specs
 from streams.settings import Settings, TopicName
 from streams.transport import topics
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 ROOT = Path(__file__).parents[2]
 

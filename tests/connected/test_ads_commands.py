@@ -13,6 +13,8 @@ from deploy.embedded import Broker
 from streams.commands import ads
 from streams.commands.cli import main
 from streams.commands.control_topics import write
+from streams.contract.ad_records import AdDecision, AdStats
+from streams.contract.records import encode
 from streams.settings import Settings
 from streams.transport import topics
 from tests.streams.builders import small
@@ -114,3 +116,38 @@ def test_what_is_published_is_listed_and_stopped(settings: Settings, capsys: pyt
     assert "no campaign c3 is published; those that are: c1, c2" in err
     assert marquee(capsys, "stop", "c2")[1] == {"stopped": "c2"}
     assert set(asyncio.run(ads.published(settings))) == {"c1"}
+
+
+def test_how_a_line_item_stands_and_why_is_read_from_the_topics(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stats = [
+        AdStats(key="c1/l1", campaign_id="c1", line_item_id="l1", impressions=1, funnel={"capped": 2}),
+        AdStats(key="c1/l1", campaign_id="c1", line_item_id="l1", impressions=4, funnel={"capped": 3}),
+        AdStats(key="c1", campaign_id="c1", spent_micros=5),
+        AdStats(offsets={"events/0": 4}, time_ms=1),
+    ]
+    decision = AdDecision(
+        decision_id="d1", slate_id="s1", filled=True, campaign_id="c1", line_item_id="l1", tagid="top"
+    )
+
+    async def publish() -> None:
+        await topics.apply(settings)
+        await write(settings, "campaigns", b"c1", json.dumps(CAMPAIGN).encode())
+        for one in stats:
+            await write(settings, "ad_stats", one.key.encode(), encode(one))
+        for key, one in ((b"u1", decision), (b"u2", AdDecision(decision_id="d2", slate_id="s2", imp_id="s1"))):
+            await write(settings, "ads", key, encode(one))
+
+    asyncio.run(publish())
+    code, said, err = marquee(capsys, "report")
+    assert (code, [(one["line_item"], one["impressions"]) for one in said["line_items"]]) == (0, [("c1/l1", 4)])
+    assert "1 line items" in err
+    code, said, _ = marquee(capsys, "why-not", "l1")
+    assert (code, said["reasons"]) == (0, {"capped": 3})
+    code, said, _ = marquee(capsys, "explain", "s1")
+    assert (code, [(one["decision_id"], one["line_item"]) for one in said["slots"]]) == (0, [("d1", "c1/l1")])
+    assert marquee(capsys, "explain", "d2")[1]["slots"][0]["filled"] is False
+    code, _, err = marquee(capsys, "explain", "nothing")
+    assert code == 1
+    assert "no ad was decided under nothing" in err

@@ -33,7 +33,7 @@ from streams.lab.report import render
 from streams.settings import Settings, TopicName
 from streams.transport.letters import read_to_end
 from streams.transport.publishing import Publisher
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 from tests.streams.builders import a_table
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(240)]

@@ -11,6 +11,7 @@ import redis
 from deploy.embedded import Valkey
 from embeddings.errors import Fenced, StoreUnavailable
 from embeddings.events import Source
+from embeddings.exposures import Exposures
 from embeddings.fatigue import MOST, Unanswered
 from embeddings.redis_store import RedisUserStore
 from embeddings.state_columns import UserStates, no_states
@@ -59,6 +60,7 @@ def effect(user: str = "u", offset: int = 9) -> dict[str, Any]:
         "taste_UD": np.ones((1, WIDTH), np.float32),
         "taste_version": 1,
         "unanswered": Unanswered.nothing(1),
+        "exposures": Exposures.nothing(1),
         "slates": SlateUpdate([0], [b"slate"], 60),
         "marks": {EVENTS: PartitionMark(offset, (offset + 1, *[0] * 9))},
     }

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from embeddings.events import CONSENT_ALL, Action, EventBatch, Source
+from embeddings.exposures import AdSeen, fold_exposures
 from embeddings.fatigue import fold_impressions
 from embeddings.fold import Folded, fold
 from embeddings.memory import MemoryUserStore, Shelf
@@ -91,6 +92,12 @@ def folded(loaded: Loaded, batch: EventBatch) -> Folded:
     return fold(loaded.states, batch, lateness_s=600, source_code_S=codes, floor_offset_S=floors)
 
 
+def ads_of(batch: EventBatch) -> AdSeen:
+    """Impressions of ads are of one that is called as their item is."""
+    key_B = np.where(batch.action_B == Action.ad_impression, batch.item_B % np.uint64(2**20), 0).astype(np.uint32)
+    return AdSeen(key_B[:, None] * np.arange(1, 5, dtype=np.uint32))
+
+
 def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
     """What `keep` is told of a batch."""
     return {
@@ -100,6 +107,7 @@ def effect(batch: EventBatch, loaded: Loaded, life: Folded) -> dict[str, Any]:
         "taste_UD": np.ones((len(batch.user_ids), WIDTH), np.float32),
         "taste_version": 3,
         "unanswered": fold_impressions(loaded.unanswered, loaded.states, batch, life, HALF_LIFE_S).after,
+        "exposures": fold_exposures(loaded.exposures, loaded.states, batch, life, ads_of(batch)),
         "seen": loaded.seen.add(life.evicted.user_E, life.evicted.item_E),
         "marks": advance(loaded.marks, batch.sources, batch.source_B, batch.offset_B, life.fate_B),
     }
@@ -125,7 +133,7 @@ def apply(store: UserStore, batch: EventBatch) -> Folded:
 def everything(store: UserStore, user_ids: Sequence[str], source: Source = EVENTS) -> list[object]:
     """All that is stored, comparable with `==`."""
     profiles = store.read(user_ids)
-    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.seen]
+    columns = [*profiles.states, *profiles.tastes, *profiles.unanswered, *profiles.exposures, *profiles.seen]
     return [*(column.tolist() for column in columns), store.marks([source])]
 
 

@@ -80,6 +80,7 @@ def test_a_batch_of_nothing_readable_still_moves_the_mark(backend: Backend) -> N
     none = np.empty((0, WIDTH), np.float32)
     changed_U = np.empty(0, np.bool_)
     nothing = {"changed_U": changed_U, "taste_UD": none, "taste_version": 0, "unanswered": loaded.unanswered}
+    nothing["exposures"] = loaded.exposures
     saving.save(store, user_ids=[], states=loaded.states, **nothing, marks=marks)
     assert store.marks([EVENTS]) == {EVENTS: PartitionMark(9, (*[0] * 8, 1, 1))}
 

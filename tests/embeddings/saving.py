@@ -28,6 +28,7 @@ def save_slates(store: UserStore, loaded: Loaded, slates: Mapping[str, bytes], t
         taste_UD=np.zeros((len(users), width), np.float32),
         taste_version=0,
         unanswered=loaded.unanswered,
+        exposures=loaded.exposures,
         slates=SlateUpdate(range(len(users)), list(slates.values()), ttl_s),
         marks={},
     )

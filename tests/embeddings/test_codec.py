@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from embeddings.codec import VERSION, StateCodec, state_dtype
 from embeddings.errors import UnreadableState
-from embeddings.fatigue import MOST, Unanswered
+from embeddings.fatigue import MOST
 from embeddings.state_columns import HISTORY, RING, UserStates, coarsen, no_states
+from tests.embeddings.test_tails import some_shown
 
 
 def some_states(seed: int, users: int = 20) -> UserStates:
@@ -34,14 +35,14 @@ def some_states(seed: int, users: int = 20) -> UserStates:
 @given(st.integers(0, 2**32 - 1))
 def test_states_come_back_bit_for_bit(seed: int) -> None:
     states = some_states(seed)
-    again, _, _ = StateCodec(8).decode(StateCodec(8).encode(states, np.zeros((20, 8), np.float32), 0))
+    again, *_ = StateCodec(8).decode(StateCodec(8).encode(states, np.zeros((20, 8), np.float32), 0))
     for name, was, now in zip(states._fields, states, again, strict=True):
         assert was.dtype == now.dtype, name
         np.testing.assert_array_equal(was, now, err_msg=name)
 
 
 def test_decoded_columns_are_what_compiled_loops_expect() -> None:
-    states, tastes, _ = StateCodec(8).decode([None, None])
+    states, tastes, *_ = StateCodec(8).decode([None, None])
     assert all(column.flags.c_contiguous and column.flags.writeable for column in (*states, *tastes))
 
 
@@ -50,35 +51,35 @@ def test_at_width_64_a_value_lies_in_an_allocation_of_640_with_its_string_header
 
 
 def test_a_user_nobody_has_seen_is_an_empty_state() -> None:
-    states, tastes, _ = StateCodec(8).decode([None])
+    states, tastes, *_ = StateCodec(8).decode([None])
     assert all(np.array_equal(was, now) for was, now in zip(no_states(1), states, strict=True))
     assert (tastes.version_U[0], tastes.vectors().any()) == (0, False)
 
 
 def test_no_users_are_no_values() -> None:
     codec = StateCodec(8)
-    states, tastes, _ = codec.decode([])
+    states, tastes, *_ = codec.decode([])
     assert codec.encode(states, tastes.vectors(), 1) == []
 
 
 def test_taste_vectors_come_back_within_half_a_step() -> None:
     taste_UD = np.random.default_rng(7).normal(size=(5, 64)).astype(np.float32)
     codec = StateCodec(64)
-    _, tastes, _ = codec.decode(codec.encode(no_states(5), taste_UD, 9))
+    _, tastes, *_ = codec.decode(codec.encode(no_states(5), taste_UD, 9))
     assert (np.abs(tastes.vectors() - taste_UD) <= tastes.scale_U[:, None] * 0.5001).all()
     assert tastes.version_U.tolist() == [9] * 5
 
 
 def test_a_taste_of_nothing_stays_nothing() -> None:
     codec = StateCodec(4)
-    _, tastes, _ = codec.decode(codec.encode(no_states(1), np.zeros((1, 4), np.float32), 3))
+    _, tastes, *_ = codec.decode(codec.encode(no_states(1), np.zeros((1, 4), np.float32), 3))
     assert tastes.vectors().tolist() == [[0, 0, 0, 0]]
 
 
 def test_a_vector_of_another_width_is_left_behind_and_the_history_kept() -> None:
     states = some_states(1, users=2)
     narrow = StateCodec(4).encode(states, np.ones((2, 4), np.float32), 5)
-    again, tastes, _ = StateCodec(64).decode([*narrow, None])
+    again, tastes, *_ = StateCodec(64).decode([*narrow, None])
     np.testing.assert_array_equal(again.item_UH[:2], states.item_UH)
     assert (tastes.version_U.tolist(), tastes.code_UD.shape) == ([0, 0, 0], (3, 64))
 
@@ -104,7 +105,7 @@ def test_version_one_bytes_are_read_for_ever() -> None:
     value = (
         golden + items.tobytes() + high + actions + times.tobytes() + bytes.fromhex("090000000000003f") + b"\x02\xfe"
     )
-    states, tastes, _ = StateCodec(2).decode([value])
+    states, tastes, *_ = StateCodec(2).decode([value])
     assert states.item_UH[0, :3].tolist() == [0x5511223344, 5, 0]
     assert states.action_UH[0, :3].tolist() == [2, 5, 0]
     assert states.time_UH[0, :2].tolist() == [1_000_000, 1_000_000 - 4]
@@ -114,7 +115,7 @@ def test_version_one_bytes_are_read_for_ever() -> None:
     assert not states.share_UH.any()
     (rewritten,) = StateCodec(2).encode(states, tastes.vectors(), 9)
     assert (rewritten[0], len(rewritten)) == (2, len(value) + HISTORY)
-    again, _, _ = StateCodec(2).decode([rewritten])
+    again, *_ = StateCodec(2).decode([rewritten])
     assert all(np.array_equal(one, other) for one, other in zip(again, states, strict=True))
 
 
@@ -124,7 +125,7 @@ def test_old_states_new_ones_and_those_of_another_width_are_read_together() -> N
     at = len(now[0]) - 12 - HISTORY
     old = [b"\x01" + value[1:at] + value[at + HISTORY :] for value in now]
     (wider,) = StateCodec(6).encode(states.take(np.array([2])), np.ones((1, 6), np.float32), 5)
-    again, tastes, _ = StateCodec(4).decode([now[0], old[1], wider, old[0][:-4] + bytes(6), None])
+    again, tastes, *_ = StateCodec(4).decode([now[0], old[1], wider, old[0][:-4] + bytes(6), None])
     np.testing.assert_array_equal(again.item_UH[:4], states.item_UH[[0, 1, 2, 0]])
     np.testing.assert_array_equal(again.share_UH[[0, 2]], states.share_UH[[0, 2]])
     assert not again.share_UH[[1, 3, 4]].any()
@@ -133,19 +134,10 @@ def test_old_states_new_ones_and_those_of_another_width_are_read_together() -> N
         StateCodec(4).decode([old[0][:100]])
 
 
-def some_shown(*held: int) -> Unanswered:
-    draw = np.random.default_rng(len(held))
-    tables = Unanswered.nothing(len(held), max(held))
-    for u, count in enumerate(held):
-        tables.item_UW[u, :count] = draw.integers(1, 2**40, count)
-        tables.once_s_UW[u, :count] = draw.integers(0, 2**32, count)
-    return tables
-
-
 def test_what_was_shown_comes_back_bit_for_bit_beside_those_who_were_shown_nothing() -> None:
     codec, states, shown = StateCodec(8), some_states(4, users=4), some_shown(0, MOST, 1, 7)
     values = codec.encode(states, np.ones((4, 8), np.float32), 5, shown)
-    again, tastes, tables = codec.decode([*values, None])
+    again, tastes, tables, _ = codec.decode([*values, None])
     assert [value[0] for value in values] == [2, 3, 3, 3]
     assert values[0] == codec.encode(states, np.ones((4, 8), np.float32), 5)[0]
     np.testing.assert_array_equal(again.item_UH[:4], states.item_UH)
@@ -158,7 +150,7 @@ def test_what_was_shown_comes_back_bit_for_bit_beside_those_who_were_shown_nothi
 def test_what_was_shown_is_kept_beside_a_vector_of_another_width() -> None:
     shown = some_shown(3, 0)
     narrow = StateCodec(4).encode(some_states(5, users=2), np.ones((2, 4), np.float32), 5, shown)
-    _, tastes, tables = StateCodec(64).decode(narrow)
+    _, tastes, tables, _ = StateCodec(64).decode(narrow)
     assert tastes.version_U.tolist() == [0, 0]
     assert all(np.array_equal(was, now) for was, now in zip(shown, tables, strict=True))
 

@@ -233,7 +233,7 @@ def in_batches(log: Sequence[tuple[str, Event]], cuts: Sequence[int]) -> tuple[U
     for begin, end in itertools.pairwise(edges):
         life = folded(states, a_batch(log[begin:end], users="abc"))
         met += fates(life)
-        states, _, _ = codec.decode(codec.encode(life.states, np.zeros((3, 4), np.float32), 0))
+        states, *_ = codec.decode(codec.encode(life.states, np.zeros((3, 4), np.float32), 0))
         assert all(np.array_equal(one, two) for one, two in zip(states, life.states, strict=True))
     return states, met
 

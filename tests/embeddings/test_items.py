@@ -79,7 +79,8 @@ def test_a_removed_item_is_blocked_until_it_is_added_again() -> None:
     assert items.blocked(NOW)[row]
     items.add([a_fact("a")])
     assert not items.blocked(NOW)[row]
-    assert items.remove("never heard of") == 1
+    assert items.remove("never heard of") == -1
+    assert len(items) == 1
 
 
 def test_every_change_is_counted_so_that_readers_notice() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streams.configuration import SettingsError, load_settings, schema, service_links
 from streams.settings import Settings
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 from tests.fuzzing import fuzz
 
 SECRET = "hunter2"

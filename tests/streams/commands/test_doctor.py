@@ -30,7 +30,7 @@ from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 from tests.embeddings import saving
 from tests.streams.builders import NOW_MS, an_event
 

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_ALL, Fate, Source
 from embeddings.items import Items
+from ranking.ads.currencies import Currencies
+from ranking.ads.inventory import Inventory
+from ranking.ads.opportunities import Vocabulary
+from ranking.ads.selection import Slots
 from streams.contract import observations, records
 from streams.contract.catalogue_records import read_catalogue
 from streams.contract.cloudevents import echo, event_headers
@@ -21,12 +25,20 @@ from streams.contract.deadletters import Code, DeadLetter, NotReplayable, Reason
 from streams.contract.decode import decode
 from streams.contract.manifests import manifest_of
 from streams.contract.observations import Observation, UnreadableObservation
+from streams.contract.openrtb import bid_request
 from streams.contract.parsing import Rules, read
 from streams.learning.learner import Learner
+from streams.serving.ad_requests import AskRules, ad_ask
+from streams.serving.policies import Policies
+from streams.serving.slates import Trigger, viewer_of
+from streams.settings import Settings
 from tests.fuzzing import INT64, VALUES, damaged, fuzz, fuzz_service, objects, written
 from tests.streams.builders import EVENTS, NOW_MS, REQUESTS, Part, Raw, Service, a_log, told
 
 RULES = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 2})
+ASKED = AskRules(
+    currency="EUR", rates=Currencies(version="1", micros={"EUR": 10**6, "USD": 1_083_412}), secret=b"pepper"
+)
 ODD = ['"u1"', "\0\0\0\0\0u", '{"id":', "u1\n", "\ufeffu1", "Struct{id=1}"]
 IDS = st.sampled_from(["u1", "u2", "m1", "m2", "", "null", "😀", *ODD])
 TIMES = st.one_of(st.integers(NOW_MS - 10**9, NOW_MS + 10**9), st.integers(0, 2 * 10**9), INT64)
@@ -46,6 +58,38 @@ REQUEST = objects(
     request_id=IDS, user_id=IDS, surface=IDS, n=st.integers(0, 50), context=CONTEXTS, exclude=st.lists(IDS, max_size=3),
     deadline_ms=st.integers(0, 1_000), event_time=TIMES, personalised=st.booleans(), consent=CONSENTS,
     imp=st.lists(objects(id=IDS, secure=FLAGS, bidfloor=st.floats(), video=st.just({})), max_size=2),
+)  # fmt: skip
+SMALL, WORDS, DECIMALS = st.integers(0, 900), st.lists(IDS, max_size=2), st.floats(-9, 1e38, allow_subnormal=True)
+
+
+def right(**members: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with some of these members, of the right types."""
+    return st.fixed_dictionaries({}, optional=members)
+
+
+AD_FORMATS = right(
+    w=SMALL, h=SMALL, mimes=WORDS, battr=st.lists(SMALL, max_size=2), minduration=SMALL, maxduration=SMALL,
+    mincpmpersec=DECIMALS, format=st.lists(right(w=SMALL, h=SMALL), max_size=2),
+)  # fmt: skip
+MONEY = {"bidfloor": DECIMALS, "bidfloorcur": st.sampled_from(["USD", "eur", "XTS", ""])}
+IMPS = st.fixed_dictionaries(
+    {"id": IDS},
+    optional=MONEY | {
+        "tagid": IDS, "exp": SMALL, "video": AD_FORMATS, "banner": AD_FORMATS, "audio": AD_FORMATS, "bcat": WORDS,
+        "badv": WORDS, "pmp": right(deals=st.lists(st.fixed_dictionaries({"id": IDS}, optional=MONEY), max_size=2)),
+    },
+)  # fmt: skip
+AD_REQUEST = st.fixed_dictionaries(
+    {"request_id": st.just("r"), "imp": st.lists(IMPS, max_size=3)},
+    optional={
+        "at": SMALL, "cur": st.lists(st.sampled_from(["USD", "EUR", ""]), max_size=2), "tmax": SMALL, "cattax": SMALL,
+        "bcat": WORDS, "keyvalues": st.dictionaries(IDS, IDS | WORDS, max_size=2),
+        "context": right(surface=IDS, device=IDS, country=IDS, language=IDS, utcoffset=INT64, age_limit=SMALL),
+        "user": st.just({"data": [{"segment": [{"id": "a"}, {}]}]}),
+        "device": right(devicetype=SMALL, lmt=FLAGS, geo=right(lat=DECIMALS, lon=DECIMALS, utcoffset=SMALL)),
+        "site": right(domain=IDS, keywords=IDS, content=right(genre=IDS, cat=WORDS, contentrating=IDS, len=SMALL)),
+        "regs": right(gdpr=FLAGS, us_privacy=LETTERS, gpp=SEGMENTS, gpp_sid=st.lists(SMALL, max_size=3), coppa=FLAGS),
+    },
 )  # fmt: skip
 ITEM = objects(
     item_id=IDS, title=IDS, text=IDS, categories=st.lists(IDS, max_size=3), year=INT64, available_from=TIMES,
@@ -116,6 +160,30 @@ def test_fuzz_every_event_has_one_fate(some: list[Raw], partition: int, now_ms: 
 def test_fuzz_every_request_is_read_or_put_aside(some: list[Raw]) -> None:
     good, dead = read(REQUESTS, some, records.decode_request, RULES)
     all_there(some, dead, len(good))
+
+
+@given(AD_REQUEST)
+@fuzz
+def test_fuzz_every_ad_slot_is_a_place_or_unfilled(said: dict[str, Any]) -> None:
+    try:
+        request = records.decode_request(written(said))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    policy = Policies.of(Settings()).on("home")
+    said_too = {"user_id": "u1", "source": REQUESTS, "offset": 1, "event_ms": NOW_MS, "published_ms": NOW_MS}
+    trigger = Trigger(viewer=viewer_of(request.context, "home"), policy=policy, size=5, **said_too)  # type: ignore[arg-type]
+    asked = ad_ask(request, trigger, RULES.judge.of_request(request), ASKED)
+    assert asked == ad_ask(request, trigger, RULES.judge.of_request(request), dataclasses.replace(ASKED))
+    assert (asked is None) == (not request.imp)
+    if asked is not None:
+        taken = [name for place in asked.places for name in place.imp_ids] + [each.imp_id for each in asked.unfilled]
+        assert sorted(taken) == sorted(imp.id for imp in request.imp)
+        ids = [name for place in asked.places for name in place.decision_ids]
+        assert len({*ids, *(each.decision_id for each in asked.unfilled)}) == len(request.imp)
+        vocabulary = Vocabulary()
+        vocabulary.encode([place.opportunity for place in asked.places])
+        Slots.of([place.slot for place in asked.places], Inventory().snapshot())
+        bid_request(request)
 
 
 @given(raws(EVENT), raws(REQUEST))

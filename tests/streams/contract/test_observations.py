@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def an_observation(
-    rows: int = 4, takes: int = 3, held: int = 50, examples: int = 2, shown: int = 1, seed: int = 0
+    rows: int = 4, takes: int = 3, held: int = 50, examples: int = 2, shown: int = 1, seed: int = 0, ads: int = 0
 ) -> Observation:
     """Of any size, full of noise; histories are filled to different lengths."""
     draw = np.random.default_rng(seed)
@@ -75,6 +75,16 @@ def an_observation(
         policy_L=draw.integers(0, 2**32, shown).astype(np.uint32),
         rate_L=draw.random(shown, np.float32),
         context_RC=draw.integers(0, 2**16, (rows, 5)).astype(np.uint16),
+        ad_A=draw.integers(0, 2**63, ads).astype(np.uint64),
+        ad_item_A=ids(ads),
+        ad_advertiser_A=draw.integers(0, 2**32, ads).astype(np.uint32),
+        ad_placement_A=draw.integers(0, 2**32, ads).astype(np.uint32),
+        ad_x_AF=draw.normal(size=(ads, 28)).astype(np.float16),
+        ad_taste_AD=draw.normal(size=(ads, 8 if ads else 0)).astype(np.float16),
+        ad_p_AO=draw.random((ads, 3 if ads else 0), np.float32),
+        ad_propensity_A=draw.random(ads, np.float32),
+        ad_click_s_A=draw.integers(0, 2**25, ads).astype(np.int32),
+        ad_view_s_A=draw.integers(0, 2**25, ads).astype(np.int32),
     )
 
 
@@ -91,7 +101,8 @@ def assert_equal(one: Observation, other: Observation) -> None:
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
 @settings(deadline=None, max_examples=50)
 def test_what_is_packed_comes_back_to_the_bit(rows: int, takes: int, held: int, examples: int, shown: int) -> None:
-    observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes)
+    ads = (rows + shown) % 3
+    observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes, ads=ads)
     assert_equal(observation, decode(encode(observation)))
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams.contract import campaigns as c
 from streams.contract import records as r
+from streams.contract.ad_records import AdWindow
 from streams.contract.cloudevents import echo, event_headers, open_envelope, read_headers
 from streams.settings import TOPIC_NAMES, Settings, Topics
 
@@ -73,6 +74,18 @@ EXAMPLES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
         r.decode_slate,
     ),
     "ads": (AD, r.decode_ad),
+    "ad_stats": (
+        r.AdStats(
+            key="c1/l1", campaign_id="c1", line_item_id="l1", advertiser="a1", type="standard", currency="EUR",
+            served=9, impressions=8, clicks=1, spent_micros=16_000, spent_today_micros=4_000, reserved_micros=2_000,
+            budget_micros=10**9, day="2026-11-27", goal="money", goal_per="lifetime", target=10**9, expected=20_000.0,
+            delivered=16_000, indicator=0.8, funnel={"capped": 3, "opportunities": 40}, today={"served": 2},
+            lost_to={"c2/l1": 5}, hours={"499000": 16_000},
+            windows=(AdWindow(budget=10**9, version=4, spent=16_000, reserved=2_000),), epoch="e", number=7,
+            offsets={"marquee.events.v1/3": 41}, time_ms=1_750_000_000_000,
+        ),
+        r.decode_ad_stats,
+    ),
     "traces": (
         r.Trace(
             slate_id="sl1", user_id="u1", model_version="7", counts={"candidates": 2}, seconds={"rank": 0.001},
@@ -105,7 +118,7 @@ EXAMPLES: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
 @pytest.mark.parametrize("topic", EXAMPLES)
 def test_version_1_is_written_and_read_as_ever(topic: str) -> None:
     example, decoder = EXAMPLES[topic]
-    golden = (GOLDEN / f"{topic}.v1.json").read_bytes()
+    golden = (GOLDEN / f"{topic.replace('_', '-')}.v1.json").read_bytes()
     assert r.encode(example) == golden
     assert decoder(golden) == example
 
@@ -143,7 +156,7 @@ def test_topics_keyed_by_user_have_equal_partitions_and_control_topics_one() -> 
     by_user = {spec.partitions for name, spec in specs.items() if spec.key == "user_id" and not name.endswith(".dlq")}
     assert by_user == {16}
     assert specs["p.observations.v1"].partitions == 16
-    for name in ("catalog", "campaigns", "counters", "models", "privacy"):
+    for name in ("catalog", "campaigns", "ad-stats", "counters", "models", "privacy"):
         spec = specs[f"p.{name}.v1"]
         assert (spec.partitions, spec.config["cleanup.policy"]) == (1, "compact")
         assert "retention.ms" not in spec.config

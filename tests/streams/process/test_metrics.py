@@ -29,7 +29,7 @@ def test_names_follow_the_rules_of_prometheus(kind: type[WorkerMetrics | Learner
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     allowed = {"stage", "fate", "topic", "code", "partition", "trigger", "mode", "kind", "result", "objective"}
-    allowed |= {"le", "version", "device", "role", "state", "surface"}
+    allowed |= {"le", "version", "device", "role", "state", "surface", "outcome", "reason", "billing", "standing"}
     labels = {name for f in kind().registry.collect() for s in f.samples for name in s.labels}
     assert labels <= allowed
 

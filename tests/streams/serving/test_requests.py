@@ -117,7 +117,10 @@ def test_what_was_seen_is_left_out_unless_the_surface_repeats(service: Service) 
     assert set(shown(again)) & set(ITEMS[:30])
 
 
-@pytest.mark.parametrize("wish", [{"personalised": False}, {"consent": DENIED}])
+@pytest.mark.parametrize(
+    "wish",
+    [{"personalised": False}, {"consent": DENIED}, {"regs": DENIED}, {"regs": {"coppa": 1}, "consent": {"gdpr": 0}}],
+)
 def test_who_does_not_want_the_profile_used_is_offered_what_a_stranger_is(
     service: Service, wish: dict[str, object]
 ) -> None:
@@ -186,3 +189,11 @@ def test_a_request_whose_answer_nobody_could_find_is_refused(service: Service) -
     slates, (letter,) = service.answerer.respond([Part(REQUESTS, [nameless], 3, -1)])
     assert (slates, letter.code) == ([], Code.malformed)
     assert "request_id" in letter.detail
+
+
+def test_who_asks_for_no_items_gets_a_slate_without_any(service: Service) -> None:
+    crowd = service.ask(a_request(0, "u1", n=0), a_request(1, "u1", n=2), a_request(2, "u2", n=0))
+    assert [len(slate.items) for slate in crowd] == [0, 2, 0]
+    (alone,) = service.ask(a_request(0, "u1", n=0))
+    assert alone.slate_id == crowd[0].slate_id
+    assert not alone.items

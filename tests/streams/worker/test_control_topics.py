@@ -120,13 +120,13 @@ async def campaigns(worker: Worker, *records: tuple[str, bytes | None], first: i
     """Handle them; the line items that compete then."""
     topic = "marquee.campaigns.v1"
     await handle(worker, "campaigns", *(Read(topic, k.encode(), v, n) for n, (k, v) in enumerate(records, first)))
-    return sorted(line.key for line in worker.exchange.market.lines if line is not None)
+    return sorted(line.key for line in worker.ads.exchange.market.lines if line is not None)
 
 
 async def test_campaigns_compete_as_their_last_record_says(worker: Worker) -> None:
     assert await campaigns(worker, ("c", a_campaign_record()), ("d", a_campaign_record())) == ["c/l", "d/l"]
     assert await campaigns(worker, ("c", a_campaign_record(bid_micros=5_000_000)), first=7) == ["c/l", "d/l"]
-    market = worker.exchange.market
+    market = worker.ads.exchange.market
     assert dict(zip([line.key for line in market.lines if line], market.bid_micros_L.tolist(), strict=True)) == {
         "c/l": 5_000_000,
         "d/l": 2_000_000,
@@ -146,7 +146,7 @@ async def test_a_campaign_that_cannot_be_served_leaves_its_previous_version(work
     bad = a_campaign_record(bid_type="cpx"), a_campaign_record(targeting=asked)
     assert await campaigns(worker, *(("c", value) for value in bad), first=1) == ["c/l"]
     assert dead(worker) == [("marquee.campaigns.v1.dlq", b"c", b"invalid")] * 2
-    assert worker.exchange.market.version_L.tolist() == [0]
+    assert worker.ads.exchange.market.version_L.tolist() == [0]
 
 
 async def test_a_campaign_that_only_the_index_refuses_is_put_aside_alone(worker: Worker) -> None:
@@ -159,7 +159,7 @@ async def test_a_campaign_that_only_the_index_refuses_is_put_aside_alone(worker:
     ]
     letters = worker.control_topics._sell(facts, [])
     assert [(letter.code, letter.offset) for letter in letters] == [(Code.invalid, 0)]
-    assert [line.key for line in worker.exchange.market.lines if line] == ["d/l"]
+    assert [line.key for line in worker.ads.exchange.market.lines if line] == ["d/l"]
 
 
 async def test_a_worker_has_not_caught_up_before_it_read_the_campaigns(worker: Worker) -> None:

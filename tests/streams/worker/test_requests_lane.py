@@ -67,7 +67,7 @@ async def test_a_request_nobody_can_answer_is_put_aside(worker: Worker) -> None:
     respond = worker.service.answerer.respond
 
     class Brittle:
-        now_ms = staticmethod(lambda: NOW_MS)
+        now_ms, ads = staticmethod(lambda: NOW_MS), None
 
         @staticmethod
         def respond(parts: Sequence[Part]) -> Any:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from streams.settings import Settings
-from streams.worker.worker import user_store
+from streams.worker.stores import user_store
 
 
 def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:

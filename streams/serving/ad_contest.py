@@ -1,0 +1,160 @@
+"""Who competes for which place, as columns that get shorter at each stage, and what became of those that left."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking.ads.features import Viewers
+from ranking.ads.losses import Loss
+from ranking.ads.selection import Fits
+from streams.serving.ad_scoring import AdCandidates, Chances
+from streams.serving.ad_values import AdAsk, AdPlace
+from streams.serving.creatives import Creatives
+
+_GOLDEN, _MIX = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)
+
+
+class Left(NamedTuple):
+    """Candidates that left at one stage: their places, rows and codes (`Loss`)."""
+
+    place_M: NDArray[np.intp]
+    row_M: NDArray[np.int32]
+    code_M: NDArray[np.int16]
+
+
+@dataclass(slots=True)
+class Contest:
+    """M candidates for P places of A asks: a candidate is a line item, with the creatives that it could show there.
+
+    Attributes:
+        asks: A of them; `ask_P` says whose each place is.
+        places: P of them.
+        identity_P: what names each place for good, so that a request that comes again draws the same.
+        start_P1: where each place's candidates begin; `row_M` are their rows in the market.
+        fits: their creatives, once that was looked at.
+        left: who has left, stage by stage.
+    """
+
+    asks: Sequence[AdAsk]
+    places: Sequence[AdPlace]
+    ask_P: NDArray[np.int32]
+    identity_P: NDArray[np.uint64]
+    start_P1: NDArray[np.int64]
+    row_M: NDArray[np.int32]
+    fits: Fits = field(init=False)
+    left: list[Left] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        none_M = np.zeros(len(self.row_M), np.int16)
+        self.fits = Fits(none_M, np.zeros(len(self.row_M) + 1, np.int64), np.empty(0, np.int32))
+
+    @classmethod
+    def of(cls, asks: Sequence[AdAsk], decided: Container[str] = ()) -> "Contest":
+        """The places of asks that no gate refused, but for slots that were decided before; nobody competes yet."""
+        open_places = [(a, _undecided(p, decided)) for a, ask in enumerate(asks) if not ask.refused for p in ask.places]
+        pairs = [(a, place) for a, place in open_places if place.decision_ids]
+        names = [int(place.decision_ids[0][:16], 16) for _, place in pairs]
+        return cls(
+            asks=asks,
+            places=[place for _, place in pairs],
+            ask_P=np.array([a for a, _ in pairs], np.int32),
+            identity_P=np.array(names, np.uint64),
+            start_P1=np.zeros(len(pairs) + 1, np.int64),
+            row_M=np.empty(0, np.int32),
+        )
+
+    @property
+    def place_M(self) -> NDArray[np.intp]:
+        """The place of each candidate."""
+        return np.repeat(np.arange(len(self.places)), np.diff(self.start_P1))
+
+    @property
+    def creatives_M(self) -> NDArray[np.int64]:
+        """How many creatives of each candidate fit."""
+        return np.diff(self.fits.start_M1)
+
+    @property
+    def line_C(self) -> NDArray[np.int32]:
+        """The row of the line item of each creative that fits."""
+        return np.repeat(self.row_M, self.creatives_M)
+
+    def keep(self, code_M: NDArray[np.int16]) -> None:
+        """Let those go that have a code; what is left stays in its order."""
+        gone_M = code_M != 0
+        if gone_M.any():
+            place_M = self.place_M
+            self.left.append(Left(place_M[gone_M], self.row_M[gone_M], code_M[gone_M]))
+            self._take(~gone_M, place_M)
+
+    def with_creatives(self, keep_C: NDArray[np.bool_], loss: Loss) -> None:
+        """Let creatives go, and with `loss` the line items that have none left."""
+        start_M1 = self.fits.start_M1
+        sums_C = np.concatenate(([0], np.cumsum(keep_C)))
+        self.fits = Fits(self.fits.code_M, sums_C[start_M1], self.fits.creative_N[keep_C])
+        self.keep(np.where(np.diff(self.fits.start_M1) == 0, np.int16(loss), np.int16(0)))
+
+    def draw_M(self, hash_M: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
+        """Numbers drawn for candidates by their places and hashes: the same for the same request. Shape (M,)."""
+        return drawn(self.identity_P[self.place_M], hash_M, salt)
+
+    def _take(self, keep_M: NDArray[np.bool_], place_M: NDArray[np.intp]) -> None:
+        count_P = np.bincount(place_M[keep_M], minlength=len(self.places))
+        self.start_P1, self.row_M = np.concatenate(([0], np.cumsum(count_P))), self.row_M[keep_M]
+        length_M = np.diff(self.fits.start_M1)
+        if len(self.fits.creative_N):
+            kept_C = np.repeat(keep_M, length_M)
+            starts = np.concatenate(([0], np.cumsum(length_M[keep_M])))
+            self.fits = Fits(self.fits.code_M[keep_M], starts, self.fits.creative_N[kept_C])
+        else:
+            self.fits = Fits(self.fits.code_M[keep_M], np.zeros(len(self.row_M) + 1, np.int64), self.fits.creative_N)
+
+
+def _undecided(place: AdPlace, decided: Container[str]) -> AdPlace:
+    left = [n for n, decision_id in enumerate(place.decision_ids) if decision_id not in decided]
+    if len(left) == len(place.decision_ids):
+        return place
+    ids = ([of[n] for n in left] for of in (place.imp_ids, place.decision_ids))
+    imp_ids, decision_ids = map(tuple, ids)
+    return replace(place, imp_ids=imp_ids, decision_ids=decision_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What prediction was asked and said of C creatives of candidates: for the records, and for the learner."""
+
+    creatives: Creatives
+    viewers: Viewers
+    candidates: AdCandidates
+    chances: Chances
+
+
+@dataclass(frozen=True, slots=True)
+class Bids:
+    """What M candidates would show, and what that is worth: the last stage before the auction.
+
+    Attributes:
+        creative_M: numbers of creatives in the house; `at_M` is the place of each among the C that were scored.
+        bid_M, chance_M: micros per impression, and the chance of the event that is bid for.
+        propensity_M: with which chance each stands among the first, over what might be drawn; `tried_M` are not there
+            by what is known of them.
+        scored: what prediction said of all C.
+    """
+
+    creative_M: NDArray[np.int32]
+    at_M: NDArray[np.intp]
+    bid_M: NDArray[np.int64]
+    chance_M: NDArray[np.float64]
+    propensity_M: NDArray[np.float64]
+    tried_M: NDArray[np.bool_]
+    scored: Scored
+
+
+def drawn(identity_X: NDArray[np.uint64], hash_X: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
+    """Uniform numbers by who asks and who competes (splitmix64's steps; Steele et al. 2014)."""
+    x = (identity_X + np.uint64(salt * _GOLDEN % (1 << 64))) ^ hash_X
+    for shift in (np.uint64(30), np.uint64(27)):
+        x = (x ^ (x >> shift)) * _MIX
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,346 @@
+"""Decisions as records: what filled each slot and why, or why nothing did."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.spend import Answer, InFlight, Reservation, Room, Verdict
+from ranking.ads.auction import NOBODY, Auction, Sold
+from ranking.ads.bids import per_event
+from ranking.ads.campaigns import LineItem
+from ranking.ads.losses import Loss
+from ranking.ads.market import Market
+from ranking.ads.predicates import Opportunity, Predicate
+from ranking.ads.terms import BILLED_BY
+from ranking.ads.why import certain, matched
+from streams.ad_settings import Ads
+from streams.contract.ad_records import AdDecision
+from streams.contract.records import decode_ad, encode
+from streams.serving.ad_contest import Bids, Contest
+from streams.serving.ad_events import reservation_of
+from streams.serving.ad_values import AdAsk
+from streams.serving.budgets import Budgets
+
+_MOST_KNOWN = 100_000
+_TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
+
+
+class Reasons:
+    """What line items asked for and found, in words; of most it is the same for whoever they are for."""
+
+    def __init__(self) -> None:
+        """Nothing was asked yet."""
+        self._certain: dict[str, tuple[Predicate, tuple[str, ...] | None]] = {}
+
+    def of(self, line: LineItem, opportunity: Opportunity) -> tuple[str, ...]:
+        """For `AdDecision.matched`."""
+        known = self._certain.get(line.key)
+        if known is None or known[0] is not line.targeting:
+            if len(self._certain) >= _MOST_KNOWN:
+                self._certain.clear()
+            known = self._certain[line.key] = line.targeting, certain(line.targeting)
+        return matched(line.targeting, opportunity) if known[1] is None else known[1]
+
+
+class Winners(NamedTuple):
+    """W winners: their place and slot, who they are in the contest, what they pay per impression."""
+
+    place_W: NDArray[np.intp]
+    slot_W: NDArray[np.intp]
+    candidate_W: NDArray[np.int64]
+    row_W: NDArray[np.int32]
+    price_W: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, contest: Contest, sold: Sold, taken_M: NDArray[np.int64]) -> "Winners":
+        """Those of an auction whose budgets cover it."""
+        place_W, slot_W = np.nonzero(sold.winner_RS != NOBODY)
+        candidate_W = sold.winner_RS[place_W, slot_W]
+        paid_W = taken_M[candidate_W] >= 0
+        place_W, slot_W, candidate_W = place_W[paid_W], slot_W[paid_W], candidate_W[paid_W]
+        return cls(place_W, slot_W, candidate_W, contest.row_M[candidate_W], sold.price_RS[place_W, slot_W])
+
+
+Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
+"""What became of a slot: sold; not; decided before; nothing may be shown there at all; the ledger did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One slot's decision and its bytes, as they go out.
+
+    `winner` is its place among the winners of this batch; -1 where nobody won, or it was decided before.
+    """
+
+    record: AdDecision
+    value: bytes
+    outcome: Outcome
+    winner: int = -1
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a batch of asks comes to: per ask a decision for each slot."""
+
+    of_ask: list[list[Decision]]
+    winners: Winners | None = None
+    bids: Bids | None = None
+    market: Market | None = None
+
+    @classmethod
+    def empty(cls, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
+        """Nothing was decided: gates said no, no place is an auction, or all was decided before."""
+        return cls([[] for _ in asks]).with_those_of(asks, before, now_ms)
+
+    def with_those_of(self, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
+        """With what was decided before, and slots that are no auction."""
+        for told, ask in zip(self.of_ask, asks, strict=True):
+            ids = [each for place in ask.places for each in place.decision_ids if each in before]
+            told += [Decision(decode_ad(before[each]), before[each], "again") for each in ids]
+            told += [each for each in _refused(ask, now_ms) if each.record.decision_id not in before]
+        return self
+
+    @property
+    def decisions(self) -> Iterator[Decision]:
+        """All of them."""
+        for some in self.of_ask:
+            yield from some
+
+
+@dataclass(slots=True, kw_only=True)
+class Recorder:
+    """Makes the records of one batch's decisions."""
+
+    contest: Contest
+    market: Market
+    bids: Bids
+    auction: Auction
+    sold: Sold
+    winners: Winners
+    settings: Ads
+    reasons: Reasons
+    now_ms: int
+    _losses: list[dict[str, int]] = field(init=False)
+    _lost_to: list[dict[str, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._losses = losses_of(self.contest, self.sold.code_C)
+        self._lost_to = self._to_whom()
+
+    def filled(self, budgets: Budgets) -> list[AdDecision]:
+        """The decisions of W winners."""
+        w, market, house = self.winners, self.market, self.market.house
+        creative_W, at_W = self.bids.creative_M[w.candidate_W], self.bids.at_M[w.candidate_W]
+        type_W = house.line_L["bid_type"][w.row_W]
+        bid_W = market.bid_micros_L[w.row_W]
+        event_W = per_event(type_W, w.price_W, bid_W, self.bids.chance_M[w.candidate_W])
+        reserved_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
+        level_W4 = market.caps.keys(w.row_W, creative_W)
+        chances = self.bids.scored.chances
+        columns = (
+            *(w.place_W, w.slot_W, w.candidate_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
+            *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
+            *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
+            *(
+                chances.p_CO[at_W].astype(np.float64).round(6),
+                self.bids.propensity_M[w.candidate_W],
+                self.bids.tried_M[w.candidate_W],
+                level_W4,
+            ),
+        )
+        return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+    def _filled(
+        self,
+        budgets: Budgets,
+        p: int,
+        slot: int,
+        candidate: int,
+        row: int,
+        creative_number: int,
+        price: int,
+        event: int,
+        reserved: int,
+        spends: int,
+        bid: int,
+        floor: int,
+        min_to_win: int,
+        billed_by: int,
+        chance_O: list[float],
+        propensity: float,
+        explored: bool,
+        levels: list[int],
+    ) -> AdDecision:
+        contest, market, now_ms = self.contest, self.market, self.now_ms
+        place, ask = contest.places[p], contest.asks[contest.ask_P[p]]
+        line, creative = market.lines[row], market.house.creatives[creative_number]
+        assert line is not None  # it won
+        by = BILLED_BY[billed_by]
+        by_impression = by in ("impression", "viewable")
+        billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
+        expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
+        return AdDecision(
+            decision_id=place.decision_ids[slot],
+            user_id=ask.user_id,
+            imp_id=place.imp_ids[slot],
+            tagid=place.tagid,
+            slate_id=ask.slate_id or None,
+            request_id=ask.request_id,
+            filled=True,
+            campaign_id=line.campaign_id,
+            line_item_id=line.id,
+            advertiser=line.advertiser,
+            creative=creative.key,
+            crid=creative.crid,
+            item_id=creative.item_id,
+            adomain=creative.adomain,
+            cat=creative.cat,
+            cattax=creative.cattax,
+            attr=creative.attr,
+            dealid=line.deal.id if line.deal else None,
+            dur=creative.duration_s,
+            price_micros=price,
+            bid_micros=bid,
+            event_micros=0 if by_impression else event,
+            billed_by=by,
+            currency=market.currency,
+            rates=market.rates.version,
+            reserved_micros=reserved,
+            spends_micros=reserved if by_impression else spends,
+            min_to_win_micros=min_to_win,
+            floor_micros=floor,
+            pctr=chance_O[0],
+            pvtr=chance_O[1],
+            pcvr=chance_O[2],
+            propensity=propensity if propensity < 1 else None,
+            explored=explored,
+            personal=ask.personal,
+            behalf=creative.behalf,
+            paid=creative.paid,
+            transparency=tuple(dict(each) for each in creative.transparency),
+            matched=self.reasons.of(line, place.opportunity),
+            losses=self._losses[p],
+            lost_to=self._lost_to[p],
+            decided_ms=now_ms,
+            expires_ms=min(expires_ms, billed_until_ms),
+            billed_until_ms=billed_until_ms,
+            kept_ms=max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms)),
+            person=ask.person,
+            windows=tuple((window.key, window.day) for window in budgets.windows(market, row)),
+            levels=tuple(levels),
+        )
+
+    def decided(self, decisions: Sequence[AdDecision], values: Sequence[bytes], answers: Sequence[Answer]) -> Decided:
+        """A decision for every slot of every ask: those of winners as the ledger answered, and why others are empty."""
+        stands: dict[tuple[int, int], Decision] = {}
+        refused: dict[tuple[int, int], str] = {}
+        where = zip(self.winners.place_W.tolist(), self.winners.slot_W.tolist(), strict=True)
+        for n, (at, record, value, answer) in enumerate(zip(where, decisions, values, answers, strict=True)):
+            if answer.verdict is Verdict.reserved:
+                stands[at] = Decision(record, value, "filled", n)
+            elif answer.verdict is Verdict.again and answer.decision:
+                stands[at] = Decision(decode_ad(answer.decision), answer.decision, "again")
+            else:
+                refused[at] = answer.verdict.name
+        of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]
+        for p, place in enumerate(self.contest.places):
+            told = of_ask[self.contest.ask_P[p]]
+            for slot in range(len(place.imp_ids)):
+                told.append(stands.get((p, slot)) or self._empty(p, slot, refused.get((p, slot))))
+        return Decided(of_ask, self.winners, self.bids, self.market)
+
+    def _empty(self, p: int, slot: int, refused: str | None) -> Decision:
+        place, ask, losses = self.contest.places[p], self.contest.asks[self.contest.ask_P[p]], self._losses[p]
+        reason = refused or (max(losses, key=lambda name: losses[name]) if losses else "no_candidates")
+        record = AdDecision(
+            decision_id=place.decision_ids[slot],
+            user_id=ask.user_id,
+            imp_id=place.imp_ids[slot],
+            tagid=place.tagid,
+            slate_id=ask.slate_id or None,
+            request_id=ask.request_id,
+            currency=self.market.currency,
+            nbr=_TECHNICAL if refused == Verdict.closed.name else 0,
+            reasons=(reason,),
+            losses=losses,
+            lost_to=self._lost_to[p],
+            personal=ask.personal,
+            decided_ms=self.now_ms,
+        )
+        return Decision(record, encode(record), "failed" if record.nbr == _TECHNICAL else "unfilled")
+
+    def _to_whom(self) -> list[dict[str, int]]:
+        """Who has what losers wanted, by line item, for each place."""
+        to_C, place_C = self.sold.lost_to_C, self.contest.place_M
+        lost = np.flatnonzero(to_C != NOBODY)
+        pair_X2, count_X = np.unique(
+            np.column_stack((place_C[lost], self.contest.row_M[to_C[lost]])), axis=0, return_counts=True
+        )
+        out: list[dict[str, int]] = [{} for _ in self.contest.places]
+        for (p, row), count in zip(pair_X2.tolist(), count_X.tolist(), strict=True):
+            if (line := self.market.lines[row]) is not None:
+                out[p][line.key] = count
+        return out
+
+
+def losses_of(contest: Contest, code_C: NDArray[np.int16]) -> list[dict[str, int]]:
+    """How many candidates of each place were turned away, and why, those of the auction among them."""
+    sold = code_C != Loss.won
+    place_X = np.concatenate([*(left.place_M for left in contest.left), contest.place_M[sold]]).astype(np.int64)
+    code_X = np.concatenate([*(left.code_M for left in contest.left), code_C[sold]]).astype(np.int64)
+    pair_X, count_X = np.unique(place_X << 16 | code_X, return_counts=True)
+    out: list[dict[str, int]] = [{} for _ in contest.places]
+    for pair, count in zip(pair_X.tolist(), count_X.tolist(), strict=True):
+        out[pair >> 16][_NAMES[pair & 0xFFFF]] = count
+    return out
+
+
+_NAMES: Mapping[int, str] = defaultdict(lambda: "internal", {int(loss): loss.name for loss in Loss})
+
+
+def reserved(
+    decision: AdDecision, value: bytes, rooms: Sequence[tuple[str, int]], flight: InFlight | None
+) -> Reservation:
+    """What the ledger is asked to keep of a decision, with what caps have room for."""
+    return reservation_of(
+        decision, value, rooms=[Room(*room) for room in rooms], version=flight.version if flight else ""
+    )
+
+
+_NOT_FOR_PAGES: dict[str, Any] = {
+    **{"person": "", "windows": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"losses": {}, "lost_to": {}},
+}
+
+
+def for_page(decision: AdDecision) -> AdDecision:
+    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
+    return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
+
+
+def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:
+    """What is empty whatever there is: places that are no auction, and all of them where a gate says no."""
+    pairs = [(one.imp_id, one.decision_id, one.tagid, one.reason, one.nbr) for one in ask.unfilled]
+    if ask.refused:
+        reason = Loss(ask.refused).name
+        for place in ask.places:
+            named = zip(place.imp_ids, place.decision_ids, strict=True)
+            pairs += [(imp_id, decision_id, place.tagid, reason, 0) for imp_id, decision_id in named]
+    for imp_id, decision_id, tagid, reason, nbr in pairs:
+        record = AdDecision(
+            decision_id=decision_id,
+            user_id=ask.user_id,
+            imp_id=imp_id,
+            tagid=tagid,
+            slate_id=ask.slate_id or None,
+            request_id=ask.request_id,
+            nbr=nbr,
+            reasons=(reason,),
+            decided_ms=now_ms,
+        )
+        yield Decision(record, encode(record), "refused")

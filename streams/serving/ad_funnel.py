@@ -1,0 +1,120 @@
+"""What became of line items in a while, by name of `embeddings.spend.COUNTS`: the funnel, for the spend ledger.
+
+A batch is counted into arrays by row; once in a while they become a `Tally`, from where the last one ended in each
+input partition. Whoever is killed in between loses at most that while of counts: never money, which is reserved by
+decision.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import AlreadyCounted
+from embeddings.events import Source
+from embeddings.spend import Tally
+from ranking.ads.losses import Loss
+from ranking.ads.market import Market
+
+NAMES = (
+    *("targeted", "blocked", "unapproved", "capped", "paced", "budget_exhausted", "bid", "below_floor", "outbid"),
+    "won",
+    "served",
+)
+_AT = {name: n for n, name in enumerate(NAMES)}
+_OF_LOSS: dict[Loss, str] = {
+    Loss.won: "won",
+    Loss.creative_pending: "unapproved",
+    Loss.capped: "capped",
+    Loss.paced: "paced",
+    Loss.budget_exhausted: "budget_exhausted",
+    Loss.below_floor: "below_floor",
+    Loss.below_deal_floor: "below_floor",
+    Loss.outbid: "outbid",
+    Loss.lost_to_deal: "outbid",
+    **{loss: "blocked" for loss in Loss if 200 <= loss < 300 and loss is not Loss.creative_pending},
+    Loss.rating_block: "blocked",
+    Loss.adjacency_block: "blocked",
+    Loss.separation_block: "blocked",
+}
+_PLACE_OF_CODE = np.full(2048, -1, np.int64)
+for _loss, _name in _OF_LOSS.items():
+    _PLACE_OF_CODE[int(_loss)] = _AT[_name]
+
+
+@dataclass(slots=True)
+class Funnel:
+    """Counts since they were told last, for one thread."""
+
+    _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(NAMES), 0), np.int64))
+    _market: Market | None = field(init=False, default=None)
+    _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
+    _names: dict[str, int] = field(init=False, default_factory=dict)
+    _reach: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
+
+    def read(self, source: Source, first: int, last: int) -> None:
+        """Records of a partition, from one offset to another, were decided on."""
+        above, upto = self._reach.get(source, (first - 1, first - 1))
+        self._reach[source] = min(above, first - 1), max(upto, last)
+
+    def candidates(self, market: Market, row_M: NDArray[np.int32], code_M: NDArray[np.int16]) -> None:
+        """Line items had a chance, and this became of it: a `Loss`, `won` among them."""
+        self._be_of(market)
+        np.add.at(self._count_NL[_AT["targeted"]], row_M, 1)
+        at_M = _PLACE_OF_CODE[code_M]
+        known_M = at_M >= 0
+        np.add.at(self._count_NL, (at_M[known_M], row_M[known_M]), 1)
+
+    def told(self, market: Market, name: str, row_X: NDArray[np.int32]) -> None:
+        """Something else happened to line items."""
+        self._be_of(market)
+        np.add.at(self._count_NL[_AT[name]], row_X, 1)
+
+    def tell(self, reserve: Callable[[Sequence[Tally]], object]) -> None:
+        """Hand over what was counted since, as tallies of the partitions read, until they are taken.
+
+        What the ledger has counted of a partition already is left out. Where it cannot be reached all is kept for the
+        next time.
+
+        Raises:
+            LedgerClosed, StoreUnavailable: nothing was handed over.
+        """
+        self._flatten()
+        reach = dict(self._reach)
+        while reach:
+            tallies = [
+                Tally(source=source, above=above, upto=upto, counts={}) for source, (above, upto) in reach.items()
+            ]
+            tallies[0] = replace(tallies[0], counts=self._counts)
+            try:
+                reserve(tallies)
+                break
+            except AlreadyCounted as known:
+                source = next(each for each in reach if f"{each.topic}/{each.partition}" == known.source)
+                upto = reach.pop(source)[1]
+                if known.covered < upto:
+                    reach[source] = known.covered, upto
+        self._counts, self._reach = {}, {}
+
+    def take_names(self) -> dict[str, int]:
+        """How often line items came to what since this was asked last, all of them together."""
+        names, self._names = self._names, {}
+        return names
+
+    def _be_of(self, market: Market) -> None:
+        if self._market is not market:
+            self._flatten()
+            self._market, self._count_NL = market, np.zeros((len(NAMES), market.rows), np.int64)
+
+    def _flatten(self) -> None:
+        """Counts by row become counts by key: rows may be another's tomorrow."""
+        if self._market is None:
+            return
+        for n, row in zip(*(at.tolist() for at in np.nonzero(self._count_NL)), strict=True):
+            if (line := self._market.lines[row]) is not None:
+                key = line.key, NAMES[n]
+                self._counts[key] = self._counts.get(key, 0) + int(self._count_NL[n, row])
+        for name, many in zip(NAMES, self._count_NL.sum(1).tolist(), strict=True):
+            self._names[name] = self._names.get(name, 0) + many
+        self._count_NL[:] = 0

@@ -1,0 +1,355 @@
+"""READ THIRD: places for ads become decisions: match, fit, cap, pace, predict, sell, reserve.
+
+`AdServer.decide` is the whole of it, over columns; a stage turns candidates away with a code and hands on the others,
+cheap stages first. It decides for requests, for simulation and for benches alike.
+
+Who asks `in_flight` first and reads the people's states after it counts every impression at least once (see
+`embeddings.spend`). Nothing is written but the spend ledger: a decision stands once it is reserved there, and a request
+that comes again is told the same. Where the ledger, or what is known of a person, cannot be reached, nobody is shown
+an ad that would need it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embeddings.errors import LedgerClosed, StoreUnavailable
+from embeddings.events import Source
+from embeddings.exposures import Exposures
+from embeddings.items import Items
+from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
+from embeddings.state_columns import UserStates
+from ranking.ads import caps
+from ranking.ads.auction import At, Auction, Sold
+from ranking.ads.campaigns import Type
+from ranking.ads.exposed import Exposures as Counted
+from ranking.ads.exposed import Out
+from ranking.ads.exposed import People as Exposed
+from ranking.ads.floors import Floors, reserves
+from ranking.ads.gates import sensitive, without
+from ranking.ads.inventory import House
+from ranking.ads.losses import Loss
+from ranking.ads.market import Exchange, Market
+from ranking.ads.selection import Slots, fitting
+from ranking.ads.separation import Kinds, kinds_of, sell_apart
+from ranking.ads.targeting import listed
+from streams.contract.records import encode
+from streams.serving.ad_bidding import bids_of
+from streams.serving.ad_contest import Bids, Contest
+from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, reserved
+from streams.serving.ad_funnel import Funnel
+from streams.serving.ad_histories import CategoryKeys, histories_of
+from streams.serving.ad_scoring import AdScorer
+from streams.serving.ad_values import AdAsk
+from streams.serving.budgets import Budgets
+from streams.serving.stages import StageTimer, epoch_ms, untimed
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+_ROUNDS = 3
+"""So often a batch is sold, where budgets turn out not to cover a winner."""
+_TELL_MS = 1_000
+_PACING = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """What is known of the people who ask, a row for each of A asks.
+
+    Attributes:
+        states: who they are; `exposures` which ads they saw.
+        known_A: could that be read?
+        flights: what is out for each; None where that is not known.
+    """
+
+    states: UserStates
+    exposures: Exposures
+    known_A: NDArray[np.bool_]
+    flights: Sequence[InFlight | None]
+
+
+class Sale(NamedTuple):
+    """What the auctions came to; `taken_M` is what was taken of each candidate's budget, -1 where nothing was."""
+
+    auction: Auction
+    sold: Sold
+    taken_M: NDArray[np.int64]
+
+
+class Beside(NamedTuple):
+    """What is worked out once for a house: which creatives are sensitive, and of which kinds they are."""
+
+    house: House
+    sensitive_N: NDArray[np.bool_]
+    kinds: Kinds
+
+
+@dataclass(slots=True, kw_only=True)
+class AdServer:
+    """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
+
+    A asks of P places (auctions of one or several slots each), M candidates (line items for a place), C creatives.
+    """
+
+    exchange: Exchange
+    budgets: Budgets
+    scorer: AdScorer
+    ledger: SpendLedger
+    items: Items
+    settings: Settings
+    stage: StageTimer = untimed
+    now_ms: Callable[[], int] = epoch_ms
+    funnel: Funnel = field(default_factory=Funnel)
+    _told_ms: int = field(init=False, default=0)
+    _reasons: Reasons = field(init=False, default_factory=Reasons)
+    _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
+    _floors: Floors = field(init=False)
+    _made: Beside | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._floors = self.settings.ads.floor_table()
+
+    @property
+    def selling(self) -> bool:
+        """Is there any campaign?"""
+        return bool(len(self.exchange.market.house.creatives))
+
+    def prepare(self) -> None:
+        """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
+        house = self.exchange.market.house
+        self._beside(house)
+        self.scorer.prepare(house)
+
+    def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
+        """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
+        known = list(dict.fromkeys(person for person in persons if person))
+        if not known:
+            return [None] * len(persons)
+        try:
+            found = dict(zip(known, self.ledger.in_flight(known), strict=True))
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.warning("caps cannot be looked up, line items that have any are not served: %s", error)
+            return [None] * len(persons)
+        return [found.get(person) for person in persons]
+
+    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes]:
+        """What was decided about slots when their requests came the first time, by decision id; it stands."""
+        ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
+        try:
+            found = [
+                value
+                for at in range(0, len(ids), MOST_ROWS)
+                for value in self.ledger.decisions(ids[at : at + MOST_ROWS])
+            ]
+        except (LedgerClosed, StoreUnavailable):
+            return {}  # nor can anything be reserved
+        return {decision_id: value for decision_id, value in zip(ids, found, strict=True) if value}
+
+    def decide(self, asks: Sequence[AdAsk], people: People, before: Mapping[str, bytes] | None = None) -> Decided:
+        """What is shown in each place of each ask: decisions in their order, one per `imp`. Raises nothing transient.
+
+        Args:
+            asks: A of them.
+            people: what is known of who asks; a profile is looked at only where `AdAsk.personal` allows it.
+            before: what was decided before.
+        """
+        market, now_ms, before = self.exchange.market, self.now_ms(), before or {}
+        contest = Contest.of(asks, before)
+        if not len(contest.places):
+            return Decided.empty(asks, before, now_ms)
+        personal_A, exposed = _personal(asks, people), _exposed(asks, people)
+        with self.stage("ads_match"):
+            self._match(contest, people.states, personal_A, market)
+            self._fit(contest, exposed, market, now_ms)
+        with self.stage("ads_pace"):
+            self._cap(contest, exposed, market)
+            self._pace(contest, market, now_ms)
+        with self.stage("ads_predict"):
+            bids = bids_of(contest, self.scorer, people.states, personal_A, exposed, market)
+        with self.stage("ads_sell"):
+            sale = self._sell(contest, bids, market, now_ms)
+        with self.stage("ads_reserve"):
+            decided = self._reserve(contest, bids, exposed, people.flights, market, sale, now_ms)
+            return decided.with_those_of(asks, before, now_ms)
+
+    def tell(self, parts: Sequence[tuple[Source, int, int]]) -> None:
+        """Records of these partitions, from one offset to another, were decided on; now and then the ledger is told."""
+        for source, first, last in parts:
+            self.funnel.read(source, first, last)
+        now_ms = self.now_ms()
+        if now_ms < self._told_ms + _TELL_MS or not self.selling:
+            return
+        self._told_ms = now_ms
+        try:
+            self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.info("the funnel is told later: %s", error)
+
+    def _match(self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market) -> None:
+        """Candidates are the line items that a place is for."""
+        opportunities = [place.opportunity for place in contest.places]
+        user_P = contest.ask_P.astype(np.int64)
+        seen = histories_of(states, user_P, personal_A[contest.ask_P], self.items, self._keys)
+        bits_PW = market.targeting.match(opportunities, seen)
+        contest.start_P1, contest.row_M = listed(bits_PW)
+
+    def _fit(self, contest: Contest, exposed: Exposed, market: Market, now_ms: int) -> None:
+        """Which of their creatives may stand there, and are not capped themselves."""
+        house = market.house
+        slots = Slots.of([place.slot for place in contest.places], house)
+        fits = fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
+        fits = without(fits, self._beside(house).sensitive_N, Loss.category_excluded)
+        fits = caps.creatives_left(market.caps, exposed, contest.start_P1, contest.row_M, fits, contest.ask_P)
+        contest.fits = fits
+        contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
+
+    def _cap(self, contest: Contest, exposed: Exposed, market: Market) -> None:
+        """Who has shown enough to this person, by what they have seen and what is out."""
+        contest.keep(caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P))
+
+    def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
+        """Who may bid now: budgets, what is due by now, what this worker holds."""
+        self.budgets.saw(np.array([ask.now_ms for ask in contest.asks], np.int64))
+        draw_M = contest.draw_M(market.house.line_L["hash"][contest.row_M], _PACING)
+        contest.keep(self.budgets.may_bid(market, contest.row_M, draw_M, now_ms))
+
+    def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
+        """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
+        auction = self._auction(contest, bids, market)
+        kinds, page_P = self._beside(market.house).kinds, contest.ask_P.astype(np.int64)
+        taken_M = np.full(len(contest.row_M), -1, np.int64)
+        for _ in range(_ROUNDS):
+            sold = sell_apart(auction, page_P, kinds, bids.creative_M)
+            at_RS = np.nonzero(sold.winner_RS >= 0)
+            winner_W = sold.winner_RS[at_RS]
+            new_W = taken_M[winner_W] < 0
+            price_W = market.charged(contest.row_M[winner_W[new_W]], sold.price_RS[at_RS][new_W])
+            covered_W = self.budgets.take(market, contest.row_M[winner_W[new_W]], price_W, now_ms)
+            taken_M[winner_W[new_W][covered_W]] = price_W[covered_W]
+            if covered_W.all():
+                break
+            auction.barred_C[winner_W[new_W][~covered_W]] = Loss.budget_exhausted
+        return Sale(auction, sold, taken_M)
+
+    def _auction(self, contest: Contest, bids: Bids, market: Market) -> Auction:
+        house, places, row_M, place_M = market.house, contest.places, contest.row_M, contest.place_M
+        seconds_M = house.creative_N["duration_s"][bids.creative_M]
+        floor_P = np.array([place.floor_micros for place in places], np.int64)
+        floor_P = np.maximum(floor_P, self._floors.of_requests(self._floors.codes(self._floor_fields(contest))))
+        per_second_P = np.array([place.per_second_micros for place in places], np.int64)
+        deal_M = market.deal_at_L[row_M]
+        deal_floor_M = market.deal_micros_L[row_M].copy()
+        for m in np.flatnonzero(deal_M != At.market).tolist():
+            line = market.lines[row_M[m]]
+            asked = places[place_M[m]].deal_floor_micros
+            if line is not None and line.deal is not None:
+                deal_floor_M[m] = max(deal_floor_M[m], asked.get(line.deal.id, 0))
+        reserve_M = reserves(floor_P[place_M], per_second_P[place_M], seconds_M, deal_M, deal_floor_M)
+        return Auction(
+            start_Q=contest.start_P1,
+            request_R=contest.identity_P,
+            slots_R=np.array([len(place.imp_ids) for place in places], np.int64),
+            at_R=np.array([place.at for place in places], np.int8),
+            line_C=house.line_L["hash"][row_M],
+            tier_C=market.tier_L[row_M],
+            bid_C=bids.bid_M,
+            reserve_C=np.where(house.line_L["type"][row_M] == Type.house, 0, reserve_M),
+            quality_C=np.full(len(row_M), 1000, np.int64),
+            deal_C=deal_M,
+            barred_C=np.zeros(len(row_M), np.int16),
+        )
+
+    def _floor_fields(self, contest: Contest) -> list[tuple[str, ...]]:
+        """What floors of the house are judged by: the placement, and words of the opportunity."""
+        told = []
+        for place in contest.places:
+            words = place.opportunity.words
+            fields = (
+                place.tagid if name == "tagid" else next(iter(words.get(name, ())), "") for name in self._floors.fields
+            )
+            told.append(tuple(fields))
+        return told
+
+    def _reserve(
+        self,
+        contest: Contest,
+        bids: Bids,
+        exposed: Exposed,
+        flights: Sequence[InFlight | None],
+        market: Market,
+        sale: Sale,
+        now_ms: int,
+    ) -> Decided:
+        """Have the ledger keep what was sold: what it refuses is not shown, what it kept before stands."""
+        winners = Winners.of(contest, sale.sold, sale.taken_M)
+        recorder = Recorder(
+            contest=contest,
+            market=market,
+            bids=bids,
+            auction=sale.auction,
+            sold=sale.sold,
+            winners=winners,
+            settings=self.settings.ads,
+            reasons=self._reasons,
+            now_ms=now_ms,
+        )
+        records = recorder.filled(self.budgets)
+        values = [encode(record) for record in records]
+        ask_W = contest.ask_P[winners.place_W]
+        rooms = caps.rooms(market.caps, exposed, ask_W, winners.row_W, bids.creative_M[winners.candidate_W])
+        theirs = [flights[ask] for ask in ask_W.tolist()]
+        answers = self._answers(list(map(reserved, records, values, rooms, theirs)), now_ms)
+        taken = np.flatnonzero(sale.taken_M >= 0)
+        self.budgets.told(market, contest.row_M[taken], sale.taken_M[taken])
+        self._count(contest, sale, winners, [answer.verdict for answer in answers], market)
+        return recorder.decided(records, values, answers)
+
+    def _count(
+        self, contest: Contest, sale: Sale, winners: Winners, verdicts: Sequence[Verdict], market: Market
+    ) -> None:
+        for left in contest.left:
+            self.funnel.candidates(market, left.row_M, left.code_M)
+        self.funnel.candidates(market, contest.row_M, sale.sold.code_C)
+        bidding_M = sale.auction.barred_C == 0
+        self.funnel.told(market, "bid", contest.row_M[bidding_M])
+        served_W = np.array([verdict is Verdict.reserved for verdict in verdicts], np.bool_)
+        self.funnel.told(market, "served", winners.row_W[served_W])
+
+    def _answers(self, reservations: Sequence[Reservation], now_ms: int) -> list[Answer]:
+        """What the ledger says; nothing is shown where it cannot be reached."""
+        answers: list[Answer] = []
+        try:
+            for at in range(0, len(reservations), MOST_ROWS):
+                answers += self.ledger.reserve(self.budgets.worker, reservations[at : at + MOST_ROWS], now_ms=now_ms)
+        except (LedgerClosed, StoreUnavailable) as error:
+            log.warning("ads cannot be reserved, so none is shown: %s", error)
+        return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
+
+    def _beside(self, house: House) -> Beside:
+        if self._made is None or self._made.house is not house:
+            off_N = sensitive(house.creatives, self.settings.ads.allow_sensitive)
+            self._made = Beside(house, off_N, kinds_of(house))
+        return self._made
+
+
+def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
+    """Whose profile may be looked at, and is there. Shape (A,)."""
+    return np.array([ask.personal for ask in asks], np.bool_) & people.known_A
+
+
+def _exposed(asks: Sequence[AdAsk], people: People) -> Exposed:
+    """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
+    states = people.states
+    counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
+    out_A = np.array([flight is not None for flight in people.flights], np.bool_)
+    return Exposed(
+        Counted._make(people.exposures),
+        Out.of([flight.out if flight else None for flight in people.flights]),
+        states.last_s_U,
+        np.array([ask.now_ms // 1000 for ask in asks], np.int64),
+        counted_A & out_A & people.known_A,
+    )

@@ -1,0 +1,112 @@
+"""All that a worker sells ads with: campaigns, budgets and their keeper, who decides, who hears of events, figures."""
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+
+from embeddings.items import Items
+from ranking.ads.auction import At
+from ranking.ads.market import Exchange
+from streams.contract.parsing import Rules
+from streams.process.metrics import WorkerMetrics
+from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_delivery import promises_of
+from streams.serving.ad_events import AdEvents
+from streams.serving.ad_requests import AskRules
+from streams.serving.ad_scoring import AdScorer
+from streams.serving.ads import AdServer
+from streams.serving.budgets import Budgets
+from streams.serving.live_model import Serving
+from streams.settings import Settings
+from streams.transport.publishing import Publisher
+from streams.worker.ad_log import KafkaAdLog
+from streams.worker.ad_stats import AdStatsLeader
+from streams.worker.spending import Spending
+from streams.worker.stores import spend_ledger
+
+log = logging.getLogger(__name__)
+_AT = {"first_price": At.first_price, "second_price": At.second_price}
+
+
+@dataclass(slots=True)
+class Selling:
+    """What is shared by the lanes, and what each of them has for itself. Without campaigns none of it costs anything.
+
+    Every part that calls the spend ledger has a connection of its own: they run in threads of their own.
+    """
+
+    settings: Settings
+    serving: Serving
+    metrics: WorkerMetrics
+    publisher: Publisher
+    exchange: Exchange = field(init=False)
+    budgets: Budgets = field(init=False)
+    spending: Spending = field(init=False)
+    stats: AdStatsLeader = field(init=False)
+    events: AdEvents = field(init=False)
+    answers: AdAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings, ads = self.settings, self.settings.ads
+        self.exchange = Exchange(ads.rates(), ads.currency)
+        self.budgets = Budgets(
+            spend_ledger(settings),
+            self.exchange,
+            ads,
+            worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
+            partitions=settings.topics.partitions,
+        )
+        self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
+        self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
+        self.stats, self.answers = self._stats(), self._answers()
+
+    def sells(self) -> bool:
+        """Is there any campaign?"""
+        return self.exchange.market.rows > 0
+
+    def changed(self) -> None:
+        """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""
+        if self.sells() and not self.settings.ads.secret:
+            log.warning(
+                "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
+            )
+        self.answers.server.prepare()
+
+    def _answers(self) -> AdAnswers:
+        settings, ads, items = self.settings, self.settings.ads, self._items
+        server = AdServer(
+            exchange=self.exchange,
+            budgets=self.budgets,
+            scorer=AdScorer(self.serving, settings),
+            ledger=spend_ledger(settings),
+            items=items,
+            settings=settings,
+            stage=self.metrics.stage,
+        )
+        asked = AskRules(
+            currency=ads.currency,
+            rates=ads.rates(),
+            secret=ads.secret.get_secret_value().encode() if ads.secret else b"",
+            deadline_ms=settings.slates.deadline_ms,
+            at=_AT[ads.at],
+        )
+        return AdAnswers(server=server, rules=asked, judge=Rules.of(settings, {}).judge)
+
+    def _stats(self) -> AdStatsLeader:
+        exchange, settings = self.exchange, self.settings
+        return AdStatsLeader(
+            ledger=spend_ledger(settings),
+            publisher=self.publisher,
+            topic=settings.topics.name("ad_stats"),
+            log=KafkaAdLog(settings),
+            rules=Rules.of(settings, {}),
+            metrics=self.metrics.ads,
+            lines=lambda: {line.key: line for line in exchange.market.lines if line is not None},
+            promises=lambda now_ms: promises_of(exchange.market, self.budgets.traffic, now_ms),
+            active=self.sells,
+            reach_ms=settings.ads.billing_window_s * 1_000,
+        )
+
+    @property
+    def _items(self) -> Items:
+        return self.serving.items

@@ -1,0 +1,35 @@
+"""The stores of a worker, as the settings say: each on connections of its own, made at its first call."""
+
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from embeddings.redis_store import RedisUserStore
+from embeddings.spend_redis import RedisSpendLedger
+from streams.settings import Settings
+
+
+def user_store(settings: Settings) -> RedisUserStore:
+    """A store of its own connections, as the settings say; it connects at its first call."""
+    s = settings.redis
+    return RedisUserStore(
+        _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None),
+        width=settings.learner.dimensions,
+        buckets=s.buckets,
+        prefix=s.prefix,
+        state_ttl_s=s.state_ttl_s,
+        timeout_s=s.timeout_s,
+    )
+
+
+def spend_ledger(settings: Settings) -> RedisSpendLedger:
+    """A spend ledger of its own connections, as the settings say; it connects at its first call."""
+    s = settings.redis
+    url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
+    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s)
+
+
+def _with_credentials(url: str, username: str | None, password: str | None) -> str:
+    if not username and not password:
+        return url
+    parts = urlsplit(url)
+    who = f"{quote(username or '', safe='')}:{quote(password or '', safe='')}@"
+    return urlunsplit(parts._replace(netloc=who + parts.netloc))

@@ -1,0 +1,183 @@
+"""The whole of an ad decision: who wins, what they pay, whose budget, what comes again, and what is never shown."""
+
+from typing import Any
+
+import pytest
+
+from embeddings.errors import StoreUnavailable
+from embeddings.spend import SpendLedger
+from embeddings.spend_book import Book
+from embeddings.spend_memory import MemorySpendLedger
+from ranking.ads.campaigns import Level
+from streams.contract.ad_records import AdDecision
+from streams.contract.messages import Part
+from streams.contract.records import decode_ad, decode_slate
+from streams.lab.ad_house import AdHouse
+from tests.streams.builders import NOW_MS, small
+
+DENIED = {"gdpr": 1}
+
+
+def a_campaign(
+    name: str = "spring", *, bid: int = 5_000_000, creative: dict[str, Any] | None = None, **line: Any
+) -> Any:
+    """A campaign with one line item that bids CPM, and one approved creative."""
+    whole = {"crid": "cr", "approved": True, "format": "banner", "adomain": [f"{name}.example"]} | (creative or {})
+    top = {key: line.pop(key) for key in ("advertiser", "currency", "caps", "budget_micros") if key in line}
+    item = {"id": "l", "bid_micros": bid, "creatives": [whole], "delivery": "asap"} | line
+    return {"campaign_id": name, "advertiser": name, "line_items": [item]} | top
+
+
+def a_request(user: str = "ann", *, slots: int = 1, n: int = 0, imp: dict[str, Any] | None = None, **more: Any) -> Any:
+    """Somebody asks for ads."""
+    imps = [{"id": str(slot), "banner": {}} | (imp or {}) for slot in range(1, slots + 1)]
+    return {"request_id": f"r-{user}", "user_id": user, "n": n, "imp": imps, "event_time": NOW_MS} | more
+
+
+def an_impression(decision: AdDecision, user: str = "ann", kind: str = "impression", **more: Any) -> Any:
+    return {"user_id": user, "type": kind, "decision_id": decision.decision_id, "event_time": NOW_MS} | more
+
+
+def a_house(*campaigns: Any, ticks: int = 12, **more: Any) -> AdHouse:
+    """A house that has sold for a while, so that pacing lets through what is to be delivered as soon as possible."""
+    house = AdHouse(settings=small(), now_ms=NOW_MS - 1_000 * ticks, **more)
+    assert not house.publish(*campaigns)
+    for _ in range(ticks):
+        house.now_ms += 1_000
+        house.tick()
+    assert house.now_ms == NOW_MS
+    return house
+
+
+def one(decided: list[list[AdDecision]]) -> AdDecision:
+    ((decision,),) = decided
+    return decision
+
+
+def test_the_best_bid_wins_and_pays_what_it_takes() -> None:
+    house = a_house(a_campaign("low", bid=2_000_000), a_campaign("high", bid=6_000_000))
+    decision = one(house.decisions(a_request()))
+    assert (decision.filled, decision.campaign_id, decision.line_item_id) == (True, "high", "l")
+    assert decision.price_micros in (2_000, 2_001)
+    assert decision.min_to_win_micros == decision.price_micros
+    assert decision.losses == {"outbid": 1}
+    assert decision.lost_to == {"high/l": 1}
+
+
+def test_a_request_that_comes_again_is_told_the_same_and_spends_once() -> None:
+    house = a_house(a_campaign(budget_micros=1_000_000), a_campaign("other", bid=4_000_000))
+    worker = house.workers[0]
+    part = house._part(worker.requests_source, [a_request(slots=2)])
+    (first,), _ = worker.answerer.respond([part])
+    house.publish(stop=["other"])
+    house.now_ms += 5_000
+    (again,), _ = worker.answerer.respond([part])
+    assert [each.value for each in first.ads] == [each.value for each in again.ads]
+    assert {each.record.campaign_id for each in first.ads} == {"spring", "other"}
+
+
+def test_the_slate_says_what_the_page_shows_and_not_how_it_is_accounted_for() -> None:
+    house = a_house(a_campaign())
+    (slate,) = house.ask(a_request(n=2))
+    (shown,) = decode_slate(slate.value).ads
+    (kept,) = slate.ads
+    assert shown.decision_id == kept.record.decision_id
+    assert (shown.person, shown.windows, shown.levels) == ("", (), ())
+    assert decode_ad(kept.value) == kept.record
+    assert len(kept.record.levels) == len(Level)
+
+
+def test_a_budget_of_three_impressions_shows_three() -> None:
+    house = a_house(a_campaign(bid=4_000_000, budget_micros=12_000), a_campaign("house", bid=0, type="house"))
+    # alone in its tier it pays the floor of the house
+    decided = house.decisions(*(a_request(f"u{n}", imp={"bidfloor": 4.0}) for n in range(8)))
+    by = [decision.campaign_id for (decision,) in decided]
+    assert by.count("spring") == 3
+    assert by.count("house") == 5
+
+
+def test_what_is_out_counts_against_a_cap_and_what_was_seen_does() -> None:
+    house = a_house(a_campaign(caps=[{"count": 2, "time_unit": "day"}]))
+    decided = [one(house.decisions(a_request())) for _ in range(3)]
+    assert [each.filled for each in decided] == [True, True, False]
+    assert decided[2].reasons == ("capped",)
+    house.tell(*(an_impression(each) for each in decided[:2]))
+    assert not one(house.decisions(a_request())).filled
+    assert one(house.decisions(a_request("bob"))).filled
+    house.now_ms += 86_401_000
+    house.tick()
+    house.tick()
+    assert one(house.decisions(a_request(event_time=house.now_ms))).filled
+
+
+def test_nobody_whose_impressions_may_not_be_counted_is_shown_what_has_a_cap() -> None:
+    house = a_house(a_campaign(caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
+    assert one(house.decisions(a_request(consent=DENIED))).campaign_id == "free"
+    assert one(house.decisions(a_request())).campaign_id == "spring"
+
+
+def test_a_stopped_campaign_shows_nothing_more() -> None:
+    house = a_house(a_campaign())
+    assert one(house.decisions(a_request())).filled
+    house.publish(stop=["spring"])
+    decision = one(house.decisions(a_request()))
+    assert (decision.filled, decision.reasons) == (False, ("no_candidates",))
+
+
+def test_without_consent_two_people_are_shown_the_same() -> None:
+    campaigns = [a_campaign(f"c{n}", bid=1_000_000 + n, creative={"categories": [f"g{n}"]}) for n in range(6)]
+    decided = [one(a_house(*campaigns).decisions(a_request(user, consent=DENIED))) for user in ("ann", "bob")]
+    ids = ("decision_id", "user_id", "request_id", "slate_id")
+    ann, bob = ({f: getattr(d, f) for f in d.__struct_fields__ if f not in ids} for d in decided)
+    assert ann == bob
+    assert not decided[0].personal
+
+
+def test_two_slots_of_a_page_have_two_advertisers() -> None:
+    campaigns = [a_campaign(name, advertiser="same", creative={"adomain": ["same.example"]}) for name in ("a", "b")]
+    house = a_house(*campaigns, a_campaign("c", bid=1_000_000))
+    ((first, second),) = house.decisions(a_request(slots=2))
+    assert {first.advertiser, second.advertiser} == {"same", "c"}
+
+
+class Away(MemorySpendLedger):
+    """A ledger that cannot be reached."""
+
+    reached = True
+
+    def reserve(self, *args: Any, **more: Any) -> Any:
+        if not Away.reached:
+            raise StoreUnavailable("away")
+        return super().reserve(*args, **more)
+
+
+def test_where_nothing_can_be_reserved_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Book()
+
+    def ledger() -> SpendLedger:
+        return Away(book)
+
+    house = a_house(a_campaign(), ledger=ledger)
+    monkeypatch.setattr(Away, "reached", False)
+    decision = one(house.decisions(a_request()))
+    assert (decision.filled, decision.reasons, decision.nbr) == (False, ("closed",), 1)
+
+
+def test_an_impression_spends_and_a_second_one_does_not() -> None:
+    house = a_house(a_campaign(budget_micros=1_000_000), a_campaign("other", bid=3_000_000))
+    decision = one(house.decisions(a_request()))
+    house.tell(an_impression(decision), an_impression(decision), an_impression(decision, kind="click"))
+    totals = house.workers[0].server.ledger.totals()
+    spent = {window.key: held.spent for window, held in totals.windows.items() if not window.day}
+    assert spent["spring/l"] == decision.price_micros
+    assert totals.counts["spring/l"]["impressions"] == 1
+    assert totals.counts["spring/l"]["clicks"] == 1
+
+
+def test_requests_without_places_for_ads_are_answered_as_ever() -> None:
+    house = a_house(a_campaign())
+    worker = house.workers[0]
+    part: Part = house._part(worker.requests_source, [{"request_id": "r", "user_id": "ann", "n": 3}])
+    (slate,), dead = worker.answerer.respond([part])
+    assert not dead
+    assert not slate.ads
