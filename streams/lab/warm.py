@@ -104,7 +104,8 @@ def meet_ads() -> None:
     """What is seen of an ad, how near it is, what chance adds, and what is learned of what came of it."""
     one_P1, none_1, draw_1 = np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.uint64)
     items = Items()
-    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings(), most=0)
+    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings())
+    scorer.most = 0
     inventory = Inventory()
     inventory.put(_a_campaign())
     creatives, states = scorer.prepare(inventory.snapshot()), no_states(1)

@@ -14,7 +14,7 @@ from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 from ranking.ads.selection import chosen
 from streams.serving.ad_contest import Bids, Contest, Scored, drawn
-from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, placement_of
+from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, expected, placement_of
 
 _ROTATION, _EXPLORATION = 2, 3
 
@@ -49,8 +49,9 @@ def bids_of(
     placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
     line_C = contest.line_C
     booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
-    bid_C = market.bid_micros_L[line_C].astype(np.float64)
-    near_C = scorer.near(creatives, viewers, _candidates(contest, placement_P), bid_C, booked_C)
+    candidates = _candidates(contest, placement_P)
+    rough_C = expected(creatives, candidates.creative_C, house.line_L["bid_type"][line_C], market.bid_micros_L[line_C])
+    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C)
     contest.with_creatives(near_C, Loss.not_near)
     candidates, line_C, row_M = _candidates(contest, placement_P), contest.line_C, contest.row_M
     identity_C = np.repeat(contest.identity_P[contest.place_M], contest.creatives_M)
