@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import OF_ADS, Fate, Source
 from embeddings.exposures import AdSeen
-from embeddings.spend import MOST_ROWS, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
+from embeddings.spend import MOST_ROWS, ONE, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
 from ranking.ads.exposed import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
@@ -70,6 +70,9 @@ def reservation_of(
         micros=micros,
         spends=spends,
         billed_by=decision.billed_by or "impression",
+        booked=tuple(Window(key, day, counts=True) for key, day in decision.booked),
+        booked_by=decision.booked_by or "impression",
+        holds=decision.holds or ONE,
         decision=value,
         expires_ms=decision.expires_ms,
         billed_until_ms=decision.billed_until_ms or None,
