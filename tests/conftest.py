@@ -3,6 +3,7 @@
 A server that cannot be had skips its tests, unless `REQUIRE_SERVERS` is set, as `make test` does: then they fail.
 """
 
+import gc
 import os
 import shutil
 import uuid
@@ -21,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKERS:
                 item.add_marker(MARKERS[fixture])
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

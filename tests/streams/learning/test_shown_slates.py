@@ -82,8 +82,8 @@ def test_who_goes_on_from_a_state_forgets_in_the_same_order() -> None:
 def test_places_are_taken_as_they_are_needed() -> None:
     ring = ShownSlates(10_000, 100_000)
     for slate in range(1, 1_500):
-        show(ring, (slate, [slate % 1_000] * 3))
-    assert all(ring.find(slate).item_N.tolist() == [slate % 1_000] * 3 for slate in range(1, 1_500))  # type: ignore[union-attr]
+        show(ring, (slate, [slate % 999 + 1] * 3))
+    assert all(ring.find(slate).item_N.tolist() == [slate % 999 + 1] * 3 for slate in range(1, 1_500))  # type: ignore[union-attr]
     assert 3 * 1_499 <= len(ring._item_P) < 10_000
 
 
