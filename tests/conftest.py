@@ -13,6 +13,7 @@ import pytest
 
 from deploy.embedded import Broker, Valkey
 from deploy.kafka import KafkaServer
+from tests import fuzzing  # noqa: F401  the profiles that a run may name
 
 MARKERS = {"kafka": "kafka", "embedded_broker": "embedded", "valkey": "embedded", "redis7": "redis"}
 

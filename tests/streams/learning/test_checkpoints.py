@@ -204,6 +204,7 @@ def test_an_increment_that_is_damaged_or_missing_is_not_passed_over(
         journal.folder.latest()
 
 
+@pytest.mark.slow
 def test_there_may_be_more_names_than_a_file_has_room_for_texts(tmp_path: Path) -> None:
     """The metadata of a file end at 100 MB: a learner died of them at 1.7 million names."""
     learner = roomy()

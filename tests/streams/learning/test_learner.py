@@ -371,7 +371,7 @@ def test_what_people_turned_down_goes_with_nothing_they_take_later(kind: str) ->
     assert of_item(learner, "a").dislikes_N[0] == pytest.approx(40, rel=1e-3)
 
 
-@pytest.mark.parametrize("batch", [1, 100, 1_000])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 100, 1_000])
 def test_a_film_whose_player_reports_every_ten_seconds_is_taken_once(batch: int) -> None:
     start = NOW_MS - 9_000_000
     log = [an_event(0, item="before", event_time=start - 1_000), an_event(1, item="film", event_time=start)]

@@ -1,11 +1,12 @@
 """The ring of slates that were shown, beside a list that keeps everything."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.learning.increments import Blocks
 from streams.learning.shown_slates import ShownSlates
+from tests.fuzzing import thorough
 
 MOST, PLACES = 4, 16
 Told = tuple[int, list[int]]
@@ -39,7 +40,7 @@ SLATE = st.tuples(st.integers(1, 8), st.lists(st.integers(1, 99), max_size=PLACE
 
 
 @given(st.lists(SLATE, max_size=30))
-@settings(deadline=None, max_examples=200)
+@thorough(200)
 def test_those_told_last_are_known_as_they_were_told_last(log: list[Told]) -> None:
     ring, order, told, gone = ShownSlates(MOST, PLACES), list[int](), dict[int, list[int]](), 0
     for slate, items in log:
