@@ -49,7 +49,7 @@ prove: install servers
 
 # On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal --hypothesis-profile quick \
+	EXAMPLES=20 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal \
 		-m 'not kafka and not embedded and not redis and not slow' -k 'not fuzz'
 
 lint: install

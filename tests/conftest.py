@@ -13,7 +13,7 @@ import pytest
 
 from deploy.embedded import Broker, Valkey
 from deploy.kafka import KafkaServer
-from tests import fuzzing  # noqa: F401  the profiles that a run may name
+from tests import fuzzing  # noqa: F401  says how many examples a property has
 
 MARKERS = {"kafka": "kafka", "embedded_broker": "embedded", "valkey": "embedded", "redis7": "redis"}
 
@@ -29,6 +29,7 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays to the end: the collector need not look at it again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
