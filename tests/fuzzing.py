@@ -1,7 +1,7 @@
 """How often properties are tried and decoders are fed with something made up, and what that is made of.
 
-`EXAMPLES` says how often, 100 times unless it does: `make prove` asks for 100,000 inputs, `make quick` for a fifth of the
-examples of every property.
+`EXAMPLES` says how often, 100 times unless it does: `make prove` asks for 100,000 inputs, `make quick` for a fifth of
+the examples of every property.
 """
 
 import json
