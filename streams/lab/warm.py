@@ -96,6 +96,8 @@ def meet_pages() -> None:
     sell_apart(auction, page_R, kinds, creative_C)
     lay(Pages.of([[1.0]], [[1]], places=2), PageRules(), kinds)
     without(Fits(np.zeros(1, np.int16), np.array([0, 1]), creative_C[:1]), np.ones(1, np.bool_), Loss.invalid)
+
+
 def meet_ads() -> None:
     """What is seen of an ad, how near it is, what chance adds, and what is learned of what came of it."""
     one_P1, none_1, draw_1 = np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.uint64)
