@@ -52,7 +52,7 @@ _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Worker:
     """Everything a worker is made of."""
 
