@@ -7,6 +7,9 @@ STAMP := $(VENV)/installed
 # Matrices here are small: a second thread of NumPy's waits in a loop and takes its core from others.
 export OPENBLAS_NUM_THREADS ?= 1
 
+# Tests are compiled once, as the loops are, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 # program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
 SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
 
@@ -44,8 +47,10 @@ prove: install servers
 		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
 	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 
+# On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install
-	$(BIN)/pytest -m 'not kafka and not embedded and not redis and not slow' -k 'not fuzz'
+	EXAMPLES=20 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal \
+		-m 'not kafka and not embedded and not redis and not slow' -k 'not fuzz'
 
 lint: install
 	$(BIN)/ruff check .

@@ -132,6 +132,9 @@ def main() -> None:
         for _ in range(7):
             for _ in range(max(given.events // ROWS, 1)):
                 learn(some((min(given.events, ROWS),)))
+            if journal.expects_whole:
+                sizes = {name: array.nbytes for name, array in learner.state()[0].items()}
+                print(f"room for a whole made beside the learner in {seconds(lambda: journal.make_room(sizes)):.2f} s")  # noqa: B023
             began = time.perf_counter()
             taken = journal.take(Checkpoint(*learner.state(), {HERE: offset}), learner.pairs.log())
             pause_s = time.perf_counter() - began

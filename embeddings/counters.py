@@ -113,7 +113,9 @@ class ItemCounters:
 
     def forget(self, rows_R: NDArray[np.int32]) -> None:
         """Leave nothing of items by their rows."""
-        self._changed = [np.setdiff1d(changed, rows_R) for changed in self._changed]
+        gone_N = np.zeros(len(self.ids), np.bool_)
+        gone_N[rows_R] = True
+        self._changed = [changed[~gone_N[changed]] for changed in self._changed]
         held_R = rows_R[rows_R < len(self.first_seen_s_N)]
         for column in (self.popularity_N4, self.reactions_N4, self.last_taken_s_N, self.first_seen_s_N):
             column[held_R] = 0

@@ -92,7 +92,8 @@ class IdTable:
         """Let others have distinct retired rows."""
         self._ids_C[rows_R], self._retired_C[rows_R] = NO_ITEM, False
         self._retired -= len(rows_R)
-        self._free_F = np.sort(np.concatenate([self._free_F, rows_R.astype(np.int32)]))[::-1].copy()
+        ascending_F = np.concatenate([self._free_F[::-1], np.sort(rows_R.astype(np.int32))])
+        self._free_F = np.sort(ascending_F, kind="stable")[::-1].copy()  # two runs: merged in one pass
 
     def free(self, rows_R: NDArray[np.int32]) -> None:
         """Take distinct rows back at once, each of them given; only where nobody else still means their ids by them."""

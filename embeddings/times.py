@@ -49,7 +49,7 @@ class Changes:
 
 
 class Times:
-    """Moments of rows in order: a few sorted arrays, each at least twice as long as the next, replaced when added to.
+    """Moments of rows in order: some sorted arrays, each at least twice as long as the next when added, replaced whole.
 
     One thread may add while others look. What was added stays until `keep`: a row may have moments that hold no more.
     """
@@ -57,6 +57,9 @@ class Times:
     def __init__(self) -> None:
         """No moments."""
         self._levels: tuple[NDArray[np.int64], ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._levels))
 
     def add(self, time_s_R: NDArray[np.int64], row_R: NDArray[np.integer]) -> None:
         """Add moments, epoch seconds; those that are 0, or so far away that they never come, are left out."""
@@ -71,8 +74,8 @@ class Times:
 
     def keep(self, holds: Callable[[NDArray[np.int64], Rows], NDArray[np.bool_]]) -> None:
         """Leave out the moments, of rows, that hold no more."""
-        keys = np.unique(np.concatenate([np.empty(0, np.int64), *self._levels]))
-        self._levels = (keys[holds(keys >> ROW_BITS, (keys & MAX_ROWS).astype(np.int32))],)
+        kept = [level[holds(level >> ROW_BITS, (level & MAX_ROWS).astype(np.int32))] for level in self._levels]
+        self._levels = tuple(level for level in kept if len(level))
 
     def between(self, after_s: int, until_s: int) -> Rows:
         """Rows with a moment after one and not after another."""

@@ -15,7 +15,7 @@ were named least recently, and beyond twice as many a new name finds no row befo
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import ref
 
@@ -29,9 +29,11 @@ from embeddings.items import Items
 Rows = NDArray[np.int32]
 GRACE_S = 3_600
 """What is of no use for so long goes."""
-_CHUNK = 4_096
+_CHUNK = 2_048
 """So many rows change at once; readers and writers may come between."""
 _SCANNED = 1 << 16
+_DATES = 3
+"""Of an item: when it opens and closes, and since when it is new."""
 _LEAST, _MOST = 256, 1 << 15
 """So many rows are retired at once at least, and at most: readers of what is offered follow no more, one by one."""
 
@@ -94,26 +96,36 @@ class Turnover:
         used_s_N[rows_R[(rows_R >= 0) & (rows_R < len(used_s_N))]] = now_s
 
     def sweep(
-        self, held: Iterable[Rows], now_s: int, forget: Callable[[Rows], None] = lambda rows_R: None
+        self,
+        held_R: Rows,
+        now_s: int,
+        forget: Callable[[Rows], None] = lambda rows_R: None,
+        holders: Sequence[Callable[[], Rows]] = (),
     ) -> tuple[int, int]:
         """Reclaim what can be, then retire what is of no use. Returns how many rows were retired and reclaimed.
 
-        `held` are rows that somebody uses by number, whatever is known of them; until this returns nobody may begin to
-        use others. `forget` is called for rows before others get them. Nothing keeps `items.lock`, or writers off, for
-        longer than some thousand rows take.
+        Nothing keeps `items.lock`, or writers off, for longer than some thousand rows take.
+
+        Args:
+            held_R: rows that somebody uses by number, whatever is known of them; they stay the same meanwhile.
+            now_s: epoch seconds.
+            forget: is called for rows before others get them.
+            holders: return rows that others use likewise, who hold `items.writing` while these change.
         """
         if self.items.catalogue_unread:
             return 0, 0
         reclaimed = self._reclaim(forget)
-        idle = self._idle(held, now_s)
+        self._forget_moments()
+        idle = self._idle([held_R, *(holder() for holder in holders)], now_s)
         used_s_I = self.items.columns.used_s_N[idle]
         if self.items.binding:
             old = idle[used_s_I <= now_s - GRACE_S]
         else:
-            self._room = max(2 * self.strangers - len(idle), 0)
-            beyond = len(idle) - self.strangers
-            old = idle[np.argpartition(used_s_I, beyond - 1)[:beyond]] if beyond > 0 else idle[:0]
-        return self._retire(old[:_MOST], now_s) if len(old) >= _LEAST else 0, reclaimed
+            beyond = max(len(idle) - self.strangers, 0)
+            old = idle[np.argpartition(used_s_I, beyond - 1)[:beyond]] if beyond else idle[:0]
+        retired = self._retire(old[:_MOST], holders) if len(old) >= _LEAST else 0
+        self._room = max(2 * self.strangers - len(idle) + retired, 0)
+        return retired, reclaimed
 
     def _idle(self, held: Iterable[Rows], now_s: int) -> Rows:
         """The rows that nobody has a use for; takes down that the others are used now, and since when these are not."""
@@ -128,13 +140,15 @@ class Turnover:
             idle.append((begin + np.flatnonzero(idle_R)).astype(np.int32))
         return np.concatenate(idle)
 
-    def _retire(self, rows_R: Rows, now_s: int) -> int:
+    def _retire(self, rows_R: Rows, holders: Sequence[Callable[[], Rows]]) -> int:
         items, binding, retired = self.items, self.items.binding, [np.empty(0, np.int32)]
         last_s = int(items.columns.used_s_N[rows_R].max(initial=0))
         for some_R in _in_chunks(rows_R):
             with items.writing:
                 c = items.columns  # what got a use meanwhile stays
                 gone_R = some_R[_useless(c, some_R) & (c.used_s_N[some_R] <= last_s)]
+                for holder in holders:
+                    gone_R = np.setdiff1d(gone_R, holder())
                 if items.binding != binding:
                     break
                 with items.lock:
@@ -158,9 +172,6 @@ class Turnover:
                     forget(some_R)
                     self._clear(some_R)
             reclaimed += len(rows_R)
-        if reclaimed:
-            with self.items.writing:
-                self._forget_moments()
         return reclaimed
 
     def _clear(self, rows_R: Rows) -> None:
@@ -173,9 +184,13 @@ class Turnover:
         items.ids.reclaim(rows_R)
 
     def _forget_moments(self) -> None:
-        c = self.items.columns
-        self.items.windows.keep(lambda time_s, rows: (c.from_s_N[rows] == time_s) | (c.until_s_N[rows] == time_s))
-        self.items.news.keep(lambda time_s, rows: c.fresh_s_N[rows] == time_s)
+        """Leave out the dates that rows had before, where there are more of them than dates that hold."""
+        items = self.items
+        if len(items.windows) + len(items.news) > 2 * _DATES * max(items.ids.held, _CHUNK):
+            with items.writing:
+                c = items.columns
+                items.windows.keep(lambda time_s, rows: (c.from_s_N[rows] == time_s) | (c.until_s_N[rows] == time_s))
+                items.news.keep(lambda time_s, rows: c.fresh_s_N[rows] == time_s)
 
 
 def _useless(c: Columns, at: Rows | slice) -> NDArray[np.bool_]:

@@ -68,12 +68,12 @@ class Ads(Group):
     """For so long it may spend that without a word from Redis; a worker that died holds it so long at most."""
     tick_s: float = Field(default=1, ge=0.1, le=5)
     """How often a worker looks at what was spent by all, and sets its pace."""
-    max_candidates: int = Field(default=256, ge=1, le=10_000)
-    """Most line items of one auction."""
+    max_candidates: int = Field(default=32, ge=1, le=10_000)
+    """Most creatives of one auction that are looked at closely, beside those sold by number or by a deal."""
     near_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of them that are taken for being near the person; the others bid most."""
-    exploration: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of auctions in which what is not known yet is tried."""
+    """Share of them that are taken for being near the person; the others may bring most."""
+    exploration: float = Field(default=0.5, ge=0, le=3)
+    """How far from what is expected of it a creative that was never shown may bid: a standard deviation of log-odds."""
     allow_sensitive: SensitiveKinds = ()
     """Sensitive kinds of ads that are shown nevertheless, such as `alcohol`; categories such as `1:IAB8-5` too."""
     secret: Secret | None = None

@@ -3,6 +3,7 @@
 A server that cannot be had skips its tests, unless `REQUIRE_SERVERS` is set, as `make test` does: then they fail.
 """
 
+import gc
 import os
 import shutil
 import uuid
@@ -12,6 +13,7 @@ import pytest
 
 from deploy.embedded import Broker, Valkey
 from deploy.kafka import KafkaServer
+from tests import fuzzing  # noqa: F401  says how many examples a property has
 
 MARKERS = {"kafka": "kafka", "embedded_broker": "embedded", "valkey": "embedded", "redis7": "redis"}
 
@@ -21,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKERS:
                 item.add_marker(MARKERS[fixture])
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""How often decoders are fed with something made up, and what it is made of. `make prove` asks for 100,000 inputs."""
+"""How often properties are tried and decoders are fed with something made up, and what that is made of.
+
+`EXAMPLES` says how often, 100 times unless it does: `make prove` asks for 100,000 inputs, `make quick` for a fifth of
+the examples of every property.
+"""
 
 import json
 import os
@@ -8,6 +12,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
+_SHARE = min(EXAMPLES / 100, 1)
+
+
+def thorough(examples: int) -> settings:
+    """So many examples, fewer where `EXAMPLES` is less than 100; none has a deadline."""
+    return settings(max_examples=round(examples * _SHARE), deadline=None)
+
+
+settings.register_profile("examples", settings(), max_examples=round(100 * _SHARE))
+settings.load_profile("examples")
 fuzz = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 #: Where one input is a run through a whole service.
 fuzz_service = settings(fuzz, max_examples=max(EXAMPLES // 20, 20))

@@ -21,7 +21,7 @@ from ranking.ads.currencies import Currencies
 from ranking.ads.floors import per_impression
 from ranking.ads.inventory import House, Inventory, starts
 from ranking.ads.losses import Loss
-from ranking.ads.pacing import Plans
+from ranking.ads.pacing import Limit, Plans
 from ranking.ads.targeting import Snapshot, Targeting
 from ranking.errors import RankingError, UnknownCurrency
 
@@ -33,6 +33,7 @@ _TERMS = np.dtype(
         ("asap", "?"), ("hours", "i8"), ("zone", "i8"),
     ]
 )  # fmt: skip
+_NUMBERS = [Limit.lifetime_count, Limit.day_count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,6 +98,10 @@ class Market:
     def lines(self) -> tuple[LineItem | None, ...]:
         """Line items by row; None where there is none."""
         return self.house.lines
+
+    def booked(self, row: int) -> bool:
+        """Was a number booked of a line item, in all or a day?"""
+        return bool((self.plans.limit_LG[row, _NUMBERS] >= 0).any())
 
     def charged(self, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> NDArray[np.int64]:
         """Amounts of the auction's currency in those of the line items' budgets, rounded down. Shape (W,).

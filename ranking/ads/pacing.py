@@ -61,6 +61,12 @@ class Plans:
         extra_LG = self.limit_LG * (self.over_percent_L[:, None] * (_UNIT_G == 1)) // 100
         return np.where(self.limit_LG < 0, UNLIMITED, self.limit_LG + extra_LG)
 
+    def targets_of(self, row: int) -> list[int]:
+        """The targets of one line item, whole whatever their size. G of them."""
+        percents = (100 + int(self.over_percent_L[row]) * _UNIT_G).tolist()
+        both = zip(self.limit_LG[row].tolist(), percents, strict=True)
+        return [limit * percent // 100 if limit >= 0 else UNLIMITED for limit, percent in both]
+
     def windows(self, now_ms: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """From when to when each limit runs: the flight, or the part of today that lies in it. Two of shape (L, G)."""
         today_L = (now_ms + self.offset_ms_L) // DAY_MS * DAY_MS - self.offset_ms_L

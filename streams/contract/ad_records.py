@@ -83,6 +83,9 @@ class AdDecision(Record):
     kept_ms: int = 0
     person: str = ""
     windows: tuple[tuple[str, str], ...] = ()
+    booked: tuple[tuple[str, str], ...] = ()
+    booked_by: str = ""
+    holds: int = 0
     levels: tuple[int, ...] = ()
     reserved_micros: int | None = None
     spends_micros: int | None = None

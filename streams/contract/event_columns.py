@@ -100,7 +100,7 @@ def columns_of(rows: Rows, rules: Rules, now_ms: int) -> Columns:
         time_s_B=time_ms_B // 1000,
         source_B=rows.source_B,
         offset_B=np.array([record.offset for record in rows.records], np.int64),
-        dedupe_B=_dedupe(rows),
+        dedupe_B=_dedupe(rows, ads_R),
         consent_B=consent_B,
         refused_B=refused_B,
     )
@@ -187,10 +187,16 @@ def _consents(events: list[Event], rules: Rules) -> NDArray[np.uint8]:
     return np.array([rules.judge.bits(consent) for consent in consents], np.uint8)
 
 
-def _dedupe(rows: Rows) -> NDArray[np.uint32]:
-    """32-bit hashes of `ce_source` NUL `ce_id`, else of `event_id`; 0 where a record has neither."""
+def _dedupe(rows: Rows, ads_R: list[int]) -> NDArray[np.uint32]:
+    """32-bit hashes of `ce_source` NUL `ce_id`, else of `event_id`; 0 where a record has neither.
+
+    Of an ad each type happens once, whatever its records are called; a conversion happens as often as it has ids.
+    """
     idents = [
         identity or (event.event_id.encode() if event.event_id else b"")
         for identity, event in zip(rows.identities, rows.events, strict=True)
     ]
+    for r in ads_R:
+        if (event := rows.events[r]).type != Action.conversion.name:
+            idents[r] = f"{event.decision_id}\0{event.type}".encode()
     return np.array([(_xxh32(ident) or 1) if ident else 0 for ident in idents], np.uint32)

@@ -81,6 +81,8 @@ def meet_the_rest() -> None:
     held.take(key_1, row_1, np.zeros(1, np.int64), 0)
     held.told(key_1, row_1, np.zeros(1, np.int64))
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
+    ids = IdTable(8)
+    ids.free(ids.ensure(np.arange(1, 100, dtype=np.uint64)))
     weights = {name: np.zeros(size, np.float32) for name, size in shapes(Shape(buckets=8)).items()}
     x_PKX = np.zeros((1, 2, len(Feature)), np.float32)
     for tower in ("next", "outcome"):
@@ -102,7 +104,8 @@ def meet_ads() -> None:
     """What is seen of an ad, how near it is, what chance adds, and what is learned of what came of it."""
     one_P1, none_1, draw_1 = np.array([0, 1]), np.zeros(1, np.int64), np.zeros(1, np.uint64)
     items = Items()
-    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings(), most=0)
+    scorer = AdScorer(Serving(items, build_index, LiveModel.empty(items, build_index, 8)), Settings())
+    scorer.most = 0
     inventory = Inventory()
     inventory.put(_a_campaign())
     creatives, states = scorer.prepare(inventory.snapshot()), no_states(1)

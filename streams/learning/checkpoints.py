@@ -9,7 +9,7 @@ kept, with their increments.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,10 @@ Arrays = dict[str, NDArray[np.generic]]
 _BLOCKS, _DATA, _LOG = "blocks.", "data.", "log."
 _LOGGED = "pairs."
 """Arrays of which an increment says what was done to them, not which blocks changed: each take changes a hundred."""
+_REPLACED = "factors.source", "factors.target"
+"""Arrays that are never changed, only replaced: nobody has to copy them."""
+_SMALL = 1 << 20
+"""Bytes for which no room is made beforehand."""
 _LARGEST_SHARE = 0.5
 """Increments that come to more of a whole than this are followed by the next whole."""
 _MOST = 360
@@ -161,8 +165,8 @@ class CheckpointFolder:
 class Journal:
     """Decides what of a state is to be written: all of it, or what changed since it was written last.
 
-    `take` copies it where nothing changes meanwhile, `put` writes what was taken, in another thread. One that was not
-    written, for whatever reason, is followed by a whole.
+    `take` copies it where nothing changes meanwhile; `make_room` before it and `put`, which writes what was taken, are
+    for another thread. One that was not written, for whatever reason, is followed by a whole.
     """
 
     folder: CheckpointFolder
@@ -174,17 +178,38 @@ class Journal:
     _last: int = field(init=False, default=0)
     _due: bool = field(init=False, default=True)
     """The next one is a whole."""
+    _room: dict[str, NDArray[np.uint8]] = field(init=False, default_factory=dict)
 
     def begin_anew(self) -> None:
         """Follow no checkpoint of before: another learner may have written since."""
         self._due = True
+
+    @property
+    def expects_whole(self) -> bool:
+        """Whether the next one will be a whole, if as much changes as on average."""
+        often = self._number + 1
+        return self._due or often >= _MOST or self._bytes * (often + 1) / often > _LARGEST_SHARE * self._whole_bytes
+
+    def make_room(self, sizes: Mapping[str, int]) -> None:
+        """Have memory at hand for a whole, by the bytes of its arrays and a little more. While the state changes.
+
+        To be given a page takes ten times as long as to fill it, and who copies a state holds up the learner.
+        """
+        room = {}
+        for name, size in sizes.items():
+            if size > _SMALL and name not in _REPLACED:
+                room[name] = np.empty(size + size // 16, np.uint8)
+                for begin in range(0, len(room[name]), _SMALL):
+                    room[name][begin : begin + _SMALL] = 0
+        self._room = room
 
     def take(self, checkpoint: Checkpoint, done: Arrays | None) -> Checkpoint | Increment:
         """What is to be written of a state, copied; the arrays of `checkpoint` may be views.
 
         `done` is what was done to pair counts since the last time; None if nobody knows.
         """
-        arrays, whole_bytes = checkpoint.arrays, sum(array.nbytes for array in checkpoint.arrays.values())
+        arrays = checkpoint.arrays
+        whole_bytes = self._whole_bytes = sum(array.nbytes for array in arrays.values())
         changed = self._blocks.look({name: a for name, a in arrays.items() if not name.startswith(_LOGGED)})
         self._bytes += sum(BLOCK * len(block_B) for block_B in changed.values())
         self._bytes += sum(array.nbytes for array in (done or {}).values())
@@ -199,7 +224,8 @@ class Journal:
     ) -> Checkpoint | Increment:
         arrays = checkpoint.arrays
         if whole:
-            return replace(checkpoint, arrays={name: array.copy() for name, array in arrays.items()})
+            room, self._room = self._room, {}
+            return replace(checkpoint, arrays={name: _copy(name, array, room) for name, array in arrays.items()})
         changes = {name: copied(arrays[name], block_B) for name, block_B in changed.items()}
         text, offsets, logs = checkpoint.text, checkpoint.offsets, checkpoint.logs
         return Increment(self._whole, self._number + 1, changes, done, text, offsets, logs)
@@ -217,6 +243,17 @@ class Journal:
             self.folder.write(taken, serial)
             self._whole, self._number, self._bytes = serial, 0, 0
         self._due = id(taken) != self._last  # another was taken meanwhile
+
+
+def _copy(name: str, array: NDArray[np.generic], room: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.generic]:
+    """An array that stays as this one is now, in the room that was made for it where that is enough."""
+    if name in _REPLACED:
+        return array
+    if name not in room or len(room[name]) < array.nbytes:
+        return array.copy()
+    copied = room[name][: array.nbytes].view(array.dtype).reshape(array.shape)
+    copied[:] = array
+    return copied
 
 
 def _metadata(of: Checkpoint | Increment) -> dict[str, str]:

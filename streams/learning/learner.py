@@ -25,7 +25,7 @@ from embeddings.snapshots import Snapshot
 from embeddings.svd import Factors
 from ranking.features import COLUMNS
 from ranking.trainer import Trainer, TrainerSettings
-from ranking.weights import part_of
+from ranking.weights import Shape, part_of
 from streams.contract.fields import LAST_KEPT_MS
 from streams.contract.observations import Observation
 from streams.learning.ad_outcomes import AdOutcomes
@@ -94,6 +94,8 @@ class Learner:
 
     settings: Settings
     catalogue: Catalogue = field(default_factory=Catalogue)
+    shape: Shape = field(default_factory=Shape)
+    """Sizes of the ranking model that learning starts with; a checkpoint brings its own."""
     roster: Roster = field(init=False)
     withdrawn: list[str] = field(init=False, default_factory=list)
     """Names of items whose counts are no more, that nobody was told of yet."""
@@ -117,7 +119,7 @@ class Learner:
         self.pairs = PairCounts(self._pair_settings())
         self.contexts = ContextCounts(self.settings.half_lives.mid_s)
         self.counters = ItemCounters(self.ids, self.settings.half_lives.counters)
-        self.trainer = Trainer(settings=TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
+        self.trainer = Trainer(self.shape, TrainerSettings(rate=s.learning_rate), seed=self.settings.seed)
         self.outcomes = Outcomes.of(self.settings)
         self.ads = AdOutcomes(self.settings)
 

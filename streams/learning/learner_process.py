@@ -299,6 +299,8 @@ class Teacher:
 
         One that cannot be written is logged; the learner goes on, and would be back at the one before.
         """
+        if sizes := await self._thread.run(self._sizes):
+            await self._writer.run(self.journal.make_room, sizes)
         rows, taken = await self._thread.run(self._state)
         if taken is None:
             return
@@ -309,6 +311,12 @@ class Teacher:
         else:
             self._checkpointed_rows = rows
             self.metrics.checkpointed()
+
+    def _sizes(self) -> dict[str, int]:
+        """The bytes of the arrays of a whole, if that is what is to be written."""
+        if self.learner.rows == self._checkpointed_rows or not self._restored or not self.journal.expects_whole:
+            return {}
+        return {name: array.nbytes for name, array in self.learner.state()[0].items()}
 
     def _state(self) -> tuple[int, Checkpoint | Increment | None]:
         rows = self.learner.rows

@@ -1,6 +1,7 @@
 """The slates that were told last, as long as there is room: what impressions are joined with.
 
-They lie one after the other in a ring of places, so that of a checkpoint only the blocks of new ones change.
+They lie one after the other in a ring of places, so that of a checkpoint only the blocks of new ones change. Memory is
+taken as the ring fills for the first time.
 """
 
 from collections import OrderedDict
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[np.generic]]
+_FIRST_PLACES = 1_024
 
 
 class ShownSlate(NamedTuple):
@@ -29,16 +31,16 @@ class ShownSlates:
 
     def __init__(self, most: int, places: int) -> None:
         """Start with none."""
-        self.most = most
+        self.most, self.places = most, places
         self.dropped = 0
         """How many gave way, or were larger than all places together."""
         self._begin: OrderedDict[int, int] = OrderedDict()
         self._end, self._used = 0, 0
-        self._slate_P = np.zeros(places, np.uint64)  # said at the first place of a slate, 0 elsewhere
-        self._size_P = np.zeros(places, np.int32)
-        self._item_P = np.zeros(places, np.uint64)
-        self._x_PF = np.zeros((places, 0), np.float16)
-        self._propensity_P = np.zeros(places, np.float16)
+        self._slate_P = np.zeros(0, np.uint64)  # said at the first place of a slate, 0 elsewhere
+        self._size_P = np.zeros(0, np.int32)
+        self._item_P = np.zeros(0, np.uint64)
+        self._x_PF = np.zeros((0, 0), np.float16)
+        self._propensity_P = np.zeros(0, np.float16)
 
     def __len__(self) -> int:
         return len(self._begin)
@@ -78,19 +80,30 @@ class ShownSlates:
             return known
         if known is not None:
             self._slate_P[self._begin.pop(slate)] = 0
-        if not 0 < size <= len(self._item_P):
+        if not 0 < size <= self.places:
             self.dropped += size > 0
             return -1
-        if self._end + size > len(self._item_P):
-            self._drop_from(self._end, len(self._item_P))
+        if self._end + size > self.places:
+            self._drop_from(self._end, self.places)
             self._end = 0
         begin, self._end = self._end, self._end + size
+        if self._end > len(self._item_P):
+            self._grow()
         self._drop_from(begin, self._end)
         while len(self._begin) >= self.most:
             self._drop()
         self._used = max(self._used, self._end)
         self._begin[slate] = begin
         return begin
+
+    def _grow(self) -> None:
+        """Make room up to the end, and for twice as many places as before."""
+        more = min(max(self._end, 2 * len(self._item_P), _FIRST_PLACES), self.places) - len(self._item_P)
+        self._slate_P = np.pad(self._slate_P, (0, more))
+        self._size_P = np.pad(self._size_P, (0, more))
+        self._item_P = np.pad(self._item_P, (0, more))
+        self._x_PF = np.pad(self._x_PF, ((0, more), (0, 0)))
+        self._propensity_P = np.pad(self._propensity_P, (0, more))
 
     def _drop_from(self, begin: int, end: int) -> None:
         """Drop the slates that begin between two places: the oldest are those that the ring comes to next."""

@@ -2,7 +2,7 @@
 
 >>> metrics = AdLearningMetrics(CollectorRegistry())
 >>> metrics.came_true("click", ratio=1.02, error=0.001, entropy=0.8)
->>> metrics.registry.get_sample_value("marquee_ad_calibration_ratio", {"outcome": "click"})
+>>> metrics.registry.get_sample_value("marquee_ad_calibration_ratio", {"objective": "click"})
 1.02
 """
 
@@ -26,7 +26,7 @@ class AdLearningMetrics:
         self._drifted = self._gauge("drifted_advertisers", "Advertisers whose chances are wrong beyond chance.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        gauge = Gauge(f"marquee_ad_{name}", text, ("outcome",), registry=self.registry)
+        gauge = Gauge(f"marquee_ad_{name}", text, ("objective",), registry=self.registry)
         for outcome in get_args(AdOutcome):
             gauge.labels(outcome).set(math.nan)
         return gauge

@@ -31,7 +31,21 @@ from streams.process.ad_metrics import AdMetrics
 from streams.settings import TopicName
 from streams.transport.deliveries import Lag
 
-Stage = Literal["decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"]
+Stage = Literal[
+    "decode",
+    "fold",
+    "retrieve",
+    "rank",
+    "compose",
+    "publish",
+    "observe",
+    "store",
+    "ads_match",
+    "ads_pace",
+    "ads_predict",
+    "ads_sell",
+    "ads_reserve",
+]
 Trigger = Literal["event", "request"]
 RedisError = Literal["unavailable", "fenced"]
 Objective = Literal["next_item", "engage", "complete"]

@@ -14,7 +14,7 @@ from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 from ranking.ads.selection import chosen
 from streams.serving.ad_contest import Bids, Contest, Scored, drawn
-from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, placement_of
+from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, expected, placement_of
 
 _ROTATION, _EXPLORATION = 2, 3
 
@@ -40,7 +40,7 @@ def bids_of(
         bid_L: what line items bid, as `Market.bid_micros_L`.
     """
     house, asks = market.house, contest.asks
-    creatives = scorer.prepare(house)
+    era, creatives = scorer.serving.turnover.era, scorer.prepare(house)
     viewers = scorer.viewers(
         creatives,
         Histories(*states[:6]),
@@ -51,8 +51,9 @@ def bids_of(
     placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
     line_C = contest.line_C
     booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
-    bid_C = bid_L[line_C].astype(np.float64)
-    near_C = scorer.near(creatives, viewers, _candidates(contest, placement_P), bid_C, booked_C)
+    candidates = _candidates(contest, placement_P)
+    rough_C = expected(creatives, candidates.creative_C, house.line_L["bid_type"][line_C], bid_L[line_C])
+    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C)
     contest.with_creatives(near_C, Loss.not_near)
     candidates, line_C, row_M = _candidates(contest, placement_P), contest.line_C, contest.row_M
     identity_C = np.repeat(contest.identity_P[contest.place_M], contest.creatives_M)
@@ -76,7 +77,7 @@ def bids_of(
         drawn_for_M,
         draw_C[at_M],
     )
-    scored = Scored(creatives, viewers, candidates, chances)
+    scored = Scored(era, creatives, viewers, candidates, chances)
     return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], stood.propensity_C, ~stood.greedy_C, scored)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embeddings.turnover import Era
 from ranking.ads.features import Viewers
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
@@ -123,8 +124,12 @@ def _undecided(place: AdPlace, decided: Container[str]) -> AdPlace:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What prediction was asked and said of C creatives of candidates: for the records, and for the learner."""
+    """What prediction was asked and said of C creatives of candidates: for the records, and for the learner.
 
+    Rows of items in it are what they are: it keeps their `era` (`embeddings.turnover`).
+    """
+
+    era: Era
     creatives: Creatives
     viewers: Viewers
     candidates: AdCandidates

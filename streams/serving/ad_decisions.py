@@ -183,6 +183,8 @@ class Recorder:
         by = BILLED_BY[billed_by]
         by_impression = by in ("impression", "viewable")
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
+        chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
+        booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[slot],
@@ -232,6 +234,9 @@ class Recorder:
             kept_ms=max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms)),
             person=ask.person,
             windows=tuple((window.key, window.day) for window in budgets.windows(market, row)),
+            booked=tuple((window.key, window.day) for window in booked.windows),
+            booked_by=booked.kind if booked.windows else "",
+            holds=booked.holds if booked.windows else 0,
             levels=tuple(levels),
         )
 
@@ -314,7 +319,7 @@ def reserved(
 
 _NOT_FOR_PAGES: dict[str, Any] = {
     **{"person": "", "windows": (), "levels": (), "reserved_micros": None, "spends_micros": None},
-    **{"losses": {}, "lost_to": {}},
+    **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
 }
 
 

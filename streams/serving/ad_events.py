@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
-from embeddings.events import OF_ADS, Source
+from embeddings.events import OF_ADS, Fate, Source
 from embeddings.exposures import AdSeen
-from embeddings.spend import MOST_ROWS, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
+from embeddings.spend import MOST_ROWS, ONE, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
+from ranking.ads.exposed import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
 from streams.contract.records import decode_ad
@@ -60,7 +61,7 @@ def reservation_of(
         version: see `Reservation.version`.
     """
     if rooms is None:
-        rooms = [Room(_level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
+        rooms = [Room(level_name(level, key), _ANY) for level, key in enumerate(decision.levels)]
     micros, spends = amounts_of(decision)
     return Reservation(
         decision_id=decision.decision_id,
@@ -69,6 +70,9 @@ def reservation_of(
         micros=micros,
         spends=spends,
         billed_by=decision.billed_by or "impression",
+        booked=tuple(Window(key, day, counts=True) for key, day in decision.booked),
+        booked_by=decision.booked_by or "impression",
+        holds=decision.holds or ONE,
         decision=value,
         expires_ms=decision.expires_ms,
         billed_until_ms=decision.billed_until_ms or None,
@@ -77,11 +81,6 @@ def reservation_of(
         version=version,
         rooms=tuple(rooms) if decision.person else (),
     )
-
-
-def _level_name(level: int, key: int) -> str:
-    """As caps call it; the lowest bit of a key only says how long it is kept."""
-    return f"{level}:{key & ~1:06x}"
 
 
 def amounts_of(decision: AdDecision) -> tuple[int, int]:
@@ -218,20 +217,29 @@ class AdEvents:
         except LedgerClosed:
             confirmed = []
         self._told |= upto
-        return self._known(len(decoded.batch), row_A, billables, confirmed) if confirmed else None
+        return self._known(decoded.batch.refused_B, row_A, billables, confirmed) if confirmed else None
 
     def _known(
-        self, rows: int, row_A: NDArray[np.intp], billables: Sequence[Billable], confirmed: Sequence[Confirmed]
-    ) -> AdSeen:
-        key_B4 = np.zeros((rows, LEVELS), np.uint32)
+        self,
+        refused_B: NDArray[np.uint8],
+        row_A: NDArray[np.intp],
+        billables: Sequence[Billable],
+        confirmed: Sequence[Confirmed],
+    ) -> AdSeen | None:
+        """The keys of exposures; one that its person's state may not hold stays out, or no cap would count it."""
+        levels = dict[int, tuple[int, ...]]()
         for row, one, became in zip(row_A.tolist(), billables, confirmed, strict=True):
             decision = decode_ad(became.decision) if became.decision else None
             spends = decision is not None and became.billing in _SPENDS
             self.heard(one.kind, became.billing, amounts_of(decision)[1] if decision is not None and spends else 0)
-            if became.exposes and decision is not None:
+            if became.exposes and decision is not None and refused_B[row] == Fate.applied:
                 self._exposed[one.source, one.offset] = one.decision_id
                 if len(decision.levels) == LEVELS:
-                    key_B4[row] = decision.levels
+                    levels[row] = decision.levels
+        if not levels:
+            return None
+        key_B4 = np.zeros((len(refused_B), LEVELS), np.uint32)
+        key_B4[list(levels)] = list(levels.values())
         return AdSeen(key_B4)
 
     def stored(self, marks: Mapping[Source, _Mark]) -> None:

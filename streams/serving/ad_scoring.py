@@ -18,6 +18,7 @@ from embeddings.candidates import taste
 from embeddings.events import APPEAL, TAKES
 from embeddings.state_columns import Histories
 from ranking.ads import exploration
+from ranking.ads.bids import worth
 from ranking.ads.campaigns import BidType
 from ranking.ads.features import OUTCOMES, Viewers, features, nearness
 from ranking.ads.heads import numbers
@@ -84,18 +85,18 @@ class AdScorer:
     """Scores ads with the live model. One per thread that scores; the model and the item table are shared.
 
     Attributes:
-        exploration: how far from its advertiser's and placement's rate an ad that was never shown may be, as a
-            standard deviation in log-odds; 0 draws nothing.
-        most: candidates of an auction that are looked at closely.
+        exploration: `ads.exploration`; 0 draws nothing.
+        most: `ads.max_candidates`.
     """
 
     serving: Serving
     settings: Settings
-    exploration: float = 0.5
-    most: int = 32
+    exploration: float = field(init=False)
+    most: int = field(init=False)
     _table: CreativeTable = field(init=False)
 
     def __post_init__(self) -> None:
+        self.exploration, self.most = self.settings.ads.exploration, self.settings.ads.max_candidates
         self._table = CreativeTable(self.serving)
 
     def prepare(self, house: House) -> Creatives:
@@ -137,10 +138,10 @@ class AdScorer:
         creatives: Creatives,
         viewers: Viewers,
         candidates: AdCandidates,
-        worth_C: NDArray[np.floating] | None = None,
+        worth_C: NDArray[np.integer | np.floating] | None = None,
         always_C: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
-        """Which candidates are worth a closer look: `most` of each auction, half by nearness and half by worth. (C,).
+        """Which candidates are worth a closer look: `most` of an auction, some by nearness, the others by worth. (C,).
 
         Who has no taste gets all by worth.
 
@@ -148,7 +149,7 @@ class AdScorer:
             creatives: see `prepare`.
             viewers: see `viewers`.
             candidates: what may be shown.
-            worth_C: what an impression may bring, roughly; the creative's click rate where nobody says.
+            worth_C: what an impression may bring (`expected`); the creative's click rate where nobody says.
             always_C: what is looked at beside those, as what was sold by number has to be.
         """
         rows = creatives.rows
@@ -158,7 +159,8 @@ class AdScorer:
         if always_C is None:
             always_C = np.zeros(len(near_C), np.bool_)
         tasteful_P = np.any(viewers.taste_UD, axis=1)[candidates.viewer_P]
-        return _kept(candidates.start_P1, near_C, worth_C.astype(np.float32), always_C, tasteful_P, self.most)
+        near = round(self.settings.ads.near_share * self.most)
+        return _kept(candidates.start_P1, near_C, worth_C.astype(np.float32), always_C, tasteful_P, near, self.most)
 
     def chances(
         self, creatives: Creatives, viewers: Viewers, candidates: AdCandidates, draw_C: NDArray[np.uint64]
@@ -213,6 +215,13 @@ def chance_for(bid_type_C: NDArray[np.integer], chance_CO: NDArray[np.floating])
     return np.where(paid_C < 0, 1.0, chance_C)
 
 
+def expected(
+    creatives: Creatives, creative_C: NDArray[np.int32], bid_type_C: NDArray[np.integer], bid_C: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """What an impression of each of C creatives brings whoever sees it, by its own rates: micros. Shape (C,)."""
+    return worth(bid_type_C, bid_C, chance_for(bid_type_C, np.exp(creatives.rows.rate_NO[creative_C])))
+
+
 def _numbered(names_G: NDArray[np.uint64], name_P: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     return np.where(name_P == 0, UNKNOWN, numbers(names_G, name_P))
 
@@ -232,6 +241,7 @@ def _kept(
     worth_C: NDArray[np.float32],
     always_C: NDArray[np.bool_],
     tasteful_P: NDArray[np.bool_],
+    near: int,
     most: int,
 ) -> NDArray[np.bool_]:
     kept_C = always_C.copy()
@@ -240,7 +250,7 @@ def _kept(
         if last - first <= most:
             kept_C[first:last] = True
             continue
-        _keep(near_C[first:last], most // 2 if tasteful_P[p] else 0, always_C[first:last], kept_C[first:last])
+        _keep(near_C[first:last], near if tasteful_P[p] else 0, always_C[first:last], kept_C[first:last])
         left = most - int((kept_C[first:last] & ~always_C[first:last]).sum())
         _keep(worth_C[first:last], left, kept_C[first:last].copy(), kept_C[first:last])
     return kept_C

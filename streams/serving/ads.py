@@ -52,7 +52,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 _ROUNDS = 3
 """So often a batch is sold, where budgets turn out not to cover a winner."""
-_TELL_MS = 1_000
+_TELL_MS, _SAY_MS = 1_000, 60_000
 _PACING = 1
 
 
@@ -105,6 +105,7 @@ class AdServer:
     now_ms: Callable[[], int] = epoch_ms
     funnel: Funnel = field(default_factory=Funnel)
     _told_ms: int = field(init=False, default=0)
+    _said_ms: int = field(init=False, default=0)
     _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
@@ -132,7 +133,7 @@ class AdServer:
         try:
             found = dict(zip(known, self.ledger.in_flight(known), strict=True))
         except (LedgerClosed, StoreUnavailable) as error:
-            log.warning("caps cannot be looked up, line items that have any are not served: %s", error)
+            self._say("caps cannot be looked up, line items that have any are not served", error)
             return [None] * len(persons)
         return [found.get(person) for person in persons]
 
@@ -326,8 +327,15 @@ class AdServer:
             for at in range(0, len(reservations), MOST_ROWS):
                 answers += self.ledger.reserve(self.budgets.worker, reservations[at : at + MOST_ROWS], now_ms=now_ms)
         except (LedgerClosed, StoreUnavailable) as error:
-            log.warning("ads cannot be reserved, so none is shown: %s", error)
+            self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
+
+    def _say(self, what: str, error: Exception) -> None:
+        """Once in a while, not for every request."""
+        now_ms = self.now_ms()
+        if now_ms >= self._said_ms + _SAY_MS:
+            self._said_ms = now_ms
+            log.warning("%s: %s", what, error)
 
     def _beside(self, house: House) -> Beside:
         if self._made is None or self._made.house is not house:

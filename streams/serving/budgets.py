@@ -14,22 +14,24 @@ ten is not sold by three; which partition that is changes with time, should its 
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
-from embeddings.spend import SpendLedger, Window
+from embeddings.spend import ONE, SpendLedger, Window
 from ranking.ads.campaigns import BidType
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
 from ranking.ads.pacing import SYSTEMS, Limit, Pace, PacingSettings, System, Tick, pace
 from ranking.ads.promises import Promises, open_CH, promises
+from ranking.ads.terms import BILLED_BY
 from ranking.ads.traffic import Traffic
 from streams.ad_settings import Ads
 from streams.serving.leases import Leases
-from streams.serving.ledger_windows import BudgetTeller
+from streams.serving.ledger_windows import BudgetTeller, booked_of
 from streams.serving.sums import Sums
 
 _QUARTER_MS = 900_000
@@ -40,6 +42,14 @@ _MONEY, _COUNT = [Limit.lifetime_micros, Limit.day_micros], [Limit.lifetime_coun
 _MOST = np.iinfo(np.int64).max
 _FEW = 8
 """So many bids at least are in whatever budget is not looked at closely, in whichever currency it is."""
+
+
+class Booked(NamedTuple):
+    """What a reservation says of a booked number: its windows, the kind of event that counts, how much it holds."""
+
+    windows: tuple[Window, ...]
+    kind: str
+    holds: int
 
 
 class Budgets:
@@ -88,7 +98,7 @@ class Budgets:
         self._bid_L = np.zeros(0, np.int64)
         self._teller, self._sums, self._pace = BudgetTeller(), Sums(), Pace.fresh(0)
         self._told_L3 = np.zeros((0, 3), np.int64)
-        self._now_ms, self._quarter, self._swept_ms = 0, -1, 0
+        self._now_ms, self._quarter, self._swept_ms, self._retell = 0, -1, 0, False
 
     def saw(self, times_ms: NDArray[np.int64]) -> None:
         """Requests that could have had an ad came at these event times."""
@@ -142,6 +152,24 @@ class Budgets:
         with self._lock:
             return (self._leases.windows(row, line.key) if line is not None else None) or ()
 
+    def booked(self, market: Market, row: int, chance: float | None = None) -> Booked:
+        """What a reservation has to say of a number that was booked: `Reservation.booked`, `booked_by`, `holds`.
+
+        Args:
+            market: what rows are of.
+            row: the winner.
+            chance: that what was booked happens, where it is no impression; without it as it has been so far.
+        """
+        line = market.lines[row]
+        if line is None or not market.booked(row) or not (windows := self.windows(market, row)):
+            return Booked((), "impression", ONE)
+        kind = BILLED_BY[market.counted_L[row]]
+        if kind == "impression":
+            chance = 1.0
+        elif chance is None:
+            chance = float(self._sums.yield_L[row]) if row < len(self._sums.yield_L) else 1.0
+        return Booked(booked_of(line.key, windows[1].day), kind, min(max(round(chance * ONE), 1), ONE))
+
     def tick(self, now_ms: int) -> None:
         """Look at what was spent, set the pace, renew leases. A few round trips; none without campaigns.
 
@@ -178,10 +206,9 @@ class Budgets:
         except LedgerClosed as error:
             self.trouble = str(error)
             self._sums.heard_ms = 0
+            self._retell = True
             with self._lock:
                 self._leases.forget(self._held)
-            if self._market is not None:
-                self._teller.changed(self._market, range(self._market.rows), self._now_ms)
             return False
         except (StoreUnavailable, StoreRefused) as error:
             self.trouble = str(error)
@@ -227,12 +254,15 @@ class Budgets:
             self.traffic = replace(self.traffic, open_CH=open_CH(market, now_ms))
 
     def _hear(self, market: Market, now_ms: int) -> None:
+        if self._retell:  # a ledger that was rebuilt knows the budgets of the last published totals
+            self._teller.changed(market, range(market.rows), now_ms)
+            self._retell = False
         self._teller.passed(market, now_ms)
         self._teller.tell(self._ledger)
         if now_ms - self._swept_ms >= _SWEEP_MS:
             self._ledger.sweep(now_ms=now_ms)
             self._swept_ms = now_ms
-        first = self._sums.heard_ms == 0
+        first = self._sums.unheard
         if self._sums.hear(self._ledger, market, now_ms):
             self._told_L3 = self._marks()
             if not first:

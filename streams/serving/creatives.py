@@ -95,8 +95,9 @@ class CreativeBook:
         self._words_SW[slots] = [_words(creative) for creative in creatives]
         self._item_S[slots] = [creative_id(creative.key) for creative in creatives]
         about = [(slot, c.item_id) for slot, c in zip(slots, creatives, strict=True) if c.item_id]
-        self._landing_S[slots] = -1
-        self._landing_S[[slot for slot, _ in about]] = self.items.ensure(item_ids([name for _, name in about]))
+        with self.items.writing:  # nobody takes a row back between its being given and held
+            self._landing_S[slots] = -1
+            self._landing_S[[slot for slot, _ in about]] = self.items.ensure(item_ids([name for _, name in about]))
         self._code(creatives)
 
     def _code(self, creatives: Sequence[Creative]) -> None:
@@ -113,6 +114,10 @@ class CreativeBook:
             self._category_SC = np.concatenate((self._category_SC, np.full((more, CATEGORIES), -1, np.int16)))
             self._item_S = np.append(self._item_S, np.zeros(more, np.uint64))
             self._landing_S = np.append(self._landing_S, np.full(more, -1, np.int32))
+
+    def landings(self) -> NDArray[np.int32]:
+        """The rows of items that creatives are about: nobody may take them back."""
+        return self._landing_S[self._landing_S >= 0]
 
     def seen(self, house: House, model: LiveModel) -> Creatives:
         """The creatives of a house under a model."""
@@ -166,6 +171,7 @@ class CreativeTable:
 
     def __post_init__(self) -> None:
         self._book = CreativeBook(self.serving.items)
+        self.serving.holders.append(self._book.landings)
 
     def of(self, house: House) -> Creatives:
         """The creatives of a house under the live model. The caller does not hold `items.lock`."""

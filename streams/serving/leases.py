@@ -93,7 +93,8 @@ class Leases:
     ) -> Iterator[tuple[int, Want]]:
         held_L = np.zeros(market.rows, np.bool_)
         held_L[list(self._held)] = True
-        due_L = (held.until_ms_L - now_ms < self.lease_ms // 2) | (2 * held.left_L < want_L)
+        early_L = (held.key_L % np.uint64(max(self.lease_ms // 4, 1))).astype(np.int64)  # not all at once
+        due_L = (held.until_ms_L - now_ms < self.lease_ms // 2 + early_L) | (2 * held.left_L < want_L)
         down_L = held_L & ((want_L == 0) | (held.left_L > 2 * want_L + self.unit_L))
         stale_L = np.zeros(market.rows, np.bool_)
         if days != self._days:

@@ -7,7 +7,7 @@ True
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from embeddings.spend import UNLIMITED, Budget, SpendLedger, Window
+from embeddings.spend import ONE, UNLIMITED, Budget, SpendLedger, Window
 from ranking.ads.dayparts import local_day
 from ranking.ads.market import Market
 from ranking.ads.pacing import Limit
@@ -21,6 +21,11 @@ AHEAD_MS = 600_000
 def windows_of(key: str, campaign_id: str, day: str) -> tuple[Window, ...]:
     """A line item's budgets and its campaign's, for life and for a day of the campaign's clock."""
     return Window(key), Window(key, day), Window(campaign_id), Window(campaign_id, day)
+
+
+def booked_of(key: str, day: str) -> tuple[Window, ...]:
+    """A line item's booked number, for life and for a day of its campaign's clock."""
+    return Window(key, "", True), Window(key, day, True)
 
 
 @dataclass(slots=True)
@@ -50,11 +55,16 @@ class BudgetTeller:
         self._days = days
 
     def _add(self, market: Market, row: int, key: str, campaign_id: str, day: str) -> None:
-        own = market.plans.limit_LG[row, Limit.day_micros if day else Limit.lifetime_micros]
-        theirs = market.campaign_limit_L2[row, 1 if day else 0]
-        for name, micros in ((key, int(own)), (campaign_id, int(theirs))):
-            window, version = Window(name, day), int(market.version_L[row])
-            self._unsaid[window] = Budget(window, micros if micros >= 0 else UNLIMITED, version)
+        own_G, theirs_2 = market.plans.targets_of(row), market.campaign_limit_L2[row]
+        money, number = (Limit.day_micros, Limit.day_count) if day else (Limit.lifetime_micros, Limit.lifetime_count)
+        self._put(Window(key, day), own_G[money], market, row)
+        self._put(Window(campaign_id, day), int(theirs_2[1 if day else 0]), market, row)
+        if market.booked(row):
+            self._put(Window(key, day, True), own_G[number] * ONE, market, row)
+
+    def _put(self, window: Window, amount: int, market: Market, row: int) -> None:
+        amount = min(amount, UNLIMITED) if amount >= 0 else UNLIMITED
+        self._unsaid[window] = Budget(window, amount, int(market.version_L[row]))
 
     def tell(self, ledger: SpendLedger) -> None:
         """Tell what is to be told; what fails is told the next time.

@@ -199,7 +199,8 @@ class Serving:
     strangers: int = MAX_ROWS
     """So many items may be known by nothing but events."""
     holders: list[Callable[[], NDArray[np.int32]]] = field(default_factory=list)
-    """What else keeps rows of items for longer than a batch: each returns those that it has."""
+    """What else keeps rows of items for longer than a batch: each returns those that it has. Who takes others into it
+    holds `items.writing` meanwhile."""
     turnover: Turnover = field(init=False)
     _stock: Stock = field(init=False)
     _offers: Offers = field(init=False)
@@ -294,8 +295,9 @@ class Serving:
         Waits while a snapshot is taken over. To be called now and then.
         """
         with self._turn:
-            held = [self.live.row_S, *(rows() for rows in self.holders)]
-            return self.turnover.sweep(held, self.now_s(), lambda rows_R: self.live.forget(rows_R))
+            return self.turnover.sweep(
+                self.live.row_S, self.now_s(), lambda rows_R: self.live.forget(rows_R), self.holders
+            )
 
     def swap(self, snapshot: Snapshot) -> LiveModel:
         """Build the next model beside the one in use, then put it in its place. Returns it."""

@@ -8,19 +8,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.spend import SpendLedger, Spent, Totals, Window
-from ranking.ads.dayparts import local_day, offset_min
+from embeddings.spend import ONE, SpendLedger, Spent, Totals, Window
+from ranking.ads.dayparts import local_day
 from ranking.ads.market import Market
-from ranking.ads.pacing import DAY_MS, Limit
+from ranking.ads.pacing import Limit
 from ranking.ads.terms import COUNTED
 
 N = TypeVar("N", bound=np.number[Any])
 _PRIOR = {"impressions": 0.9, "viewable": 0.6, "clicks": 0.01, "complete": 0.6, "conversions": 0.001}
 """What share of ads come to it, as long as a line item has shown few."""
 _PRIOR_OF = 50
-_ANSWERED_MS = 60_000
-"""After so long half of the clicks that an impression will bring have come."""
-_LEAST = 0.01
 _NOTHING = Spent(0, 0, 0, 0, 0)
 
 
@@ -42,11 +39,11 @@ class Sums:
     _totals: Totals | None = field(init=False, default=None)
     _rows_of: Mapping[str, list[int]] = field(init=False, default_factory=dict)
     _days: dict[str, str] = field(init=False, default_factory=dict)
-    _before_L: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros(0, np.int64))
-    """What of its goal was delivered before today; -1 where that is not known yet."""
-    _billed_L: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros(0, np.int64))
-    _recent_L: NDArray[np.float64] = field(init=False, default_factory=lambda: np.zeros(0))
-    """Billed impressions whose click, or whatever was booked, may still come."""
+
+    @property
+    def unheard(self) -> bool:
+        """Has the ledger told nothing yet?"""
+        return self._totals is None
 
     def align(self, market: Market, fresh_L: NDArray[np.bool_], now_ms: int) -> None:
         """Take over the rows of a market; those that are fresh begin anew."""
@@ -54,9 +51,6 @@ class Sums:
         self.spent_LG = _kept(self.spent_LG, kept, (market.rows, len(Limit)), 0)
         self.campaign_L2 = _kept(self.campaign_L2, kept, (market.rows, 2), 0)
         self.yield_L = _kept(self.yield_L, kept, (market.rows,), 1)
-        self._before_L = _kept(self._before_L, kept, (market.rows,), -1)
-        self._billed_L = _kept(self._billed_L, kept, (market.rows,), -1)
-        self._recent_L = _kept(self._recent_L, kept, (market.rows,), 0)
         rows_of = defaultdict(list)
         for row, line in enumerate(market.lines):
             if line is not None:
@@ -64,7 +58,7 @@ class Sums:
                 rows_of[line.campaign_id].append(row)
         self._rows_of = rows_of
         self._days = {zone: self._days.get(zone) or local_day(now_ms, zone) for zone in market.zones}
-        self._read(market, range(market.rows), now_ms)
+        self._read(market, range(market.rows))
 
     def hear(self, ledger: SpendLedger, market: Market, now_ms: int) -> bool:
         """Ask what changed; true where everything did, at first and since the ledger was rebuilt.
@@ -75,48 +69,31 @@ class Sums:
         newer = ledger.totals(self._totals)
         anew = self._totals is None or newer.epoch != self._totals.epoch
         self._totals = self._totals.with_newer(newer) if self._totals else newer
-        self._recent_L *= 0.5 ** ((now_ms - self.heard_ms) / _ANSWERED_MS)
         self.heard_ms = now_ms
         days = {zone: local_day(now_ms, zone) for zone in market.zones}
         if anew or days != self._days:
-            self._new_days(market, days)
+            self._days = days
             changed: Iterable[int] = range(market.rows)
         else:
             names = {window.key for window in newer.windows} | newer.counts.keys()
-            waiting = np.flatnonzero(self._recent_L > _LEAST).tolist()
-            changed = {row for name in names for row in self._rows_of.get(name, ())}.union(waiting)
-        self._read(market, changed, now_ms)
+            changed = {row for name in names for row in self._rows_of.get(name, ())}
+        self._read(market, changed)
         return anew
 
-    def _new_days(self, market: Market, days: dict[str, str]) -> None:
-        for row, line in enumerate(market.lines):
-            if line is not None and days[line.time_zone] != self._days.get(line.time_zone):
-                self._before_L[row] = self.spent_LG[row, Limit.lifetime_count]
-        self._days = days
-
-    def _read(self, market: Market, rows: Iterable[int], now_ms: int) -> None:
+    def _read(self, market: Market, rows: Iterable[int]) -> None:
         if self._totals is None:
             return
         windows, counts = self._totals.windows, self._totals.counts
         for row in rows:
             if (line := market.lines[row]) is None:
                 continue
-            day = self._days[line.time_zone]
-            own, today = _out(windows, line.key, ""), _out(windows, line.key, day)
-            count = counts.get(line.key, {})
-            if market.billed_by_L[row] < market.counted_L[row]:
-                self._wait(row, count.get("billed", 0) + count.get("billed_late", 0))
-            number, self.yield_L[row] = _delivered(count, COUNTED[market.counted_L[row]], self._recent_L[row])
-            if self._before_L[row] < 0:
-                self._before_L[row] = number - _of_today(number, own, today, line.flights[0][0], line.time_zone, now_ms)
-            self.spent_LG[row] = own, today, number, max(number - self._before_L[row], 0)
+            key, day, count = line.key, self._days[line.time_zone], counts.get(line.key, {})
+            life, today = windows.get(Window(key, "", True), _NOTHING), windows.get(Window(key, day, True), _NOTHING)
+            least, self.yield_L[row] = _delivered(count, COUNTED[market.counted_L[row]])
+            number = max(-(-(life.spent + life.reserved) // ONE), least)
+            number_today = max(number - (life.spent - today.spent) // ONE, 0)
+            self.spent_LG[row] = _out(windows, key, ""), _out(windows, key, day), number, number_today
             self.campaign_L2[row] = _out(windows, line.campaign_id, ""), _out(windows, line.campaign_id, day)
-
-    def _wait(self, row: int, billed: int) -> None:
-        """What was billed since the last look may still bring what was booked."""
-        if self._billed_L[row] >= 0:
-            self._recent_L[row] += max(billed - self._billed_L[row], 0)
-        self._billed_L[row] = billed
 
 
 def _kept(values: NDArray[N], kept: NDArray[np.intp], shape: tuple[int, ...], new: int) -> NDArray[N]:
@@ -131,26 +108,11 @@ def _out(windows: Mapping[Window, Spent], key: str, day: str) -> int:
     return spent.spent + spent.reserved
 
 
-def _delivered(counts: Mapping[str, int], goal: str, recent: float) -> tuple[int, float]:
-    """What counts against a goal, and how much of it a win comes to.
-
-    What is reserved, or was shown a moment ago, counts as what those before it have come to: all of it for impressions.
-    """
+def _delivered(counts: Mapping[str, int], goal: str) -> tuple[int, float]:
+    """How much of a goal was delivered at least, whoever booked it, and how much of it a win comes to."""
     done, reserved = counts.get(goal, 0), counts.get("reserved", 0)
     out = max(reserved - counts.get("released", 0) - counts.get("billed", 0), 0)
     if goal == "impressions":
-        return max(done, counts.get("billed", 0) + counts.get("billed_late", 0)) + out, 1.0
-    share = min((done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF), 1.0)
-    return done + int(np.ceil((out + recent) * share - _LEAST)), share
-
-
-def _of_today(number: int, own: int, today: int, begin_ms: int, zone: str, now_ms: int) -> int:
-    """How much of a number was delivered today, where nobody looked at midnight: as much of it as of the money.
-
-    Where it costs nothing, as much as today is of the flight so far.
-    """
-    if own > 0:
-        return number * today // own
-    midnight_ms = now_ms - (now_ms + offset_min(now_ms, zone) * 60_000) % DAY_MS
-    begin_ms = min(begin_ms, now_ms)
-    return number * (now_ms - max(midnight_ms, begin_ms)) // max(now_ms - begin_ms, 1)
+        return done + (0 if done < counts.get("billed", 0) else out), 1.0
+    share = (done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF)
+    return done, min(share, 1.0)

@@ -87,6 +87,7 @@ class AdStatsLeader:
                 await asyncio.sleep(max(0.0, self.every_s - (monotonic() - began_s)))
         finally:
             await self.publisher.stop()
+            self.ledger.close()
 
     async def _try(self, now_s: float) -> None:
         try:

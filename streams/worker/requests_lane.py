@@ -94,6 +94,11 @@ class RequestsLane:
             self.metrics.dead_letter("requests", letter.code)
         return slates, dead
 
+    async def tell_funnel(self) -> None:
+        """Have the ledger told what became of line items, also while no requests come. In the lane's own loop."""
+        if self.answerer.ads:
+            self.answerer.ads.server.tell(())
+
     async def stop(self) -> None:
         """Disconnect."""
         await self.publisher.stop()

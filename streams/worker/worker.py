@@ -16,7 +16,7 @@ from streams.contract.records import largest_record
 from streams.process.host import run_apps
 from streams.process.member import make_member, serve
 from streams.process.metrics import WorkerMetrics
-from streams.process.threads import OwnLoop
+from streams.process.threads import OwnLoop, Thread
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -42,13 +42,17 @@ from streams.worker.stores import user_store
 log = logging.getLogger(__name__)
 
 LARGEST_REQUEST = 8 * 1024 * 1024
-STORE_LOOK_S = 3.0
-"""How often the store is asked whether it still has what was stored."""
+STORE_LOOK_S, TELL_S = 3.0, 1.0
+"""How often the store is asked whether it still has what was stored, and the spend ledger told what became of ads."""
+_SHARE, _LEAST = 16, 1_024
+"""Items that nothing but events names: this part of those that the learner knows, and so many at least."""
+TURN_OVER_S = 60.0
+"""How often rows are taken back of items that nobody knows any more."""
 _BEHIND = 8
 """Batches that may be answered and not stored yet: what they led to is on its way to the broker."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Worker:
     """Everything a worker is made of."""
 
@@ -64,13 +68,15 @@ class Worker:
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
+    _turning: Thread = field(init=False, default_factory=lambda: Thread("rows"))
 
     def __post_init__(self) -> None:
         settings = self.settings
         items = Items(half_lives=settings.half_lives.counters, catalogue_unread=True)
         build = index_builder(settings)
         empty = LiveModel.empty(items, build, settings.learner.dimensions)
-        self.serving = Serving(items, build, empty, fresh_for_s=settings.retrieval.fresh_for_s)
+        fresh_for_s, strangers = settings.retrieval.fresh_for_s, max(settings.learner.max_items // _SHARE, _LEAST)
+        self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.ads = Selling(settings, self.serving, self.metrics, self._publisher())
         self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
@@ -203,6 +209,18 @@ class Worker:
         await self.control.caught_up.wait()
         await self.snapshots.run()
 
+    async def turn_over(self) -> None:
+        """Take back rows of items that nobody knows any more, for as long as the worker lives."""
+        while True:
+            await asyncio.sleep(TURN_OVER_S)
+            await self._turning.run(self.serving.turn_over)
+
+    async def tell_funnel(self) -> None:
+        """Tell the funnel of ads once a second, while the worker lives."""
+        while True:
+            await asyncio.sleep(TELL_S)
+            await self._requests_loop.run(self.requests.tell_funnel())
+
     async def watch_store(self, app: BatchApp) -> None:
         """Have the events folded again that the store lost, also where no more come; while the worker lives."""
         topic = self.settings.topics.name("events")
@@ -251,9 +269,11 @@ def run_worker(settings: Settings) -> int:
             worker.run_control,
             worker.control_topics.letters.run,
             worker.run_snapshots,
+            worker.turn_over,
             worker.paused.run,
             worker.ads.spending.run,
             worker.ads.stats.run,
+            worker.tell_funnel,
             worker.pages(app).run,
             partial(worker.watch_store, app),
         ],

@@ -9,6 +9,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.snapshots import Snapshot
+from ranking.weights import Shape
 from streams.contract import observations, records
 from streams.contract.consent import Judge
 from streams.contract.messages import Part
@@ -99,7 +101,12 @@ def small(**groups: dict[str, Any]) -> Settings:
     return Settings.model_validate({name: base.get(name, {}) | groups.get(name, {}) for name in {*base, *groups}})
 
 
-@dataclass
+def a_learner(settings: Settings | None = None, buckets: int = 1_024) -> Learner:
+    """One whose ranking model has rows for no more items than tests have."""
+    return Learner(settings or small(), shape=Shape(buckets=buckets))
+
+
+@dataclass(repr=False)
 class Service:
     """One worker and one learner around a store in memory; `deliver` is what an agent does with a batch."""
 
@@ -111,7 +118,6 @@ class Service:
     users: MemoryUserStore = field(init=False)
     recommender: Recommender = field(init=False)
     answerer: Answerer = field(init=False)
-    learner: Learner = field(init=False)
 
     def __post_init__(self) -> None:
         items, width = Items(half_lives=self.settings.half_lives.counters), self.settings.learner.dimensions
@@ -126,7 +132,11 @@ class Service:
         self.answerer = Answerer(
             users=self.users, scorer=scorer, rules=rules, settings=self.settings, now_ms=lambda: self.now_ms
         )
-        self.learner = Learner(self.settings)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """What learns of what is told; most tests have nothing learned."""
+        return a_learner(self.settings)
 
     def catalogue(self, *names: str, **facts: Any) -> None:
         """Let items into the catalogue."""

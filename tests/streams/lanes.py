@@ -101,7 +101,7 @@ class Heard(Unit):
         self.said.append(reason)
 
 
-@dataclass
+@dataclass(repr=False)
 class Worker:
     """Both lanes of a worker around a service, and what they publish to."""
 

@@ -94,3 +94,12 @@ def test_nothing_of_an_ad_says_anything_of_an_item(events: list[dict[str, Any]])
     assert (OF_ADS[batch.action_B] == (of_an_ad_B & applied_B)).all()
     assert not batch.item_B[OF_ADS[batch.action_B]].any()
     assert not (TOUCHES[batch.action_B] & of_an_ad_B & applied_B).any()
+
+
+def test_each_type_happens_once_to_an_ad_but_conversions_are_told_apart_by_their_ids() -> None:
+    twice = event(event_id="e1"), event(event_id="e2"), event(decision_id="d2", event_id="e1"), event(type="click")
+    dedupe = decoded(*twice).batch.dedupe_B.tolist()
+    assert (dedupe[0] == dedupe[1], len(set(dedupe)), min(dedupe) > 0) == (True, 3, True)
+    bought = [event(type="conversion", event_id=name) for name in ("o1", "o2", "o1", None)]
+    dedupe = decoded(*bought).batch.dedupe_B.tolist()
+    assert (dedupe[0] == dedupe[2], dedupe[0] == dedupe[1], dedupe[3]) == (True, False, 0)

@@ -27,13 +27,12 @@ from streams.contract.manifests import manifest_of
 from streams.contract.observations import Observation, UnreadableObservation
 from streams.contract.openrtb import bid_request
 from streams.contract.parsing import Rules, read
-from streams.learning.learner import Learner
 from streams.serving.ad_requests import AskRules, ad_ask
 from streams.serving.policies import Policies
 from streams.serving.slates import Trigger, viewer_of
 from streams.settings import Settings
 from tests.fuzzing import INT64, VALUES, damaged, fuzz, fuzz_service, objects, written
-from tests.streams.builders import EVENTS, NOW_MS, REQUESTS, Part, Raw, Service, a_log, told
+from tests.streams.builders import EVENTS, NOW_MS, REQUESTS, Part, Raw, Service, a_learner, a_log, told
 
 RULES = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 2})
 ASKED = AskRules(
@@ -293,7 +292,7 @@ def test_fuzz_an_observation_is_read_whole_or_refused(value: bytes) -> None:
 @given(st.lists(damaged(st.sampled_from(SEEDS)), min_size=1, max_size=3))
 @fuzz_service
 def test_fuzz_whatever_observation_can_be_read_can_be_learned(values: list[bytes]) -> None:
-    learner = Learner(Service().settings)
+    learner = a_learner(Service().settings)
     for value in values:
         with suppress(UnreadableObservation):
             learner.learn(observations.decode(value))

@@ -6,11 +6,12 @@ Partitions are simulated: who reads with a count judges, folds what is right, an
 from dataclasses import dataclass, field
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import Source
 from streams.contract.homes import Homes
+from tests.fuzzing import thorough
 
 
 @dataclass
@@ -63,7 +64,7 @@ WHAT = ["grow the topic", "grow the setting", "lose", "read", "write by the topi
 STEPS = st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 1000), st.booleans()), max_size=16)
 
 
-@settings(max_examples=500)
+@thorough(500)
 @given(STEPS)
 def test_whatever_grows_and_is_lost_every_record_is_folded_once(steps: list[tuple[str, int, bool]]) -> None:
     log, topic, setting = Log(), 2, 2

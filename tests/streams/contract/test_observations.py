@@ -19,8 +19,7 @@ from streams.contract.observations import (
     encode,
     pieces,
 )
-from streams.learning.learner import Learner
-from tests.streams.builders import Service, a_log, told
+from tests.streams.builders import Service, a_learner, a_log, told
 
 ID = (1 << 40) - 1
 HERE = Path(__file__).parent
@@ -283,7 +282,7 @@ def test_slates_that_are_published_again_do_not_make_one_row_too_large_to_tell()
     assert max(len(value) for _, value in again.told) <= MOST_BYTES
     assert sum(len(one) for one in told(again)) == 1
     assert sum(len(one.shown_L) for one in told(again)) == 200
-    learner = Learner(service.settings)
+    learner = a_learner(service.settings)
     assert [learner.learn(one) for one in told(again)][-1] == 1, "the pieces before it have no row of it"
 
 

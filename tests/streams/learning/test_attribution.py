@@ -3,11 +3,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import Action, Source
 from streams.learning.attribution import Attribution, Labelled
+from tests.fuzzing import thorough
 
 SLATE, OTHER = 700, 701
 HERE, THERE = Source("events", 0), Source("events", 1)
@@ -210,7 +211,7 @@ EVENTS = st.tuples(
 
 
 @given(st.lists(EVENTS, max_size=30), st.lists(st.integers(0, 30), max_size=4))
-@settings(deadline=None, max_examples=150)
+@thorough(150)
 def test_what_closes_does_not_depend_on_how_the_log_was_cut(
     log: list[tuple[int, Action, int, int, int, int]], cuts: list[int]
 ) -> None:

@@ -19,12 +19,17 @@ from streams.learning import checkpoints
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Journal, UnreadableCheckpoint
 from streams.learning.increments import BLOCK, Blocks, applied, copied
 from streams.learning.learner import Learner
-from tests.streams.builders import Service, a_log, an_event, slates_of, small, told
+from tests.streams.builders import Service, a_learner, a_log, an_event, slates_of, small, told
 
 HERE = Source("marquee.observations.v1", 3)
 
 
 SETTINGS = small(learner={"attribution_s": 20})
+
+
+def roomy() -> Learner:
+    """A learner of which an observation changes a small part."""
+    return a_learner(SETTINGS, buckets=1 << 14)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,7 @@ def everything(learner: Learner) -> dict[str, Any]:
 
 
 def restored(folder: CheckpointFolder) -> tuple[Learner, Checkpoint]:
-    found, learner = folder.latest(), Learner(SETTINGS)
+    found, learner = folder.latest(), roomy()
     assert found is not None
     learner.restore(found.arrays, found.text, found.steps)
     return learner, found
@@ -66,7 +71,7 @@ def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
     observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
-    folder, learner = CheckpointFolder(tmp_path / "new"), Learner(SETTINGS)
+    folder, learner = CheckpointFolder(tmp_path / "new"), roomy()
     journal, sizes = Journal(folder), []
     for n, observation in enumerate(observations):
         learner.learn(observation)
@@ -88,7 +93,7 @@ def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
 def test_a_whole_comes_again_when_increments_come_to_half_of_it(
     observations: list[Observation], tmp_path: Path
 ) -> None:
-    folder, learner = CheckpointFolder(tmp_path, keep=1), Learner(SETTINGS)
+    folder, learner = CheckpointFolder(tmp_path, keep=1), roomy()
     journal, files = Journal(folder), list[list[str]]()
     for n, observation in enumerate([*observations, *observations]):
         learner.learn(replace(observation, log=f"cluster/{n // len(observations)}"))
@@ -100,9 +105,31 @@ def test_a_whole_comes_again_when_increments_come_to_half_of_it(
     assert sum(increments) < whole
 
 
+def test_a_whole_in_room_made_before_is_the_state_of_its_moment_though_it_grew_since(
+    observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_SMALL", 64)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    for observation in observations[:5]:
+        learner.learn(observation)
+    learner.factors = learner.freeze().build(0)[1]
+    assert journal.expects_whole
+    journal.make_room({name: array.nbytes for name, array in learner.state()[0].items()})
+    for observation in observations[5:8]:
+        learner.learn(observation)
+    before, rows = everything(learner), learner.rows
+    taken = journal.take(Checkpoint(*learner.state(), {HERE: 8}, {}), learner.pairs.log())
+    for observation in observations[8:]:
+        learner.learn(observation)
+    learner.factors = learner.freeze().build(1)[1]
+    journal.put(taken, rows)
+    assert everything(restored(journal.folder)[0]) == before
+    assert not journal.expects_whole
+
+
 def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observation], tmp_path: Path) -> None:
     """The disk was full, or the process was told to end meanwhile."""
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), roomy()
     learner.learn(observations[0])
     assert wrote(journal, learner, 0) == ["checkpoint"]
     learner.learn(observations[1])
@@ -127,7 +154,7 @@ def test_what_was_not_written_is_followed_by_a_whole(observations: list[Observat
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(observations: list[Observation], tmp_path: Path) -> None:
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), roomy()
     learner.learn(observations[0])
     wrote(journal, learner, 0)
     before, limits = everything(learner), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -149,7 +176,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(observations: list[Observatio
 def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
     observations: list[Observation], tmp_path: Path
 ) -> None:
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), roomy()
     for observation in observations[:4]:
         learner.learn(observation)
         before, taken = everything(learner), journal.take(Checkpoint(*learner.state(), {}), learner.pairs.log())
@@ -162,7 +189,7 @@ def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
 
 def test_a_learner_killed_at_any_point_finds_a_state_as_it_was(observations: list[Observation], tmp_path: Path) -> None:
     """Of every prefix of what is written, with what is half written beside it."""
-    journal, learner, states = Journal(CheckpointFolder(tmp_path / "all")), Learner(SETTINGS), list[dict[str, Any]]()
+    journal, learner, states = Journal(CheckpointFolder(tmp_path / "all")), roomy(), list[dict[str, Any]]()
     for n, observation in enumerate(observations):
         learner.learn(observation)
         wrote(journal, learner, n)
@@ -185,7 +212,7 @@ def test_an_increment_that_is_damaged_or_missing_is_not_passed_over(
     observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "_LARGEST_SHARE", 100)
-    journal, learner = Journal(CheckpointFolder(tmp_path)), Learner(SETTINGS)
+    journal, learner = Journal(CheckpointFolder(tmp_path)), roomy()
     for n, observation in enumerate(observations[:4]):
         learner.learn(observation)
         wrote(journal, learner, n)
@@ -199,9 +226,10 @@ def test_an_increment_that_is_damaged_or_missing_is_not_passed_over(
         journal.folder.latest()
 
 
+@pytest.mark.slow
 def test_there_may_be_more_names_than_a_file_has_room_for_texts(tmp_path: Path) -> None:
     """The metadata of a file end at 100 MB: a learner died of them at 1.7 million names."""
-    learner = Learner(SETTINGS)
+    learner = roomy()
     rows = learner.ids.ensure(np.arange(1, 250_001, dtype=np.uint64))
     learner.roster.names.put(rows, [f"{row:0500d}" for row in rows.tolist()])
     folder = CheckpointFolder(tmp_path)
@@ -212,7 +240,7 @@ def test_there_may_be_more_names_than_a_file_has_room_for_texts(tmp_path: Path) 
 
 def test_a_checkpoint_of_an_earlier_release_is_read(observations: list[Observation], tmp_path: Path) -> None:
     """Its names were in the text, and nobody had been told which items the catalogue held."""
-    learner = Learner(SETTINGS)
+    learner = roomy()
     for observation in observations[:9]:
         learner.learn(observation)
     learner.factors = learner.freeze().build(0)[1]

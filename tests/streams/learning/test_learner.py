@@ -26,6 +26,7 @@ from tests.streams.builders import (
     REQUESTS,
     Raw,
     Service,
+    a_learner,
     a_log,
     a_request,
     an_event,
@@ -55,7 +56,7 @@ def observations() -> list[Observation]:
 
 
 def taught(observations: list[Observation]) -> Learner:
-    learner = Learner(small())
+    learner = a_learner()
     for observation in observations:
         learner.learn(observation)
     return learner
@@ -83,7 +84,7 @@ def everything(learner: Learner) -> dict[str, Any]:
 
 
 def test_what_was_told_twice_is_learned_once(observations: list[Observation]) -> None:
-    once, twice = taught(observations), Learner(small())
+    once, twice = taught(observations), a_learner()
     for n, observation in enumerate(observations):
         assert twice.learn(observation) == len(observation)
         assert twice.learn(observations[max(n - 1, 0)]) == 0
@@ -97,7 +98,7 @@ def test_of_an_overlap_only_the_new_rows_are_learned() -> None:
     first, second, whole = Service(), Service(), Service()
     early, late = told(first.deliver(LOG[:120]))[0], told(second.deliver(LOG[:70]))[0]
     rest = told(second.deliver(LOG[70:200]))[0]
-    learner = Learner(small())
+    learner = a_learner()
     assert [learner.learn(o) for o in (early, late, rest)] == [120, 0, 80]
     assert counts(learner) == counts(taught(told(whole.deliver(LOG[:200]))))
 
@@ -113,7 +114,7 @@ def test_counts_do_not_depend_on_how_the_log_was_cut(cuts: list[int]) -> None:
 
 
 def test_a_restored_learner_goes_on_to_the_bit(observations: list[Observation]) -> None:
-    learner, restored = taught(observations[:9]), Learner(small())
+    learner, restored = taught(observations[:9]), a_learner()
     restored.restore(*learner.state())
     for observation in observations[9:]:
         assert learner.learn(observation) == restored.learn(observation)
@@ -136,7 +137,7 @@ def test_a_checkpoint_comes_back_from_disk_as_it_was(observations: list[Observat
     found = folder.latest()
     assert found is not None
     assert found.offsets == offsets
-    restored = Learner(small())
+    restored = a_learner()
     restored.restore(found.arrays, found.text)
     assert everything(restored) == everything(learner)
     assert folder.latest(beyond=99) is not None
@@ -145,8 +146,8 @@ def test_a_checkpoint_comes_back_from_disk_as_it_was(observations: list[Observat
 
 def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
-    good = folder.write(Checkpoint(*Learner(small()).state(), {}), 1)
-    damaged = folder.write(Checkpoint(*Learner(small()).state(), {}), 2)
+    good = folder.write(Checkpoint(*a_learner().state(), {}), 1)
+    damaged = folder.write(Checkpoint(*a_learner().state(), {}), 2)
     damaged.write_bytes(damaged.read_bytes()[: good.stat().st_size // 2])
     with pytest.raises(UnreadableCheckpoint, match=damaged.name):
         folder.latest()
@@ -154,13 +155,13 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
 
 def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
-    path = folder.write(Checkpoint(*Learner(small()).state(), {}), 1)
+    path = folder.write(Checkpoint(*a_learner().state(), {}), 1)
     path.rename(path.with_suffix(".part"))
     assert folder.latest() is None
 
 
 def test_rows_of_people_who_allowed_no_profile_teach_nothing(observations: list[Observation]) -> None:
-    learner, observation = Learner(small()), observations[0]
+    learner, observation = a_learner(), observations[0]
     unwilling = CONSENT_ALL & CONSENT_STORE
     refused = {**columns(observation), "consent_R": np.full(len(observation), unwilling, np.uint8)}
     assert learner.learn(Observation(**refused)) == 0
@@ -173,7 +174,7 @@ def columns(observation: Observation) -> dict[str, Any]:
 
 
 def test_features_that_are_no_numbers_are_refused_and_the_rest_is_learned(observations: list[Observation]) -> None:
-    learner = Learner(small())
+    learner = a_learner()
     for observation in observations:
         spoiled = observation.example_x_ESF.copy()
         spoiled[::2] = np.nan
@@ -211,7 +212,7 @@ def learn(learner: Learner, answer: Answer) -> None:
 @pytest.mark.parametrize("asked", [False, True], ids=["written", "asked for"])
 @pytest.mark.parametrize("by_slot", [False, True], ids=["by item", "by slot"])
 def test_impressions_of_shown_slates_teach_the_pointwise_heads(asked: bool, by_slot: bool) -> None:
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     service.catalogue(*ITEMS)
     slate = a_slate(service, learner, asked)
     item = shown(slate)[2]
@@ -246,7 +247,7 @@ def test_places_beyond_what_was_asked_for_are_not_told() -> None:
 
 def test_the_click_rate_is_the_rate_of_what_the_click_head_learns() -> None:
     """A play answers an impression as a click does; a click that answers none is no click of an impression."""
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     service.catalogue(*ITEMS)
     slate = a_slate(service, learner, asked=False)
     names = {"slate_id": slate.slate_id}
@@ -265,7 +266,7 @@ def test_the_click_rate_is_the_rate_of_what_the_click_head_learns() -> None:
 
 
 def test_what_was_predicted_over_what_came_is_known_by_surface() -> None:
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     service.catalogue(*ITEMS)
     slate = a_slate(service, learner, asked=False)
     where = ({}, {"surface": "news"}, {"surface": "elsewhere"})
@@ -284,12 +285,12 @@ def test_what_was_predicted_over_what_came_is_known_by_surface() -> None:
 
 
 def test_a_learner_that_was_killed_closes_what_was_open_as_if_it_had_lived() -> None:
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     service.catalogue(*ITEMS)
     slate = a_slate(service, learner, asked=False)
     item = shown(slate)[0]
     learn(learner, service.deliver([an_event(1, "ann", item, "impression", slate_id=slate.slate_id)]))
-    restored = Learner(small())
+    restored = a_learner()
     restored.restore(*learner.state())
     slot = an_event(4, "ann", None, "impression", slate_id=slate.slate_id, slot=1)  # of a slate of before
     rest = service.deliver([an_event(2, "ann", item), slot, an_event(5, "bob", **LATER)])
@@ -322,7 +323,7 @@ def test_a_snapshot_names_every_item_it_has_counts_of(observations: list[Observa
 
 
 def test_no_more_items_are_learned_than_allowed(observations: list[Observation]) -> None:
-    learner = Learner(small(learner={"max_items": 100}))
+    learner = a_learner(small(learner={"max_items": 100}))
     many = a_log(600, users=4, items=400, seed=3)
     service = Service()
     for at in range(0, 600, 25):
@@ -333,7 +334,7 @@ def test_no_more_items_are_learned_than_allowed(observations: list[Observation])
 
 
 def test_a_skip_counts_against_an_item_and_pairs_with_nothing(observations: list[Observation]) -> None:
-    service, learner = Service(), Learner(small())
+    service, learner = Service(), a_learner()
     for observation in told(service.deliver([an_event(0, item="a"), an_event(1, item="b", kind="skip")])):
         assert observation.action_R.tolist() == [Action.play, Action.skip]
         learner.learn(observation)
@@ -370,7 +371,7 @@ def test_what_people_turned_down_goes_with_nothing_they_take_later(kind: str) ->
     assert of_item(learner, "a").dislikes_N[0] == pytest.approx(40, rel=1e-3)
 
 
-@pytest.mark.parametrize("batch", [1, 100, 1_000])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 100, 1_000])
 def test_a_film_whose_player_reports_every_ten_seconds_is_taken_once(batch: int) -> None:
     start = NOW_MS - 9_000_000
     log = [an_event(0, item="before", event_time=start - 1_000), an_event(1, item="film", event_time=start)]
@@ -408,19 +409,19 @@ def test_whatever_people_do_counts_do_not_depend_on_how_it_was_cut(cuts: list[in
 
 
 def test_rows_of_a_log_made_anew_are_new_though_their_offsets_are_low(observations: list[Observation]) -> None:
-    learner, first = Learner(small()), observations[0]
+    learner, first = a_learner(), observations[0]
     old, new = (replace(first, log=log) for log in ("cluster/1", "cluster/2"))
     assert learner.learn(first) == len(first)
     assert learner.learn(old) == 0, "the first name of a log is that of the rows before"
     assert learner.learn(new) == len(first)
-    again = Learner(small())
+    again = a_learner()
     again.restore(*learner.state())
     assert (again.learn(old), again.learn(new)) == (0, 0)
 
 
 def test_workers_that_say_more_and_less_of_a_log_take_turns(observations: list[Observation]) -> None:
     """One by one they are upgraded, or the brokers: what one told another tells again."""
-    learner, before = Learner(small()), observations[0]
+    learner, before = a_learner(), observations[0]
     for n, observation in enumerate(observations):
         said, other = ("", "cluster", "cluster/1")[n % 3], ("", "cluster", "cluster/1")[n // 3 % 3]
         assert learner.learn(replace(observation, log=said)) == len(observation)
@@ -432,7 +433,7 @@ def test_workers_that_say_more_and_less_of_a_log_take_turns(observations: list[O
 
 
 def test_a_checkpoint_that_starts_over_knows_what_was_learned_and_no_offset(tmp_path: Path) -> None:
-    folder, learner = CheckpointFolder(tmp_path), Learner(small())
+    folder, learner = CheckpointFolder(tmp_path), a_learner()
     assert folder.start_over() is None
     here = Source("marquee.observations.v1", 0)
     path = folder.write(Checkpoint(*learner.state(), {here: 7}, {here: "cluster/1"}), 5)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from embeddings.ids import item_id
-from streams.learning.learner import Learner
-from tests.streams.builders import NOW_MS, Service, an_event, small, told
+from tests.streams.builders import NOW_MS, Service, a_learner, an_event, told
 
 DAY_MS = 86_400_000
 
@@ -18,7 +17,7 @@ def likes(said: Sequence[tuple[str, str, float]], batch: int) -> float:
         an_event(n, who, "a", kind, event_time=int(NOW_MS + (day - 90) * DAY_MS))
         for n, (who, kind, day) in enumerate(said)
     ]
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     for at in range(0, len(log), batch):
         for observation in told(service.deliver(log[at : at + batch])):
             learner.learn(observation)

@@ -6,6 +6,7 @@ import pytest
 from embeddings.events import Action, Source
 from ranking.features import COLUMNS
 from ranking.trainer import Trainer
+from ranking.weights import Shape
 from streams.contract.observations import Observation, blank
 from streams.learning.outcomes import MOST_WEIGHT, Outcomes
 from tests.streams.builders import small
@@ -33,16 +34,16 @@ def an_observation(offset: int, propensity_N: list[float]) -> Observation:
 
 
 class Noted(Trainer):
-    """Takes down what each impression counted for."""
+    """Takes down what each impression counted for, and learns nothing of it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Shape(buckets=8))
         self.weights: list[float] = []
 
     def learn_pointwise(self, x_RX, item_R, label_R, head, weight_R=None, place_R=None):  # type: ignore[no-untyped-def]
         if head == "click":
             self.weights += weight_R.tolist()
-        return super().learn_pointwise(x_RX, item_R, label_R, head, weight_R, place_R)
+        return np.full(len(x_RX), 0.5, np.float32)
 
 
 def weighed(outcomes: Outcomes, *slates: list[float], first: int = 0) -> list[float]:

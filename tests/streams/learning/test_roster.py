@@ -17,7 +17,7 @@ from streams.learning.learner import Learner
 from streams.learning.learner_process import Teacher
 from streams.transport.ledger import Unit
 from streams.transport.logs import Stretch
-from tests.streams.builders import NOW_MS, Raw, Service, a_log, an_event, small, told
+from tests.streams.builders import NOW_MS, Raw, Service, a_learner, a_log, an_event, small, told
 from tests.streams.controlled import AN_ITEM
 from tests.streams.teachers import a_teacher, broker_of
 
@@ -177,7 +177,7 @@ def a_wave(begin: int, items: Sequence[str], users: int = 4) -> list[Raw]:
 
 
 def test_when_there_is_no_room_what_was_taken_least_recently_goes() -> None:
-    learner, service = Learner(small(learner={"max_items": 100})), Service()
+    learner, service = a_learner(small(learner={"max_items": 100})), Service()
     taught(learner, a_wave(0, [f"a{n:02d}" for n in range(60)]), service)
     taught(learner, a_wave(300, [f"a{n:02d}" for n in range(5)] + [f"b{n:02d}" for n in range(60)]), service)
     names = set(learner.names.values())
@@ -193,7 +193,7 @@ def test_when_there_is_no_room_what_was_taken_least_recently_goes() -> None:
 def test_what_was_not_withdrawn_before_a_restart_is_after_it() -> None:
     """Its counters would stand in their topic for ever, for every worker that starts."""
     settings = small(learner={"max_items": 100})
-    learner, again = Learner(settings), Learner(settings)
+    learner, again = a_learner(settings), a_learner(settings)
     taught(learner, a_wave(0, [f"ä{n:0247d}" for n in range(130)]), Service())
     again.restore(*learner.state())
     assert again.withdrawn == learner.withdrawn
@@ -202,7 +202,7 @@ def test_what_was_not_withdrawn_before_a_restart_is_after_it() -> None:
 
 def test_whoever_gets_a_row_begins_as_in_a_new_one() -> None:
     """Counts, pairs, contexts, vectors and names: a small learner knows of its items what a large one does."""
-    small_one, large = (Learner(small(learner={"max_items": most})) for most in (100, 10_000))
+    small_one, large = (a_learner(small(learner={"max_items": most})) for most in (100, 10_000))
     for learner in (small_one, large):
         service = Service()
         for wave in range(8):
@@ -242,7 +242,7 @@ def takes(snapshot: Snapshot, key: int) -> dict[str, float]:
 
 def test_ids_of_no_catalogue_take_nobodys_place() -> None:
     """Somebody invents ids: the catalogue's items stay, and the last strangers are known."""
-    learner, service = Learner(small(learner={"max_items": 100})), Service()
+    learner, service = a_learner(small(learner={"max_items": 100})), Service()
     held = [f"c{n:02d}" for n in range(90)]
     learner.heed(item_ids(held), np.zeros(0, np.uint64))
     learner.catalogue.read = True
@@ -260,7 +260,7 @@ def test_ids_of_no_catalogue_take_nobodys_place() -> None:
 
 
 def test_an_item_of_the_catalogue_finds_room_among_strangers_and_then_among_its_own() -> None:
-    learner, service = Learner(small(learner={"max_items": 100})), Service()
+    learner, service = a_learner(small(learner={"max_items": 100})), Service()
     held = [f"c{n:03d}" for n in range(150)]
     learner.heed(item_ids(held), np.zeros(0, np.uint64))
     learner.catalogue.read = True
@@ -273,9 +273,9 @@ def test_an_item_of_the_catalogue_finds_room_among_strangers_and_then_among_its_
 
 
 def test_a_lower_limit_holds_from_the_next_snapshot_on(records: list[Read]) -> None:
-    learner, service = Learner(small()), Service()
+    learner, service = a_learner(), Service()
     taught(learner, a_wave(0, [f"a{n:03d}" for n in range(150)]), service)
-    fewer = Learner(small(learner={"max_items": 100}))
+    fewer = a_learner(small(learner={"max_items": 100}))
     fewer.restore(*learner.state())
     snapshot = fewer.freeze().build(0)[0]
     assert sorted(snapshot.names) == [f"a{n:03d}" for n in range(50, 150)]
@@ -283,11 +283,11 @@ def test_a_lower_limit_holds_from_the_next_snapshot_on(records: list[Read]) -> N
 
 def test_a_restart_goes_on_with_the_same_rows(records: list[Read]) -> None:
     log = a_log(600, users=4, items=400, seed=3)
-    learner, service = Learner(small(learner={"max_items": 100})), Service()
+    learner, service = a_learner(small(learner={"max_items": 100})), Service()
     observations = [o for at in range(0, 600, 25) for o in told(service.deliver(log[at : at + 25]))]
     for observation in observations[:16]:
         learner.learn(observation)
-    again = Learner(small(learner={"max_items": 100}))
+    again = a_learner(small(learner={"max_items": 100}))
     again.restore(*learner.state())
     for observation in observations[16:]:
         assert learner.learn(observation) == again.learn(observation)

@@ -1,11 +1,12 @@
 """The ring of slates that were shown, beside a list that keeps everything."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.learning.increments import Blocks
 from streams.learning.shown_slates import ShownSlates
+from tests.fuzzing import thorough
 
 MOST, PLACES = 4, 16
 Told = tuple[int, list[int]]
@@ -39,7 +40,7 @@ SLATE = st.tuples(st.integers(1, 8), st.lists(st.integers(1, 99), max_size=PLACE
 
 
 @given(st.lists(SLATE, max_size=30))
-@settings(deadline=None, max_examples=200)
+@thorough(200)
 def test_those_told_last_are_known_as_they_were_told_last(log: list[Told]) -> None:
     ring, order, told, gone = ShownSlates(MOST, PLACES), list[int](), dict[int, list[int]](), 0
     for slate, items in log:
@@ -77,6 +78,14 @@ def test_who_goes_on_from_a_state_forgets_in_the_same_order() -> None:
         for later in range(count + 1, count + 6):
             show(again, (later, [later] * 3))
             assert list(known(again, range(1, 99))) == [n for n in range(later - MOST + 1, later + 1) if n > 0]
+
+
+def test_places_are_taken_as_they_are_needed() -> None:
+    ring = ShownSlates(10_000, 100_000)
+    for slate in range(1, 1_500):
+        show(ring, (slate, [slate % 999 + 1] * 3))
+    assert all(ring.find(slate).item_N.tolist() == [slate % 999 + 1] * 3 for slate in range(1, 1_500))  # type: ignore[union-attr]
+    assert 3 * 1_499 <= len(ring._item_P) < 10_000
 
 
 def test_features_of_another_release_are_not_gone_on_with() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.candidates import Retrieved
+from streams.learning.learner import Learner
 from streams.serving.filter import drop
 from streams.serving.live_model import Stock
 from streams.serving.policies import Policy
@@ -26,6 +27,7 @@ POSITIONS = 30
 def a_service() -> Service:
     """With a catalogue of 40 and a snapshot of what 300 events taught."""
     service = Service(small(slates={"trace_rate": 1.0}))
+    service.learner = Learner(service.settings)  # the whole model: its first weights speak for categories
     service.catalogue(*[f"i{n:03d}" for n in range(40)], categories=("odd",), year=1999)
     service.live_through(LOG[:300])
     return service

@@ -98,6 +98,7 @@ class Sellers:
         made: list[Reservation] = []
         for row, micros in zip(row_W.tolist(), micros_W.tolist(), strict=True):
             line, self.many = market.lines[row], self.many + 1
+            booked = budgets.booked(market, row)
             assert line is not None
             made.append(
                 Reservation(
@@ -108,6 +109,9 @@ class Sellers:
                     decision=b"",
                     expires_ms=now_ms + 15 * MINUTE_MS,
                     kept_ms=now_ms + DAY_MS,
+                    booked=booked.windows,
+                    booked_by=booked.kind,
+                    holds=booked.holds,
                 )
             )
         answers = self.ledger.reserve(budgets.worker, made, now_ms=now_ms)
@@ -133,15 +137,13 @@ class Sellers:
     def _click(self, at_ms: int, name: str, now_ms: int) -> bool:
         if at_ms <= now_ms:
             self.clicks += 1
-            self.book.number += 1
-            self.book.count(self.book.decisions[name].made.key, "clicks")
+            self.ledger.confirm([Billable(name, Source("e", 0), self.many, "click")], now_ms=now_ms)
         return at_ms <= now_ms
 
     def spent(self, key: str, day: str = "") -> int:
         """What a line item or a campaign spent."""
-        return sum(
-            one.spent + one.reserved for window, one in self.ledger.totals().windows.items() if window == (key, day)
-        )
+        windows = self.ledger.totals().windows
+        return sum(one.spent + one.reserved for window, one in windows.items() if window == (key, day, False))
 
     def delivered(self, key: str) -> int:
         """How many were sold, less those that were released."""

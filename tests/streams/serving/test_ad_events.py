@@ -11,7 +11,7 @@ from embeddings.spend_memory import Book, MemorySpendLedger
 from streams.contract.records import encode
 from streams.serving.ad_events import AdEvents, amounts_of, billables_of, reservation_of, stretches_of
 from tests.streams.adverts import LEVELS, LINE, a_decision, an_ad_event, decided, opened, out, read, sell, spent
-from tests.streams.builders import EVENTS, NOW_MS, Raw, an_event
+from tests.streams.builders import DENIED, EVENTS, NOW_MS, Raw, an_event
 
 OTHER = Source("events", 1)
 
@@ -131,6 +131,13 @@ def test_out_for_the_person_until_the_state_is_stored(ledger: Ledger) -> None:
     assert out(ledger) == []
 
 
+def test_one_that_no_state_may_hold_stays_out_so_that_its_cap_still_counts_it(ledger: Ledger) -> None:
+    ads = events_of(ledger)
+    assert keys(ads, an_ad_event(0, 1, consent=DENIED), an_ad_event(1, 2)) == [NOTHING, LEVELS]
+    ads.stored({EVENTS: Mark(1)})
+    assert (spent(ledger), out(ledger)) == (20, [1, 1, 1, 1])
+
+
 def test_what_was_read_again_after_the_store_is_folded_then(ledger: Ledger) -> None:
     """Killed between the store and `folded`: the records come again, and their marks are stored already."""
     events_of(ledger).seen(read(an_ad_event(0, 1)))
@@ -172,7 +179,7 @@ def test_a_ledger_that_is_away_after_the_store_hears_of_it_later(ledger: Ledger)
 def test_more_events_than_one_call_takes_are_told_in_several(ledger: Ledger) -> None:
     log = [an_ad_event(n, "never") for n in range(MOST_ROWS + 2)]
     ads = events_of(ledger)
-    assert keys(ads, *log, an_event(MOST_ROWS + 2)) == [NOTHING] * (MOST_ROWS + 3)
+    assert ads.seen(read(*log, an_event(MOST_ROWS + 2))) is None
     assert [[(t.above, t.upto) for t in call] for call in ledger.tallies] == [
         [(-1, MOST_ROWS - 1)],
         [(MOST_ROWS - 1, MOST_ROWS + 2)],
@@ -185,7 +192,7 @@ def test_an_event_that_came_in_time_spends_however_late_it_is_read(ledger: Ledge
     late = AdEvents(ledger=ledger, now_ms=lambda: decision.kept_ms + 5)
     late.seen(read(an_ad_event(0, 1)))
     assert spent(ledger) == 10
-    assert late.seen(read(an_ad_event(1, 2, timestamp=decision.kept_ms + 1))) is not None
+    late.seen(read(an_ad_event(1, 2, timestamp=decision.kept_ms + 1)))
     assert (spent(ledger), ledger.totals().counts[LINE]["billed_too_late"]) == (10, 1)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ranking.ads.campaigns import BidType
 from ranking.ads.features import AdFeature
-from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for
+from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, expected
 from streams.serving.creatives import creative_id
 from tests.streams.serving.ad_world import KINDS, AdWorld, a_creative, a_house, a_line
 
@@ -115,6 +115,12 @@ def test_some_of_the_candidates_are_those_of_the_same_auctions(world: AdWorld) -
 def test_bids_are_for_what_they_are_paid_by() -> None:
     types = np.array([BidType.cpm, BidType.cpc, BidType.cpa, BidType.cpcv])
     assert chance_for(types, np.tile([0.1, 0.2, 0.3], (4, 1))).tolist() == [1, 0.1, 0.3, 0.2]
+
+
+def test_what_an_impression_brings_is_roughly_known_beforehand(world: AdWorld) -> None:
+    types, bids = np.array([BidType.cpm, BidType.cpc, BidType.cpcv]), np.array([5_000_000, 800_000, 100])
+    rough_C = expected(world.creatives, np.array([0, 1, 2], np.int32), types, bids)
+    assert rough_C.tolist() == pytest.approx([5_000, 8_000, 50], abs=1)
 
 
 def test_creatives_are_no_items(world: AdWorld) -> None:

@@ -181,3 +181,12 @@ def test_requests_without_places_for_ads_are_answered_as_ever() -> None:
     (slate,), dead = worker.answerer.respond([part])
     assert not dead
     assert not slate.ads
+
+
+def test_a_booked_number_is_not_exceeded() -> None:
+    goal = {"kind": "impressions", "quantity": 3}
+    flight = [{"from": NOW_MS - 3_600_000, "until": NOW_MS + 3_600_000}]
+    house = a_house(a_campaign(type="standard", goal=goal, flights=flight), a_campaign("rest", bid=1_000_000))
+    by = [one(house.decisions(a_request(f"u{n}"))).campaign_id for n in range(8)]
+    assert by.count("spring") == 3
+    assert by.count("rest") == 5

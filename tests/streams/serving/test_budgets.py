@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings.errors import StoreUnavailable
-from embeddings.spend import Totals, Verdict
+from embeddings.spend import ONE, Totals, Verdict
 from embeddings.spend_memory import MemorySpendLedger
 from ranking.ads.campaigns import Campaign, Delivery, Goal, GoalKind, Status, Type
 from ranking.ads.losses import Loss
@@ -266,4 +266,39 @@ def test_booked_clicks_are_delivered_and_hardly_exceeded(workers: int) -> None:
     exchange = an_exchange(one(type=Type.standard, priority=8, goal=goal, flights=flights))
     sellers = Sellers(exchange, workers=workers, per_day=400_000, click_rate=0.02)
     sellers.run(3)
-    assert 18 <= sellers.clicks <= 20 + workers
+    for minute in range(3):
+        sellers.bill(START_MS + 3 * HOUR_MS + minute * MINUTE_MS)
+    assert 17 <= sellers.clicks <= 20 + workers
+
+
+def test_a_booked_number_a_day_is_known_to_a_worker_that_starts_in_the_evening() -> None:
+    flights = ((START_MS, START_MS + 5 * DAY_MS),)
+    exchange = an_exchange(one(**impressions(40, daily=True, flights=flights)))
+    sellers = Sellers(exchange, per_day=50_000, show=0.8)
+    sellers.run(3, START_MS + 18 * HOUR_MS)
+    sellers.budgets = [sellers.worker(0)]
+    sellers.run(5, START_MS + 21 * HOUR_MS)
+    sold = np.array(sellers.sold["c/l"])
+    assert 36 <= (sold < START_MS + DAY_MS).sum() - len(sellers.unbilled) <= 52
+    windows = sellers.ledger.totals().windows
+    first, second = (windows["c/l", f"1970-01-{day}", True].spent / ONE for day in (29, 30))
+    assert 36 <= first <= 40
+    assert 0 < second <= 10
+
+
+def test_a_booked_number_is_named_with_the_kind_that_counts_it() -> None:
+    goals = {kind.name: Goal(kind=kind, quantity=5) for kind in (GoalKind.impressions, GoalKind.clicks, GoalKind.money)}
+    exchange = an_exchange(a_campaign("c", *(a_line(name, goal=goal, flights=TODAY) for name, goal in goals.items())))
+    budgets = Budgets(an_open_ledger(), exchange, Ads(), worker="w")
+    assert budgets.booked(exchange.market, 0) == ((), "impression", ONE)
+    for second in range(3):
+        budgets.tick(START_MS + 1_000 * second)
+    shown, clicked, paid = (budgets.booked(exchange.market, row, 0.02) for row in range(3))
+    assert (shown.kind, shown.holds, clicked.kind, clicked.holds, paid.windows) == (
+        "impression",
+        ONE,
+        "click",
+        ONE // 50,
+        (),
+    )
+    assert clicked.windows == (("c/clicks", "", True), ("c/clicks", "1970-01-29", True))

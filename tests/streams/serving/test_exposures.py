@@ -76,7 +76,12 @@ def test_history_taste_fatigue_and_the_learners_counters_never_see_an_ads_events
 
 def test_an_ads_event_is_applied_once_and_told_by_its_code() -> None:
     service = a_service()
-    log = [an_ad(0, event_id="e"), an_ad(1, event_id="e"), an_ad(2, kind="click"), an_ad(3, kind="play")]
+    log = [
+        an_ad(0, event_id="e"),
+        an_ad(1, decision_id="d0", event_id="f"),
+        an_ad(2, kind="click"),
+        an_ad(3, kind="play"),
+    ]
     answer = service.deliver(log)
     assert answer.folded.fate_B.tolist() == [Fate.applied, Fate.duplicate, Fate.applied, Fate.unknown_type]
     (observation,) = told(answer)

@@ -1,11 +1,12 @@
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import Source
 from streams.contract.messages import Part
 from streams.transport.ledger import Ledger, Unit
+from tests.fuzzing import thorough
 
 HERE, THERE = Source("events", 0), Source("events", 1)
 
@@ -120,7 +121,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@thorough(300)
 @given(steps)
 def test_nothing_unprocessed_is_ever_committed_over(steps: list[tuple[str, int, int]]) -> None:
     """A model of a log with holes, a reader that is sent about, and agents that acknowledge in any order."""

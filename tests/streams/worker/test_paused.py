@@ -80,7 +80,7 @@ async def look(worker: Worker) -> None:
     running.cancel()
 
 
-@pytest.mark.parametrize("batch", [1, 64, 512])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 64, 512])
 async def test_a_thousand_bad_records_pause_and_after_one_release_the_good_ones_come(
     worker: Worker, batch: int
 ) -> None:

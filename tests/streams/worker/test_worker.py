@@ -1,10 +1,15 @@
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from streams.settings import Settings
+from streams.worker import worker
 from streams.worker.stores import user_store
+from tests.streams.builders import small
 
 
 def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:
@@ -13,6 +18,18 @@ def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:
     assert "p@ss" not in repr(settings)
     store = user_store(settings)
     assert "p@ss" not in repr(store)
+
+
+def test_rows_of_items_that_nobody_knows_are_taken_back_while_a_worker_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: list[Callable[[], Any]] = []
+    monkeypatch.setattr(worker.asyncio, "run", lambda check: check.close())
+    monkeypatch.setattr(worker, "_refuse_useless_store", lambda settings: None)
+    monkeypatch.setattr(worker.Worker, "member", lambda self: MagicMock())
+    monkeypatch.setattr(worker, "run_apps", lambda apps, **more: beside.extend(more["beside"]))
+    worker.run_worker(small(learner={"max_items": 32_000}))
+    (turn_over,) = [call for call in beside if getattr(call, "__name__", "") == "turn_over"]
+    running: worker.Worker = turn_over.__self__  # type: ignore[attr-defined]
+    assert running.serving.turnover.strangers == 2_000
 
 
 @pytest.mark.slow
