@@ -1,8 +1,8 @@
-"""What a Redis user has to be granted, for user states and for the spend ledger."""
+"""What a Redis user has to be granted, for user states, the spend ledger and what workers leave to each other."""
 
-from embeddings import redis_store, spend_redis
+from embeddings import keepsake, redis_store, spend_redis
 
-COMMANDS = tuple(dict.fromkeys((*redis_store.COMMANDS, *spend_redis.COMMANDS)))
+COMMANDS = tuple(dict.fromkeys((*redis_store.COMMANDS, *spend_redis.COMMANDS, *keepsake.COMMANDS)))
 """What is asked of Redis, also inside scripts."""
 
 

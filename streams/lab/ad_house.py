@@ -10,6 +10,7 @@ from typing import Literal
 
 from embeddings.events import CONSENT_ALL, Source
 from embeddings.items import Items
+from embeddings.keepsake import Keepsake, MemoryKeepsake
 from embeddings.memory import MemoryUserStore, Shelf
 from embeddings.spend import SpendLedger, Totals
 from embeddings.spend_book import Book
@@ -40,6 +41,8 @@ from streams.serving.slates import PublishedSlate
 from streams.settings import Settings
 
 SECRET = b"a house without people"
+_PARTITIONS = 7
+"""So many partitions a worker's requests would lie in, were there more than one log of them."""
 
 
 @dataclass(slots=True)
@@ -93,6 +96,7 @@ class AdHouse:
     workers: list[AdWorker] = field(init=False)
     _offsets: dict[Source, int] = field(init=False, default_factory=dict)
     _campaigns: int = field(init=False, default=0)
+    _curve: Keepsake = field(init=False, default_factory=MemoryKeepsake)
     _open: dict[int, list[SpendLedger]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -193,11 +197,12 @@ class AdHouse:
             self.exchange,
             settings.ads,
             worker=f"{number}.{life}",
-            partitions=self.count,
+            partitions=_PARTITIONS * self.count,
             pacing=self.pacing,
             system=self.system,
+            curve=self._curve,
         )
-        budgets.owned = (number,)
+        budgets.owned = range(_PARTITIONS * number, _PARTITIONS * (number + 1))
         server = AdServer(
             exchange=self.exchange,
             budgets=budgets,

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
+from embeddings.keepsake import Keepsake
 from embeddings.spend import ONE, SpendLedger, Window
 from ranking.ads.campaigns import BidType
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
@@ -72,6 +73,7 @@ class Budgets:
         partitions: int = 1,
         pacing: PacingSettings | None = None,
         system: System = SYSTEMS["marquee"],
+        curve: Keepsake | None = None,
     ) -> None:
         """Nothing is asked before the first tick that finds campaigns.
 
@@ -83,11 +85,13 @@ class Budgets:
             partitions: how many requests have.
             pacing: how far ahead pacing looks.
             system: how it is paced; others than ours are yardsticks.
+            curve: where what was learned of traffic is left to whoever comes after; without it they begin anew.
         """
         self.worker, self.traffic = worker, Traffic()
         self.owned: Collection[int] | None = None
         self.trouble: str | None = None
         self._ledger, self._exchange = ledger, exchange
+        self._curve, self._inherited = curve, curve is None
         self._partitions = partitions
         self._pacing, self._system = pacing or PacingSettings(), system
         self._leases = Leases(ledger, worker, 1000 * settings.chunk_s, int(1000 * settings.lease_s))
@@ -248,10 +252,21 @@ class Budgets:
 
     def _learn(self, market: Market, seen: list[NDArray[np.int64]], now_ms: int) -> None:
         times_ms = np.concatenate([*seen, np.zeros(0, np.int64)])
+        if not self._inherited:
+            self._inherit()
         self.traffic = self.traffic.learn(times_ms, now_ms)
         if now_ms // _QUARTER_MS != self._quarter:
             self._quarter = now_ms // _QUARTER_MS
             self.traffic = replace(self.traffic, open_CH=open_CH(market, now_ms))
+            if self._curve is not None and self._inherited:
+                self._asked(lambda curve=self._curve: curve.keep(self.traffic.to_bytes()))  # type: ignore[misc]
+
+    def _inherit(self) -> None:
+        """Take over what another life has learned of traffic; where it cannot be asked, at the next tick."""
+        curve, found = self._curve, list[bytes | None]()
+        if curve is not None and self._asked(lambda: found.append(curve.load())):
+            self._inherited = True
+            self.traffic = self.traffic.with_learned(found[0] or b"")
 
     def _hear(self, market: Market, now_ms: int) -> None:
         if self._retell:  # a ledger that was rebuilt knows the budgets of the last published totals

@@ -22,7 +22,7 @@ from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
 from streams.worker.ad_stats import AdStatsLeader
 from streams.worker.spending import Spending
-from streams.worker.stores import spend_ledger
+from streams.worker.stores import spend_ledger, traffic_curve
 
 log = logging.getLogger(__name__)
 _AT = {"first_price": At.first_price, "second_price": At.second_price}
@@ -55,6 +55,7 @@ class Selling:
             ads,
             worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
             partitions=settings.topics.partitions,
+            curve=traffic_curve(settings),
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
