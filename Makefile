@@ -41,11 +41,13 @@ test: lint servers
 	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest
 
-# The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder.
+# The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder, a day of
+# two hundred campaigns with workers killed and Redis restarted.
 prove: install servers
 	REQUIRE_SERVERS=1 OUTAGE_S=120 \
 		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
 	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
+	REQUIRE_SERVERS=1 CAMPAIGNS=200 $(BIN)/pytest -rP --timeout 7200 tests/streams/lab/test_ad_simulation.py
 
 # On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install

@@ -15,6 +15,7 @@ HOUR_MS = 3_600_000
 WEEK_H = 168
 _MONDAY_H = 96  # 1970-01-05, a Monday, in hours
 _KINDS = 48
+_MOST_LEARNED = 1e15
 _LEAST_SHARE = 1e-3  # of the mean hour: a plan for an hour that nobody came in is small, not nothing
 
 
@@ -86,7 +87,7 @@ class Traffic:
         if len(learned) != 8 * (2 * _KINDS + 2):
             return self
         all_X = np.frombuffer(learned, "<f8").astype(np.float64)
-        if not np.isfinite(all_X).all() or (all_X[: 2 * _KINDS] < 0).any():
+        if not (np.abs(all_X) < _MOST_LEARNED).all() or (all_X[: 2 * _KINDS] < 0).any():
             return self
         chances_H, hours_H, (open_h, waiting) = np.split(all_X, [_KINDS, 2 * _KINDS])
         since_h = None if open_h < 0 else int(open_h)

@@ -107,7 +107,7 @@ def lines_of(day: Day, deliverable: Mapping[str, bool]) -> list[Line]:
             bound = overspend_bound(workers=day.workers if lost else 0, chunk=lost, outstanding=out)
             found.append(Line(line, deliverable[line.key], spent, bound, twice))
         elif line.unit == "impressions":
-            bound = day.workers + day.audit.late_impressions(line.key)
+            bound = (day.workers if day.rebuilt else 0) + day.audit.late_impressions(line.key)
             found.append(Line(line, deliverable[line.key], day.audit.impressions(line.key), bound, twice))
         elif twice:
             found.append(Line(line, False, line.amount, 0, twice))
@@ -119,8 +119,8 @@ def figures_of(day: Day, deliverable: Mapping[str, bool]) -> dict[str, Any]:
 
     The bound is the ledger's formula, worked out for each budget of what really was out, late or lost: the ads that
     were billed after their reservation, the most by which clicks that were out could cost more than was held, and,
-    where the ledger was lost, what was leased and out. A booked number can be exceeded by late ones, and by one for
-    each worker.
+    where the ledger was lost, what was leased and out. A booked number can be exceeded by late ones, and, where the
+    ledger was lost, by one for each worker.
     """
     lines = lines_of(day, deliverable)
     good, money = [one for one in lines if one.deliverable], [one for one in lines if one.line.unit == "micros"]
