@@ -99,6 +99,8 @@ def test_the_version_is_that_of_the_project(marquee: Any) -> None:
         (["dlq", "replay"], "--all"),
         (["dlq", "discard", "--code", "gone"], "malformed"),
         (["dlq", "list", "--topic", "slates"], "events"),
+        (["simulate", "ads", "--system", "magic"], "learned-soft"),
+        (["simulate", "ads", "--campaigns", "3"], "10"),
     ],
 )
 def test_wrong_use_ends_with_2_and_one_line_that_helps(marquee: Any, arguments: list[str], word: str) -> None:
