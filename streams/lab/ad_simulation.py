@@ -9,9 +9,10 @@ worker that leads. What came of it is counted again by `ad_audit`, from decision
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,14 @@ class Simulation:
     losses: Counter[str] = field(init=False, default_factory=Counter)
     killed: Counter[str] = field(init=False, default_factory=Counter)
     rebuilt: int = field(init=False, default=0)
-    slots: int = field(init=False, default=0)
+    _slots: set[str] = field(init=False, default_factory=set)
     filled: int = field(init=False, default=0)
     seconds: float = field(init=False, default=0.0)
     _topics: AdTopics = field(init=False, default_factory=AdTopics)
     _figures: Figures = field(init=False, default_factory=Figures)
     _leader: SpendLedger = field(init=False)
     _coming: list[tuple[int, int, Happening]] = field(init=False, default_factory=list)
+    _number: Iterator[int] = field(init=False, default_factory=count)
     _due: list[tuple[int, str]] = field(init=False, default_factory=list)
     _lines: Mapping[str, Booked] = field(init=False)
 
@@ -124,6 +126,11 @@ class Simulation:
         """What the ledger said at the last look."""
         return self._figures.totals
 
+    @property
+    def slots(self) -> int:
+        """How many there were."""
+        return len(self._slots)
+
     def _ask(self, some: range) -> None:
         for w in range(self.workers):
             mine = [self.world.request(r) for r in some if self.world.user_R[r] % self.workers == w]
@@ -141,8 +148,8 @@ class Simulation:
         for slate in slates:
             for each in slate.ads:
                 decision, known = each.record, each.record.decision_id in self.audit.shown
-                if not known:
-                    self.slots += 1
+                if decision.decision_id not in self._slots:
+                    self._slots.add(decision.decision_id)
                     self.losses.update(decision.losses)
                 if not decision.filled:
                     continue
@@ -154,7 +161,7 @@ class Simulation:
                 self._topics.decided.append((decision, each.value))
                 line = self._lines[f"{decision.campaign_id}/{decision.line_item_id}"]
                 for happening in Audience(self.world).of(decision, line):
-                    heappush(self._coming, (happening.arrives_ms, len(self._coming), happening))
+                    heappush(self._coming, (happening.arrives_ms, next(self._number), happening))
 
     def _arrive(self, now_ms: int) -> None:
         """Events that have arrived are confirmed and folded."""

@@ -83,11 +83,14 @@ class Day(Protocol):
     audit: Audit
     standing: Standing
     rebuilt: int
-    slots: int
     filled: int
     losses: Counter[str]
     killed: Counter[str]
     seconds: float
+
+    @property
+    def slots(self) -> int:
+        """How many were asked for."""
 
     @property
     def totals(self) -> Totals:
