@@ -23,7 +23,9 @@ from ranking.ads.losses import Loss
 FORMATS = ("banner", "video", "audio", "native")
 ANY_SIZE = 0
 _FLIGHT_BYTES = 16
-_BLOCKED = {"adv": Loss.advertiser_excluded, "cat": Loss.category_excluded}
+_BLOCKED = {
+    "adv": Loss.advertiser_excluded, "cat": Loss.category_excluded, "cattax": Loss.category_excluded,
+}  # fmt: skip
 _LINES = np.dtype(
     [
         ("hash", "u8"), ("live", "?"), ("type", "u1"), ("priority", "u1"), ("bid_type", "u1"), ("rotation", "u1"),
@@ -233,10 +235,11 @@ class Inventory:
 def carries(creative: Creative) -> list[str]:
     """What a creative can be blocked by, or must have: its hosts and those above them, its categories and theirs.
 
-    A block of `example.com` blocks `shop.example.com`, one of `IAB7` blocks `IAB7-39`, as in OpenRTB's first taxonomy.
+    A block of `example.com` blocks `shop.example.com`, one of `IAB7` blocks `IAB7-39`, as in OpenRTB's first taxonomy;
+    `cattax` is the taxonomy of its categories.
 
     >>> carries(Creative(key="k", crid="c", approved=True, adomain=("a.b.com",), cat=("IAB7-39",), attr=(3,)))
-    ['adv:a.b.com', 'adv:b.com', 'adv:com', 'cat:1:IAB7-39', 'cat:1:IAB7', 'attr:3']
+    ['adv:a.b.com', 'adv:b.com', 'adv:com', 'cat:1:IAB7-39', 'cat:1:IAB7', 'cattax:1', 'attr:3']
     """
     hosts = [host.split(".") for host in creative.adomain]
     words = [f"adv:{'.'.join(labels[n:])}" for labels in hosts for n in range(len(labels))]
@@ -244,6 +247,7 @@ def carries(creative: Creative) -> list[str]:
         words.append(f"cat:{creative.cattax}:{cat}")
         if creative.cattax == 1 and "-" in cat:
             words.append(f"cat:1:{cat.partition('-')[0]}")
+    words += [f"cattax:{creative.cattax}"] if creative.cat else []
     words += [f"attr:{attr}" for attr in creative.attr]
     return words + [f"mime:{mime.casefold()}" for mime in creative.mimes]
 

@@ -254,9 +254,9 @@ def run_growth(
         StartFailed: the store did not start; its log's end is in the message.
     """
     rows: list[dict[str, Any]] = []
-    spare_what_stays()  # as a worker does
     for count in dict.fromkeys(items for items, _ in sizes):
         site, loaded = _grown(count, _settings(), say)
+        spare_what_stays()  # as a worker does that has read its topics
         for users in (users for items, users in sizes if items == count):
             with Valkey() as valkey, closing(user_store(_settings(valkey.url))) as store:
                 served = _served(site, store, users, seconds)

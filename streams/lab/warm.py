@@ -22,24 +22,20 @@ from embeddings.idtable import IdTable
 from embeddings.index import build_index
 from embeddings.items import ItemFacts, Items
 from embeddings.state_columns import Histories, no_states
-from ranking.ads import exposed
 from ranking.ads.auction import Auction
-from ranking.ads.campaigns import BidType, Campaign, Cap, Creative, Level, LineItem, Status, Type, Unit
-from ranking.ads.caps import Caps, capped, creatives_left, rooms, times_shown
+from ranking.ads.campaigns import BidType, Campaign, Creative, LineItem, Status, Type
 from ranking.ads.exploration import shares
 from ranking.ads.gates import without
-from ranking.ads.holdings import Holdings
 from ranking.ads.inventory import Inventory
 from ranking.ads.joint import PageRules, Pages, lay
 from ranking.ads.losses import Loss
-from ranking.ads.predicates import ALWAYS, Opportunity
 from ranking.ads.prediction import Calibration, Drift
 from ranking.ads.selection import Fits
 from ranking.ads.separation import Kinds, sell_apart
-from ranking.ads.targeting import Targeting, listed
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
 from ranking.weights import Shape, shapes
+from streams.lab.ad_house import AdHouse
 from streams.lab.baselines import BASELINES, measure
 from streams.lab.datasets import Log
 from streams.lab.evaluation import run_evaluation
@@ -69,17 +65,9 @@ def meet_the_rest() -> None:
     murmur2([b"user-1"])
     StateCodec(64).decode([None])
     meet_impressions()
-    meet_caps()
     meet_ads()
-    index = Targeting()
-    index.put(0, ALWAYS)
-    listed(index.snapshot().match([Opportunity(now_ms=0)]))
     meet_pages()
-    key_1, row_1 = np.ones(1, np.uint64), np.zeros(1, np.int32)
-    held = Holdings.of(key_1)
-    held.judge(key_1, row_1, key_1, 0)
-    held.take(key_1, row_1, np.zeros(1, np.int64), 0)
-    held.told(key_1, row_1, np.zeros(1, np.int64))
+    sell_ads()
     IdTable(8).ensure(np.arange(1, 100, dtype=np.uint64))
     ids = IdTable(8)
     ids.free(ids.ensure(np.arange(1, 100, dtype=np.uint64)))
@@ -161,32 +149,24 @@ def meet_impressions() -> None:
     fold_exposures(Exposures.nothing(1), states, of_ads, folded, seen)
 
 
-def meet_caps() -> None:
-    """A line item that may be shown once, to somebody who saw nothing."""
-    cap = Cap(level=Level.line_item, unit=Unit.day, count=1, window_s=86_400)
-    line = LineItem(
-        key="c/l",
-        id="l",
-        campaign_id="c",
-        advertiser="a",
-        type=Type.house,
-        priority=16,
-        status=Status.active,
-        bid_type=BidType.cpm,
-        bid_micros=0,
-        currency="USD",
-        time_zone="UTC",
-        caps=(cap,),
-        creatives=(Creative(key="c/l/cr", crid="cr", approved=True),),
-    )
-    caps, one = Caps.of([line]), np.zeros(1, np.int32)
-    exposures = exposed.Exposures._make(Exposures.nothing(1))
-    people = exposed.People(exposures, exposed.Out.of([None]), np.zeros(1, np.int64), np.ones(1, np.int64), one == 0)
-    start_P1 = np.array([0, 1])
-    fits = Fits(capped(caps, people, start_P1, one), start_P1, one)
-    creatives_left(caps, people, start_P1, one, fits)
-    times_shown(caps, people, start_P1, one)
-    rooms(caps, people, one, one, one)
+def sell_ads() -> None:
+    """An ad with a cap is sold to somebody, seen, and looked for again."""
+    settings = Settings(learner=Learner(dimensions=8))
+    house = AdHouse(settings=settings, now_ms=1_000_000_000_000)
+    creative = {"crid": "1", "approved": True, "format": "banner", "adomain": ["warm.example"], "cat": ["IAB1-1"]}
+    line = {"id": "1", "bid_micros": 1_000_000, "delivery": "asap", "creatives": [creative], "caps": [{"count": 5}]}
+    line["targeting"] = {"country": "AT", "not": {"saw": {"item": "item-1", "within": "7d"}}}
+    house.publish({"campaign_id": "warm", "advertiser": "warm", "budget_micros": 1_000_000, "line_items": [line]})
+    for _ in range(8):
+        house.now_ms += 1_000
+        house.tick()
+    said = {"user_id": "user-1", "event_time": house.now_ms}
+    house.tell({"type": "play", "item_id": "item-2", **said})
+    imps = [{"id": "1", "banner": {"w": 300, "h": 250}, "bcat": ["IAB7"]}, {"id": "2", "video": {"maxduration": 30}}]
+    request = {"request_id": "1", "n": 2, "imp": imps, "context": {"country": "AT"}, **said}
+    for decided in house.decisions(request)[0]:
+        house.tell({"type": "impression", "decision_id": decided.decision_id, **said})
+    house.decisions(request)
 
 
 def main() -> None:
