@@ -31,13 +31,14 @@ from ranking.ads.exposed import Out
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.floors import Floors, reserves
 from ranking.ads.gates import sensitive, without
-from ranking.ads.inventory import House
+from ranking.ads.inventory import House, running
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
 from ranking.ads.predicates import fold
 from ranking.ads.selection import Slots, fitting
 from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
+from ranking.ads.turns import crowded, yielded
 from streams.contract.records import encode
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
@@ -111,6 +112,7 @@ class AdServer:
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
     _made: Beside | None = field(init=False, default=None)
+    _runs: tuple[House, NDArray[np.uint64], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._floors = self.settings.ads.floor_table()
@@ -165,7 +167,7 @@ class AdServer:
             return Decided.empty(asks, before, now_ms)
         personal_A, exposed = _personal(asks, people), _exposed(asks, people)
         with self.stage("ads_match"):
-            self._match(contest, people.states, personal_A, market)
+            self._match(contest, people.states, personal_A, market, now_ms)
             self._fit(contest, exposed, market, now_ms)
         with self.stage("ads_pace"):
             self._cap(contest, exposed, market)
@@ -191,12 +193,14 @@ class AdServer:
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
 
-    def _match(self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market) -> None:
-        """Candidates are the line items that a place is for."""
+    def _match(
+        self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market, now_ms: int
+    ) -> None:
+        """Candidates are the line items that a place is for, and whose last flight is not over."""
         opportunities = [place.opportunity for place in contest.places]
         user_P = contest.ask_P.astype(np.int64)
         seen = histories_of(states, user_P, personal_A[contest.ask_P], self.items, self._keys)
-        bits_PW = market.targeting.match(opportunities, seen)
+        bits_PW = market.targeting.match(opportunities, seen) & self._running(market.house, now_ms)
         contest.start_P1, contest.row_M = listed(bits_PW)
 
     def _fit(self, contest: Contest, exposed: Exposed, market: Market, now_ms: int) -> None:
@@ -216,8 +220,16 @@ class AdServer:
     def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
         """Who may bid now: budgets, what is due by now, what this worker holds."""
         self.budgets.saw(np.array([ask.now_ms for ask in contest.asks], np.int64))
+        contest.need_M = self._crowded(contest, market)
         draw_M = contest.draw_M(market.house.line_L["hash"][contest.row_M], _PACING)
         contest.keep(self.budgets.may_bid(market, contest.row_M, draw_M, now_ms))
+
+    def _crowded(self, contest: Contest, market: Market) -> NDArray[np.float64]:
+        """Whose tiers are booked beyond these places, and what each needs of them: they take turns. Shape (M,)."""
+        need_M = self.budgets.needs(market, contest.row_M)
+        if not need_M.any():
+            return need_M
+        return crowded(contest.start_P1, contest.slots_P, market.tier_L[contest.row_M], need_M)
 
     def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
         """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
@@ -251,13 +263,15 @@ class AdServer:
             if line is not None and line.deal is not None:
                 deal_floor_M[m] = max(deal_floor_M[m], asked.get(line.deal.id, 0))
         reserve_M = reserves(floor_P[place_M], per_second_P[place_M], seconds_M, deal_M, deal_floor_M)
+        crowd = contest.start_P1, contest.slots_P, market.tier_L[row_M], contest.need_M, bids.bid_M
+        reserve_M = np.where(deal_M == At.market, np.maximum(reserve_M, yielded(*crowd)), reserve_M)
         return Auction(
             start_Q=contest.start_P1,
             request_R=contest.identity_P,
-            slots_R=np.array([len(place.imp_ids) for place in places], np.int64),
+            slots_R=contest.slots_P,
             at_R=np.array([place.at for place in places], np.int8),
             line_C=house.line_L["hash"][row_M],
-            tier_C=market.tier_L[row_M],
+            tier_C=contest.tier_M(market),
             bid_C=bids.bid_M,
             reserve_C=np.where(house.line_L["type"][row_M] == Type.house, 0, reserve_M),
             quality_C=np.full(len(row_M), 1000, np.int64),
@@ -343,6 +357,11 @@ class AdServer:
         if now_ms >= self._said_ms + _SAY_MS:
             self._said_ms = now_ms
             log.warning("%s: %s", what, error)
+
+    def _running(self, house: House, now_ms: int) -> NDArray[np.uint64]:
+        if self._runs is None or self._runs[0] is not house or now_ms >= self._runs[2]:
+            self._runs = house, *running(house, now_ms)
+        return self._runs[1]
 
     def _beside(self, house: House) -> Beside:
         if self._made is None or self._made.house is not house:
