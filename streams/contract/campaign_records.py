@@ -85,6 +85,10 @@ def campaign_of(campaign: wire.Campaign, name: str, first_ms: int = 0) -> ads.Ca
         CampaignRefused: Names the field, the value and what is allowed. The record is dead-lettered.
         Unreadable: A time is in seconds. Dead-letter it.
     """
+    if "/" in name:
+        raise CampaignRefused(
+            "campaign_id", name, "an id without /: it parts campaign and line item in what names them"
+        )
     if not campaign.advertiser:
         raise CampaignRefused("advertiser", campaign.advertiser, "the id of an advertiser")
     if not _CURRENCY.fullmatch(campaign.currency):
