@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.auction import At
+from ranking.ads.predicates import fold
 
 ANY = -1
 """In place of a code: the rule holds whatever the request says. A request's code that no rule names is `ANY` too."""
@@ -25,7 +26,7 @@ class _Pattern:
 class Floors:
     """Rules over fields of a request, most specific first: the earlier a field, the more it counts.
 
-    As in Prebid's floors: between two rules that fit, the one that names the first field in which they differ holds.
+    Words are compared without case. As in Prebid's floors: between two rules that fit, the one that names the first field in which they differ holds.
 
     >>> floors = Floors.of(("placement", "country"), {("home", "*"): 300, ("*", "AT"): 200, ("*", "*"): 50})
     >>> codes = floors.codes([("home", "AT"), ("feed", "AT"), ("feed", "DE")])
@@ -49,6 +50,7 @@ class Floors:
                 raise ValueError(f"floor {'|'.join(rule)}: {len(rule)} values for {len(fields)} fields {list(fields)}")
             if micros < 0:
                 raise ValueError(f"floor {'|'.join(rule)} = {micros}: 0 or more micros per impression")
+        rules = {tuple(map(fold, rule)): micros for rule, micros in rules.items()}
         words = [sorted({rule[f] for rule in rules} - {"*"}) for f in range(len(fields))]
         code_of = tuple({word: code for code, word in enumerate(values)} for values in words)
         shapes: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = {}
@@ -61,7 +63,8 @@ class Floors:
     def codes(self, requests: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
         """Requests' values as the codes that `of_requests` takes. Shape (R, F)."""
         code_RF = [
-            [code_of.get(word, ANY) for code_of, word in zip(self.code_of, words, strict=True)] for words in requests
+            [code_of.get(fold(word), ANY) for code_of, word in zip(self.code_of, words, strict=True)]
+            for words in requests
         ]
         return np.array(code_RF, np.int64).reshape(len(requests), len(self.fields))
 
