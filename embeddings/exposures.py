@@ -44,9 +44,16 @@ _APPLIED, _LATE = np.uint8(Fate.applied), np.uint8(Fate.late)
 
 
 class AdSeen(NamedTuple):
-    """The keys of the ad that each of B events is an impression of; zeros where it is none, or of no known decision."""
+    """The ad that each of B events is an impression of.
+
+    Attributes:
+        key_B4: its keys; zeros where it is none, or of no known decision.
+        decided_s_B: when it was decided: no impression is before that, whatever a clock that is slow says. None: not
+            known of any.
+    """
 
     key_B4: NDArray[np.uint32]
+    decided_s_B: NDArray[np.int64] | None = None
 
     @classmethod
     def nothing(cls, rows: int) -> "AdSeen":
@@ -126,6 +133,7 @@ class _Rows(NamedTuple):
 
     user_B: NDArray[np.int32]
     time_s_B: NDArray[np.int64]
+    shown_s_B: NDArray[np.int64]
     applied_B: NDArray[np.bool_]
     counts_B: NDArray[np.bool_]
     key_B4: NDArray[np.uint32]
@@ -156,7 +164,10 @@ def fold_exposures(
         return before
     after = _with_room(before, batch.user_B[counts_B])
     time_s_B = np.clip(batch.time_s_B, 0, _LAST_SECOND)
-    _fold(after, states.last_s_U.copy(), _Rows(batch.user_B, time_s_B, fate_B == _APPLIED, counts_B, key_B4))
+    decided_s_B = seen.decided_s_B if seen is not None else None
+    shown_s_B = time_s_B if decided_s_B is None else np.clip(decided_s_B, time_s_B, _LAST_SECOND)
+    rows = _Rows(batch.user_B, time_s_B, shown_s_B, fate_B == _APPLIED, counts_B, key_B4)
+    _fold(after, states.last_s_U.copy(), rows)
     fullest = int(after.seen_U.max()), int(after.old_U.max(initial=0))
     return after if fullest == (after.time_s_UX.shape[1], after.old_key_UY.shape[1]) else after.sized(*fullest)
 
@@ -172,9 +183,9 @@ def _with_room(before: Exposures, user_R: NDArray[np.int32]) -> Exposures:
 @kernel
 def _fold(now: Exposures, last_s_U: NDArray[np.int64], rows: _Rows) -> None:
     """Fold into `now` and the clocks, in place."""
-    user_B, time_s_B, applied_B, counts_B, key_B4 = rows
+    user_B, time_s_B, shown_s_B, applied_B, counts_B, key_B4 = rows
     for r in range(len(user_B)):
-        u, time_s = user_B[r], time_s_B[r]
+        u, time_s, shown_s = user_B[r], time_s_B[r], shown_s_B[r]
         if applied_B[r]:
             if time_s >= last_s_U[u] + SESSION_S and now.seen_U[u] > 0:
                 now.session_s_U[u] = time_s
@@ -183,9 +194,9 @@ def _fold(now: Exposures, last_s_U: NDArray[np.int64], rows: _Rows) -> None:
             if now.seen_U[u] == 0:
                 now.session_s_U[u] = time_s
             if now.seen_U[u] == LOG:
-                _roll(now, u, time_s)
+                _roll(now, u, shown_s)
             at = now.seen_U[u]
-            now.key_UX4[u, at], now.time_s_UX[u, at] = key_B4[r], time_s
+            now.key_UX4[u, at], now.time_s_UX[u, at] = key_B4[r], shown_s
             now.seen_U[u] = at + 1
 
 

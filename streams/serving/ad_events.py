@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
-from embeddings.events import OF_ADS, Fate, Source
+from embeddings.events import OF_ADS, EventBatch, Fate, Source
 from embeddings.exposures import AdSeen
 from embeddings.spend import MOST_ROWS, ONE, Billable, Billing, Confirmed, Reservation, Room, SpendLedger, Tally, Window
 from ranking.ads.exposed import level_name
@@ -217,30 +217,35 @@ class AdEvents:
         except LedgerClosed:
             confirmed = []
         self._told |= upto
-        return self._known(decoded.batch.refused_B, row_A, billables, confirmed) if confirmed else None
+        return self._known(decoded.batch, row_A, billables, confirmed) if confirmed else None
 
     def _known(
         self,
-        refused_B: NDArray[np.uint8],
+        batch: EventBatch,
         row_A: NDArray[np.intp],
         billables: Sequence[Billable],
         confirmed: Sequence[Confirmed],
     ) -> AdSeen | None:
-        """The keys of exposures; one that its person's state may not hold stays out, or no cap would count it."""
-        levels = dict[int, tuple[int, ...]]()
+        """The keys of exposures; one that its person's state does not hold stays out, or no cap would count it.
+
+        So it is where the state may not, and where the event is somebody else's than the decision (who logged in in
+        between, say): then it counts for both.
+        """
+        levels, decided_s = dict[int, tuple[int, ...]](), dict[int, int]()
         for row, one, became in zip(row_A.tolist(), billables, confirmed, strict=True):
             decision = decode_ad(became.decision) if became.decision else None
             spends = decision is not None and became.billing in _SPENDS
             self.heard(one.kind, became.billing, amounts_of(decision)[1] if decision is not None and spends else 0)
-            if became.exposes and decision is not None and refused_B[row] == Fate.applied:
-                self._exposed[one.source, one.offset] = one.decision_id
+            if became.exposes and decision is not None and batch.refused_B[row] == Fate.applied:
+                if batch.user_ids[batch.user_B[row]] == decision.user_id:
+                    self._exposed[one.source, one.offset] = one.decision_id
                 if len(decision.levels) == LEVELS:
-                    levels[row] = decision.levels
+                    levels[row], decided_s[row] = decision.levels, decision.decided_ms // 1000
         if not levels:
             return None
-        key_B4 = np.zeros((len(refused_B), LEVELS), np.uint32)
-        key_B4[list(levels)] = list(levels.values())
-        return AdSeen(key_B4)
+        key_B4, decided_s_B = np.zeros((len(batch), LEVELS), np.uint32), np.zeros(len(batch), np.int64)
+        key_B4[list(levels)], decided_s_B[list(decided_s)] = list(levels.values()), list(decided_s.values())
+        return AdSeen(key_B4, decided_s_B)
 
     def stored(self, marks: Mapping[Source, _Mark]) -> None:
         """States up to these marks are stored: what they count is not out any more.
