@@ -188,7 +188,7 @@ class Recorder:
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[slot],
-            user_id=ask.user_id,
+            user_id=ask.kept_user_id,
             imp_id=place.imp_ids[slot],
             tagid=place.tagid,
             slate_id=ask.slate_id or None,
@@ -264,7 +264,7 @@ class Recorder:
         reason = refused or (max(losses, key=lambda name: losses[name]) if losses else "no_candidates")
         record = AdDecision(
             decision_id=place.decision_ids[slot],
-            user_id=ask.user_id,
+            user_id=ask.kept_user_id,
             imp_id=place.imp_ids[slot],
             tagid=place.tagid,
             slate_id=ask.slate_id or None,
@@ -339,7 +339,7 @@ def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:
     for imp_id, decision_id, tagid, reason, nbr in pairs:
         record = AdDecision(
             decision_id=decision_id,
-            user_id=ask.user_id,
+            user_id=ask.kept_user_id,
             imp_id=imp_id,
             tagid=tagid,
             slate_id=ask.slate_id or None,

@@ -82,3 +82,8 @@ class AdAsk:
     """Places that are no auction."""
     refused: int = 0
     """A `ranking.ads.losses.Loss` where a gate lets no ad be shown at all; 0 where it may."""
+
+    @property
+    def kept_user_id(self) -> str:
+        """Whose page it is, for records that are kept; empty where nothing may be kept of them (purpose 1)."""
+        return self.user_id if self.person or self.personal else ""

@@ -34,6 +34,7 @@ from ranking.ads.gates import sensitive, without
 from ranking.ads.inventory import House
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
+from ranking.ads.predicates import fold
 from ranking.ads.selection import Slots, fitting
 from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
@@ -128,7 +129,7 @@ class AdServer:
     def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
         """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
         known = list(dict.fromkeys(person for person in persons if person))
-        if not known:
+        if not known or not self.selling:
             return [None] * len(persons)
         try:
             found = dict(zip(known, self.ledger.in_flight(known), strict=True))
@@ -265,14 +266,20 @@ class AdServer:
         )
 
     def _floor_fields(self, contest: Contest) -> list[tuple[str, ...]]:
-        """What floors of the house are judged by: the placement, and words of the opportunity."""
+        """What floors of the house are judged by: the placement, and words of the opportunity that a floor names."""
         told = []
         for place in contest.places:
             words = place.opportunity.words
-            fields = (
-                place.tagid if name == "tagid" else next(iter(words.get(name, ())), "") for name in self._floors.fields
+            said = [
+                [fold(word) for word in ([place.tagid] if name == "tagid" else words.get(name, ()))]
+                for name in self._floors.fields
+            ]
+            told.append(
+                tuple(
+                    next((word for word in some if word in known), "")
+                    for some, known in zip(said, self._floors.code_of, strict=True)
+                )
             )
-            told.append(tuple(fields))
         return told
 
     def _reserve(

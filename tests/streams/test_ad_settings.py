@@ -25,7 +25,7 @@ from streams.configuration import SettingsError, load_settings, show
         ("CHUNK_S", "200", "lease_s 60 is less than twice chunk_s, 200"),
         ("ALLOW_SENSITIVE", '["Alcohol"]', "'Alcohol' is not a kind such as alcohol"),
         ("AD_LOAD_MAX", "25", "allowed: 0 to 1"),
-        ("EXPLORATION", "0.6", "allowed: 0 to 0.5"),
+        ("EXPLORATION", "3.1", "allowed: 0 to 3"),
     ],
 )
 def test_a_wrong_value_stops_the_start(name: str, value: str, said: str) -> None:

@@ -40,7 +40,7 @@ def an_impression(decision: AdDecision, user: str = "ann", kind: str = "impressi
 
 def a_house(*campaigns: Any, ticks: int = 12, **more: Any) -> AdHouse:
     """A house that has sold for a while, so that pacing lets through what is to be delivered as soon as possible."""
-    house = AdHouse(settings=small(), now_ms=NOW_MS - 1_000 * ticks, **more)
+    house = AdHouse(**{"settings": small(), "now_ms": NOW_MS - 1_000 * ticks} | more)
     assert not house.publish(*campaigns)
     for _ in range(ticks):
         house.now_ms += 1_000
@@ -190,3 +190,51 @@ def test_a_booked_number_is_not_exceeded() -> None:
     by = [one(house.decisions(a_request(f"u{n}"))).campaign_id for n in range(8)]
     assert by.count("spring") == 3
     assert by.count("rest") == 5
+
+
+def test_an_impression_that_somebody_else_reports_lifts_no_cap() -> None:
+    house = a_house(a_campaign(caps=[{"count": 1, "time_unit": "day"}]))
+    house.tell(an_impression(one(house.decisions(a_request())), "ann-on-her-phone"))
+    assert not one(house.decisions(a_request())).filled
+    assert not one(house.decisions(a_request("ann-on-her-phone"))).filled
+
+
+def test_an_impression_under_a_clock_that_is_slow_counts_from_its_decision_on() -> None:
+    house = a_house(a_campaign(caps=[{"count": 1, "time_unit": "hour"}]))
+    house.tell(an_impression(one(house.decisions(a_request())), event_time=NOW_MS - 7_200_000))
+    assert not one(house.decisions(a_request())).filled
+
+
+def test_who_may_not_be_kept_has_no_id_in_what_is_kept() -> None:
+    house = a_house(a_campaign())
+    decision = one(house.decisions(a_request(consent=DENIED)))
+    (kept,) = house.workers[0].server.ledger.decisions([decision.decision_id])
+    assert decision.filled
+    assert b"user_id" not in kept
+    assert one(house.decisions(a_request())).user_id == "ann"
+
+
+def test_an_id_with_the_sign_that_parts_ids_is_refused() -> None:
+    dead = a_house().publish(a_campaign("a/b"))
+    assert "campaign_id" in dead[0].detail
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"context": {"country": "de"}},
+        {"device": {"geo": {"country": "DE"}}},
+        {"context": {"country": "x"}, "device": {"geo": {"country": "de"}}},
+    ],
+)
+def test_a_floor_holds_however_the_country_is_written(where: dict[str, Any]) -> None:
+    floors = {"ads": {"floors": ("*;DE=6000000",)}}
+    house = a_house(a_campaign(bid=5_000_000), settings=small(**floors))
+    assert one(house.decisions(a_request(**where))).reasons == ("below_floor",)
+    assert one(house.decisions(a_request(context={"country": "AT"}))).filled
+
+
+def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = a_house()
+    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", None)
+    assert not one(house.decisions(a_request())).filled
