@@ -72,7 +72,8 @@ class Plans:
         today_L = (now_ms + self.offset_ms_L) // DAY_MS * DAY_MS - self.offset_ms_L
         start_L, end_L = self.start_ms_L, np.minimum(self.end_ms_L, self.start_ms_L + ENDLESS_MS)
         begin_LG = np.where(_DAY_G, np.maximum(today_L, start_L)[:, None], start_L[:, None])
-        return begin_LG, np.where(_DAY_G, np.minimum(today_L + DAY_MS, end_L)[:, None], end_L[:, None])
+        day_end_L = np.minimum(today_L + DAY_MS, self.end_ms_L)
+        return begin_LG, np.where(_DAY_G, day_end_L[:, None], end_L[:, None])
 
     def due(self, traffic: Traffic, now_ms: int, at_ms_LG: NDArray[np.int64]) -> NDArray[np.float64]:
         """How much of each target should have been delivered by a moment of its window. Shape (L, G); 0 if unlimited.

@@ -238,3 +238,8 @@ def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: 
     house = a_house()
     monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", None)
     assert not one(house.decisions(a_request())).filled
+
+
+def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
+    house = a_house(a_campaign(daily_budget_micros=1_000_000))
+    assert one(house.decisions(a_request())).filled
