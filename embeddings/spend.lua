@@ -186,6 +186,7 @@ local function has(d, kind) return bit.band(d.seen, 2 ^ (kind - 1)) ~= 0 end
 local function waits(d)  -- for a sweep: of its money, or of an impression that does not come
   return d.state == 'r' or d.number == 'r' or (d.out == 'o' and not has(d, IMPRESSION))
 end
+local function unfolded(d) return d.out == 'o' and has(d, IMPRESSION) end  -- for a sweep at its end: no state has it
 local function settle(state, names, held, price, old)  -- what is old was spent in the totals; the state then
   local freed = state == 'r' and held or 0
   if old then price = 0 end
@@ -223,7 +224,9 @@ local function happened(id, d, kind, stamp, old)
     expose(d, old, stamp)
     code = code + EXPOSES
   end
-  if waited and not waits(d) then gone[#gone + 1] = id end
+  if not waits(d) and (waited or kind == IMPRESSION) then
+    if unfolded(d) then due[#due + 1], due[#due + 2] = d[6], id else gone[#gone + 1] = id end
+  end
   becomes(id, d)
   return code
 end
@@ -349,8 +352,13 @@ elseif op == 'sweep' then
         d.out = '-'
       end
       becomes(id, d)
+    elseif unfolded(d) and now >= d[6] then  -- whoever was to say that it is folded was killed
+      put_out(d[4], d[5], -1, 0)
+      d.out = '-'
+      becomes(id, d)
     end
-    gone[#gone + 1], many = id, many + 1
+    if d and unfolded(d) then due[#due + 1], due[#due + 2] = d[6], id else gone[#gone + 1] = id end
+    many = many + 1
   end
   flush()
   return {reply('ok', many)}
@@ -425,6 +433,7 @@ elseif op == 'folded' then
     if d and d.out == 'o' and has(d, IMPRESSION) then
       d.out = 's'
       becomes(id, d)
+      if not waits(d) then gone[#gone + 1] = id end
       put_out(d[4], d[5], -1, SLACK)
       if d[4] ~= '' and #d[5] > 0 then person(d[4], SLACK)[1] = epoch .. n .. '.' .. life end
     end

@@ -189,6 +189,7 @@ class MemorySpendLedger(SpendLedger):
         elif not old and found.out == "neither":
             self._book.put_out(found.made, 1)
         found.out = "folded" if old else "out"
+        heappush(self._book.due, (found.made.kept_ms, found.made.decision_id))
 
     def _billed(self, found: Decision, old: bool, now_ms: int) -> Billing:
         made, was_out = found.made, found.state == "reserved"
@@ -237,6 +238,10 @@ class MemorySpendLedger(SpendLedger):
                 if found is not None and found.waits:
                     many += 1
                     self._released(found)
+                elif found is not None and found.out == "out" and found.made.kept_ms <= now_ms:
+                    many += 1
+                    found.out = "neither"  # whoever was to say that it is folded was killed
+                    book.put_out(found.made, -1)
             while book.ends and book.ends[0][0] + SLACK_MS < now_ms:
                 book.decisions.pop(heappop(book.ends)[1], None)
             return many

@@ -339,3 +339,15 @@ def test_kinds_and_prices_that_cannot_be_are_refused(ledger: SpendLedger, wrong:
     with pytest.raises(ValueError):
         calls[wrong]()
     assert sums(ledger) == (100, 0, 0, 0)
+
+
+def test_what_nobody_says_was_folded_is_out_until_its_decision_is_forgotten(ledger: SpendLedger) -> None:
+    sold(ledger, "lost", "late", expires_ms=NOW + 1, kept_ms=NOW + 9)
+    sold(ledger, "other", expires_ms=NOW + 1, kept_ms=NOW + 24 * HOUR)
+    happens(ledger, "impression", "lost", "other")
+    ledger.sweep(now_ms=NOW + 1)
+    happens(ledger, "impression", "late", first=5)
+    assert (ledger.sweep(now_ms=NOW + 8), out(ledger)) == (0, {LINE: 3})
+    assert (ledger.sweep(now_ms=NOW + 9), out(ledger)) == (2, {LINE: 1})
+    ledger.folded(ids(["lost", "late", "other"]))
+    assert (ledger.sweep(now_ms=NOW + 24 * HOUR), out(ledger)) == (0, {})
