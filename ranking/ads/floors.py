@@ -26,7 +26,8 @@ class _Pattern:
 class Floors:
     """Rules over fields of a request, most specific first: the earlier a field, the more it counts.
 
-    Words are compared without case. As in Prebid's floors: of two rules that fit, the one that names the first field in which they differ holds.
+    Words are compared without case. As in Prebid's floors: between two rules that fit, the one that names the first
+    field in which they differ holds.
 
     >>> floors = Floors.of(("placement", "country"), {("home", "*"): 300, ("*", "AT"): 200, ("*", "*"): 50})
     >>> codes = floors.codes([("home", "AT"), ("feed", "AT"), ("feed", "DE")])

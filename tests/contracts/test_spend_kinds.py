@@ -350,4 +350,4 @@ def test_what_nobody_says_was_folded_is_out_until_its_decision_is_forgotten(ledg
     assert (ledger.sweep(now_ms=NOW + 8), out(ledger)) == (0, {LINE: 3})
     assert (ledger.sweep(now_ms=NOW + 9), out(ledger)) == (2, {LINE: 1})
     ledger.folded(ids(["lost", "late", "other"]))
-    assert (ledger.sweep(now_ms=NOW + 24 * HOUR), out(ledger)) == (0, {})
+    assert (ledger.sweep(now_ms=NOW + 10), out(ledger)) == (0, {})
