@@ -243,3 +243,26 @@ def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: 
 def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
     house = a_house(a_campaign(daily_budget_micros=1_000_000))
     assert one(house.decisions(a_request())).filled
+
+
+def test_a_page_that_comes_again_is_not_filled_up_beside_what_was_sold() -> None:
+    house = a_house(*(a_campaign(name, advertiser="same", creative={"adomain": ["same.example"]}) for name in "ab"))
+    worker = house.workers[0]
+    page = a_request(slots=2)
+    page["imp"][1]["tagid"] = "elsewhere"
+    part = house._part(worker.requests_source, [page])
+    (first,), _ = worker.answerer.respond([part])
+    (again,), _ = worker.answerer.respond([part])
+    assert [each.record.filled for each in first.ads] == [each.record.filled for each in again.ads] == [True, False]
+    assert again.ads[1].record.reasons == ("decided_before",)
+
+
+def test_of_people_whose_consent_cannot_be_read_nothing_is_used_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = a_house(a_campaign("capped", caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(house.workers[0].answerer.users, "read", away)
+    decision = one(house.decisions(a_request()))
+    assert (decision.campaign_id, decision.personal, decision.person, decision.user_id) == ("free", False, "", "")
