@@ -324,3 +324,33 @@ def test_what_a_request_asks_of_a_deal_holds() -> None:
     asks = [{"pmp": {"deals": [{"id": "d", "bidfloor": floor}]}} for floor in (3.0, 6.0)]
     sold, refused = (one(house.decisions(a_request(imp=imp))) for imp in asks)
     assert (sold.price_micros, sold.dealid, refused.reasons) == (3_000, "d", ("below_deal_floor",))
+
+
+def test_who_cannot_be_looked_up_is_shown_nothing_that_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = a_house(a_campaign(caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
+
+    def away(_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", away)
+    assert one(house.decisions(a_request())).campaign_id == "free"
+
+
+def test_a_currency_without_a_rate_does_not_bid() -> None:
+    house = a_house(a_campaign(currency="CHF"), a_campaign("house", bid=0, type="house", currency="CHF"))
+    assert one(house.decisions(a_request())).losses == {"invalid": 2}
+
+
+def test_who_does_not_wait_any_more_is_sold_nothing() -> None:
+    house = a_house(a_campaign())
+    worker = house.workers[0]
+    part = house._part(worker.requests_source, [a_request(tmax=100)])
+    house.now_ms += 101
+    (slate,), _ = worker.answerer.respond([part])
+    assert [each.record.reasons for each in slate.ads] == [("expired",)]
+
+
+def test_categories_of_another_taxonomy_than_the_block_lists_are_blocked() -> None:
+    house = a_house(a_campaign(creative={"cat": ["IAB9-5"]}))
+    assert one(house.decisions(a_request(bcat=["600"], cattax=3))).reasons == ("category_excluded",)
+    assert one(house.decisions(a_request())).filled
