@@ -57,7 +57,7 @@ class AdAnswers:
         Args:
             asking: see there.
             profiles: of all requests.
-            known: could they be read?
+            known: could they be read? Where not, nothing of the people is used or kept, as their consent is not known.
             now_ms: who does not wait for an answer any more is not sold.
         """
         if not asking.asks:
@@ -66,7 +66,7 @@ class AdAnswers:
         states = profiles.states.take(at_A)
         stored, met = states.consent_U.tolist(), (states.events_U > 0).tolist()
         asks = [
-            _in_time(narrowed(ask, bits) if here else ask, now_ms)
+            _in_time(narrowed(ask, bits if known else 0) if here or not known else ask, now_ms)
             for ask, bits, here in zip(asking.asks, stored, met, strict=True)
         ]
         people = People(

@@ -1,7 +1,7 @@
 """Who competes for which place, as columns that get shorter at each stage, and what became of those that left."""
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +60,14 @@ class Contest:
 
     @classmethod
     def of(cls, asks: Sequence[AdAsk], decided: Container[str] = ()) -> "Contest":
-        """The places of asks that no gate refused, but for slots that were decided before; nobody competes yet."""
-        open_places = [(a, _undecided(p, decided)) for a, ask in enumerate(asks) if not ask.refused for p in ask.places]
-        pairs = [(a, place) for a, place in open_places if place.decision_ids]
+        """The places of asks that no gate refused and that are new; nobody competes yet.
+
+        Slots of an ask are decided at once. So of one that was decided before nothing is for sale: what is empty beside
+        what was sold was empty then.
+        """
+        pairs = [
+            (a, place) for a, ask in enumerate(asks) if not (ask.refused or begun(ask, decided)) for place in ask.places
+        ]
         names = [int(place.decision_ids[0][:16], 16) for _, place in pairs]
         return cls(
             asks=asks,
@@ -133,13 +138,9 @@ class Contest:
             self.fits = Fits(self.fits.code_M[keep_M], np.zeros(len(self.row_M) + 1, np.int64), self.fits.creative_N)
 
 
-def _undecided(place: AdPlace, decided: Container[str]) -> AdPlace:
-    left = [n for n, decision_id in enumerate(place.decision_ids) if decision_id not in decided]
-    if len(left) == len(place.decision_ids):
-        return place
-    ids = ([of[n] for n in left] for of in (place.imp_ids, place.decision_ids))
-    imp_ids, decision_ids = map(tuple, ids)
-    return replace(place, imp_ids=imp_ids, decision_ids=decision_ids)
+def begun(ask: AdAsk, decided: Container[str]) -> bool:
+    """Was anything sold of an ask before?"""
+    return any(each in decided for place in ask.places for each in place.decision_ids)
 
 
 @dataclass(frozen=True, slots=True)

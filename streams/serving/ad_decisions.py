@@ -102,7 +102,8 @@ class Decided:
         for told, ask in zip(self.of_ask, asks, strict=True):
             ids = [each for place in ask.places for each in place.decision_ids if each in before]
             told += [Decision(decode_ad(before[each]), before[each], "again") for each in ids]
-            told += [each for each in _refused(ask, now_ms) if each.record.decision_id not in before]
+            empty = _refused(ask, now_ms, begun=bool(ids))
+            told += [each for each in empty if each.record.decision_id not in before]
         return self
 
     @property
@@ -328,11 +329,14 @@ def for_page(decision: AdDecision) -> AdDecision:
     return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
-def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:
-    """What is empty whatever there is: places that are no auction, and all of them where a gate says no."""
+_BEFORE = "decided_before"
+
+
+def _refused(ask: AdAsk, now_ms: int, *, begun: bool) -> Iterator[Decision]:
+    """What is empty whatever there is: places that are no auction, and all where a gate says no, or was sold before."""
     pairs = [(one.imp_id, one.decision_id, one.tagid, one.reason, one.nbr) for one in ask.unfilled]
-    if ask.refused:
-        reason = Loss(ask.refused).name
+    if ask.refused or begun:
+        reason = Loss(ask.refused).name if ask.refused else _BEFORE
         for place in ask.places:
             named = zip(place.imp_ids, place.decision_ids, strict=True)
             pairs += [(imp_id, decision_id, place.tagid, reason, 0) for imp_id, decision_id in named]
@@ -348,4 +352,4 @@ def _refused(ask: AdAsk, now_ms: int) -> Iterator[Decision]:
             reasons=(reason,),
             decided_ms=now_ms,
         )
-        yield Decision(record, encode(record), "refused")
+        yield Decision(record, encode(record), "again" if reason == _BEFORE else "refused")

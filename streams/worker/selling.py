@@ -45,6 +45,7 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         settings, ads = self.settings, self.settings.ads
@@ -67,7 +68,8 @@ class Selling:
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""
-        if self.sells() and not self.settings.ads.secret:
+        if self.sells() and not self.settings.ads.secret and not self._warned:
+            self._warned = True
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )

@@ -243,3 +243,114 @@ def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: 
 def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
     house = a_house(a_campaign(daily_budget_micros=1_000_000))
     assert one(house.decisions(a_request())).filled
+
+
+def test_a_page_that_comes_again_is_not_filled_up_beside_what_was_sold() -> None:
+    house = a_house(*(a_campaign(name, advertiser="same", creative={"adomain": ["same.example"]}) for name in "ab"))
+    worker = house.workers[0]
+    page = a_request(slots=2)
+    page["imp"][1]["tagid"] = "elsewhere"
+    part = house._part(worker.requests_source, [page])
+    (first,), _ = worker.answerer.respond([part])
+    (again,), _ = worker.answerer.respond([part])
+    assert [each.record.filled for each in first.ads] == [each.record.filled for each in again.ads] == [True, False]
+    assert again.ads[1].record.reasons == ("decided_before",)
+
+
+def test_of_people_whose_consent_cannot_be_read_nothing_is_used_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = a_house(a_campaign("capped", caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(house.workers[0].answerer.users, "read", away)
+    decision = one(house.decisions(a_request()))
+    assert (decision.campaign_id, decision.personal, decision.person, decision.user_id) == ("free", False, "", "")
+
+
+def spent(house: AdHouse) -> dict[str, int]:
+    totals = house.workers[0].server.ledger.totals()
+    return {window.key: held.spent for window, held in totals.windows.items() if not (window.day or window.counts)}
+
+
+def test_money_is_reserved_and_spent_in_the_currency_of_the_campaign() -> None:
+    settings = small(ads={"currencies": ("USD=1000000", "JPY=150000000")})
+    yen = a_campaign(bid=750_000_000, currency="JPY", budget_micros=1_000_000_000)
+    house = a_house(yen, settings=settings)
+    decision = one(house.decisions(a_request(imp={"bidfloor": 4.0})))
+    assert (decision.price_micros, decision.currency, decision.reserved_micros) == (4_000, "USD", 600_000)
+    house.tell(an_impression(decision))
+    assert spent(house) == {"spring": 600_000, "spring/l": 600_000}
+
+
+def test_a_click_costs_what_a_click_was_priced_at_and_is_known_for_its_window() -> None:
+    house = a_house(a_campaign(bid=500_000, bid_type="cpc", budget_micros=50_000_000))
+    decision = one(house.decisions(a_request(imp={"bidfloor": 1.0})))
+    assert decision.price_micros < decision.event_micros == decision.spends_micros <= 500_000
+    assert decision.kept_ms - decision.decided_ms == 28 * 86_400_000
+    house.tell(an_impression(decision))
+    assert spent(house)["spring"] == 0
+    house.tell(an_impression(decision, kind="click"))
+    assert spent(house)["spring"] == decision.event_micros
+
+
+def test_the_history_is_read_only_with_consent_to_personal_ads() -> None:
+    house = a_house(a_campaign(targeting={"saw": {"item": "i", "within": "7d"}}))
+    house.tell({"user_id": "ann", "type": "view", "item_id": "i", "event_time": NOW_MS})
+    refusals: list[dict[str, Any]] = [{"device": {"lmt": 1}}, {"personalised": False}, {"regs": {"coppa": 1}}]
+    assert not any(one(house.decisions(a_request(**more))).filled for more in refusals)
+    assert one(house.decisions(a_request())).filled
+
+
+def test_sensitive_kinds_are_not_shown_unless_they_are_allowed() -> None:
+    beer = a_campaign(creative={"cat": ["IAB8-5"]})
+    assert one(a_house(beer).decisions(a_request())).reasons == ("category_excluded",)
+    allowed = small(ads={"allow_sensitive": ("alcohol",)})
+    assert one(a_house(beer, settings=allowed).decisions(a_request())).filled
+
+
+def test_a_cap_of_a_creative_leaves_the_others() -> None:
+    campaign = a_campaign(caps=[{"count": 1, "time_unit": "day", "level": "creative"}])
+    line = campaign["line_items"][0]
+    line["creatives"] = [line["creatives"][0] | {"crid": crid} for crid in "xy"]
+    house = a_house(campaign)
+    shown = [one(house.decisions(a_request())) for _ in range(3)]
+    assert {each.crid for each in shown[:2]} == {"x", "y"}
+    assert not shown[2].filled
+
+
+def test_what_a_request_asks_of_a_deal_holds() -> None:
+    house = a_house(a_campaign(deal={"id": "d", "bidfloor_micros": 1_000_000, "at": 2}))
+    asks = [{"pmp": {"deals": [{"id": "d", "bidfloor": floor}]}} for floor in (3.0, 6.0)]
+    sold, refused = (one(house.decisions(a_request(imp=imp))) for imp in asks)
+    assert (sold.price_micros, sold.dealid, refused.reasons) == (3_000, "d", ("below_deal_floor",))
+
+
+def test_who_cannot_be_looked_up_is_shown_nothing_that_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = a_house(a_campaign(caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
+
+    def away(_: Any) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", away)
+    assert one(house.decisions(a_request())).campaign_id == "free"
+
+
+def test_a_currency_without_a_rate_does_not_bid() -> None:
+    house = a_house(a_campaign(currency="CHF"), a_campaign("house", bid=0, type="house", currency="CHF"))
+    assert one(house.decisions(a_request())).losses == {"invalid": 2}
+
+
+def test_who_does_not_wait_any_more_is_sold_nothing() -> None:
+    house = a_house(a_campaign())
+    worker = house.workers[0]
+    part = house._part(worker.requests_source, [a_request(tmax=100)])
+    house.now_ms += 101
+    (slate,), _ = worker.answerer.respond([part])
+    assert [each.record.reasons for each in slate.ads] == [("expired",)]
+
+
+def test_categories_of_another_taxonomy_than_the_block_lists_are_blocked() -> None:
+    house = a_house(a_campaign(creative={"cat": ["IAB9-5"]}))
+    assert one(house.decisions(a_request(bcat=["600"], cattax=3))).reasons == ("category_excluded",)
+    assert one(house.decisions(a_request())).filled
