@@ -50,11 +50,12 @@ class Traffic:
     def learn(self, time_ms_R: NDArray[np.int64], now_ms: int) -> "Traffic":
         """The curve after R more chances at these event times.
 
-        `now_ms` is event time too: what is later comes from a wrong clock and is left out. Late rows still count.
+        `now_ms` is event time too: what is later comes from a wrong clock and is left out, as is what is older than ten
+        half-lives (a log of years ago that is replayed says nothing of today). Late rows still count.
         """
         hour_R = (time_ms_R + self.offset_ms) // HOUR_MS
         now_h = (now_ms + self.offset_ms) // HOUR_MS
-        hour_R = hour_R[hour_R <= now_h]
+        hour_R = hour_R[(hour_R <= now_h) & (hour_R >= now_h - int(10 * self.half_life_h))]
         since_h = now_h if self.open_h is None else self.open_h
         if self.open_h is None and len(hour_R):
             since_h = max(int(hour_R.min()), now_h - int(10 * self.half_life_h))

@@ -2,7 +2,8 @@
 
 Every event of MovieLens 100K is published in its order; with `slates_per_event=all` the worker answers each with a
 slate, and the slate before an event is judged by that event: did its first ten items hold what the person took next?
-Events are kept in flight within a window, so that latency is that of a busy service and not of a backlog.
+Events are kept in flight within a window, so that latency is that of a busy service and not of a backlog. Beside it a
+house of campaigns sells ads to the people of the log (`streams.lab.ad_showing`).
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
 from streams.contract import records
+from streams.lab.ad_showing import AdRun, Showing
 from streams.lab.baselines import BASELINES, NOT_SCORED, Quality
 from streams.lab.datasets import Log
 from streams.lab.local_stack import BROKER_NAME, Stack
@@ -23,6 +25,7 @@ from streams.lab.replay import catalogue_records, event_records
 Progress = Callable[["DemoRun"], None]
 _STAMPS = ("received_ms", "decoded_ms", "folded_ms", "retrieved_ms", "ranked_ms", "published_ms")
 _STAGES = ("decode", "fold", "retrieve", "rank", "compose")
+_OF_AD, _SETTLES_S = -1, 8.0
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class DemoRun:
     ready_s: float = 0.0
     broker: str = BROKER_NAME
     ranked: int = 0
+    ads: AdRun | None = None
     stamped_ms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0))
 
     def __post_init__(self) -> None:
@@ -98,10 +102,14 @@ class Judge:
         """Event r was written there."""
         self.index[partition, offset] = r
 
+    def sent_of_ad(self, partition: int, offset: int) -> None:
+        """An event of an ad was written there: the slate that answers it is judged by nothing."""
+        self.index[partition, offset] = _OF_AD
+
     def judge(self, slate: records.Slate, arrived_s: float) -> bool:
         """Take one slate; False when it repeats an answer or answers nothing of ours."""
         run, r = self.run, self.index.get((slate.partition, slate.offset))
-        if r is None or not np.isnan(run.answered_s_R[r]):
+        if r is None or r == _OF_AD or not np.isnan(run.answered_s_R[r]):
             return False
         run.answered_s_R[r] = arrived_s
         run.latency_s_R[r] = arrived_s - self.sent_s_R[r]
@@ -121,86 +129,145 @@ class Judge:
         return True
 
 
+@dataclass(slots=True)
+class Replay:
+    """A demo under way: the log is published, slates are judged, ads are asked for and reacted to."""
+
+    stack: Stack
+    judge: Judge
+    showing: Showing
+    producer: AIOKafkaProducer
+    consumer: AIOKafkaConsumer
+    room: asyncio.Semaphore
+    progress: Progress
+    silence_s: float
+    _early: list[records.Slate] = field(init=False, default_factory=list)
+
+    @property
+    def run(self) -> DemoRun:
+        """What is known of it."""
+        return self.judge.run
+
+    async def prepare(self) -> None:
+        """Publish catalogue and campaigns."""
+        topics = self.stack.settings.topics
+        for key, value, headers in catalogue_records(self.run.log):
+            await self.producer.send(topics.name("catalog"), value, key=key, headers=headers)
+        for key, value in self.showing.records():
+            await self.producer.send(topics.name("campaigns"), value, key=key)
+        await self.producer.flush()
+
+    async def publish(self) -> None:
+        """Publish the log, a window ahead of its slates, and ask for ads on the way."""
+        run, judge, topics = self.run, self.judge, self.stack.settings.topics
+        events, requests = topics.name("events"), topics.name("requests")
+        for r, (key, value, headers) in enumerate(event_records(run.log)):
+            await self.room.acquire()
+            judge.sent_s_R[r] = time.monotonic() - run.began
+            sending = await self.producer.send(events, value, key=key, headers=headers)
+            sending.add_done_callback(lambda sent, r=r: _written(sent, lambda *place: judge.sent(r, *place)))
+            run.published += 1
+            for user, request in self.showing.passed(r):
+                await self.producer.send(requests, request, key=user)
+
+    async def collect(self) -> None:
+        """Judge slates until every event has its own.
+
+        Raises:
+            TimeoutError: none came for `silence_s`.
+            StartFailed: a child ended.
+        """
+        run, heard = self.run, time.monotonic()
+        while run.slates < len(run.log):
+            if await self._take():
+                heard = time.monotonic()
+            self.progress(run)
+            self.stack.check()
+            if time.monotonic() - heard > self.silence_s:
+                raise TimeoutError(f"no slate for {self.silence_s:g} s after {run.slates} of {len(run.log)}")
+
+    async def settle(self) -> None:
+        """Wait until the figures hold what was told of ads; not for long."""
+        give_up = time.monotonic() + _SETTLES_S
+        while not self.showing.run.settled and time.monotonic() < give_up:
+            await self._take()
+            self.stack.check()
+
+    async def _take(self) -> int:
+        """Take what came; how many slates were judged."""
+        judged, stats = 0, self.stack.settings.topics.name("ad_stats")
+        fetched = await self.consumer.getmany(timeout_ms=200)
+        arrived_s = time.monotonic() - self.run.began
+        slates, self._early = self._early, []
+        for place, part in fetched.items():
+            if place.topic != stats:
+                slates += [records.decode_slate(r.value) for r in part]
+                continue
+            for record in part:
+                self.showing.run.stand(records.decode_ad_stats(record.value), arrived_s)
+        for slate in slates:
+            if slate.request_id is not None:
+                await self._react(slate)
+            elif self.judge.judge(slate, arrived_s):
+                self.room.release()
+                judged += 1
+            elif (slate.partition, slate.offset) not in self.judge.index:
+                self._early.append(slate)  # its event's own acknowledgement is still under way
+        return judged
+
+    async def _react(self, slate: records.Slate) -> None:
+        topic = self.stack.settings.topics.name("events")
+        for user, event in self.showing.answered(slate.request_id or "", slate.ads):
+            sending = await self.producer.send(topic, event, key=user)
+            sending.add_done_callback(lambda sent: _written(sent, self.judge.sent_of_ad))
+
+
 async def run_demo(stack: Stack, log: Log, progress: Progress, *, window: int = 128, silence_s: float = 60) -> DemoRun:
-    """Publish the log, judge the slates. The stack must be ready.
+    """Publish the log, judge the slates, show ads. The stack must be ready.
 
     Raises:
         TimeoutError: no slate came for `silence_s`. The stack's logs say why.
         StartFailed: a child ended.
     """
-    run = DemoRun(log)
-    judge = Judge(run)
-    topics = stack.settings.topics
-    producer = AIOKafkaProducer(bootstrap_servers=stack.broker.bootstrap, linger_ms=1, acks="all")
-    consumer = AIOKafkaConsumer(
-        topics.name("slates"),
-        bootstrap_servers=stack.broker.bootstrap,
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=10,
-        max_partition_fetch_bytes=8 << 20,
+    settings, run = stack.settings, DemoRun(log)
+    topics, showing = settings.topics, Showing(log, settings, time.time_ns() // 1_000_000)
+    run.ads = showing.run
+    replay = Replay(
+        stack=stack,
+        judge=Judge(run),
+        showing=showing,
+        producer=AIOKafkaProducer(bootstrap_servers=stack.broker.bootstrap, linger_ms=1, acks="all"),
+        consumer=AIOKafkaConsumer(
+            *(topics.name("slates"), topics.name("ad_stats")),
+            bootstrap_servers=stack.broker.bootstrap,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=10,
+            max_partition_fetch_bytes=8 << 20,
+        ),
+        room=asyncio.Semaphore(window),
+        progress=progress,
+        silence_s=silence_s,
     )
     tasks: list[asyncio.Task[None]] = []
-    await producer.start()
-    await consumer.start()
+    await replay.producer.start()
+    await replay.consumer.start()
     try:
-        for key, value, headers in catalogue_records(log):
-            await producer.send(topics.name("catalog"), value, key=key, headers=headers)
-        await producer.flush()
+        await replay.prepare()
         run.began = time.monotonic()
-        room = asyncio.Semaphore(window)
-        tasks = [
-            asyncio.create_task(_publish(producer, topics.name("events"), judge, room)),
-            asyncio.create_task(_collect(consumer, stack, judge, room, progress, silence_s)),
-        ]
+        tasks = [asyncio.create_task(replay.publish()), asyncio.create_task(replay.collect())]
         for done in (await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))[0]:
             done.result()
+        run.seconds = time.monotonic() - run.began
+        await replay.settle()
     finally:
         for task in tasks:
             task.cancel()
-        await consumer.stop()
-        await producer.stop()
-    run.seconds = time.monotonic() - run.began
+        await replay.consumer.stop()
+        await replay.producer.stop()
     return run
 
 
-async def _publish(producer: AIOKafkaProducer, topic: str, judge: Judge, room: asyncio.Semaphore) -> None:
-    run = judge.run
-    for r, (key, value, headers) in enumerate(event_records(run.log)):
-        await room.acquire()
-        judge.sent_s_R[r] = time.monotonic() - run.began
-        sending = await producer.send(topic, value, key=key, headers=headers)
-        sending.add_done_callback(lambda sent, r=r: _written(judge, r, sent))
-        run.published += 1
-
-
-def _written(judge: Judge, r: int, sent: "asyncio.Future[object]") -> None:
+def _written(sent: "asyncio.Future[object]", at: Callable[[int, int], None]) -> None:
     if not sent.cancelled() and sent.exception() is None:
         place = sent.result()
-        judge.sent(r, place.partition, place.offset)  # type: ignore[attr-defined]
-
-
-async def _collect(
-    consumer: AIOKafkaConsumer,
-    stack: Stack,
-    judge: Judge,
-    room: asyncio.Semaphore,
-    progress: Progress,
-    silence_s: float,
-) -> None:
-    run, heard = judge.run, time.monotonic()
-    early: list[records.Slate] = []
-    while run.slates < len(run.log):
-        fetched = await consumer.getmany(timeout_ms=200)
-        arrived_s = time.monotonic() - run.began
-        slates = early + [records.decode_slate(r.value) for part in fetched.values() for r in part]
-        early = []
-        for slate in slates:
-            if judge.judge(slate, arrived_s):
-                room.release()
-                heard = time.monotonic()
-            elif (slate.partition, slate.offset) not in judge.index:
-                early.append(slate)  # its event's own acknowledgement is still under way
-        progress(run)
-        stack.check()
-        if time.monotonic() - heard > silence_s:
-            raise TimeoutError(f"no slate for {silence_s:g} s after {run.slates} of {len(run.log)}")
+        at(place.partition, place.offset)  # type: ignore[attr-defined]

@@ -97,3 +97,9 @@ def test_time_that_passes_never_takes_traffic_back(seed: int, moments: list[int]
     chances = np.random.default_rng(seed).integers(0, 9, 24).tolist()
     curve = Traffic().learn(events(chances, 5 * DAY_H), 5 * DAY_H * HOUR_MS)
     assert (np.diff(curve.until(np.array(sorted(moments)))) >= -1e-6).all()
+
+
+def test_a_log_of_years_ago_that_is_replayed_leaves_the_curve_flat() -> None:
+    now_ms = 28 * 365 * DAY_H * HOUR_MS
+    curve = Traffic().learn(np.arange(500) * HOUR_MS, now_ms)
+    assert curve.share(now_ms, now_ms + 60_000, now_ms + np.array([15_000, 30_000])) == pytest.approx([0.25, 0.5])

@@ -1,0 +1,179 @@
+"""What is known of the ads of a running demo: fills, money, a budget beside its plan, a capped person, a win explained.
+
+Slots and what became of them are counted by who asked; money is what the spend ledger says, as `ad-stats` tells it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ranking.ads.currencies import Currencies
+from ranking.ads.losses import Loss
+from streams.contract.ad_records import AdDecision, AdStats
+from streams.contract.campaigns import Campaign
+from streams.contract.records import encode
+from streams.lab.ad_campaigns import CAP, CAPPED, PACED, campaigns, genres_of
+from streams.lab.ad_audience import Audience
+from streams.lab.datasets import Log
+from streams.settings import Settings
+
+EVERY = 50
+"""A page with two slots is asked for at every so-manieth event."""
+_TOGETHER, _WITH_ITEMS, _ITEMS = 8, 4, 10
+_OPENS_MS, _EVENTS_PER_S, _SHORTEST_S = 8_000, 1_200, 20
+"""A new ledger opens after some seconds; flights begin then, and last as long as a replay does."""
+_CAPPED_CODE = str(int(Loss.capped))
+
+
+class PlanPoint(NamedTuple):
+    """A line item's money at a moment, in micros: spent, and due by its plan; `at_s` since the first event."""
+
+    at_s: float
+    spent: int
+    due: float
+
+
+@dataclass(slots=True)
+class Capped:
+    """A person and a cap: `shown` of it so far, and in how many slots it was held back after that."""
+
+    user: str
+    shown: int = 0
+    held_back: int = 0
+    above: int = 0
+    """Shown beyond its cap: 0, or a defect."""
+
+
+@dataclass(slots=True)
+class AdRun:
+    """The ads of one demo: slots asked for, what filled them, what people did, what it brought."""
+
+    house: Sequence[Campaign]
+    rates: Currencies
+    requests: int = 0
+    slots: int = 0
+    filled: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    filled_by: Counter[str] = field(default_factory=Counter)
+    types: dict[str, str] = field(init=False)
+    figures: dict[str, AdStats] = field(default_factory=dict)
+    plan: list[PlanPoint] = field(default_factory=list)
+    people: dict[str, Capped] = field(default_factory=dict)
+    explained: AdDecision | None = None
+
+    def __post_init__(self) -> None:
+        self.types = {campaign.campaign_id: campaign.line_items[0].type for campaign in self.house}
+
+    @property
+    def fill(self) -> float:
+        """Share of slots that had an ad."""
+        return self.filled / max(self.slots, 1)
+
+    @property
+    def spend_micros(self) -> int:
+        """What was spent in all, in the base of the currency table, each line item rounded down."""
+        base = max(self.rates.micros, key=lambda code: self.rates.micros[code] == 1_000_000)
+        return sum(
+            one.spent_micros * self.rates.micros[base] // self.rates.micros[one.currency]
+            for one in self.lines()
+            if one.currency in self.rates.micros
+        )
+
+    @property
+    def capped(self) -> int:
+        """How often a line item was held back because a person had seen it often enough."""
+        return sum(one.funnel.get("capped", 0) for one in self.lines())
+
+    def lines(self) -> list[AdStats]:
+        """Line items as they stand, those that spent most first."""
+        lines = [one for one in self.figures.values() if one.line_item_id]
+        return sorted(lines, key=lambda one: (-one.spent_micros, -one.impressions, one.key))
+
+    def most_capped(self) -> Capped | None:
+        """The person whom the cap held back most often; None where nobody reached it."""
+        reached = [person for person in self.people.values() if person.shown >= CAP and person.held_back]
+        return max(reached, key=lambda person: person.held_back, default=None)
+
+    @property
+    def settled(self) -> bool:
+        """Do the figures hold every impression and click that was told?"""
+        told = self.done["impression"], self.done["click"]
+        return told == (sum(one.impressions for one in self.lines()), sum(one.clicks for one in self.lines()))
+
+    def hear(self, ad: AdDecision) -> None:
+        """A slot was decided."""
+        self.slots += 1
+        self.filled += ad.filled
+        line = f"{ad.campaign_id}/{ad.line_item_id}"
+        if ad.filled and ad.campaign_id:
+            self.filled_by[self.types.get(ad.campaign_id, "")] += 1
+        person = self.people.get(ad.user_id)
+        if person is not None and person.shown >= CAP:
+            person.held_back += _CAPPED_CODE in ad.losses and line != CAPPED
+        if ad.filled and _worth(ad) > (_worth(self.explained) if self.explained else 0):
+            self.explained = ad
+
+    def see(self, ad: AdDecision, kind: str) -> None:
+        """This happened to an ad."""
+        self.done[kind] += 1
+        if kind == "impression" and f"{ad.campaign_id}/{ad.line_item_id}" == CAPPED:
+            person = self.people.setdefault(ad.user_id, Capped(ad.user_id))
+            person.shown += 1
+            person.above = max(person.shown - CAP, 0)
+
+    def stand(self, one: AdStats, at_s: float) -> None:
+        """Figures came."""
+        self.figures[one.key] = one
+        if one.key == PACED and one.expected is not None:
+            self.plan.append(PlanPoint(at_s, one.spent_micros, one.expected))
+
+
+class Showing:
+    """Asks for ads as a log goes by, and answers for people: everything of a demo that is about ads, but the topics."""
+
+    def __init__(self, log: Log, settings: Settings, now_ms: int) -> None:
+        """The house opens for about as long as the replay of the log takes."""
+        lasts_ms = max(int(1000 * len(log) / _EVENTS_PER_S), 1000 * _SHORTEST_S)
+        house = campaigns(genres_of(log), begin_ms=now_ms + _OPENS_MS, end_ms=now_ms + lasts_ms)
+        self.run = AdRun(house, settings.ads.rates())
+        self._audience = Audience(log)
+        self._genres = {campaign.campaign_id: campaign.line_items[0].creatives[0].categories for campaign in house}
+        self._waiting: list[int] = []
+
+    def records(self) -> list[tuple[bytes, bytes]]:
+        """Key and value of each campaign."""
+        return [(campaign.campaign_id.encode(), encode(campaign)) for campaign in self.run.house]
+
+    def passed(self, r: int) -> list[tuple[bytes, bytes]]:
+        """Event r was published: the requests that are made now, several together, as they come to a busy page."""
+        self._audience.took(r)
+        if r % EVERY == EVERY - 1:
+            self._waiting.append(r)
+        if len(self._waiting) < _TOGETHER:
+            return []
+        asked, self._waiting = self._waiting, []
+        self.run.requests += len(asked)
+        return [
+            self._audience.request(each, items=_ITEMS if n % _WITH_ITEMS == 0 else 0) for n, each in enumerate(asked)
+        ]
+
+    def answered(self, request_id: str, ads: Sequence[AdDecision]) -> list[tuple[bytes, bytes]]:
+        """A request was answered: key and value of the events that its ads lead to."""
+        r = int(request_id.rpartition("-")[2])
+        events = []
+        for ad in ads:
+            self.run.hear(ad)
+            if not ad.filled or not ad.campaign_id:
+                continue
+            for kind, value in self._audience.reacts(ad, self._genres.get(ad.campaign_id, ()), r):
+                self.run.see(ad, kind)
+                events.append((ad.user_id.encode(), value))
+        return events
+
+
+def _worth(ad: AdDecision) -> int:
+    """How much there is to tell of a win: what matched, how many ways to lose, whom others lost to."""
+    if not ad.price_micros or ad.price_micros >= ad.bid_micros:
+        return 1
+    return 10 + 3 * min(len(ad.matched), 3) + 2 * len(ad.losses) + min(len(ad.lost_to), 2)
