@@ -1,6 +1,7 @@
 """The commands that bring their own servers: `demo` and `up`."""
 
 import asyncio
+import json
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import typer
 from rich.table import Table
 
 from streams.commands.console import Json, err, finish, out, refuse_taken
+from streams.commands.demo_ads import print_ads, told
 from streams.commands.extras import require
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ _OVERRIDES = {
     "MARQUEE_SLATES__PER_EVENT": "all",
     "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5",
     "MARQUEE_OBSERVE__EXAMPLES_PER_S": "1000",
+    "MARQUEE_ADS__SECRET": "people of a public log, who need none",
 }
 _EXTRAS = ("cpu", "learner", "demo")
 _STARTING = "starting a broker, Valkey, a learner and a worker"
@@ -35,10 +38,11 @@ def demo(
     window: Annotated[int, typer.Option(help="Events in flight.", min=1, max=100_000)] = 128,
     as_json: Json = False,
 ) -> None:
-    """Run the main job on MovieLens 100K: embedded servers, a worker, a learner, every event answered with a slate."""
+    """Run the main job on MovieLens 100K: embedded servers, a worker, a learner, a slate for every event, ads."""
     began = time.monotonic()
     require("the demo", *_EXTRAS)
     _end_on_sigterm()
+    from streams.lab.ad_campaigns import RATES
     from streams.lab.datasets import ML_100K_HALF_LIVES, half_lives_told, ml_100k
     from streams.lab.demo import run_demo
     from streams.lab.local_stack import Stack
@@ -51,7 +55,8 @@ def demo(
     err.print(f"{log.name}: {len(log):,} events of {len(set(log.user_R)):,} people on {len(log.items):,} items")
     err.print(_STARTING)
     paced = {f"MARQUEE_HALF_LIVES__{name.upper()}": f"{seconds:g}" for name, seconds in ML_100K_HALF_LIVES.items()}
-    with Stack(_OVERRIDES | paced) as stack:
+    rates = {"MARQUEE_ADS__CURRENCIES": json.dumps(RATES)}
+    with Stack(_OVERRIDES | rates | paced) as stack:
         ready_s = stack.wait_until_ready()
         err.print(half_lives_told(stack.settings.half_lives))
         err.print(f"worker ready after {ready_s:.1f} s; consent without a word: {stack.settings.consent.default}")
@@ -116,6 +121,7 @@ def summary(run: "DemoRun", report: Path, seconds: float) -> dict[str, Any]:
         "recall@10": round(ours.recall_10, 4),
         "recall@20": round(ours.recall_20, 4),
         "popularity_recall@10": round(popularity.recall_10, 4),
+        "ads": told(run.ads),
         "broker": run.broker,
         "ready_s": round(run.ready_s, 1),
         "report": str(report),
@@ -141,6 +147,7 @@ def _print_demo(run: "DemoRun", result: dict[str, Any]) -> None:
     width = max(len(place.title) for place in who.slate[:_SHOWN_SLATE])
     for n, place in enumerate(who.slate[:_SHOWN_SLATE], 1):
         out.print(f"  {n:>2} {place.title:<{width}}  {place.why}", markup=False, soft_wrap=True)
+    print_ads(run.ads)
     out.print(f"\nreport: {result['report']}", markup=False, soft_wrap=True)
 
 

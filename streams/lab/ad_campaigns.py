@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from streams.contract.campaigns import Cap, Campaign, Creative, Deal, Flight, Goal, LineItem
+from streams.contract.campaigns import Campaign, Cap, Creative, Deal, Flight, Goal, LineItem
 from streams.lab.datasets import Log
 
 BANNER, VIDEO = "beside the film", "before the film"
@@ -26,13 +26,10 @@ SHARE, LONGEST_S = 0.8, 30
 
 
 class Booking(NamedTuple):
-    """A campaign in one row: whose it is, its line item, what it is called, IAB category, type and what goes with it."""
+    """A campaign in one row: advertiser and line item, IAB's category, what the line item says, and its ads' shape."""
 
-    advertiser: str
-    line: str
-    name: str
+    key: str
     cat: str
-    type: str
     said: dict[str, Any]
     video: bool = False
     currency: str = "USD"
@@ -52,25 +49,26 @@ def campaigns(genres: Sequence[str], *, begin_ms: int, end_ms: int) -> list[Camp
         begin_ms: when flights begin.
         end_ms: when they end.
     """
-    house = [*_promised(genres), *_by_price(genres), *_by_click(genres), *_by_view(genres), *_own(genres)]
+    house = [*_promised(genres), *_by_price(genres), *_by_click(genres), *_by_view(), *_own()]
     flight = Flight(begin=begin_ms, end=end_ms)
     return [_campaign(booking, genres[n % len(genres)], flight) for n, booking in enumerate(house)]
 
 
 def _campaign(booking: Booking, genre: str, flight: Flight) -> Campaign:
-    domain = f"{booking.advertiser}.example"
-    shape: dict[str, Any] = {"format": "video", "dur": 15} if booking.video else {"format": "banner", "w": 300, "h": 250}
+    advertiser, _, line_id = booking.key.partition("/")
+    name, domain = booking.key.replace("/", ": ").replace("-", " ").capitalize(), f"{advertiser}.example"
+    shape: dict[str, Any] = (
+        {"format": "video", "dur": 15} if booking.video else {"format": "banner", "w": 300, "h": 250}
+    )
     creatives = [
-        Creative(crid=crid, approved=True, categories=(genre,), text=f"{booking.name} {crid}", behalf=domain, **shape)
+        Creative(crid=crid, approved=True, categories=(genre,), text=f"{name} {crid}", behalf=domain, **shape)
         for crid in ("first", "second")
     ]
-    line = LineItem(
-        id=booking.line, type=booking.type, flights=(flight,), creatives=tuple(creatives), **booking.said
-    )
+    line = LineItem(id=line_id, name=name, flights=(flight,), creatives=tuple(creatives), **booking.said)
     return Campaign(
-        campaign_id=booking.advertiser,
-        advertiser=booking.advertiser,
-        name=booking.name,
+        campaign_id=advertiser,
+        advertiser=advertiser,
+        name=name,
         currency=booking.currency,
         adomain=(domain,),
         cat=(booking.cat,),
@@ -81,27 +79,29 @@ def _campaign(booking: Booking, genre: str, flight: Flight) -> Campaign:
 def _promised(genres: Sequence[str]) -> list[Booking]:
     """Shares and quantities: they come before whoever pays most."""
 
-    def share(percent: int, bid: int, **more: Any) -> dict[str, Any]:
-        return {"goal": Goal("share", percent), "bid_micros": bid * 1_000_000} | more
+    def share(percent: int, cpm: int, **more: Any) -> dict[str, Any]:
+        return {"type": "sponsorship", "goal": Goal("share", percent), "bid_micros": cpm * 1_000_000} | more
 
-    def booked(kind: str, many: int, bid: int, **more: Any) -> dict[str, Any]:
-        return {"goal": Goal(kind, many), "bid_micros": bid * 1_000_000} | more
+    def booked(kind: str, many: int, cpm: int, **more: Any) -> dict[str, Any]:
+        return {"type": "standard", "goal": Goal(kind, many), "bid_micros": cpm * 1_000_000} | more
 
     first, second, third = (genres[n % len(genres)] for n in range(3))
-    by_hour = (Cap(count=2, time_unit="hour", level="line_item"),)
+    hourly, daily = (Cap(count=2, time_unit="hour", level="line_item"),), (Cap(count=4),)
+    fans, here, there = {"segment": f"fans of {first}"}, {"country": ["US", "GB"]}, {"country": ["DE", "FR"]}
+    ahead: dict[str, Any] = {"delivery": "front_loaded", "overdelivery": 5}
     return [
-        Booking("northlight-cinemas", "premiere", "Northlight premiere nights", "IAB1", "sponsorship", share(20, 12, targeting={"genre": first})),
-        Booking("brass-lantern", "festival", "Brass Lantern film festival", "IAB1-5", "sponsorship", share(15, 11, targeting={"genre": second}), video=True),
-        Booking("oakridge-radio", "drive-time", "Oakridge drive time", "IAB1-6", "sponsorship", share(25, 10, targeting={"keyvalues": {"section": third}})),
-        Booking("juniper-rail", "spring", "Juniper Rail spring fares", "IAB20", "standard", booked("impressions", 150, 9, caps=by_hour)),
-        Booking("meridian-air", "long-haul", "Meridian Air long haul", "IAB20-3", "standard", booked("impressions", 120, 10, targeting={"country": ["US", "GB"]}), video=True),
-        Booking("tidewater-hotels", "weekend", "Tidewater weekends", "IAB20-15", "standard", booked("viewable", 80, 9, delivery="front_loaded", overdelivery=5)),
-        Booking("pinecrest-skis", "first-snow", "Pinecrest first snow", "IAB17", "standard", booked("impressions", 60, 8, targeting={"segment": f"fans of {first}"})),
-        Booking("kestrel-bikes", "commute", "Kestrel commuter bikes", "IAB17", "standard", booked("clicks", 10, 9, targeting={"not": {"genre": third}})),
-        Booking("fern-and-field", "garden", "Fern and Field garden week", "IAB10", "standard", booked("impressions", 90, 7, targeting={"country": ["DE", "FR"]}), currency="EUR"),
-        Booking("bellweather-books", "stories", "Bellweather story hour", "IAB1-1", "standard", booked("completed", 60, 12), video=True),
-        Booking("lumen-lamps", "winter", "Lumen winter light", "IAB10", "standard", booked("impressions", 70, 8, caps=(Cap(count=4),)), video=True),
-    ]  # fmt: skip
+        Booking("northlight-cinemas/premiere", "IAB1", share(20, 12, targeting={"genre": first})),
+        Booking("brass-lantern/festival", "IAB1-5", share(15, 11, targeting={"genre": second}), video=True),
+        Booking("oakridge-radio/drive-time", "IAB1-6", share(25, 10, targeting={"keyvalues": {"section": third}})),
+        Booking("juniper-rail/spring-fares", "IAB20", booked("impressions", 150, 9, caps=hourly)),
+        Booking("meridian-air/long-haul", "IAB20-3", booked("impressions", 120, 10, targeting=here), video=True),
+        Booking("tidewater-hotels/weekend", "IAB20-15", booked("viewable", 80, 9, **ahead)),
+        Booking("pinecrest-skis/first-snow", "IAB17", booked("impressions", 60, 8, targeting=fans)),
+        Booking("kestrel-bikes/commute", "IAB17", booked("clicks", 10, 9, targeting={"not": {"genre": third}})),
+        Booking("fern-and-field/garden", "IAB10", booked("impressions", 90, 7, targeting=there), currency="EUR"),
+        Booking("bellweather-books/stories", "IAB1-1", booked("completed", 60, 12), video=True),
+        Booking("lumen-lamps/winter", "IAB10", booked("impressions", 70, 8, caps=daily), video=True),
+    ]
 
 
 def _by_price(genres: Sequence[str]) -> list[Booking]:
@@ -111,73 +111,64 @@ def _by_price(genres: Sequence[str]) -> list[Booking]:
         money = {} if budget is None else {"budget_micros": int(budget * 1_000_000)}
         return {"bid_micros": int(bid * 1_000_000), **money} | more
 
-    once = (Cap(count=CAP, time_unit="lifetime"),)
-    agreed = Deal(DEAL, bidfloor_micros=11_000_000, at=3)
-    evening = ({"days": ["fri", "sat", "sun"], "from": 16, "until": 24},)
     first, fourth, fifth = (genres[n % len(genres)] for n in (0, 3, 4))
+    often, agreed = (Cap(count=CAP, time_unit="lifetime"),), Deal(DEAL, bidfloor_micros=11_000_000, at=3)
+    evenings = ({"days": ["fri", "sat", "sun"], "from": 16, "until": 24},)
+    there, lately = {"country": ["DE", "FR"]}, {"saw": {"category": first, "within": "30d"}}
+    fans: dict[str, Any] = {"targeting": {"segment": f"fans of {fifth}"}, "delivery": "front_loaded"}
     return [
-        Booking("harbour-coffee", "all-day", "Harbour Coffee all day", "IAB8", "price_priority", cpm(14, 1.6)),
-        Booking("saltmarsh-insurance", "storm", "Saltmarsh storm cover", "IAB13", "price_priority", cpm(24, targeting={"country": "GB"}, caps=once, delivery="asap")),
-        Booking("cobalt-phones", "launch", "Cobalt launch", "IAB19", "price_priority", cpm(9, 1.2, caps=(Cap(count=6),))),
-        Booking("quill-and-ink", "notebooks", "Quill and Ink notebooks", "IAB18", "price_priority", cpm(6, 0.8)),
-        Booking("amber-oven", "bread", "Amber Oven bread", "IAB8", "price_priority", cpm(7.5, 0.9, targeting={"country": ["DE", "FR"]}), currency="EUR"),
-        Booking("rook-games", "board-night", "Rook board night", "IAB9", "price_priority", cpm(8, 0.7, targeting={"genre": fourth}, dayparts=evening)),
-        Booking("silverline-cars", "estate", "Silverline estate", "IAB2", "price_priority", cpm(16, 1.4, deal=agreed), video=True),
-        Booking("copper-kettle", "tea", "Copper Kettle tea", "IAB8", "price_priority", cpm(10, 1.0), video=True),
-        Booking("violet-opera", "season", "Violet Opera season", "IAB1-6", "price_priority", cpm(11, 0.9, targeting={"saw": {"category": first, "within": "30d"}}), video=True, currency="EUR"),
-        Booking("granite-tools", "workshop", "Granite workshop", "IAB10", "price_priority", cpm(7, 0.6, targeting={"segment": f"fans of {fifth}"}, delivery="front_loaded")),
-    ]  # fmt: skip
+        Booking(PACED, "IAB8", cpm(14, 1.6)),
+        Booking(CAPPED, "IAB13", cpm(24, targeting={"country": "GB"}, caps=often, delivery="asap")),
+        Booking("cobalt-phones/launch", "IAB19", cpm(9, 1.2, caps=(Cap(count=6),))),
+        Booking("quill-and-ink/notebooks", "IAB18", cpm(6, 0.8)),
+        Booking("amber-oven/bread", "IAB8", cpm(7.5, 0.9, targeting=there), currency="EUR"),
+        Booking("rook-games/board-night", "IAB9", cpm(8, 0.7, targeting={"genre": fourth}, dayparts=evenings)),
+        Booking("silverline-cars/estate", "IAB2", cpm(16, 1.4, deal=agreed), video=True),
+        Booking("copper-kettle/tea", "IAB8", cpm(10, 1.0), video=True),
+        Booking("violet-opera/season", "IAB1-6", cpm(11, 0.9, targeting=lately), video=True, currency="EUR"),
+        Booking("granite-tools/workshop", "IAB10", cpm(7, 0.6, **fans)),
+    ]
 
 
 def _by_click(genres: Sequence[str]) -> list[Booking]:
     """Whoever pays for clicks, and is worth what the chance of one makes of it."""
-    wanted = (
-        ("papercrane", "origami", "Papercrane origami kits", "IAB9", 0.30, "USD"),
-        ("willow-wear", "linen", "Willow linen", "IAB18", 0.25, "USD"),
-        ("tern-travel", "islands", "Tern island trips", "IAB20", 0.40, "EUR"),
-        ("basil-box", "suppers", "Basil Box suppers", "IAB8", 0.28, "USD"),
-        ("owl-academy", "evenings", "Owl Academy evening classes", "IAB5", 0.35, "USD"),
-        ("hazel-pets", "walkies", "Hazel walkies", "IAB16", 0.22, "USD"),
-    )
+
+    def cpc(n: int, bid: float) -> dict[str, Any]:
+        targeting = {"or": [{"genre": genres[n % len(genres)]}, {"country": list(COUNTRIES[: 2 + n % 3])}]}
+        money = {"bid_micros": int(bid * 1_000_000), "budget_micros": 4_000_000}
+        return {"bid_type": "cpc", "targeting": targeting, **money}
+
     return [
-        Booking(
-            *(advertiser, line, name, cat, "price_priority"),
-            {
-                "bid_type": "cpc",
-                "bid_micros": int(bid * 1_000_000),
-                "budget_micros": 4_000_000,
-                "targeting": {"or": [{"genre": genres[n % len(genres)]}, {"country": list(COUNTRIES[: 2 + n % 3])}]},
-            },
-            currency=currency,
-        )
-        for n, (advertiser, line, name, cat, bid, currency) in enumerate(wanted)
+        Booking("papercrane/origami", "IAB9", cpc(0, 0.30)),
+        Booking("willow-wear/linen", "IAB18", cpc(1, 0.25)),
+        Booking("tern-travel/islands", "IAB20", cpc(2, 0.40), currency="EUR"),
+        Booking("basil-box/suppers", "IAB8", cpc(3, 0.28)),
+        Booking("owl-academy/evening-classes", "IAB5", cpc(4, 0.35)),
+        Booking("hazel-pets/walkies", "IAB16", cpc(5, 0.22)),
     ]
 
 
-def _by_view(genres: Sequence[str]) -> list[Booking]:
+def _by_view() -> list[Booking]:
     """Whoever pays for videos that were seen to their end."""
-    wanted = (
-        ("comet-streaming", "trailer", "Comet trailer", "IAB1-7", 0.012),
-        ("marigold-soap", "morning", "Marigold morning", "IAB18-1", 0.010),
-        ("drift-sails", "regatta", "Drift regatta", "IAB17", 0.014),
-        ("elm-furniture", "home", "Elm at home", "IAB10", 0.009),
-        ("polar-gelato", "summer", "Polar gelato", "IAB8", 0.011),
-    )
+
+    def cpcv(bid: float) -> dict[str, Any]:
+        return {"bid_type": "cpcv", "bid_micros": int(bid * 1_000_000), "budget_micros": 1_500_000}
+
     return [
-        Booking(
-            *(advertiser, line, name, cat, "price_priority"),
-            {"bid_type": "cpcv", "bid_micros": int(bid * 1_000_000), "budget_micros": 1_500_000},
-            video=True,
-        )
-        for advertiser, line, name, cat, bid in wanted
+        Booking("comet-streaming/trailer", "IAB1-7", cpcv(0.012), video=True),
+        Booking("marigold-soap/morning", "IAB18-1", cpcv(0.010), video=True),
+        Booking("drift-sails/regatta", "IAB17", cpcv(0.014), video=True),
+        Booking("elm-furniture/home", "IAB10", cpcv(0.009), video=True),
+        Booking("polar-gelato/summer", "IAB8", cpcv(0.011), video=True),
     ]
 
 
-def _own(genres: Sequence[str]) -> list[Booking]:
+def _own() -> list[Booking]:
     """The house's own, where nobody pays: there is always something to show."""
+    not_on_tv = {"not": {"devicetype": "ctv"}}
     return [
-        Booking("the-house", "gift-cards", "Gift cards", "IAB1-5", "house", {}),
-        Booking("the-house-club", "join", "The club", "IAB1-5", "house", {"caps": (Cap(count=3),)}),
-        Booking("the-house-app", "get-it", "Our app", "IAB19", "house", {"targeting": {"not": {"devicetype": "ctv"}}}),
-        Booking("the-house-news", "letter", "What is new", "IAB1-5", "house", {}, video=True),
+        Booking("the-house/gift-cards", "IAB1-5", {"type": "house"}),
+        Booking("the-club/join", "IAB1-5", {"type": "house", "caps": (Cap(count=3),)}),
+        Booking("the-app/get-it", "IAB19", {"type": "house", "targeting": not_on_tv}),
+        Booking("the-letter/what-is-new", "IAB1-5", {"type": "house"}, video=True),
     ]

@@ -3,7 +3,7 @@
 Slots and what became of them are counted by who asked; money is what the spend ledger says, as `ad-stats` tells it.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from ranking.ads.losses import Loss
 from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaigns import Campaign
 from streams.contract.records import encode
-from streams.lab.ad_campaigns import CAP, CAPPED, PACED, campaigns, genres_of
 from streams.lab.ad_audience import Audience
+from streams.lab.ad_campaigns import CAP, CAPPED, PACED, campaigns, genres_of
 from streams.lab.datasets import Log
 from streams.settings import Settings
 
@@ -23,7 +23,6 @@ EVERY = 50
 _TOGETHER, _WITH_ITEMS, _ITEMS = 8, 4, 10
 _OPENS_MS, _EVENTS_PER_S, _SHORTEST_S = 8_000, 1_200, 20
 """A new ledger opens after some seconds; flights begin then, and last as long as a replay does."""
-_CAPPED_CODE = str(int(Loss.capped))
 
 
 class PlanPoint(NamedTuple):
@@ -110,7 +109,7 @@ class AdRun:
             self.filled_by[self.types.get(ad.campaign_id, "")] += 1
         person = self.people.get(ad.user_id)
         if person is not None and person.shown >= CAP:
-            person.held_back += _CAPPED_CODE in ad.losses and line != CAPPED
+            person.held_back += Loss.capped.name in ad.losses and line != CAPPED
         if ad.filled and _worth(ad) > (_worth(self.explained) if self.explained else 0):
             self.explained = ad
 

@@ -1,27 +1,19 @@
 """The demo's page: what was measured, drawn, and one person's history and slate in plain words."""
 
-import html
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import matplotlib
 import numpy as np
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from streams.contract.records import SlateItem
 from streams.lab.baselines import NOT_SCORED, Quality
 from streams.lab.demo import DemoRun
+from streams.lab.drawing import INK, OURS, THEIRS, drawing
+from streams.lab.report_ads import ads_page
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
-
-_INK, _OURS, _THEIRS = "#222831", "#0b7a75", "#a9a9a9"
 _STAGES = {"decode": "#c9e4e2", "fold": "#8fc7c3", "retrieve": "#4da39e", "rank": "#0b7a75", "compose": "#075652"}
 _REST = "#e9e4d8"
 _CURVE_POINTS = 400
@@ -46,38 +38,16 @@ def render(run: DemoRun, folder: Path) -> Path:
             stages=_stages_plot(run),
             throughput=_throughput_plot(run),
             person=person(run),
+            ads=ads_page(run.ads) if run.ads else None,
         ),
         encoding="utf-8",
     )
     return path
 
 
-class _Plot:
-    """Axes to draw on, and the drawing as inline SVG once the `with` block ended."""
-
-    def __init__(self, axes: Axes) -> None:
-        self.axes, self.svg = axes, ""
-
-
-@contextmanager
-def _plot(label: str, height: float, *, grid: str = "y") -> Iterator[_Plot]:
-    with plt.rc_context({"svg.fonttype": "none", "font.size": 10, "axes.edgecolor": "#9a9a9a", "text.color": _INK}):
-        figure, axes = plt.subplots(figsize=(9, height))
-        plot = _Plot(axes)
-        yield plot
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(length=0)
-        axes.grid(axis=grid, color="#ececec", linewidth=0.8)  # type: ignore[arg-type]
-        axes.set_axisbelow(True)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-        plt.close(figure)
-    plot.svg = f'<svg role="img" aria-label="{html.escape(label)}"' + text.getvalue().partition("<svg")[2]
-
-
 def _hit_rate_plot(run: DemoRun, popularity_R: NDArray[np.float64]) -> str:
-    with _plot("recall at 10 as the log goes by", 3.4) as plot:
-        for name, rank_R, colour in (("Marquee", run.rank_R, _OURS), ("popularity", popularity_R, _THEIRS)):
+    with drawing("recall at 10 as the log goes by", 3.4) as plot:
+        for name, rank_R, colour in (("Marquee", run.rank_R, OURS), ("popularity", popularity_R, THEIRS)):
             scored = np.flatnonzero((rank_R != NOT_SCORED) & ~np.isnan(rank_R))
             hits = (rank_R[scored] < 10).astype(float)
             width = max(len(hits) // 25, 1)
@@ -94,11 +64,11 @@ def _hit_rate_plot(run: DemoRun, popularity_R: NDArray[np.float64]) -> str:
 def _latency_plot(run: DemoRun) -> str:
     latency_ms = np.maximum(np.sort(run.latency_s_R[~np.isnan(run.latency_s_R)]) * 1000, 0.1)
     thin = np.linspace(0, len(latency_ms) - 1, min(_CURVE_POINTS, len(latency_ms))).astype(int)
-    with _plot("share of slates that arrived within a time", 2.8, grid="both") as plot:
-        plot.axes.plot(latency_ms[thin], (thin + 1) / len(latency_ms), color=_OURS, linewidth=2)
+    with drawing("share of slates that arrived within a time", 2.8, grid="both") as plot:
+        plot.axes.plot(latency_ms[thin], (thin + 1) / len(latency_ms), color=OURS, linewidth=2)
         for percent in (50, 99):
             at = float(np.percentile(latency_ms, percent))
-            plot.axes.plot([at], [percent / 100], "o", color=_INK, markersize=5)
+            plot.axes.plot([at], [percent / 100], "o", color=INK, markersize=5)
             place = {"xytext": (8, -12 if percent > 90 else -4), "textcoords": "offset points"}
             plot.axes.annotate(f"p{percent}  {at:,.0f} ms", (at, percent / 100), **place)  # type: ignore[arg-type]
         low, high = latency_ms[0] * 0.8, max(latency_ms[-1] * 1.25, latency_ms[0] * 2)
@@ -118,7 +88,7 @@ def _stages_plot(run: DemoRun) -> str:
     parts = [(name, run.stage_ms.get(name, 0.0), colour) for name, colour in _STAGES.items()]
     mean_ms = float(np.nanmean(run.latency_s_R)) * 1000
     parts.append(("broker, queue, delivery", max(mean_ms - sum(ms for _, ms, _ in parts), 0.0), _REST))
-    with _plot("where the time from event to slate went, on average", 1.0, grid="x") as plot:
+    with drawing("where the time from event to slate went, on average", 1.0, grid="x") as plot:
         left = 0.0
         for name, ms, colour in parts:
             plot.axes.barh(0, ms, left=left, color=colour, label=f"{name} {ms:,.1f}", height=0.6)
@@ -134,9 +104,9 @@ def _throughput_plot(run: DemoRun) -> str:
     whole_s = max(int(run.seconds), 1)
     count, edges = np.histogram(answered, bins=np.arange(0, whole_s + 1, max(1, whole_s // 200)))
     rate = count / np.diff(edges)
-    with _plot("slates per second over the run", 2.4) as plot:
-        plot.axes.stairs(rate, edges, fill=True, color=_OURS, alpha=0.3)
-        plot.axes.stairs(rate, edges, color=_OURS, baseline=None)
+    with drawing("slates per second over the run", 2.4) as plot:
+        plot.axes.stairs(rate, edges, fill=True, color=OURS, alpha=0.3)
+        plot.axes.stairs(rate, edges, color=OURS, baseline=None)
         plot.axes.set(xlabel="seconds since the first event", ylabel="slates per second", ylim=(0, None))
         plot.axes.set_xlim(0, max(whole_s, 1))
     return plot.svg
