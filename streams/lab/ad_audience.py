@@ -15,7 +15,7 @@ from streams.lab.ad_campaigns import BANNER, COUNTRIES, DEAL, LONGEST_S, SHARE, 
 from streams.lab.datasets import Log
 
 _VIEWABLE, _TO_THE_END = 0.7, 0.6
-_ANYWAY, _BY_TASTE = 0.005, 0.15
+_ANYWAY, _BY_TASTE = 0.005, 0.25
 _EXP_S, _DEADLINE_MS = 5, 20_000
 
 

@@ -41,15 +41,16 @@ def genres_of(log: Log) -> list[str]:
     return [genre for genre, _ in counted.most_common()] or ["film"]
 
 
-def campaigns(genres: Sequence[str], *, begin_ms: int, end_ms: int) -> list[Campaign]:
+def campaigns(genres: Sequence[str], *, begin_ms: int, end_ms: int, pages: int) -> list[Campaign]:
     """The house: 36 campaigns of one line item each, whose flights run between two moments.
 
     Args:
         genres: what they are about and aim at; fewer than there are campaigns come again.
         begin_ms: when flights begin.
         end_ms: when they end.
+        pages: how many pages, each with both slots, are expected between; what is booked is a part of these.
     """
-    house = [*_promised(genres), *_by_price(genres), *_by_click(genres), *_by_view(), *_own()]
+    house = [*_promised(genres, pages), *_by_price(genres, pages), *_by_click(genres), *_by_view(), *_own()]
     flight = Flight(begin=begin_ms, end=end_ms)
     return [_campaign(booking, genres[n % len(genres)], flight) for n, booking in enumerate(house)]
 
@@ -76,14 +77,15 @@ def _campaign(booking: Booking, genre: str, flight: Flight) -> Campaign:
     )
 
 
-def _promised(genres: Sequence[str]) -> list[Booking]:
+def _promised(genres: Sequence[str], pages: int) -> list[Booking]:
     """Shares and quantities: they come before whoever pays most."""
 
     def share(percent: int, cpm: int, **more: Any) -> dict[str, Any]:
         return {"type": "sponsorship", "goal": Goal("share", percent), "bid_micros": cpm * 1_000_000} | more
 
-    def booked(kind: str, many: int, cpm: int, **more: Any) -> dict[str, Any]:
-        return {"type": "standard", "goal": Goal(kind, many), "bid_micros": cpm * 1_000_000} | more
+    def booked(kind: str, percent: float, cpm: int, **more: Any) -> dict[str, Any]:
+        goal = Goal(kind, max(int(percent / 100 * pages), 1))
+        return {"type": "standard", "goal": goal, "bid_micros": cpm * 1_000_000} | more
 
     first, second, third = (genres[n % len(genres)] for n in range(3))
     hourly, daily = (Cap(count=2, time_unit="hour", level="line_item"),), (Cap(count=4),)
@@ -93,22 +95,23 @@ def _promised(genres: Sequence[str]) -> list[Booking]:
         Booking("northlight-cinemas/premiere", "IAB1", share(20, 12, targeting={"genre": first})),
         Booking("brass-lantern/festival", "IAB1-5", share(15, 11, targeting={"genre": second}), video=True),
         Booking("oakridge-radio/drive-time", "IAB1-6", share(25, 10, targeting={"keyvalues": {"section": third}})),
-        Booking("juniper-rail/spring-fares", "IAB20", booked("impressions", 150, 9, caps=hourly)),
-        Booking("meridian-air/long-haul", "IAB20-3", booked("impressions", 120, 10, targeting=here), video=True),
-        Booking("tidewater-hotels/weekend", "IAB20-15", booked("viewable", 80, 9, **ahead)),
-        Booking("pinecrest-skis/first-snow", "IAB17", booked("impressions", 60, 8, targeting=fans)),
-        Booking("kestrel-bikes/commute", "IAB17", booked("clicks", 10, 9, targeting={"not": {"genre": third}})),
-        Booking("fern-and-field/garden", "IAB10", booked("impressions", 90, 7, targeting=there), currency="EUR"),
-        Booking("bellweather-books/stories", "IAB1-1", booked("completed", 60, 12), video=True),
-        Booking("lumen-lamps/winter", "IAB10", booked("impressions", 70, 8, caps=daily), video=True),
+        Booking("juniper-rail/spring-fares", "IAB20", booked("impressions", 5, 9, caps=hourly)),
+        Booking("meridian-air/long-haul", "IAB20-3", booked("impressions", 6, 10, targeting=here), video=True),
+        Booking("tidewater-hotels/weekend", "IAB20-15", booked("viewable", 3, 9, **ahead)),
+        Booking("pinecrest-skis/first-snow", "IAB17", booked("impressions", 3, 8, targeting=fans)),
+        Booking("kestrel-bikes/commute", "IAB17", booked("clicks", 0.2, 9, targeting={"not": {"genre": third}})),
+        Booking("fern-and-field/garden", "IAB10", booked("impressions", 4, 7, targeting=there), currency="EUR"),
+        Booking("bellweather-books/stories", "IAB1-1", booked("completed", 3, 12), video=True),
+        Booking("lumen-lamps/winter", "IAB10", booked("impressions", 5, 8, caps=daily), video=True),
     ]
 
 
-def _by_price(genres: Sequence[str]) -> list[Booking]:
+def _by_price(genres: Sequence[str], pages: int) -> list[Booking]:
     """Whoever pays most per thousand, until its budget is spent."""
 
-    def cpm(bid: float, budget: float | None = None, **more: Any) -> dict[str, Any]:
-        money = {} if budget is None else {"budget_micros": int(budget * 1_000_000)}
+    def cpm(bid: float, percent: float = 0, **more: Any) -> dict[str, Any]:
+        """With a budget for so many percent of all pages, where that is said."""
+        money = {"budget_micros": max(int(bid * 1_000 * percent / 100 * pages), 1)} if percent else {}
         return {"bid_micros": int(bid * 1_000_000), **money} | more
 
     first, fourth, fifth = (genres[n % len(genres)] for n in (0, 3, 4))
@@ -117,16 +120,16 @@ def _by_price(genres: Sequence[str]) -> list[Booking]:
     there, lately = {"country": ["DE", "FR"]}, {"saw": {"category": first, "within": "30d"}}
     fans: dict[str, Any] = {"targeting": {"segment": f"fans of {fifth}"}, "delivery": "front_loaded"}
     return [
-        Booking(PACED, "IAB8", cpm(14, 1.6)),
+        Booking(PACED, "IAB8", cpm(14, 10)),
         Booking(CAPPED, "IAB13", cpm(24, targeting={"country": "GB"}, caps=often, delivery="asap")),
-        Booking("cobalt-phones/launch", "IAB19", cpm(9, 1.2, caps=(Cap(count=6),))),
-        Booking("quill-and-ink/notebooks", "IAB18", cpm(6, 0.8)),
-        Booking("amber-oven/bread", "IAB8", cpm(7.5, 0.9, targeting=there), currency="EUR"),
-        Booking("rook-games/board-night", "IAB9", cpm(8, 0.7, targeting={"genre": fourth}, dayparts=evenings)),
-        Booking("silverline-cars/estate", "IAB2", cpm(16, 1.4, deal=agreed), video=True),
-        Booking("copper-kettle/tea", "IAB8", cpm(10, 1.0), video=True),
-        Booking("violet-opera/season", "IAB1-6", cpm(11, 0.9, targeting=lately), video=True, currency="EUR"),
-        Booking("granite-tools/workshop", "IAB10", cpm(7, 0.6, **fans)),
+        Booking("cobalt-phones/launch", "IAB19", cpm(9, 10, caps=(Cap(count=6),))),
+        Booking("quill-and-ink/notebooks", "IAB18", cpm(6, 15)),
+        Booking("amber-oven/bread", "IAB8", cpm(7.5, 8, targeting=there), currency="EUR"),
+        Booking("rook-games/board-night", "IAB9", cpm(8, 8, targeting={"genre": fourth}, dayparts=evenings)),
+        Booking("silverline-cars/estate", "IAB2", cpm(16, 8, deal=agreed), video=True),
+        Booking("copper-kettle/tea", "IAB8", cpm(10, 12), video=True),
+        Booking("violet-opera/season", "IAB1-6", cpm(11, 10, targeting=lately), video=True, currency="EUR"),
+        Booking("granite-tools/workshop", "IAB10", cpm(7, 6, **fans)),
     ]
 
 

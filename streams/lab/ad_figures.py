@@ -18,6 +18,7 @@ _WORDS = {
     "below_floor": "bid below what the place asks",
     "below_deal_floor": "bid below the price of their deal",
     "lost_to_deal": "a deal came first",
+    "invalid": "asked for by a deal that the place does not name",
     "wrong_format": "their ads do not fit the place",
     "size_not_allowed": "their ads do not fit the place",
     "creative_filtered": "their ads do not fit the place",
@@ -40,8 +41,8 @@ def explained(run: AdRun) -> Won | None:
     ad = run.explained
     if ad is None:
         return None
-    names = {line.key: line.name for line in run.lines()}
     key = f"{ad.campaign_id}/{ad.line_item_id}"
+    lost_to = sorted(ad.lost_to.items(), key=lambda each: -each[1])
     facts = [
         ("where", f"{ad.tagid}, for person {ad.user_id}"),
         ("pays", _mille(ad.price_micros, ad.currency)),
@@ -50,18 +51,18 @@ def explained(run: AdRun) -> Won | None:
         ("billed", f"{ad.event_micros / 1e6:.4f} {ad.currency} per {ad.billed_by}" if ad.event_micros else ""),
         ("chance of a click", f"{ad.pctr:.2%}" if ad.pctr is not None else ""),
         ("matched", "; ".join(ad.matched) or "anybody, anywhere"),
-        ("next in line", ", ".join(f"{names.get(one, one)}" for one in ad.lost_to if one != key)),
+        ("others lost it to", ", ".join(f"{name} {many}" for name, many in lost_to)),
     ]
     return Won(key, tuple((name, said) for name, said in facts if said), losses(ad))
 
 
 def losses(ad: AdDecision) -> tuple[tuple[int, str], ...]:
-    """How many others lost, and why, in words; most first."""
+    """How many others lost, and why, in words; most first, and last those whose ads are of another shape."""
     told: dict[str, int] = {}
     for name, many in ad.losses.items():
         words = _WORDS.get(name, name.replace("_", " "))
         told[words] = told.get(words, 0) + many
-    return tuple((many, words) for words, many in sorted(told.items(), key=lambda each: -each[1]))
+    return tuple((many, words) for words, many in sorted(told.items(), key=_order))
 
 
 def capped_words(run: AdRun) -> str:
@@ -108,6 +109,10 @@ def bars(points: Sequence[PlanPoint], width: int = 48) -> tuple[str, str]:
         height_W = np.interp(at_W, time_N, of_N) / most * (len(_BARS) - 1)
         drawn.append("".join(_BARS[round(height)] for height in height_W.tolist()))
     return drawn[0], drawn[1]
+
+
+def _order(told: tuple[str, int]) -> tuple[bool, int]:
+    return told[0] == _WORDS["wrong_format"], -told[1]
 
 
 def _mille(micros: int, currency: str) -> str:

@@ -14,15 +14,17 @@ from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaigns import Campaign
 from streams.contract.records import encode
 from streams.lab.ad_audience import Audience
-from streams.lab.ad_campaigns import CAP, CAPPED, PACED, campaigns, genres_of
+from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, campaigns, genres_of
 from streams.lab.datasets import Log
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 
 EVERY = 50
 """A page with two slots is asked for at every so-manieth event."""
 _TOGETHER, _WITH_ITEMS, _ITEMS = 8, 4, 10
-_OPENS_MS, _EVENTS_PER_S, _SHORTEST_S = 8_000, 1_200, 20
-"""A new ledger opens after some seconds; flights begin then, and last as long as a replay does."""
+_BEGINS_AT = 0.05
+"""Campaigns come when so much of the log has passed: by then it is known how long the rest will take."""
+_OPENS_MS, _SHORTEST_MS = 8_000, 20_000
+"""A ledger that is new opens some seconds after the first campaign; flights begin then."""
 
 
 class PlanPoint(NamedTuple):
@@ -48,21 +50,17 @@ class Capped:
 class AdRun:
     """The ads of one demo: slots asked for, what filled them, what people did, what it brought."""
 
-    house: Sequence[Campaign]
     rates: Currencies
+    house: Sequence[Campaign] = ()
     requests: int = 0
     slots: int = 0
     filled: int = 0
     done: Counter[str] = field(default_factory=Counter)
     filled_by: Counter[str] = field(default_factory=Counter)
-    types: dict[str, str] = field(init=False)
     figures: dict[str, AdStats] = field(default_factory=dict)
     plan: list[PlanPoint] = field(default_factory=list)
     people: dict[str, Capped] = field(default_factory=dict)
     explained: AdDecision | None = None
-
-    def __post_init__(self) -> None:
-        self.types = {campaign.campaign_id: campaign.line_items[0].type for campaign in self.house}
 
     @property
     def fill(self) -> float:
@@ -100,16 +98,16 @@ class AdRun:
         told = self.done["impression"], self.done["click"]
         return told == (sum(one.impressions for one in self.lines()), sum(one.clicks for one in self.lines()))
 
-    def hear(self, ad: AdDecision) -> None:
-        """A slot was decided."""
+    def hear(self, ad: AdDecision, type_: str) -> None:
+        """A slot was decided; for a line item of this type, where it is filled."""
         self.slots += 1
         self.filled += ad.filled
         line = f"{ad.campaign_id}/{ad.line_item_id}"
-        if ad.filled and ad.campaign_id:
-            self.filled_by[self.types.get(ad.campaign_id, "")] += 1
+        if ad.filled:
+            self.filled_by[type_] += 1
         person = self.people.get(ad.user_id)
-        if person is not None and person.shown >= CAP:
-            person.held_back += Loss.capped.name in ad.losses and line != CAPPED
+        if person is not None and person.shown >= CAP and ad.tagid == BANNER and line != CAPPED:
+            person.held_back += Loss.capped.name in ad.losses
         if ad.filled and _worth(ad) > (_worth(self.explained) if self.explained else 0):
             self.explained = ad
 
@@ -131,38 +129,43 @@ class AdRun:
 class Showing:
     """Asks for ads as a log goes by, and answers for people: everything of a demo that is about ads, but the topics."""
 
-    def __init__(self, log: Log, settings: Settings, now_ms: int) -> None:
-        """The house opens for about as long as the replay of the log takes."""
-        lasts_ms = max(int(1000 * len(log) / _EVENTS_PER_S), 1000 * _SHORTEST_S)
-        house = campaigns(genres_of(log), begin_ms=now_ms + _OPENS_MS, end_ms=now_ms + lasts_ms)
-        self.run = AdRun(house, settings.ads.rates())
-        self._audience = Audience(log)
-        self._genres = {campaign.campaign_id: campaign.line_items[0].creatives[0].categories for campaign in house}
+    def __init__(self, log: Log, settings: Settings) -> None:
+        """Nothing is sold before `passed` has opened the house."""
+        self.run = AdRun(settings.ads.rates())
+        self._log, self._audience = log, Audience(log)
+        self._genres: dict[str, tuple[str, ...]] = {}
+        self._types: dict[str, str] = {}
+        self._begins_r, self._begins_ms = int(_BEGINS_AT * len(log)), 0
         self._waiting: list[int] = []
 
-    def records(self) -> list[tuple[bytes, bytes]]:
-        """Key and value of each campaign."""
-        return [(campaign.campaign_id.encode(), encode(campaign)) for campaign in self.run.house]
+    def passed(self, r: int, now_ms: int, since_s: float) -> list[tuple[TopicName, bytes, bytes]]:
+        """Event r was published: what else is, as topic, key and value.
 
-    def passed(self, r: int) -> list[tuple[bytes, bytes]]:
-        """Event r was published: the requests that are made now, several together, as they come to a busy page."""
+        That is the campaigns, once; then requests, several together, as they come to a busy page.
+
+        Args:
+            r: the event.
+            now_ms: wall clock.
+            since_s: how long ago the first event was published.
+        """
         self._audience.took(r)
-        if r % EVERY == EVERY - 1:
+        if r == self._begins_r:
+            self._open(r, now_ms, since_s)
+            return [("campaigns", each.campaign_id.encode(), encode(each)) for each in self.run.house]
+        if r % EVERY == EVERY - 1 and self.run.house and now_ms >= self._begins_ms:
             self._waiting.append(r)
         if len(self._waiting) < _TOGETHER:
             return []
         asked, self._waiting = self._waiting, []
         self.run.requests += len(asked)
-        return [
-            self._audience.request(each, items=_ITEMS if n % _WITH_ITEMS == 0 else 0) for n, each in enumerate(asked)
-        ]
+        made = (self._audience.request(each, items=0 if n % _WITH_ITEMS else _ITEMS) for n, each in enumerate(asked))
+        return [("requests", *each) for each in made]
 
     def answered(self, request_id: str, ads: Sequence[AdDecision]) -> list[tuple[bytes, bytes]]:
         """A request was answered: key and value of the events that its ads lead to."""
-        r = int(request_id.rpartition("-")[2])
-        events = []
+        r, events = int(request_id.rpartition("-")[2]), []
         for ad in ads:
-            self.run.hear(ad)
+            self.run.hear(ad, self._types.get(ad.campaign_id or "", ""))
             if not ad.filled or not ad.campaign_id:
                 continue
             for kind, value in self._audience.reacts(ad, self._genres.get(ad.campaign_id, ()), r):
@@ -170,9 +173,21 @@ class Showing:
                 events.append((ad.user_id.encode(), value))
         return events
 
+    def _open(self, r: int, now_ms: int, since_s: float) -> None:
+        """The house opens for as long as the rest of the log takes."""
+        rest = len(self._log) - r
+        rest_ms = int(1000 * since_s * rest / max(r, 1))
+        self._begins_ms = now_ms + _OPENS_MS
+        end_ms = max(now_ms + rest_ms, self._begins_ms + _SHORTEST_MS)
+        pages = max(int(rest / EVERY * (1 - _OPENS_MS / max(rest_ms, _OPENS_MS + 1))), 1)
+        house = campaigns(genres_of(self._log), begin_ms=self._begins_ms, end_ms=end_ms, pages=pages)
+        self.run.house = house
+        self._types = {campaign.campaign_id: campaign.line_items[0].type for campaign in house}
+        self._genres = {campaign.campaign_id: campaign.line_items[0].creatives[0].categories for campaign in house}
+
 
 def _worth(ad: AdDecision) -> int:
-    """How much there is to tell of a win: what matched, how many ways to lose, whom others lost to."""
-    if not ad.price_micros or ad.price_micros >= ad.bid_micros:
+    """How much there is to tell of a win: something matched, others wanted the place, for more reasons than one."""
+    if ad.billed_by != "impression" or not ad.floor_micros < ad.price_micros < ad.bid_micros or not ad.matched:
         return 1
-    return 10 + 3 * min(len(ad.matched), 3) + 2 * len(ad.losses) + min(len(ad.lost_to), 2)
+    return 10 + 2 * len(ad.losses) + 3 * (Loss.capped.name in ad.losses) + 3 * min(len(ad.lost_to), 2)

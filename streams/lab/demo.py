@@ -141,6 +141,7 @@ class Replay:
     room: asyncio.Semaphore
     progress: Progress
     silence_s: float
+    ads: bool
     _early: list[records.Slate] = field(init=False, default_factory=list)
 
     @property
@@ -149,26 +150,25 @@ class Replay:
         return self.judge.run
 
     async def prepare(self) -> None:
-        """Publish catalogue and campaigns."""
-        topics = self.stack.settings.topics
+        """Publish the catalogue."""
+        catalogue = self.stack.settings.topics.name("catalog")
         for key, value, headers in catalogue_records(self.run.log):
-            await self.producer.send(topics.name("catalog"), value, key=key, headers=headers)
-        for key, value in self.showing.records():
-            await self.producer.send(topics.name("campaigns"), value, key=key)
+            await self.producer.send(catalogue, value, key=key, headers=headers)
         await self.producer.flush()
 
     async def publish(self) -> None:
-        """Publish the log, a window ahead of its slates, and ask for ads on the way."""
+        """Publish the log, a window ahead of its slates, and campaigns and requests for ads on the way."""
         run, judge, topics = self.run, self.judge, self.stack.settings.topics
-        events, requests = topics.name("events"), topics.name("requests")
+        events = topics.name("events")
         for r, (key, value, headers) in enumerate(event_records(run.log)):
             await self.room.acquire()
             judge.sent_s_R[r] = time.monotonic() - run.began
             sending = await self.producer.send(events, value, key=key, headers=headers)
             sending.add_done_callback(lambda sent, r=r: _written(sent, lambda *place: judge.sent(r, *place)))
             run.published += 1
-            for user, request in self.showing.passed(r):
-                await self.producer.send(requests, request, key=user)
+            if self.ads:
+                for topic, key_, record in self.showing.passed(r, time.time_ns() // 1_000_000, judge.sent_s_R[r]):
+                    await self.producer.send(topics.name(topic), record, key=key_)
 
     async def collect(self) -> None:
         """Judge slates until every event has its own.
@@ -222,16 +222,18 @@ class Replay:
             sending.add_done_callback(lambda sent: _written(sent, self.judge.sent_of_ad))
 
 
-async def run_demo(stack: Stack, log: Log, progress: Progress, *, window: int = 128, silence_s: float = 60) -> DemoRun:
-    """Publish the log, judge the slates, show ads. The stack must be ready.
+async def run_demo(
+    stack: Stack, log: Log, progress: Progress, *, window: int = 128, silence_s: float = 60, ads: bool = True
+) -> DemoRun:
+    """Publish the log, judge the slates, show ads unless there are to be none. The stack must be ready.
 
     Raises:
         TimeoutError: no slate came for `silence_s`. The stack's logs say why.
         StartFailed: a child ended.
     """
     settings, run = stack.settings, DemoRun(log)
-    topics, showing = settings.topics, Showing(log, settings, time.time_ns() // 1_000_000)
-    run.ads = showing.run
+    topics, showing = settings.topics, Showing(log, settings)
+    run.ads = showing.run if ads else None
     replay = Replay(
         stack=stack,
         judge=Judge(run),
@@ -247,6 +249,7 @@ async def run_demo(stack: Stack, log: Log, progress: Progress, *, window: int = 
         room=asyncio.Semaphore(window),
         progress=progress,
         silence_s=silence_s,
+        ads=ads,
     )
     tasks: list[asyncio.Task[None]] = []
     await replay.producer.start()

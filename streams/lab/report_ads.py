@@ -8,7 +8,7 @@ from matplotlib.ticker import StrMethodFormatter
 from streams.contract.ad_records import AdStats
 from streams.lab.ad_figures import Won, capped_words, explained, plan_words
 from streams.lab.ad_showing import AdRun, PlanPoint
-from streams.lab.drawing import INK, OURS, THEIRS, drawing
+from streams.lab.drawing import INK, OURS, drawing
 
 _SHOWN_LINES = 12
 _TYPES = ("sponsorship", "standard", "price_priority", "house")
@@ -60,8 +60,8 @@ def _fills_plot(run: AdRun) -> str:
 def _plan_plot(points: Sequence[PlanPoint]) -> str:
     with drawing("a budget's spend beside its plan", 2.6) as plot:
         time_N = [point.at_s for point in points]
-        plot.axes.plot(time_N, [p.due / 1e6 for p in points], color=THEIRS, linewidth=2, linestyle="--", label="plan")
-        plot.axes.plot(time_N, [p.spent / 1e6 for p in points], color=OURS, linewidth=2, label="spent")
+        plot.axes.plot(time_N, [p.spent / 1e6 for p in points], color=OURS, linewidth=3, label="spent")
+        plot.axes.plot(time_N, [p.due / 1e6 for p in points], color=INK, linewidth=1, linestyle="--", label="plan")
         last = points[-1]
         place = {"xytext": (6, -3), "textcoords": "offset points"}
         plot.axes.annotate(f"{last.spent / 1e6:.2f}", (last.at_s, last.spent / 1e6), color=INK, **place)  # type: ignore[arg-type]

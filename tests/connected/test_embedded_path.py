@@ -139,7 +139,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     """The stack after catalogue and 2,000 events, every one of them answered."""
     with Stack(OVERRIDES, folder=tmp_path_factory.mktemp("stack")) as stack:
         stack.wait_until_ready()
-        run = asyncio.run(run_demo(stack, LOG, lambda _: None))
+        run = asyncio.run(run_demo(stack, LOG, lambda _: None, ads=False))
         yield Installation(stack, run, len(LOG))
 
 
