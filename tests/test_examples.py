@@ -34,7 +34,7 @@ def test_a_log_of_ones_own_is_measured_beside_its_yardsticks(tmp_path: Path) -> 
 
 
 @pytest.mark.embedded
-def test_an_event_published_and_a_request_asked_are_answered() -> None:
+def test_an_event_published_a_slate_and_an_ad_asked_for_are_answered() -> None:
     from streams.lab.local_stack import Stack
 
     with Stack() as stack:
@@ -44,3 +44,5 @@ def test_an_event_published_and_a_request_asked_are_answered() -> None:
         assert "m1" not in {item["item_id"] for item in slate["items"]}
         answer = asyncio.run(asyncio.wait_for(example("e03_ask").main(stack.broker.bootstrap), 30))
         assert {item["item_id"] for item in answer["items"]} == {"m3"}
+        ad = asyncio.run(asyncio.wait_for(example("e05_ask_for_an_ad").main(stack.broker.bootstrap), 40))
+        assert (ad["campaign_id"], ad["line_item_id"], ad["price_micros"]) == ("spring", "fares", 1_500)

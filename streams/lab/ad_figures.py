@@ -97,7 +97,7 @@ def bars(points: Sequence[PlanPoint], width: int = 48) -> tuple[str, str]:
     """Money spent and money due, each as a line of bars as high as they are beside the highest of both.
 
     >>> bars([PlanPoint(0, 0, 10), PlanPoint(1, 40, 40), PlanPoint(2, 80, 80)], 3)
-    ('▁▄█', '▁▄█')
+    ('▁▅█', '▂▅█')
     """
     if not points:
         return "", ""

@@ -252,4 +252,5 @@ def test_a_short_demo_ends_with_its_figures(tmp_path: Path) -> None:
     keys = {"events", "events_per_s", "slates", "p50_ms", "p99_ms", "recall@10", "popularity_recall@10", "report"}
     assert keys | {"seconds"} <= set(said)
     assert (said["events"], said["slates"]) == (300, 300)
+    assert set(said["ads"]) == {"slots", "filled", "spend_micros", "capped"}
     assert "<svg" in Path(said["report"]).read_text(encoding="utf-8")
