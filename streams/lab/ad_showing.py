@@ -21,8 +21,8 @@ from streams.settings import Settings, TopicName
 EVERY = 50
 """A page with two slots is asked for at every so-manieth event."""
 _TOGETHER, _WITH_ITEMS, _ITEMS = 8, 4, 10
-_BEGINS_AT = 0.05
-"""Campaigns come when so much of the log has passed: by then it is known how long the rest will take."""
+_MEASURED_FROM, _BEGINS_AT = 0.03, 0.06
+"""Campaigns come when so much of the log has passed: its pace since the first of these says how long the rest takes."""
 _OPENS_MS, _SHORTEST_MS = 8_000, 20_000
 """A ledger that is new opens some seconds after the first campaign; flights begin then."""
 
@@ -135,10 +135,11 @@ class Showing:
         self._log, self._audience = log, Audience(log)
         self._genres: dict[str, tuple[str, ...]] = {}
         self._types: dict[str, str] = {}
-        self._begins_r, self._begins_ms = int(_BEGINS_AT * len(log)), 0
+        self._measured_r, self._begins_r = (int(share * len(log)) for share in (_MEASURED_FROM, _BEGINS_AT))
+        self._measured_ms = self._begins_ms = 0
         self._waiting: list[int] = []
 
-    def passed(self, r: int, now_ms: int, since_s: float) -> list[tuple[TopicName, bytes, bytes]]:
+    def passed(self, r: int, now_ms: int) -> list[tuple[TopicName, bytes, bytes]]:
         """Event r was published: what else is, as topic, key and value.
 
         That is the campaigns, once; then requests, several together, as they come to a busy page.
@@ -146,11 +147,12 @@ class Showing:
         Args:
             r: the event.
             now_ms: wall clock.
-            since_s: how long ago the first event was published.
         """
         self._audience.took(r)
+        if r == self._measured_r:
+            self._measured_ms = now_ms
         if r == self._begins_r:
-            self._open(r, now_ms, since_s)
+            self._open(r, now_ms)
             return [("campaigns", each.campaign_id.encode(), encode(each)) for each in self.run.house]
         if r % EVERY == EVERY - 1 and self.run.house and now_ms >= self._begins_ms:
             self._waiting.append(r)
@@ -161,22 +163,22 @@ class Showing:
         made = (self._audience.request(each, items=0 if n % _WITH_ITEMS else _ITEMS) for n, each in enumerate(asked))
         return [("requests", *each) for each in made]
 
-    def answered(self, request_id: str, ads: Sequence[AdDecision]) -> list[tuple[bytes, bytes]]:
-        """A request was answered: key and value of the events that its ads lead to."""
-        r, events = int(request_id.rpartition("-")[2]), []
-        for ad in ads:
-            self.run.hear(ad, self._types.get(ad.campaign_id or "", ""))
-            if not ad.filled or not ad.campaign_id:
-                continue
-            for kind, value in self._audience.reacts(ad, self._genres.get(ad.campaign_id, ()), r):
-                self.run.see(ad, kind)
-                events.append((ad.user_id.encode(), value))
-        return events
+    def decided(self, ad: AdDecision) -> list[tuple[bytes, bytes]]:
+        """A slot was decided: key and value of the events that this leads to."""
+        campaign = ad.campaign_id or ""
+        self.run.hear(ad, self._types.get(campaign, ""))
+        if not ad.filled or ad.request_id is None:
+            return []
+        r = int(ad.request_id.rpartition("-")[2])
+        told = self._audience.reacts(ad, self._genres.get(campaign, ()), r)
+        for kind, _ in told:
+            self.run.see(ad, kind)
+        return [(ad.user_id.encode(), value) for _, value in told]
 
-    def _open(self, r: int, now_ms: int, since_s: float) -> None:
+    def _open(self, r: int, now_ms: int) -> None:
         """The house opens for as long as the rest of the log takes."""
         rest = len(self._log) - r
-        rest_ms = int(1000 * since_s * rest / max(r, 1))
+        rest_ms = (now_ms - self._measured_ms) * rest // max(r - self._measured_r, 1)
         self._begins_ms = now_ms + _OPENS_MS
         end_ms = max(now_ms + rest_ms, self._begins_ms + _SHORTEST_MS)
         pages = max(int(rest / EVERY * (1 - _OPENS_MS / max(rest_ms, _OPENS_MS + 1))), 1)

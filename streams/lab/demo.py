@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
 from streams.contract import records
+from streams.contract.ad_records import AdDecision
 from streams.lab.ad_showing import AdRun, Showing
 from streams.lab.baselines import BASELINES, NOT_SCORED, Quality
 from streams.lab.datasets import Log
@@ -167,7 +168,7 @@ class Replay:
             sending.add_done_callback(lambda sent, r=r: _written(sent, lambda *place: judge.sent(r, *place)))
             run.published += 1
             if self.ads:
-                for topic, key_, record in self.showing.passed(r, time.time_ns() // 1_000_000, judge.sent_s_R[r]):
+                for topic, key_, record in self.showing.passed(r, time.time_ns() // 1_000_000):
                     await self.producer.send(topics.name(topic), record, key=key_)
 
     async def collect(self) -> None:
@@ -195,29 +196,32 @@ class Replay:
 
     async def _take(self) -> int:
         """Take what came; how many slates were judged."""
-        judged, stats = 0, self.stack.settings.topics.name("ad_stats")
+        judged, topics = 0, self.stack.settings.topics
         fetched = await self.consumer.getmany(timeout_ms=200)
         arrived_s = time.monotonic() - self.run.began
         slates, self._early = self._early, []
         for place, part in fetched.items():
-            if place.topic != stats:
+            if place.topic == topics.name("ads"):
+                for record in part:
+                    await self._react(records.decode_ad(record.value))
+            elif place.topic == topics.name("ad_stats"):
+                for record in part:
+                    self.showing.run.stand(records.decode_ad_stats(record.value), arrived_s)
+            else:
                 slates += [records.decode_slate(r.value) for r in part]
-                continue
-            for record in part:
-                self.showing.run.stand(records.decode_ad_stats(record.value), arrived_s)
         for slate in slates:
             if slate.request_id is not None:
-                await self._react(slate)
-            elif self.judge.judge(slate, arrived_s):
+                continue  # its ads come on a topic of their own, with all that is known of them
+            if self.judge.judge(slate, arrived_s):
                 self.room.release()
                 judged += 1
             elif (slate.partition, slate.offset) not in self.judge.index:
                 self._early.append(slate)  # its event's own acknowledgement is still under way
         return judged
 
-    async def _react(self, slate: records.Slate) -> None:
+    async def _react(self, ad: AdDecision) -> None:
         topic = self.stack.settings.topics.name("events")
-        for user, event in self.showing.answered(slate.request_id or "", slate.ads):
+        for user, event in self.showing.decided(ad):
             sending = await self.producer.send(topic, event, key=user)
             sending.add_done_callback(lambda sent: _written(sent, self.judge.sent_of_ad))
 
@@ -240,7 +244,7 @@ async def run_demo(
         showing=showing,
         producer=AIOKafkaProducer(bootstrap_servers=stack.broker.bootstrap, linger_ms=1, acks="all"),
         consumer=AIOKafkaConsumer(
-            *(topics.name("slates"), topics.name("ad_stats")),
+            *(topics.name("slates"), topics.name("ads"), topics.name("ad_stats")),
             bootstrap_servers=stack.broker.bootstrap,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=10,
