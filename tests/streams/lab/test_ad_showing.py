@@ -107,6 +107,20 @@ def test_nobody_sees_an_ad_more_often_than_its_cap(sold: tuple[AdRun, list[AdDec
     assert f"{CAP} of at most {CAP} times" in capped_words(run)
 
 
+def test_flights_last_longer_where_the_log_takes_longer() -> None:
+    showing, ends, now_ms = Showing(a_log(), small(ads={"currencies": RATES})), [], NOW_MS
+    for r in range(EVENTS):
+        now_ms += 10 if r < EVENTS // 10 else 30
+        also = showing.passed(r, now_ms)
+        if also and also[0][0] == "campaigns":
+            flight = decode_campaign(also[0][2]).line_items[0].flights[0]
+            ends.append(flight.end)
+            assert flight.begin == NOW_MS + 10 * (int(0.06 * EVENTS) + 1) + 8_000
+    assert len(ends) > 1
+    assert ends == sorted(ends)
+    assert ends[-1] > now_ms
+
+
 def test_a_win_is_explained_by_what_was_decided(sold: tuple[AdRun, list[AdDecision]]) -> None:
     run, _ = sold
     ad, won = run.explained, explained(run)
