@@ -120,7 +120,7 @@ def _by_price(genres: Sequence[str], pages: int) -> list[Booking]:
     there, lately = {"country": ["DE", "FR"]}, {"saw": {"category": first, "within": "30d"}}
     fans: dict[str, Any] = {"targeting": {"segment": f"fans of {fifth}"}, "delivery": "front_loaded"}
     return [
-        Booking(PACED, "IAB8", cpm(14, 10)),
+        Booking(PACED, "IAB8", cpm(20, 7)),
         Booking(CAPPED, "IAB13", cpm(24, targeting={"country": "GB"}, caps=often, delivery="asap")),
         Booking("cobalt-phones/launch", "IAB19", cpm(9, 10, caps=(Cap(count=6),))),
         Booking("quill-and-ink/notebooks", "IAB18", cpm(6, 15)),

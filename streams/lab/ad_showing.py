@@ -13,8 +13,8 @@ from ranking.ads.losses import Loss
 from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaigns import Campaign
 from streams.contract.records import encode
-from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, campaigns, genres_of
 from streams.lab.ad_visitors import Audience
+from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, campaigns, genres_of
 from streams.lab.datasets import Log
 from streams.settings import Settings, TopicName
 
@@ -23,6 +23,8 @@ EVERY = 50
 _TOGETHER, _WITH_ITEMS, _ITEMS = 8, 4, 10
 _MEASURED_FROM, _BEGINS_AT = 0.03, 0.06
 """Campaigns come when so much of the log has passed: its pace since the first of these says how long the rest takes."""
+_LOOKED_AT, _SPARE = (0.2, 0.35, 0.5, 0.65, 0.8), 1.2
+"""How far the log is when its pace is looked at again; flights last so much longer than it says."""
 _OPENS_MS, _SHORTEST_MS = 8_000, 20_000
 """A ledger that is new opens some seconds after the first campaign; flights begin then."""
 
@@ -136,13 +138,15 @@ class Showing:
         self._genres: dict[str, tuple[str, ...]] = {}
         self._types: dict[str, str] = {}
         self._measured_r, self._begins_r = (int(share * len(log)) for share in (_MEASURED_FROM, _BEGINS_AT))
-        self._measured_ms = self._begins_ms = 0
+        self._looked = {int(share * len(log)) for share in _LOOKED_AT}
+        self._measured_ms = self._begins_ms = self._ends_ms = self._pages = 0
         self._waiting: list[int] = []
 
     def passed(self, r: int, now_ms: int) -> list[tuple[TopicName, bytes, bytes]]:
         """Event r was published: what else is, as topic, key and value.
 
-        That is the campaigns, once; then requests, several together, as they come to a busy page.
+        That is the campaigns, and again with later flights where the log takes longer than it seemed; requests, several
+        together, as they come to a busy page.
 
         Args:
             r: the event.
@@ -151,8 +155,7 @@ class Showing:
         self._audience.took(r)
         if r == self._measured_r:
             self._measured_ms = now_ms
-        if r == self._begins_r:
-            self._open(r, now_ms)
+        if self._booked(r, now_ms):
             return [("campaigns", each.campaign_id.encode(), encode(each)) for each in self.run.house]
         if r % EVERY == EVERY - 1 and self.run.house and now_ms >= self._begins_ms:
             self._waiting.append(r)
@@ -175,17 +178,22 @@ class Showing:
             self.run.see(ad, kind)
         return [(ad.user_id.encode(), value) for _, value in told]
 
-    def _open(self, r: int, now_ms: int) -> None:
-        """The house opens for as long as the rest of the log takes."""
-        rest = len(self._log) - r
-        rest_ms = (now_ms - self._measured_ms) * rest // max(r - self._measured_r, 1)
-        self._begins_ms = now_ms + _OPENS_MS
-        end_ms = max(now_ms + rest_ms, self._begins_ms + _SHORTEST_MS)
-        pages = max(int(rest / EVERY * (1 - _OPENS_MS / max(rest_ms, _OPENS_MS + 1))), 1)
-        house = campaigns(genres_of(self._log), begin_ms=self._begins_ms, end_ms=end_ms, pages=pages)
+    def _booked(self, r: int, now_ms: int) -> bool:
+        """Were campaigns made at event r? They run for as long as the rest of the log takes."""
+        rest_ms = (now_ms - self._measured_ms) * (len(self._log) - r) // max(r - self._measured_r, 1)
+        if r == self._begins_r:
+            self._begins_ms = now_ms + _OPENS_MS
+            self._pages = int((len(self._log) - r) / EVERY * (1 - _OPENS_MS / max(rest_ms, _OPENS_MS)))
+        elif not (self.run.house and r in self._looked and now_ms + rest_ms > self._ends_ms):
+            return False
+        self._ends_ms = max(now_ms + int(_SPARE * rest_ms), self._begins_ms + _SHORTEST_MS)
+        house = campaigns(
+            genres_of(self._log), begin_ms=self._begins_ms, end_ms=self._ends_ms, pages=max(self._pages, 1)
+        )
         self.run.house = house
         self._types = {campaign.campaign_id: campaign.line_items[0].type for campaign in house}
         self._genres = {campaign.campaign_id: campaign.line_items[0].creatives[0].categories for campaign in house}
+        return True
 
 
 def _worth(ad: AdDecision) -> int:

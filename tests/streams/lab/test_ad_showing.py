@@ -15,11 +15,11 @@ from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaign_records import campaign_of
 from streams.contract.campaigns import decode_campaign
 from streams.contract.records import decode_event, decode_request, encode
+from streams.lab.ad_visitors import Audience
 from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, RATES, campaigns, genres_of
 from streams.lab.ad_figures import bars, capped_words, explained, plan_words
 from streams.lab.ad_house import AdHouse
 from streams.lab.ad_showing import AdRun, PlanPoint, Showing
-from streams.lab.ad_visitors import Audience
 from streams.lab.datasets import Log
 from streams.lab.report_ads import ads_page
 from tests.streams.builders import NOW_MS, a_table, small
@@ -105,6 +105,20 @@ def test_nobody_sees_an_ad_more_often_than_its_cap(sold: tuple[AdRun, list[AdDec
     mine = [ad for ad in decisions if ad.user_id == most.user]
     assert 0 < most.held_back <= sum("capped" in ad.losses for ad in mine if ad.tagid == BANNER)
     assert f"{CAP} of at most {CAP} times" in capped_words(run)
+
+
+def test_flights_last_longer_where_the_log_takes_longer() -> None:
+    showing, ends, now_ms = Showing(a_log(), small(ads={"currencies": RATES})), [], NOW_MS
+    for r in range(EVENTS):
+        now_ms += 10 if r < EVENTS // 10 else 30
+        also = showing.passed(r, now_ms)
+        if also and also[0][0] == "campaigns":
+            flight = decode_campaign(also[0][2]).line_items[0].flights[0]
+            ends.append(flight.end)
+            assert flight.begin == NOW_MS + 10 * (int(0.06 * EVENTS) + 1) + 8_000
+    assert len(ends) > 1
+    assert ends == sorted(ends)
+    assert ends[-1] > now_ms
 
 
 def test_a_win_is_explained_by_what_was_decided(sold: tuple[AdRun, list[AdDecision]]) -> None:
