@@ -36,12 +36,13 @@ class Audience:
             return
         seen_ms = decision.decided_ms + int(1000 * min(draw.expovariate(1 / _SEEN_AFTER_S), 180))
         delay_ms = 1000 * draw.randint(*_LATE_S) if late < LATE else draw.randint(100, 5_000)
-        record = {"user_id": decision.user_id, "decision_id": decision.decision_id}
+        user = self.world.who(decision.request_id)
+        record = {"user_id": f"u{user}", "decision_id": decision.decision_id}
         impression = {**record, "type": "impression", "event_time": seen_ms}
         yield Happening(seen_ms + delay_ms, impression)
         if twice < TWICE:
             yield Happening(seen_ms + delay_ms + 1000 * draw.randint(1, 120), impression)
-        if answer < self.world.click_UC[int(decision.user_id[1:]), line.category]:
+        if answer < self.world.click_UC[user, line.category]:
             click_ms = seen_ms + int(1000 * min(1 + draw.expovariate(1 / _CLICK_AFTER_S), 300))
             click = {**record, "type": "click", "event_time": click_ms}
             yield Happening(click_ms + delay_ms, click)

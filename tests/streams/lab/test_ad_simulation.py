@@ -77,8 +77,10 @@ def shown(audit: Audit, decision: AdDecision, after_ms: int = 1_000) -> None:
 
 
 def capped(world: AdWorld, count: int) -> tuple[AdWorld, Booked]:
-    line = replace(world.lines[1], cap=Cap("campaign", count, 86_400))
-    return replace(world, lines=(line,)), line
+    """A line item with a cap, and one person who makes all requests but request 900."""
+    line, user_R = replace(world.lines[1], cap=Cap("campaign", count, 86_400)), np.ones_like(world.user_R)
+    user_R[900] = 2
+    return replace(world, lines=(line,), user_R=user_R), line
 
 
 def test_the_audit_finds_the_impression_that_is_one_too_many(world: AdWorld) -> None:
@@ -87,7 +89,7 @@ def test_the_audit_finds_the_impression_that_is_one_too_many(world: AdWorld) -> 
     for n in range(2):
         shown(audit, a_decision(world, line, n, n))
     assert audit.caps_exceeded() == 0
-    shown(audit, a_decision(world, line, 2, 900, user_id="u2"))
+    shown(audit, a_decision(world, line, 2, 900))
     assert audit.caps_exceeded() == 0
     shown(audit, a_decision(world, line, 3, 901))
     assert audit.caps_exceeded() == 1
