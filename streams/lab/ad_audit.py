@@ -115,7 +115,7 @@ class Audit:
         """
         return sum(self._exceeded(line.cap, people) for line, people in self._capped())
 
-    def _capped(self) -> Iterator[tuple[Booked, Mapping[str, Sequence[tuple[Shown, bool]]]]]:
+    def _capped(self) -> Iterator[tuple[Booked, Mapping[int, Sequence[tuple[Shown, bool]]]]]:
         """Line items with a cap; by person what counts under it, in order, and whether it is the line item's own."""
         sharing = defaultdict(list)
         for line in self.world.lines:
@@ -127,10 +127,10 @@ class Audit:
                 for key in keys:
                     for one in self.by_line[key]:
                         if one.arrived_ms:
-                            people[one.decision.user_id].append((one, key == line.key))
+                            people[self.world.who(one.decision.request_id)].append((one, key == line.key))
                 yield line, {user: sorted(ads, key=lambda each: each[0].number) for user, ads in people.items()}
 
-    def _exceeded(self, cap: Cap | None, people: Mapping[str, Sequence[tuple[Shown, bool]]]) -> int:
+    def _exceeded(self, cap: Cap | None, people: Mapping[int, Sequence[tuple[Shown, bool]]]) -> int:
         assert cap is not None
         exceeded = 0
         for ads in people.values():

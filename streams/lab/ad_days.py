@@ -26,6 +26,7 @@ def run_days(
     redis: bool = False,
     systems: Sequence[str] = (OURS,),
     seed: int = 0,
+    tick_s: int = 60,
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Sell the same day once for each system; the figures are those of the first, with `systems` of all.
@@ -38,13 +39,22 @@ def run_days(
         redis: whether the ledger lies in a Redis of its own, which loses its tail once, half way.
         systems: of `SYSTEMS`.
         seed: of the world.
+        tick_s: how often workers look at what was spent.
         say: told how it goes.
     """
     world = AdWorld.of(campaigns=campaigns, requests=requests, seed=seed)
     found: dict[str, dict[str, Any]] = {}
     for name in systems:
         with _ledger(redis) as (ledger, server):
-            day = Simulation(world=world, system=name, workers=workers, kills=kills, ledger=ledger, server=server).run()
+            day = Simulation(
+                world=world,
+                system=name,
+                workers=workers,
+                kills=kills,
+                ledger=ledger,
+                server=server,
+                tick_s=tick_s,
+            ).run()
         rates, currency = day.house.settings.ads.rates(), day.house.settings.ads.currency
         found[name] = figures_of(day, deliverable(world, rates, currency))
         say(f"{name}: {day.seconds:.0f} s, {day.filled:,} of {day.slots:,} slots filled")

@@ -129,6 +129,10 @@ class AdWorld:
             **({"consent": {"gdpr": 1}} if self.denied_U[user] else {}),
         }
 
+    def who(self, request_id: str | None) -> int:
+        """Who made a request, whatever its decision says of them."""
+        return int(self.user_R[int((request_id or "r0")[1:])])
+
     def matching(self, line: Booked) -> NDArray[np.bool_]:
         """The requests that a line item is for, in its flight. Shape (R,)."""
         match_R = (self.time_ms_R >= line.begin_ms) & (self.time_ms_R < line.end_ms)
