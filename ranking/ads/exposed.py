@@ -123,13 +123,16 @@ def person_of(people: People, p: int) -> Person:
     exposures, out, last_s_P, now_s_P, known_P = people
     key_PX4, time_s_PX, seen_P, old_key_PY, old_count_PY, old_last_s_PY, lost_P3, session_s_P = exposures
     seen, first, last = seen_P[p], out.start_P1[p], out.start_P1[p + 1]
+    old = old_key_PY.shape[1]
+    while old > 0 and old_key_PY[p, old - 1] == 0:  # no key is 0
+        old -= 1
     begun_s = last_s_P[p] + 1 if now_s_P[p] - last_s_P[p] >= SESSION_S else session_s_P[p]
     return Person(
         key_PX4[p, :seen],
         time_s_PX[p, :seen],
-        old_key_PY[p],
-        old_count_PY[p],
-        old_last_s_PY[p],
+        old_key_PY[p, :old],
+        old_count_PY[p, :old],
+        old_last_s_PY[p, :old],
         lost_P3[p],
         out.name_N[first:last],
         out.many_N[first:last],

@@ -100,24 +100,35 @@ def fitting(house: House, slots: Slots, start_P1: NDArray[np.int64], row_M: NDAr
         row_M: rows of line items, as `targeting.listed` gives them.
         now_ms: the moment, for flights.
     """
+    return fitting_while(house, slots, start_P1, row_M, running(house, now_ms))
+
+
+def running(house: House, now_ms: int) -> NDArray[np.bool_]:
+    """Which line items have a flight at this moment. Shape (L,)."""
+    running_L = np.zeros(house.rows, np.bool_)
+    _running(house.flight_start_L1, house.flight_F2, now_ms, running_L)
+    return running_L
+
+
+def fitting_while(
+    house: House, slots: Slots, start_P1: NDArray[np.int64], row_M: NDArray[np.int32], running_L: NDArray[np.bool_]
+) -> Fits:
+    """See `fitting`; `running_L` says which line items have a flight."""
     most_M = np.diff(house.creative_start_L1)[row_M]
     code_M, start_M1 = np.zeros(len(row_M), np.int16), np.zeros(len(row_M) + 1, np.int64)
     creative_N = np.empty(int(most_M.sum()), np.int32)
-    lines = _Lines(
-        house.line_L["live"], house.line_L["deal"], house.flight_start_L1, house.flight_F2, house.creative_start_L1
-    )
+    lines = _Lines(house.line_L["live"], house.line_L["deal"], running_L, house.creative_start_L1)
     shown = [house.creative_N[name] for name in ("approved", "format", "size", "duration_s", "age")]
     creatives = _Creatives._make((*shown, house.carried_start_N1, house.carried_M, house.loss_T))
     mark_T = np.full(len(house.tokens), -1, np.int64)  # tokens may have come since
-    _fitting(slots, start_P1, row_M, now_ms, lines, creatives, mark_T, code_M, start_M1, creative_N)
+    _fitting(slots, start_P1, row_M, lines, creatives, mark_T, code_M, start_M1, creative_N)
     return Fits(code_M, start_M1, creative_N[: start_M1[-1]])
 
 
 class _Lines(NamedTuple):
     live_L: NDArray[np.bool_]
     deal_L: NDArray[np.int32]
-    flight_start_L1: NDArray[np.int64]
-    flight_F2: NDArray[np.int64]
+    running_L: NDArray[np.bool_]
     creative_start_L1: NDArray[np.int64]
 
 
@@ -137,11 +148,19 @@ _RATING, _EXPIRED, _INVALID = int(Loss.rating_block), int(Loss.expired), int(Los
 
 
 @kernel
+def _running(
+    flight_start_L1: NDArray[np.int64], flight_F2: NDArray[np.int64], now_ms: int, running_L: NDArray[np.bool_]
+) -> None:
+    for row in range(len(running_L)):
+        for f in range(flight_start_L1[row], flight_start_L1[row + 1]):
+            running_L[row] |= flight_F2[f, 0] <= now_ms < flight_F2[f, 1]
+
+
+@kernel
 def _fitting(
     slots: Slots,
     start_P1: NDArray[np.int64],
     row_M: NDArray[np.int32],
-    now_ms: int,
     lines: _Lines,
     creatives: _Creatives,
     mark_T: NDArray[np.int64],
@@ -159,7 +178,7 @@ def _fitting(
             mark_T[slots.deal_N[n]] = 3 * p + 2
         for m in range(start_P1[p], start_P1[p + 1]):
             row = row_M[m]
-            code_M[m] = _line_loss(slots, p, row, now_ms, lines, mark_T)
+            code_M[m] = _line_loss(slots, p, row, lines, mark_T)
             if code_M[m] == 0:
                 code_M[m], furthest = _INVALID, 0
                 for c in range(lines.creative_start_L1[row], lines.creative_start_L1[row + 1]):
@@ -173,7 +192,7 @@ def _fitting(
 
 
 @kernel
-def _line_loss(slots: Slots, p: int, row: int, now_ms: int, lines: _Lines, mark_T: NDArray[np.int64]) -> int:
+def _line_loss(slots: Slots, p: int, row: int, lines: _Lines, mark_T: NDArray[np.int64]) -> int:
     """Why a line item cannot serve in a slot at this moment, whatever it shows; 0 if it can."""
     if not lines.live_L[row]:
         return _INVALID
@@ -182,10 +201,7 @@ def _line_loss(slots: Slots, p: int, row: int, now_ms: int, lines: _Lines, mark_
         return _INVALID
     if deal >= 0 and mark_T[deal] != 3 * p + 2:
         return _INVALID
-    for f in range(lines.flight_start_L1[row], lines.flight_start_L1[row + 1]):
-        if lines.flight_F2[f, 0] <= now_ms < lines.flight_F2[f, 1]:
-            return 0
-    return _EXPIRED
+    return 0 if lines.running_L[row] else _EXPIRED
 
 
 @kernel

@@ -57,7 +57,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.world = World(items=10_000, users=self.people, width=settings.learner.dimensions)
+        self.world = World(items=4_000, users=self.people, width=settings.learner.dimensions)
         self.ads = AdWorld(lines=self.lines)
         with closing(user_store(settings)) as store:
             self.world.settle(store, [Source("events", 0)])

@@ -12,6 +12,7 @@ an ad that would need it.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +30,12 @@ from ranking.ads.campaigns import Type
 from ranking.ads.exposed import Exposures as Counted
 from ranking.ads.exposed import Out
 from ranking.ads.exposed import People as Exposed
+from ranking.ads.fit_tables import FitTables
 from ranking.ads.floors import Floors, reserves
 from ranking.ads.gates import sensitive, without
 from ranking.ads.inventory import House
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.selection import Slots, fitting
 from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
 from streams.contract.records import encode
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 _ROUNDS = 3
 """So often a batch is sold, where budgets turn out not to cover a winner."""
 _TELL_MS, _SAY_MS = 1_000, 60_000
+_TELL_SHARE = 20
+"""So many times longer than telling the funnel took it is not told again: of ten thousand line items that is long."""
 _PACING = 1
 
 
@@ -108,6 +111,7 @@ class AdServer:
     _said_ms: int = field(init=False, default=0)
     _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
+    _tables: FitTables = field(init=False, default_factory=FitTables)
     _floors: Floors = field(init=False)
     _made: Beside | None = field(init=False, default=None)
 
@@ -184,11 +188,12 @@ class AdServer:
         now_ms = self.now_ms()
         if now_ms < self._told_ms + _TELL_MS or not self.selling:
             return
-        self._told_ms = now_ms
+        began_s = monotonic()
         try:
             self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
+        self._told_ms = now_ms + int(1000 * _TELL_SHARE * (monotonic() - began_s))
 
     def _match(self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market) -> None:
         """Candidates are the line items that a place is for."""
@@ -201,8 +206,8 @@ class AdServer:
     def _fit(self, contest: Contest, exposed: Exposed, market: Market, now_ms: int) -> None:
         """Which of their creatives may stand there, and are not capped themselves."""
         house = market.house
-        slots = Slots.of([place.slot for place in contest.places], house)
-        fits = fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
+        slots = [place.slot for place in contest.places]
+        fits = self._tables.fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
         fits = without(fits, self._beside(house).sensitive_N, Loss.category_excluded)
         fits = caps.creatives_left(market.caps, exposed, contest.start_P1, contest.row_M, fits, contest.ask_P)
         contest.fits = fits
