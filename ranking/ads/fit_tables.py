@@ -27,8 +27,7 @@ _NONE = -1
 
 
 class _Tables(NamedTuple):
-    """By table and row: what became of a line item while it has no flight and while it has one, and where its creatives
-    begin among those that fit."""
+    """By table and row: what becomes of a line item without a flight and with one, and its creatives that fit."""
 
     code_TL2: NDArray[np.int16]
     start_TL1: NDArray[np.int32]

@@ -86,6 +86,38 @@ def growth(
     finish(result, as_json)
 
 
+@bench_app.command()
+def ads(
+    lines: Annotated[int, typer.Option(help="Live line items.", min=10)] = 10_000,
+    items: Annotated[int, typer.Option(help="Items in the catalogue.", min=1_000)] = 10_000,
+    users: Annotated[int, typer.Option(help="People who ask.", min=100)] = 2_000,
+    batch: Annotated[int, typer.Option(help="Requests decided at a time.", min=1, max=512)] = 64,
+    seconds: Annotated[float, typer.Option(help="How long each figure is taken.", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Ad decisions per second on one core beside a floor; kill switch, age of ad-stats, and what ads add to slates."""
+    require("the benchmark", "cpu", "learner", "demo")
+    from streams.lab.bench_ads import run_ads
+    from streams.lab.synthetic import World
+
+    result = run_ads(World(items=items, users=users), lines=lines, batch=batch, seconds=seconds, say=err.print)
+    out.print(
+        f"{result['requests_per_s']:,} requests/s, {result['decisions_per_s']:,} decisions/s: "
+        f"{result['line_items']:,} line items, {result['slots']} slots; "
+        f"the floor, library calls alone: {result['floor_requests_per_s']:,} requests/s"
+    )
+    out.print(f"on {result['broker']}: a campaign stops within {result['kill_switch_p99_s']} s (p99);")
+    out.print(f"ad-stats counts an event within {result['stats_age_p99_s']} s (p99)")
+    table = Table(title="what ads add, in turns", title_justify="left")
+    for heading in ("slates", "p50 ms", "p99 ms", "slates/s", "slates/CPU s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in ("off", "on"):
+        keys = "p50_ms", "p99_ms", "slates_per_s", "slates_per_cpu_s"
+        table.add_row(f"ads {name}", *(f"{result['slates'][f'{name}_{key}']:,}" for key in keys))
+    out.print(table)
+    finish(result, as_json)
+
+
 def _figures(load: dict[str, Any]) -> list[str]:
     keys = ("p50_ms", "p99_ms", "echo_p50_ms", "ratio_p50", "transport_p50_ms", "floor_p50_ms")
     return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]

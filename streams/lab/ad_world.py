@@ -6,12 +6,12 @@ at two levels, bid per impression or per click, and show several creatives; a re
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from embeddings.snapshots import Snapshot
 from ranking.features import COLUMNS, CONTEXTS
 from streams.contract.records import encode
 from streams.learning.ad_outcomes import AdOutcomes
@@ -102,11 +102,11 @@ class AdWorld:
         return [self.request(n, user_id, **more) for n, user_id in enumerate(user_ids)]
 
 
-def taught_heads(settings: Settings, seed: int = 0) -> dict[str, NDArray[np.generic]]:
-    """Heads of ads that have learned a little, as a snapshot's ranker carries them."""
+def with_heads(snapshot: Snapshot, settings: Settings, seed: int = 0) -> Snapshot:
+    """A snapshot that carries heads of ads which have learned a little."""
     draw, taught = np.random.default_rng(seed), AdOutcomes(settings)
     x_RX = draw.normal(size=(512, COLUMNS)).astype(np.float32)
     x_RX[:, -1] = draw.integers(0, CONTEXTS, 512)
     label_RO = draw.random((512, 3)) < (0.05, 0.5, 0.001)
     taught.trainer.learn(x_RX, draw.integers(1, 1 << 40, 512), label_RO, np.ones((512, 3), np.float32))
-    return taught.tensors()
+    return replace(snapshot, ranker={**snapshot.ranker, **taught.tensors()})

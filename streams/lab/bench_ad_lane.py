@@ -2,8 +2,8 @@
 
 Requests go through the worker's own `Answerer` in batches, as records: decoded, asked, people and what is out for them
 read, decided, reserved in the spend ledger, encoded. The floor does what no worker can do without, and only as calls of
-libraries: msgspec decodes the same requests and encodes the same decisions and slates, Redis is asked for as many states
-and decisions and given the decisions to keep, NumPy intersects what all line items ask for and takes the best of them.
+libraries: msgspec decodes the same requests and encodes the same decisions and slates, Redis is asked for as many
+states and decisions and given the decisions to keep, NumPy intersects what all line items ask for and takes the best of them.
 They take turns, batch by batch, on the same Valkey.
 """
 
@@ -24,9 +24,10 @@ from embeddings.events import Source
 from embeddings.redis_connection import RedisLine
 from streams.configuration import load_settings
 from streams.contract import records
+from streams.contract.ad_records import AdDecision
 from streams.contract.messages import Part
 from streams.lab.ad_house import AdHouse
-from streams.lab.ad_world import AdWorld, taught_heads
+from streams.lab.ad_world import AdWorld, with_heads
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import World
 from streams.process.host import spare_what_stays
@@ -38,7 +39,7 @@ from streams.worker.stores import spend_ledger, user_store
 SLOTS = 4
 RESULT = "lane.json"
 _WARM_BATCHES, _TICKS = 6, 12
-_STATES = 4_096
+_ITEMS, _STATES = 4_000, 4_096
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.world = World(items=4_000, users=self.people, width=settings.learner.dimensions)
+        self.world = World(items=_ITEMS, users=self.people, width=settings.learner.dimensions)
         self.ads = AdWorld(lines=self.lines)
         with closing(user_store(settings)) as store:
             self.world.settle(store, [Source("events", 0)])
@@ -67,9 +68,7 @@ class Lane:
             users=lambda: user_store(settings),
             now_ms=epoch_ms(),
         )
-        snapshot = self.world.snapshot()
-        snapshot.ranker.update(taught_heads(settings))
-        self.house.serving.swap(snapshot)
+        self.house.serving.swap(with_heads(self.world.snapshot(), settings))
         if dead := self.house.publish(*self.ads.campaigns()):
             raise ValueError(dead[0].detail)
         for _ in range(_TICKS):
@@ -105,7 +104,12 @@ class Lane:
         filled = [ad.record for slate in slates for ad in slate.ads if ad.record.filled]
         self.house.tell(
             *(
-                {"user_id": ad.user_id, "type": "impression", "decision_id": ad.decision_id, "event_time": ad.decided_ms}
+                {
+                    "user_id": ad.user_id,
+                    "type": "impression",
+                    "decision_id": ad.decision_id,
+                    "event_time": ad.decided_ms,
+                }
                 for ad in filled
             )
         )
@@ -119,7 +123,7 @@ class Floor:
     slates: Sequence[PublishedSlate]
     lines: int
     line: RedisLine = field(init=False)
-    decisions: list[records.AdDecision] = field(init=False)
+    decisions: list[AdDecision] = field(init=False)
     pages: list[records.Slate] = field(init=False)
     bits_FW: NDArray[np.uint64] = field(init=False)
     bid_L: NDArray[np.float64] = field(init=False)
@@ -155,7 +159,9 @@ class Floor:
         return values + pages
 
 
-def measured(settings: Settings, *, lines: int, people: int, size: int, seconds: float, apart: bool) -> dict[str, Any]:
+def measured(
+    settings: Settings, *, lines: int, people: int, size: int, seconds: float, apart: bool = False
+) -> dict[str, Any]:
     """Requests and decisions per second of the wall clock and of CPU time, and the floor's, in turns for so long."""
     lane = Lane(settings, lines, people, apart)
     for _ in range(_WARM_BATCHES):
@@ -198,12 +204,12 @@ def _took(into: list[tuple[float, float]], answer: Callable[[Part], Any], part: 
     return answered
 
 
-def main(folder: Path, lines: int, people: int, size: int, seconds: float, apart: bool) -> None:
+def main(folder: Path, lines: int, people: int, size: int, seconds: float) -> None:
     """Measure by the settings of the environment; the figures are in `RESULT` then."""
-    figures = measured(load_settings(), lines=lines, people=people, size=size, seconds=seconds, apart=apart)
+    figures = measured(load_settings(), lines=lines, people=people, size=size, seconds=seconds)
     (folder / f"{RESULT}.new").write_bytes(msgspec.json.encode(figures))
     (folder / f"{RESULT}.new").rename(folder / RESULT)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), bool(int(sys.argv[6])))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

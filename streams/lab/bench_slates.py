@@ -61,12 +61,12 @@ def run_slates(
         environment = site.environment("bench-worker", MARQUEE_HTTP__PORT=str(free_port()))
         settings = load_settings(environ=environment)
         site.create_topics(settings)
-        asyncio.run(_announce(site, world, settings, snapshot, manifest))
+        asyncio.run(announce(site, world, settings, snapshot, manifest))
         with closing(user_store(settings)) as store:
             world.settle(store, sources(settings))
         contenders = _yardsticks(site, exit_, settings, environment)
         worker = exit_.enter_context(site.child(WORKER, ("streams", "worker"), environment))
-        _wait_until_serving(worker, settings.http.port, world.items)
+        wait_until_serving(worker, settings.http.port, world.items)
         name = settings.topics.name
         contenders[WORKER] = Contender(worker, name("events"), name("slates"))
         store = exit_.enter_context(closing(user_store(settings)))
@@ -90,7 +90,7 @@ def _yardsticks(site: Site, exit_: ExitStack, settings: Settings, environment: d
     return contenders
 
 
-async def _announce(
+async def announce(
     site: Site, world: World, settings: Settings, snapshot: Snapshot, manifest: records.ModelManifest
 ) -> None:
     """Publish what a running installation would hold: catalogue, counters and the snapshot's manifest."""
@@ -103,7 +103,13 @@ async def _announce(
         await publish(site.broker.bootstrap, topic, rows)
 
 
-def _wait_until_serving(worker: Child, port: int, items: int) -> None:
+def wait_until_serving(worker: Child, port: int, items: int) -> None:
+    """Wait until a worker has the snapshot, and most of the catalogue.
+
+    Raises:
+        StartFailed: it does not come to that.
+    """
+
     def serves() -> bool:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1) as page:
             found = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[:1] != "#")

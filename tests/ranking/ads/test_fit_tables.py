@@ -33,7 +33,9 @@ BATCH = st.tuples(
 
 @settings(deadline=None, max_examples=60)
 @given(batches=st.lists(BATCH, max_size=8), most=st.integers(0, 3))
-def test_remembered_is_what_is_found_anew(batches: list[tuple[list[tuple[Slot, set[int]]], int, bool]], most: int) -> None:
+def test_remembered_is_what_is_found_anew(
+    batches: list[tuple[list[tuple[Slot, set[int]]], int, bool]], most: int
+) -> None:
     houses, tables = (house_of(*LINES), house_of(*LINES[::-1])), FitTables(most)
     for asked, now_ms, other in batches:
         house, slots = houses[other], [slot for slot, _ in asked]
