@@ -3,7 +3,7 @@
 Requests go through the worker's own `Answerer` in batches, as records: decoded, asked, people and what is out for them
 read, decided, reserved in the spend ledger, encoded. The floor does what no worker can do without, and only as calls of
 libraries: msgspec decodes the same requests and encodes the same decisions and slates, Redis is asked for as many
-states and decisions and given the decisions to keep, NumPy intersects what all line items ask for and takes the best of them.
+states and decisions and given the decisions to keep, NumPy intersects what all line items ask for and takes the best.
 They take turns, batch by batch, on the same Valkey.
 """
 
