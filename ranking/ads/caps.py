@@ -18,7 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.campaigns import Cap, Level, LineItem, Unit
-from ranking.ads.exposed import NEVER_S, People, Person, counted, level_key, level_name, out_of, person_of
+from ranking.ads.exposed import (
+    BUCKETS,
+    NEVER_S,
+    People,
+    Person,
+    bucket_of,
+    counted,
+    level_key,
+    level_name,
+    mark_met,
+    out_of,
+    person_of,
+)
 from ranking.ads.inventory import starts
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
@@ -253,13 +265,15 @@ def _capped(
     row_M: NDArray[np.int32],
     code_M: NDArray[np.int16],
 ) -> None:
-    start_L1, level_K, key_K = caps.start_L1, caps.level_K, caps.key_K
-    rules = _Rules(level_K, caps.unit_K, caps.window_s_K, caps.count_K, caps.gap_s_K)
+    start_L1, level_K, key_K, count_K = caps.start_L1, caps.level_K, caps.key_K, caps.count_K
+    rules, met_B = _Rules(level_K, caps.unit_K, caps.window_s_K, count_K, caps.gap_s_K), np.zeros(BUCKETS, np.bool_)
     for place in range(len(start_P1) - 1):
         person = person_of(people, person_P[place])
+        known = person.known
+        mark_met(person, met_B)
         for m in range(start_P1[place], start_P1[place + 1]):
             for k in range(start_L1[row_M[m]], start_L1[row_M[m] + 1]):
-                if level_K[k] == _CREATIVE and person.known:
+                if known and (level_K[k] == _CREATIVE or (count_K[k] > 0 and not met_B[bucket_of(key_K[k])])):
                     continue
                 if _most_out(rules, k, person, key_K[k]) <= out_of(person, level_K[k], key_K[k]):
                     code_M[m] = _CAPPED

@@ -26,6 +26,8 @@ SESSION_S = 1_800
 """A session ends with so long a silence."""
 NEVER_S = 1 << 62
 _NAME_BITS = 24
+BUCKETS = 1 << 10
+"""Keys are told apart by ten of their bits before they are looked for."""
 
 
 @lru_cache(1 << 18)
@@ -140,6 +142,26 @@ def person_of(people: People, p: int) -> Person:
         now_s_P[p],
         known_P[p],
     )
+
+
+@kernel
+def bucket_of(key: int) -> int:
+    """One of `BUCKETS` for a key, the same whether it is counted for good or not."""
+    return int(np.int64(key) >> 1 & BUCKETS - 1)
+
+
+@kernel
+def mark_met(person: Person, met_B: NDArray[np.bool_]) -> None:
+    """Mark the buckets of all that was seen or is out; what lies in another was not, and nothing of it is out."""
+    lost_for_good, lost, _ = person.lost_3
+    met_B[:] = bool(lost_for_good or lost)
+    for x in range(len(person.time_s_X)):
+        for level in range(person.key_X4.shape[1]):
+            met_B[bucket_of(person.key_X4[x, level])] = True
+    for key in person.old_key_Y:
+        met_B[bucket_of(key)] = True
+    for name in person.name_N:
+        met_B[bucket_of(name)] = True
 
 
 @kernel

@@ -26,8 +26,8 @@ from streams.configuration import load_settings
 from streams.contract import records
 from streams.contract.ad_records import AdDecision
 from streams.contract.messages import Part
-from streams.lab.ad_crowd import AdWorld, with_heads
 from streams.lab.ad_house import AdHouse
+from streams.lab.ad_crowd import AdWorld, with_heads
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import World
 from streams.process.host import spare_what_stays
@@ -54,7 +54,7 @@ class Lane:
     world: World = field(init=False)
     ads: AdWorld = field(init=False)
     offset: int = field(init=False, default=0)
-    _ticked_s: float = field(init=False, default=0.0)
+    _due_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -87,11 +87,11 @@ class Lane:
         return Part(Source("requests", 0), log, self.offset - 1, self.offset - size)
 
     def answer(self, part: Part) -> list[PublishedSlate]:
-        """The worker's answers; once a second it looks at its budgets, too."""
+        """The worker's answers; now and then it looks at its budgets, as `Spending` does."""
         self.house.now_ms = max(self.house.now_ms, epoch_ms())
-        if time.monotonic() > self._ticked_s + 1:
+        if (began_s := time.monotonic()) >= self._due_s:
             self.house.tick()
-            self._ticked_s = time.monotonic()
+            self._due_s = began_s + max(self.settings.ads.tick_s, 10 * (time.monotonic() - began_s))
         answerer = self.house.workers[0].answerer
         slates, dead = answerer.respond([part])
         assert not dead, dead[0].detail

@@ -7,7 +7,7 @@ impressions, until `ad-stats` counts them.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from typing import Any
@@ -18,12 +18,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from deploy.processes import free_port
 from embeddings import snapshots
+from embeddings.store import UserStore
 from streams.configuration import load_settings
 from streams.contract.manifests import announced
 from streams.lab import bench_ad_lane
 from streams.lab.ad_crowd import AdWorld, with_heads
 from streams.lab.bench_ad_stack import AdStack
-from streams.lab.bench_rig import Say, Site, sources
+from streams.lab.bench_rig import Say, Site, sources, stored
 from streams.lab.bench_slates import WORKER, announce, wait_until_serving
 from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.synthetic import World
@@ -76,13 +77,15 @@ def _stack(site: Site, world: World, lines: int, seconds: float, say: Say) -> di
         name = settings.topics.name
         asking = Contender(worker, name("requests"), name("slates"))
         acting = Contender(worker, name("events"), name("slates"))
-        return asyncio.run(_measure(site, world, settings, asking, acting, lines, seconds, say))
+        store = exit_.enter_context(closing(user_store(settings)))
+        return asyncio.run(_measure(site, world, settings, store, asking, acting, lines, seconds, say))
 
 
 async def _measure(
     site: Site,
     world: World,
     settings: Settings,
+    store: UserStore,
     asking: Contender,
     acting: Contender,
     lines: int,
@@ -96,14 +99,18 @@ async def _measure(
             bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
         ) as consumer,
     ):
-        traffic = Traffic(producer, consumer)
+        traffic, here = Traffic(producer, consumer), sources(settings)
+
+        def folded() -> int:
+            return stored(store, here)
+
         stack = AdStack(asking, settings, site.broker.bootstrap, world, ads, producer, say)
-        events: dict[str, Any] = {"off": await _events(traffic, acting, log, seconds)}
+        events: dict[str, Any] = {"off": await _events(traffic, acting, log, seconds, folded)}
         say(f"events before there are campaigns: {events['off']}")
         watching = asyncio.create_task(stack.watch())
         try:
             await stack.publish(list(ads.campaigns()))
-            events["on"] = await _events(traffic, acting, log, seconds)
+            events["on"] = await _events(traffic, acting, log, seconds, folded)
             say(f"events with {lines:,} line items: {events['on']}")
             slates = await stack.beside_slates(traffic, seconds, _EVENTS_PS, _BACKLOG)
             say(f"slates with and without ads: {slates}")
@@ -124,14 +131,17 @@ async def _measure(
 
 
 async def _events(
-    traffic: Traffic, acting: Contender, log: Iterator[tuple[bytes, bytes]], seconds: float
+    traffic: Traffic, acting: Contender, log: Iterator[tuple[bytes, bytes]], seconds: float, folded: Callable[[], int]
 ) -> dict[str, float]:
     """Events per second of a backlog, and how long one waits for its slate at a steady rate."""
-    await traffic.work_off(acting, islice(log, _WARM))
-    paces = [(await traffic.work_off(acting, islice(log, _BACKLOG))) for _ in range(3)]
+
+    def since(before: int) -> Callable[[int], int]:
+        return lambda answers: folded() - before
+
+    paces = [await traffic.work_off(acting, islice(log, many), since(folded())) for many in (_WARM, *[_BACKLOG] * 3)]
     took_s = await traffic.latencies(acting, log, _EVENTS_PS, seconds)
     return {
-        "per_s": round(float(np.median([pace[0] for pace in paces]))),
-        "per_cpu_s": round(float(np.median([pace[2] for pace in paces]))),
+        "per_s": round(float(np.median([pace[1] for pace in paces[1:]]))),
+        "slates_per_cpu_s": round(float(np.median([pace[2] for pace in paces[1:]]))),
         **{f"p{q}_ms": round(1000 * float(np.percentile(took_s, q)), 2) for q in (50, 99)},
     }

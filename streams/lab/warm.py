@@ -25,12 +25,13 @@ from embeddings.state_columns import Histories, no_states
 from ranking.ads.auction import Auction
 from ranking.ads.campaigns import BidType, Campaign, Creative, LineItem, Status, Type
 from ranking.ads.exploration import shares
+from ranking.ads.fit_tables import FitTables
 from ranking.ads.gates import without
 from ranking.ads.inventory import Inventory
 from ranking.ads.joint import PageRules, Pages, lay
 from ranking.ads.losses import Loss
 from ranking.ads.prediction import Calibration, Drift
-from ranking.ads.selection import Fits
+from ranking.ads.selection import Fits, Slot
 from ranking.ads.separation import Kinds, sell_apart
 from ranking.ads.turns import crowded, yielded
 from ranking.features import Feature
@@ -99,7 +100,10 @@ def meet_ads() -> None:
     scorer.most = 0
     inventory = Inventory()
     inventory.put(_a_campaign())
-    creatives, states = scorer.prepare(inventory.snapshot()), no_states(1)
+    house, tables = inventory.snapshot(), FitTables()
+    for _ in range(2):  # found, and then looked up
+        tables.fitting(house, [Slot()], one_P1, np.zeros(1, np.int32), 0)
+    creatives, states = scorer.prepare(house), no_states(1)
     held = states.item_UH, states.action_UH, states.time_UH, states.share_UH, states.count_U, states.last_s_U
     viewers = scorer.viewers(creatives, Histories(*held), none_1, none_1, np.ones(1, np.bool_))
     candidates = AdCandidates(one_P1, np.zeros(1, np.int32), np.zeros(1, np.intp), np.zeros(1, np.uint32))

@@ -39,3 +39,18 @@ def test_growth_measures_each_size_it_is_asked_for() -> None:
         assert row["load_s"] > 0
         assert row["build_s"] > 0
     assert found["worst_pause_p999_ms"] == max(row["pause_p999_ms"] for row in found["rows"]) > 0
+
+
+def test_ads_measures_a_lane_beside_its_floor_and_a_worker_that_sells() -> None:
+    options = ["--lines", "300", "--items", "1000", "--users", "200", "--batch", "16", "--seconds", "2", "--json"]
+    command = [sys.executable, "-m", "streams", "bench", "ads", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert (found["line_items"], found["slots"], found["batch"]) == (300, 4, 16)
+    assert found["decisions_per_s"] == pytest.approx(4 * found["requests_per_s"], rel=0.01)
+    assert found["floor_requests_per_s"] > 0
+    assert 0 <= found["kill_switch_p50_s"] <= found["kill_switch_p99_s"] < 30
+    assert 0 < found["stats_age_p50_s"] <= found["stats_age_p99_s"] < 30
+    for measured in (found["slates"]["off_p50_ms"], found["slates"]["on_p50_ms"], found["events"]["on"]["per_s"]):
+        assert measured > 0
