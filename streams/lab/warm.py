@@ -32,6 +32,8 @@ from ranking.ads.losses import Loss
 from ranking.ads.prediction import Calibration, Drift
 from ranking.ads.selection import Fits
 from ranking.ads.separation import Kinds, sell_apart
+from ranking.ads.targeting import Targeting, listed
+from ranking.ads.turns import crowded, yielded
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
 from ranking.weights import Shape, shapes
@@ -85,6 +87,8 @@ def meet_pages() -> None:
     kinds = Kinds(np.array([0, 1]), np.zeros(1, np.int32), 1)
     sell_apart(auction, page_R, kinds, creative_C)
     lay(Pages.of([[1.0]], [[1]], places=2), PageRules(), kinds)
+    crowd = np.array([0, 2]), np.ones(1, np.int64), np.zeros(2, np.int64), np.ones(2)
+    yielded(*crowd[:3], crowded(*crowd), np.ones(2, np.int64))
     without(Fits(np.zeros(1, np.int16), np.array([0, 1]), creative_C[:1]), np.ones(1, np.bool_), Loss.invalid)
 
 

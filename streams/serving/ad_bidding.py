@@ -69,7 +69,7 @@ def bids_of(
     stood = shares(
         contest.start_P1,
         np.array([len(place.imp_ids) for place in contest.places], np.int64),
-        market.tier_L[row_M],
+        contest.tier_M(market),
         np.where(type_M == BidType.cpm, own_M // 1000, own_M).astype(np.float64),
         chance_for(type_M, chances.p_CO[at_M]),
         drawn_for_M,

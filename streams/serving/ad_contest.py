@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from embeddings.turnover import Era
 from ranking.ads.features import Viewers
 from ranking.ads.losses import Loss
+from ranking.ads.market import Market
 from ranking.ads.selection import Fits
+from ranking.ads.turns import in_turn
 from streams.serving.ad_scoring import AdCandidates, Chances
 from streams.serving.ad_values import AdAsk, AdPlace
 from streams.serving.creatives import Creatives
 
+_TURN = 4
 _GOLDEN, _MIX = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)
 
 
@@ -37,6 +40,7 @@ class Contest:
         start_P1: where each place's candidates begin; `row_M` are their rows in the market.
         fits: their creatives, once that was looked at.
         left: who has left, stage by stage.
+        need_M: what line items of a crowded tier need of such places (`ranking.ads.turns`), 0 for all others.
     """
 
     asks: Sequence[AdAsk]
@@ -47,10 +51,12 @@ class Contest:
     row_M: NDArray[np.int32]
     fits: Fits = field(init=False)
     left: list[Left] = field(init=False, default_factory=list)
+    need_M: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         none_M = np.zeros(len(self.row_M), np.int16)
         self.fits = Fits(none_M, np.zeros(len(self.row_M) + 1, np.int64), np.empty(0, np.int32))
+        self.need_M = np.zeros(len(self.row_M))
 
     @classmethod
     def of(cls, asks: Sequence[AdAsk], decided: Container[str] = ()) -> "Contest":
@@ -71,6 +77,11 @@ class Contest:
     def place_M(self) -> NDArray[np.intp]:
         """The place of each candidate."""
         return np.repeat(np.arange(len(self.places)), np.diff(self.start_P1))
+
+    @property
+    def slots_P(self) -> NDArray[np.int64]:
+        """How many slots each place has."""
+        return np.array([len(place.imp_ids) for place in self.places], np.int64)
 
     @property
     def creatives_M(self) -> NDArray[np.int64]:
@@ -101,7 +112,16 @@ class Contest:
         """Numbers drawn for candidates by their places and hashes: the same for the same request. Shape (M,)."""
         return drawn(self.identity_P[self.place_M], hash_M, salt)
 
+    def tier_M(self, market: Market) -> NDArray[np.int64]:
+        """Who is served before whom; where a tier is crowded, whose turn it is. Shape (M,)."""
+        tier_M = market.tier_L[self.row_M]
+        if not self.need_M.any():
+            return tier_M
+        return in_turn(tier_M, self.need_M, self.draw_M(market.house.line_L["hash"][self.row_M], _TURN))
+
     def _take(self, keep_M: NDArray[np.bool_], place_M: NDArray[np.intp]) -> None:
+        if len(self.need_M):
+            self.need_M = self.need_M[keep_M]
         count_P = np.bincount(place_M[keep_M], minlength=len(self.places))
         self.start_P1, self.row_M = np.concatenate(([0], np.cumsum(count_P))), self.row_M[keep_M]
         length_M = np.diff(self.fits.start_M1)

@@ -37,6 +37,7 @@ from ranking.ads.market import Exchange, Market
 from ranking.ads.selection import Slots, fitting
 from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
+from ranking.ads.turns import crowded, yielded
 from streams.contract.records import encode
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
@@ -215,8 +216,16 @@ class AdServer:
     def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
         """Who may bid now: budgets, what is due by now, what this worker holds."""
         self.budgets.saw(np.array([ask.now_ms for ask in contest.asks], np.int64))
+        contest.need_M = self._crowded(contest, market)
         draw_M = contest.draw_M(market.house.line_L["hash"][contest.row_M], _PACING)
         contest.keep(self.budgets.may_bid(market, contest.row_M, draw_M, now_ms))
+
+    def _crowded(self, contest: Contest, market: Market) -> NDArray[np.float64]:
+        """Whose tiers are booked beyond these places, and what each needs of them: they take turns. Shape (M,)."""
+        need_M = self.budgets.needs(market, contest.row_M)
+        if not need_M.any():
+            return need_M
+        return crowded(contest.start_P1, contest.slots_P, market.tier_L[contest.row_M], need_M)
 
     def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
         """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
@@ -250,13 +259,15 @@ class AdServer:
             if line is not None and line.deal is not None:
                 deal_floor_M[m] = max(deal_floor_M[m], asked.get(line.deal.id, 0))
         reserve_M = reserves(floor_P[place_M], per_second_P[place_M], seconds_M, deal_M, deal_floor_M)
+        crowd = contest.start_P1, contest.slots_P, market.tier_L[row_M], contest.need_M, bids.bid_M
+        reserve_M = np.where(deal_M == At.market, np.maximum(reserve_M, yielded(*crowd)), reserve_M)
         return Auction(
             start_Q=contest.start_P1,
             request_R=contest.identity_P,
-            slots_R=np.array([len(place.imp_ids) for place in places], np.int64),
+            slots_R=contest.slots_P,
             at_R=np.array([place.at for place in places], np.int8),
             line_C=house.line_L["hash"][row_M],
-            tier_C=market.tier_L[row_M],
+            tier_C=contest.tier_M(market),
             bid_C=bids.bid_M,
             reserve_C=np.where(house.line_L["type"][row_M] == Type.house, 0, reserve_M),
             quality_C=np.full(len(row_M), 1000, np.int64),

@@ -28,6 +28,7 @@ from ranking.ads.pacing import Limit, Pace, PacingSettings, Tick, pace
 from ranking.ads.promises import Promises, open_CH, promises
 from ranking.ads.terms import BILLED_BY
 from ranking.ads.traffic import Traffic
+from ranking.ads.turns import needs
 from streams.ad_settings import Ads
 from streams.serving.leases import Leases
 from streams.serving.ledger_windows import BudgetTeller, booked_of
@@ -91,7 +92,7 @@ class Budgets:
         self._seen: list[NDArray[np.int64]] = []
         self._market: Market | None = None
         self._teller, self._sums, self._pace = BudgetTeller(), Sums(), Pace.fresh(0)
-        self._told_L3 = np.zeros((0, 3), np.int64)
+        self._told_L3, self._need_L = np.zeros((0, 3), np.int64), np.zeros(0)
         self._now_ms, self._quarter, self._swept_ms, self._retell = 0, -1, 0, False
 
     def saw(self, times_ms: NDArray[np.int64]) -> None:
@@ -112,6 +113,15 @@ class Budgets:
         """
         with self._lock:
             return self._held.judge(market.key_L, row_M, draw_M, now_ms)
+
+    def needs(self, market: Market, row_M: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The share of all its chances that each candidate's line item needs: `ranking.ads.turns.needs`. Shape (M,)."""
+        with self._lock:
+            held, need_L = self._held, self._need_L
+            if not need_L.any() or len(need_L) != len(held.key_L):
+                return np.zeros(len(row_M))
+            row_M = np.minimum(row_M, len(need_L) - 1)
+            return np.where(held.key_L[row_M] == market.key_L[row_M], need_L[row_M], 0.0)
 
     def take(
         self, market: Market, row_W: NDArray[np.integer], micros_W: NDArray[np.int64], now_ms: int
@@ -277,11 +287,12 @@ class Budgets:
         self._pace = pace(promised.plans, self.traffic, tick, self._pace, self._pacing)
         self._pace.gained_LU.clip(0, out=self._pace.gained_LU)
         target_LG = promised.plans.targets()
+        need_L = needs(promised.plans, self.traffic, self._pace, promised.spent_LG, self._sums.yield_L, now_ms)
         units_L, money_L = self._rooms(market, promised, target_LG, now_ms)
         over_L = ((target_LG >= 0) & (promised.spent_LG >= target_LG)).any(1)
         share_L = np.where(market.share_L > 0, market.share_L / 100, 1.0)
         with self._lock:
-            held = self._held
+            held, self._need_L = self._held, need_L
             held.pass_L[:] = np.minimum(self._pace.pass_L, share_L)
             held.code_L[:] = np.where(over_L, Loss.budget_exhausted, np.where(self._pace.pass_L > 0, 0, Loss.paced))
             held.units_L[:] = units_L - open_units_L - held.since_L
