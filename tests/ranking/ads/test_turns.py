@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking.ads.turns import crowded, in_turn, yielded
@@ -20,6 +20,7 @@ def columns(places: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     return start_P1, slots_P, tier_M, np.array([one[1] for one in flat], np.float64), bid_M
 
 
+@settings(deadline=None)  # the first example compiles
 @given(PLACES)
 def test_a_tier_is_crowded_where_it_needs_more_than_a_place_has(places: Places) -> None:
     start_P1, slots_P, tier_M, need_M, bid_M = columns(places)
@@ -44,6 +45,7 @@ def test_turns_are_taken_in_proportion_to_need() -> None:
     assert firsts / 6_000 == pytest.approx(need_M / 1.8, abs=0.02)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(PLACES, st.integers(0, 2**32))
 def test_who_is_served_before_whom_stays_between_tiers_and_where_nobody_is_crowded(places: Places, seed: int) -> None:
     _, _, tier_M, need_M, _ = columns(places)
