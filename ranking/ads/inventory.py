@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ranking.ads.campaigns import Campaign, Creative, LineItem, Status
+from ranking.ads.campaigns import FOREVER_MS, Campaign, Creative, LineItem, Status
 from ranking.ads.losses import Loss
 
 FORMATS = ("banner", "video", "audio", "native")
@@ -266,3 +266,18 @@ def _joined(parts: Sequence[bytes], dtype: np.dtype[Any]) -> NDArray[Any]:
 def starts(lists: Sequence[Sequence[object]]) -> NDArray[np.int64]:
     """Where each of P lists begins that follow each other, and where the last one ends. Shape (P + 1,)."""
     return np.append(0, np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists))))
+
+
+def running(house: House, now_ms: int) -> tuple[NDArray[np.uint64], int]:
+    """Line items that have a flight that is not over yet: bit `row & 63` of word `row >> 6`; and until when that is so.
+
+    Shape (W,), as `Targeting.match` has them. What has ended is nobody's candidate.
+    """
+    first_L, last_L = house.flight_start_L1[:-1], house.flight_start_L1[1:]
+    end_L = np.zeros(len(first_L), np.int64)
+    some = np.flatnonzero(last_L > first_L)
+    end_L[some] = house.flight_F2[last_L[some] - 1, 1]
+    runs_X = np.zeros(-(-len(end_L) // 64) * 64, np.bool_)
+    runs_X[: len(end_L)] = end_L > now_ms
+    until_ms = int(end_L[end_L > now_ms].min(initial=FOREVER_MS))
+    return np.packbits(runs_X, bitorder="little").view(np.uint64), until_ms

@@ -31,7 +31,7 @@ from ranking.ads.exposed import Out
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.floors import Floors, reserves
 from ranking.ads.gates import sensitive, without
-from ranking.ads.inventory import House
+from ranking.ads.inventory import House, running
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
 from ranking.ads.selection import Slots, fitting
@@ -111,6 +111,7 @@ class AdServer:
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _floors: Floors = field(init=False)
     _made: Beside | None = field(init=False, default=None)
+    _runs: tuple[House, NDArray[np.uint64], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._floors = self.settings.ads.floor_table()
@@ -165,7 +166,7 @@ class AdServer:
             return Decided.empty(asks, before, now_ms)
         personal_A, exposed = _personal(asks, people), _exposed(asks, people)
         with self.stage("ads_match"):
-            self._match(contest, people.states, personal_A, market)
+            self._match(contest, people.states, personal_A, market, now_ms)
             self._fit(contest, exposed, market, now_ms)
         with self.stage("ads_pace"):
             self._cap(contest, exposed, market)
@@ -191,12 +192,14 @@ class AdServer:
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
 
-    def _match(self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market) -> None:
-        """Candidates are the line items that a place is for."""
+    def _match(
+        self, contest: Contest, states: UserStates, personal_A: NDArray[np.bool_], market: Market, now_ms: int
+    ) -> None:
+        """Candidates are the line items that a place is for, and whose last flight is not over."""
         opportunities = [place.opportunity for place in contest.places]
         user_P = contest.ask_P.astype(np.int64)
         seen = histories_of(states, user_P, personal_A[contest.ask_P], self.items, self._keys)
-        bits_PW = market.targeting.match(opportunities, seen)
+        bits_PW = market.targeting.match(opportunities, seen) & self._running(market.house, now_ms)
         contest.start_P1, contest.row_M = listed(bits_PW)
 
     def _fit(self, contest: Contest, exposed: Exposed, market: Market, now_ms: int) -> None:
@@ -347,6 +350,11 @@ class AdServer:
         if now_ms >= self._said_ms + _SAY_MS:
             self._said_ms = now_ms
             log.warning("%s: %s", what, error)
+
+    def _running(self, house: House, now_ms: int) -> NDArray[np.uint64]:
+        if self._runs is None or self._runs[0] is not house or now_ms >= self._runs[2]:
+            self._runs = house, *running(house, now_ms)
+        return self._runs[1]
 
     def _beside(self, house: House) -> Beside:
         if self._made is None or self._made.house is not house:
