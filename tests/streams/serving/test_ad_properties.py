@@ -24,7 +24,7 @@ DRAWN = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink a house takes minutes
 )
-QUICK, MANY = settings(DRAWN, max_examples=4), settings(DRAWN, max_examples=150)
+QUICK, MANY = settings(DRAWN, max_examples=4), settings(DRAWN, max_examples=60)
 
 CREATIVE = st.fixed_dictionaries(
     {
@@ -54,7 +54,9 @@ LINE = st.fixed_dictionaries(
         "flights": st.sampled_from([[], [], NOW, OVER, LATER]),
         "caps": st.lists(CAP, max_size=1),
         "creatives": st.lists(CREATIVE, min_size=1, max_size=3),
-        "targeting": st.sampled_from([None, None, {"segment": ["rich"]}, {"saw": {"category": "cars", "within": "7d"}}]),
+        "targeting": st.sampled_from(
+            [None, None, {"segment": ["rich"]}, {"saw": {"category": "cars", "within": "7d"}}]
+        ),
         "delivery": st.just("asap"),
     }
 )
@@ -267,7 +269,12 @@ def test_who_is_erased_is_told_what_a_stranger_is(campaigns: Any, before: Any, r
     """Their history is looked at for targeting no more; impressions that are out are the ledger's until they end."""
     told = {}
     for user in ("ann", "cid"):
-        world = World([campaign | {"line_items": [line | {"caps": []} for line in campaign["line_items"]]} for campaign in campaigns])
+        world = World(
+            [
+                campaign | {"line_items": [line | {"caps": []} for line in campaign["line_items"]]}
+                for campaign in campaigns
+            ]
+        )
         for asked_before in before:
             _, (decisions,) = world.ask(asked_before | {"denied": False, "user_id": "ann"})
             world.house.tell(*(an_impression(one) for one in decisions if one.filled))
