@@ -26,20 +26,29 @@ ads_app = typer.Typer(no_args_is_help=True, help="Campaigns: check, list, stop, 
 @ads_app.command("validate")
 def ads_validate(
     file: Annotated[Path, typer.Argument(help="Campaigns: JSON, a list of them, or one a line; - is standard input.")],
+    opportunities: Annotated[
+        int | None, typer.Option(min=1, help="Slots for ads a day: warns where more is booked than there is.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check campaigns as the campaigns topic will: what is wrong, and what would never be shown. Exit 1 if any is."""
+    """Check campaigns as the campaigns topic will: what is wrong, and what would never be shown. Exit 1 if any is.
+
+    With --opportunities also what all of them have booked together beyond what comes: then they deliver in proportion.
+    """
     from embeddings.events import Source
+    from ranking.ads.oversold import oversold
     from streams.contract.campaign_records import read_campaigns
     from streams.contract.consent import NOTHING, Judge
     from streams.contract.parsing import Rules
 
     rules, now_ms = Rules(judge=Judge(NOTHING)), time.time_ns() // 1_000_000
     found: list[dict[str, Any]] = []
+    campaigns: list[Campaign] = []
     for n, (line, value) in enumerate(_records(file)):
         kept, _, dead = read_campaigns(Source("campaigns", 0), [_Read(n, now_ms, value)], rules)
         errors = [letter.detail for letter in dead]
         warnings = [said for facts in kept for said in warnings_of(facts.campaign, now_ms)]
+        campaigns += [facts.campaign for facts in kept]
         name = kept[0].campaign.id if kept else None
         found.append({"line": line, "campaign_id": name, "errors": errors, "warnings": warnings})
         for said, colour in (*((e, "red") for e in errors), *((w, "yellow") for w in warnings)):
@@ -47,7 +56,12 @@ def ads_validate(
             err.print(said, markup=False)
     bad = sum(bool(one["errors"]) for one in found)
     err.print(f"{len(found) - bad} of {len(found)} campaigns can be served")
-    finish({"campaigns": found}, as_json)
+    lines = [line for campaign in campaigns for line in campaign.line_items]
+    shortages = [said._asdict() for said in oversold(lines, opportunities, now_ms)] if opportunities else []
+    for short in shortages:
+        err.print("[yellow]oversold:[/]", end=" ")
+        err.print(short["said"], markup=False)
+    finish({"campaigns": found, "oversold": shortages}, as_json)
     if bad or not found:
         raise Failed(f"{bad} campaigns cannot be served" if bad else f"{file}: no campaign in it")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from streams.contract.ad_records import AdDecision
@@ -14,9 +14,17 @@ from tests.streams.builders import NOW_MS
 from tests.streams.serving.test_ads import DENIED, a_house, an_impression
 
 HOUR_MS = 3_600_000
+FEW = {"kind": "impressions", "quantity": 5}
+NOW = [{"from": NOW_MS - HOUR_MS, "until": NOW_MS + HOUR_MS}]
+OVER = [{"from": NOW_MS - 2 * HOUR_MS, "until": NOW_MS - HOUR_MS}]
+LATER = [{"from": NOW_MS + HOUR_MS}]
 ADVERTISERS, CATEGORIES, ATTRIBUTES = "abcd", ("1:IAB1", "1:IAB2-1", "3:5"), (1, 2, 3)
-QUICK = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+DRAWN = settings(
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink a house takes minutes
+)
+QUICK, MANY = settings(DRAWN, max_examples=4), settings(DRAWN, max_examples=60)
 
 CREATIVE = st.fixed_dictionaries(
     {
@@ -25,7 +33,7 @@ CREATIVE = st.fixed_dictionaries(
         "attr": st.lists(st.sampled_from(ATTRIBUTES), max_size=2),
         "cat": st.lists(st.sampled_from(["IAB1", "IAB2-1", "IAB8-5"]), max_size=2),
         "categories": st.lists(st.sampled_from(["cars", "films", "gambling"]), max_size=2),
-        "adomain": st.sampled_from([["a.example"], ["b.example"], ["c.example"], []]),
+        "adomain": st.sampled_from([["a.example"], ["b.example"], ["c.example"], ["d.example"]]),
         "dur": st.just(15),
         "mimes": st.just(["video/mp4"]),
     }
@@ -39,14 +47,16 @@ CAP = st.fixed_dictionaries(
 )
 LINE = st.fixed_dictionaries(
     {
-        "bid_micros": st.integers(0, 20_000_000),
+        "bid_micros": st.integers(1, 20_000_000),
         "bid_type": st.sampled_from(["cpm", "cpm", "cpc"]),
         "status": st.sampled_from(["active", "active", "active", "paused", "stopped"]),
         "type": st.sampled_from(["price_priority", "price_priority", "standard", "house"]),
-        "flights": st.sampled_from([[], [], [{"until": NOW_MS - HOUR_MS}], [{"from": NOW_MS + HOUR_MS}]]),
+        "flights": st.sampled_from([[], [], NOW, OVER, LATER]),
         "caps": st.lists(CAP, max_size=1),
         "creatives": st.lists(CREATIVE, min_size=1, max_size=3),
-        "targeting": st.sampled_from([None, None, {"segment": ["rich"]}, {"saw": {"category": "cars", "within": "7d"}}]),
+        "targeting": st.sampled_from(
+            [None, None, {"segment": ["rich"]}, {"saw": {"category": "cars", "within": "7d"}}]
+        ),
         "delivery": st.just("asap"),
     }
 )
@@ -92,6 +102,9 @@ class World:
             campaign["campaign_id"] = f"c{n}"
             for m, line in enumerate(campaign["line_items"]):
                 line["id"] = f"l{m}"
+                line["bid_micros"] = 0 if line["type"] == "house" else line["bid_micros"]
+                if line["type"] == "standard":
+                    line["goal"], line["flights"] = FEW, OVER if line["flights"] == OVER else NOW
                 for k, creative in enumerate(line["creatives"]):
                     creative["crid"] = f"cr{k}"
         self.house: AdHouse = a_house(*self.campaigns)
@@ -134,7 +147,7 @@ def may_be_shown(world: World, decision: AdDecision, request: dict[str, Any]) ->
     imp = request["imp"][int(decision.imp_id) - 1]
     assert creative["approved"]
     assert (campaign["status"], line["status"]) == ("active", "active")
-    assert not line["flights"]
+    assert line["flights"] in ([], NOW)
     assert campaign["currency"] == "USD"
     assert campaign["budget_micros"] != 0 or decision.price_micros == 0
     assert "gambling" not in creative["categories"]
@@ -199,6 +212,27 @@ def what_has_to_hold(campaigns: list[dict[str, Any]], requests: list[dict[str, A
             world.house.tell(*told)
 
 
+def decided_for(
+    campaigns: list[dict[str, Any]], before: list[dict[str, Any]], request: dict[str, Any], user: str
+) -> list[dict[str, Any]]:
+    """What somebody is told without consent where others have seen and asked before, without ids and moments."""
+    world = World(campaigns)
+    for told in before:
+        _, (decisions,) = world.ask(told | {"denied": False, "user_id": "ann"})
+        seen = [an_impression(one, kind=kind) for one in decisions if one.filled for kind in ("impression", "click")]
+        watched = [{"user_id": "ann", "type": "play", "item_id": f"i{n}", "event_time": NOW_MS} for n in range(3)]
+        world.house.tell(*seen, *watched)
+    _, (decisions,) = world.ask(request | {"denied": True, "user_id": user})
+    names = ("decision_id", "user_id", "request_id", "slate_id", "decided_ms", "person")
+    return [{f: getattr(one, f) for f in one.__struct_fields__ if f not in names} for one in decisions]
+
+
+def the_same_for_everybody(campaigns: Any, before: Any, request: Any) -> None:
+    ann, bob, cid = (decided_for(campaigns, before, request, user) for user in ("ann", "bob", "cid"))
+    assert ann == bob == cid
+    assert not [one for one in ann if one["personal"]]
+
+
 MANY_CAMPAIGNS = st.lists(CAMPAIGN, min_size=1, max_size=6)
 REQUESTS = st.lists(REQUEST, min_size=1, max_size=4)
 
@@ -214,3 +248,38 @@ def test_nothing_is_shown_that_may_not_be_and_a_page_holds(campaigns: Any, reque
 @given(MANY_CAMPAIGNS, REQUESTS, st.integers(0, 5))
 def test_nothing_is_shown_that_may_not_be_whatever_is_drawn(campaigns: Any, requests: Any, stopped: int) -> None:
     what_has_to_hold(campaigns, requests, stopped)
+
+
+@QUICK
+@given(MANY_CAMPAIGNS, REQUESTS, REQUEST)
+def test_without_consent_two_people_are_told_the_same_whatever_one_of_them_saw(c: Any, before: Any, r: Any) -> None:
+    the_same_for_everybody(c, before, r)
+
+
+@pytest.mark.slow
+@MANY
+@given(MANY_CAMPAIGNS, REQUESTS, REQUEST)
+def test_without_consent_two_people_are_told_the_same_whatever_is_drawn(c: Any, before: Any, r: Any) -> None:
+    the_same_for_everybody(c, before, r)
+
+
+@QUICK
+@given(MANY_CAMPAIGNS, REQUESTS, REQUEST)
+def test_who_is_erased_is_told_what_a_stranger_is(campaigns: Any, before: Any, request: Any) -> None:
+    """Their history is looked at for targeting no more; impressions that are out are the ledger's until they end."""
+    told = {}
+    for user in ("ann", "cid"):
+        world = World(
+            [
+                campaign | {"line_items": [line | {"caps": []} for line in campaign["line_items"]]}
+                for campaign in campaigns
+            ]
+        )
+        for asked_before in before:
+            _, (decisions,) = world.ask(asked_before | {"denied": False, "user_id": "ann"})
+            world.house.tell(*(an_impression(one) for one in decisions if one.filled))
+        assert world.house.users is not None
+        world.house.users().forget("ann")
+        _, (decisions,) = world.ask(request | {"denied": False, "user_id": user})
+        told[user] = [(one.imp_id, one.campaign_id, one.creative, one.price_micros, one.reasons) for one in decisions]
+    assert told["ann"] == told["cid"]

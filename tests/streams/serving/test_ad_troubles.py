@@ -133,7 +133,11 @@ def test_clicks_never_exceed_a_booked_number_by_more_than_the_bound(workers: int
     days = Days([a_campaign(bid=4_000_000, **booked(20, "clicks"))], clicks=True, workers=workers)
     days.run(1, per_step=6)
     outstanding = 6  # asked for between two looks at the ledger
-    assert 18 <= days.count("spring/l", "clicks") <= 20 + overspend_bound(workers=workers, chunk=1, outstanding=outstanding)
+    assert (
+        18
+        <= days.count("spring/l", "clicks")
+        <= 20 + overspend_bound(workers=workers, chunk=1, outstanding=outstanding)
+    )
 
 
 def test_a_campaign_that_is_edited_while_it_runs_keeps_its_spend() -> None:
