@@ -21,6 +21,9 @@ define get
 fi || exit 1; }
 endef
 
+# Tests that start no server; they may run side by side.
+ALONE := not kafka and not embedded and not redis
+
 .PHONY: install demo test prove quick lint bench clean servers
 
 install: $(STAMP)
@@ -39,7 +42,8 @@ demo: install
 
 test: lint servers
 	$(BIN)/python -m streams.lab.warm
-	REQUIRE_SERVERS=1 $(BIN)/pytest
+	REQUIRE_SERVERS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m '$(ALONE)'
+	REQUIRE_SERVERS=1 $(BIN)/pytest -m 'not ($(ALONE))'
 
 # The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder, a day of
 # two hundred campaigns with workers killed and Redis restarted.
@@ -52,7 +56,7 @@ prove: install servers
 # On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install
 	EXAMPLES=20 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal \
-		-m 'not kafka and not embedded and not redis and not slow' -k 'not fuzz'
+		-m '$(ALONE) and not slow' -k 'not fuzz'
 
 lint: install
 	$(BIN)/ruff check .

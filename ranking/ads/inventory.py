@@ -22,6 +22,8 @@ from ranking.ads.losses import Loss
 
 FORMATS = ("banner", "video", "audio", "native")
 ANY_SIZE = 0
+UNRATED_AGE = 13
+"""What nobody rated is shown to no child: neither under `coppa` nor under a parental limit below this."""
 _FLIGHT_BYTES = 16
 _BLOCKED = {
     "adv": Loss.advertiser_excluded, "cat": Loss.category_excluded, "cattax": Loss.category_excluded,
@@ -254,7 +256,7 @@ def carries(creative: Creative) -> list[str]:
 
 def _columns(creative: Creative) -> tuple[Any, ...]:
     size = size_of(*creative.size) if creative.size else ANY_SIZE
-    age = 0 if creative.age is None else creative.age
+    age = UNRATED_AGE if creative.age is None else creative.age
     known = FORMATS.index(creative.format) if creative.format in FORMATS else FORMATS.index("native")
     return creative.approved, known, size, creative.duration_s or 0, age, creative.weight, creative.sequence
 

@@ -13,8 +13,8 @@ from ranking.ads.losses import Loss
 from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaigns import Campaign
 from streams.contract.records import encode
-from streams.lab.ad_visitors import Audience
 from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, campaigns, genres_of
+from streams.lab.ad_visitors import Audience
 from streams.lab.datasets import Log
 from streams.settings import Settings, TopicName
 

@@ -26,8 +26,8 @@ from streams.configuration import load_settings
 from streams.contract import records
 from streams.contract.ad_records import AdDecision
 from streams.contract.messages import Part
-from streams.lab.ad_house import AdHouse
 from streams.lab.ad_crowd import AdWorld, with_heads
+from streams.lab.ad_house import AdHouse
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import World
 from streams.process.host import spare_what_stays

@@ -184,6 +184,8 @@ class Recorder:
         by = BILLED_BY[billed_by]
         by_impression = by in ("impression", "viewable")
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
+        if by == "conversion":  # it is paid for as long as it is attributed
+            billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
         chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
         booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)

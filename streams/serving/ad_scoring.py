@@ -32,6 +32,8 @@ from streams.serving.live_model import Serving
 from streams.settings import Settings
 
 _WEIGHT = TAKES.astype(np.float32)
+_FOR_A_SLOT = 4
+"""So many candidates at least are looked at for each slot."""
 _PAID_BY = np.full(len(BidType), -1)
 _PAID_BY[[BidType.cpc, BidType.cpcv, BidType.cpa]] = [OUTCOMES.index(name) for name in OUTCOMES]
 placement_of: Callable[[str], int] = name_hash
@@ -140,10 +142,12 @@ class AdScorer:
         candidates: AdCandidates,
         worth_C: NDArray[np.integer | np.floating] | None = None,
         always_C: NDArray[np.bool_] | None = None,
+        slots_P: NDArray[np.int64] | None = None,
     ) -> NDArray[np.bool_]:
         """Which candidates are worth a closer look: `most` of an auction, some by nearness, the others by worth. (C,).
 
-        Who has no taste gets all by worth.
+        Who has no taste gets all by worth. Of one advertiser there are a quarter of them at most, for its ads never
+        stand beside each other; where there are many slots there are four for each.
 
         Args:
             creatives: see `prepare`.
@@ -151,6 +155,7 @@ class AdScorer:
             candidates: what may be shown.
             worth_C: what an impression may bring (`expected`); the creative's click rate where nobody says.
             always_C: what is looked at beside those, as what was sold by number has to be.
+            slots_P: of each auction; one where nobody says.
         """
         rows = creatives.rows
         near_C = nearness(viewers, rows, candidates.start_P1, candidates.viewer_P, candidates.creative_C)
@@ -160,7 +165,12 @@ class AdScorer:
             always_C = np.zeros(len(near_C), np.bool_)
         tasteful_P = np.any(viewers.taste_UD, axis=1)[candidates.viewer_P]
         near = round(self.settings.ads.near_share * self.most)
-        return _kept(candidates.start_P1, near_C, worth_C.astype(np.float32), always_C, tasteful_P, near, self.most)
+        most_P = np.full(len(tasteful_P), self.most)
+        if slots_P is not None and self.most:
+            most_P = np.maximum(most_P, _FOR_A_SLOT * slots_P)
+        advertiser_C = creatives.advertiser_N[candidates.creative_C].astype(np.int64)
+        columns = near_C, worth_C.astype(np.float32), always_C, advertiser_C
+        return _kept(candidates.start_P1, *columns, tasteful_P, near, most_P)
 
     def chances(
         self, creatives: Creatives, viewers: Viewers, candidates: AdCandidates, draw_C: NDArray[np.uint64]
@@ -240,20 +250,39 @@ def _kept(
     near_C: NDArray[np.float32],
     worth_C: NDArray[np.float32],
     always_C: NDArray[np.bool_],
+    advertiser_C: NDArray[np.int64],
     tasteful_P: NDArray[np.bool_],
     near: int,
-    most: int,
+    most_P: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     kept_C = always_C.copy()
+    held_A = np.zeros(advertiser_C.max() + 2 if len(advertiser_C) else 1, np.int64)
     for p in range(len(tasteful_P)):
-        first, last = start_P1[p], start_P1[p + 1]
+        first, last, most = start_P1[p], start_P1[p + 1], most_P[p]
         if last - first <= most:
             kept_C[first:last] = True
             continue
-        _keep(near_C[first:last], near if tasteful_P[p] else 0, always_C[first:last], kept_C[first:last])
-        left = most - int((kept_C[first:last] & ~always_C[first:last]).sum())
-        _keep(worth_C[first:last], left, kept_C[first:last].copy(), kept_C[first:last])
+        passed_K = always_C[first:last] | _crowd(worth_C[first:last], advertiser_C[first:last], most // 4, held_A)
+        _keep(near_C[first:last], near if tasteful_P[p] else 0, passed_K, kept_C[first:last])
+        for others_K in (passed_K, always_C[first:last]):  # those of a crowd only where there is room
+            left = most - int((kept_C[first:last] & ~always_C[first:last]).sum())
+            _keep(worth_C[first:last], left, kept_C[first:last] | others_K, kept_C[first:last])
     return kept_C
+
+
+@kernel
+def _crowd(
+    worth_K: NDArray[np.float32], advertiser_K: NDArray[np.int64], each: int, held_A: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which candidates have so many dearer ones of their own advertiser before them; 0 is no limit."""
+    crowd_K = np.zeros(len(worth_K), np.bool_)
+    if each > 0:
+        for k in np.argsort(-worth_K, kind="mergesort"):
+            held_A[advertiser_K[k]] += 1
+            crowd_K[k] = held_A[advertiser_K[k]] > each
+        for k in range(len(worth_K)):
+            held_A[advertiser_K[k]] = 0
+    return crowd_K
 
 
 @kernel

@@ -25,6 +25,8 @@ from streams.worker.spending import Spending
 from streams.worker.stores import spend_ledger, traffic_curve
 
 log = logging.getLogger(__name__)
+_LONGEST_MS = 90 * 86_400_000
+"""No conversion is attributed, or paid for, later."""
 _AT = {"first_price": At.first_price, "second_price": At.second_price}
 
 
@@ -107,7 +109,7 @@ class Selling:
             lines=lambda: {line.key: line for line in exchange.market.lines if line is not None},
             promises=lambda now_ms: promises_of(exchange.market, self.budgets.traffic, now_ms),
             active=self.sells,
-            reach_ms=settings.ads.billing_window_s * 1_000,
+            reach_ms=max(settings.ads.billing_window_s * 1_000, _LONGEST_MS),
         )
 
     @property

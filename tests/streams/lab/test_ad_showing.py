@@ -15,11 +15,11 @@ from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaign_records import campaign_of
 from streams.contract.campaigns import decode_campaign
 from streams.contract.records import decode_event, decode_request, encode
-from streams.lab.ad_visitors import Audience
 from streams.lab.ad_campaigns import BANNER, CAP, CAPPED, PACED, RATES, campaigns, genres_of
 from streams.lab.ad_figures import bars, capped_words, explained, plan_words
 from streams.lab.ad_house import AdHouse
 from streams.lab.ad_showing import AdRun, PlanPoint, Showing
+from streams.lab.ad_visitors import Audience
 from streams.lab.datasets import Log
 from streams.lab.report_ads import ads_page
 from tests.streams.builders import NOW_MS, a_table, small
