@@ -32,7 +32,6 @@ from ranking.ads.losses import Loss
 from ranking.ads.prediction import Calibration, Drift
 from ranking.ads.selection import Fits
 from ranking.ads.separation import Kinds, sell_apart
-from ranking.ads.targeting import Targeting, listed
 from ranking.ads.turns import crowded, yielded
 from ranking.features import Feature
 from ranking.frozen import FrozenTower
