@@ -28,11 +28,11 @@ QUICK, MANY = settings(DRAWN, max_examples=4), settings(DRAWN, max_examples=60)
 
 CREATIVE = st.fixed_dictionaries(
     {
-        "approved": st.sampled_from([True, True, True, False]),
-        "format": st.sampled_from(["banner", "banner", "video"]),
-        "attr": st.lists(st.sampled_from(ATTRIBUTES), max_size=2),
-        "cat": st.lists(st.sampled_from(["IAB1", "IAB2-1", "IAB8-5"]), max_size=2),
-        "categories": st.lists(st.sampled_from(["cars", "films", "gambling"]), max_size=2),
+        "approved": st.sampled_from([*[True] * 7, False]),
+        "format": st.sampled_from([*["banner"] * 5, "video"]),
+        "attr": st.lists(st.sampled_from(ATTRIBUTES), max_size=1),
+        "cat": st.sampled_from([*[["IAB1"], []] * 3, ["IAB2-1"], ["IAB8-5"]]),
+        "categories": st.sampled_from([*[["cars"], ["films"], []] * 3, ["gambling"]]),
         "adomain": st.sampled_from([["a.example"], ["b.example"], ["c.example"], ["d.example"]]),
         "dur": st.just(15),
         "mimes": st.just(["video/mp4"]),
@@ -47,11 +47,11 @@ CAP = st.fixed_dictionaries(
 )
 LINE = st.fixed_dictionaries(
     {
-        "bid_micros": st.integers(1, 20_000_000),
+        "bid_micros": st.integers(1_000_000, 20_000_000),
         "bid_type": st.sampled_from(["cpm", "cpm", "cpc"]),
-        "status": st.sampled_from(["active", "active", "active", "paused", "stopped"]),
+        "status": st.sampled_from([*["active"] * 8, "paused", "stopped"]),
         "type": st.sampled_from(["price_priority", "price_priority", "standard", "house"]),
-        "flights": st.sampled_from([[], [], NOW, OVER, LATER]),
+        "flights": st.sampled_from([*[[], NOW] * 4, OVER, LATER]),
         "caps": st.lists(CAP, max_size=1),
         "creatives": st.lists(CREATIVE, min_size=1, max_size=3),
         "targeting": st.sampled_from(
@@ -63,10 +63,10 @@ LINE = st.fixed_dictionaries(
 CAMPAIGN = st.fixed_dictionaries(
     {
         "advertiser": st.sampled_from(ADVERTISERS),
-        "status": st.sampled_from(["active", "active", "active", "paused"]),
-        "currency": st.sampled_from(["USD", "USD", "USD", "XAF"]),
+        "status": st.sampled_from([*["active"] * 8, "paused"]),
+        "currency": st.sampled_from([*["USD"] * 8, "XAF"]),
         "line_items": st.lists(LINE, min_size=1, max_size=3),
-        "budget_micros": st.sampled_from([None, None, 0, 10_000, 1_000_000]),
+        "budget_micros": st.sampled_from([*[None] * 5, 0, 10_000, 1_000_000]),
     }
 )
 REQUEST = st.fixed_dictionaries(
@@ -76,9 +76,9 @@ REQUEST = st.fixed_dictionaries(
                 {
                     "bidfloor": st.sampled_from([0.0, 0.5, 4.0]),
                     "battr": st.lists(st.sampled_from(ATTRIBUTES), max_size=1),
-                    "bcat": st.lists(st.sampled_from(["IAB1", "IAB2", "IAB2-1"]), max_size=1),
+                    "bcat": st.sampled_from([*[[]] * 3, ["IAB1"], ["IAB2"], ["IAB2-1"]]),
                     "badv": st.lists(st.sampled_from(["a.example", "b.example"]), max_size=1),
-                    "at_video": st.booleans(),
+                    "at_video": st.sampled_from([*[False] * 5, True]),
                 }
             ),
             min_size=1,
@@ -233,7 +233,7 @@ def the_same_for_everybody(campaigns: Any, before: Any, request: Any) -> None:
     assert not [one for one in ann if one["personal"]]
 
 
-MANY_CAMPAIGNS = st.lists(CAMPAIGN, min_size=1, max_size=6)
+MANY_CAMPAIGNS = st.lists(CAMPAIGN, min_size=3, max_size=7)
 REQUESTS = st.lists(REQUEST, min_size=1, max_size=4)
 
 
