@@ -53,7 +53,8 @@ def bids_of(
     booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
     candidates = _candidates(contest, placement_P)
     rough_C = expected(creatives, candidates.creative_C, house.line_L["bid_type"][line_C], bid_L[line_C])
-    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C, contest.slots_P)
+    who_C = house.line_L["advertiser"][line_C]
+    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C, who_C, contest.slots_P)
     contest.with_creatives(near_C, Loss.not_near)
     candidates, line_C, row_M = _candidates(contest, placement_P), contest.line_C, contest.row_M
     identity_C = np.repeat(contest.identity_P[contest.place_M], contest.creatives_M)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted
 from embeddings.events import Source
-from embeddings.spend import Tally
+from embeddings.spend import LOST_TO, Tally
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 
@@ -22,6 +22,8 @@ NAMES = (
     "won",
     "served",
 )
+_TOLD_TO = 3
+"""So many that a line item lost to most are told."""
 _AT = {name: n for n, name in enumerate(NAMES)}
 _OF_LOSS: dict[Loss, str] = {
     Loss.won: "won",
@@ -50,6 +52,7 @@ class Funnel:
     _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(NAMES), 0), np.int64))
     _market: Market | None = field(init=False, default=None)
     _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
+    _lost: list[NDArray[np.int64]] = field(init=False, default_factory=list)
     _names: dict[str, int] = field(init=False, default_factory=dict)
     _reach: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
 
@@ -70,6 +73,12 @@ class Funnel:
         """Something else happened to line items."""
         self._be_of(market)
         np.add.at(self._count_NL[_AT[name]], row_X, 1)
+
+    def lost(self, market: Market, loser_X: NDArray[np.int32], winner_X: NDArray[np.int32]) -> None:
+        """Line items lost what others got: rows of both."""
+        self._be_of(market)
+        if len(loser_X):
+            self._lost.append(loser_X.astype(np.int64) << 32 | winner_X)
 
     def tell(self, reserve: Callable[[Sequence[Tally]], object]) -> None:
         """Hand over what was counted since, as tallies of the partitions read, until they are taken.
@@ -118,3 +127,19 @@ class Funnel:
         for name, many in zip(NAMES, self._count_NL.sum(1).tolist(), strict=True):
             self._names[name] = self._names.get(name, 0) + many
         self._count_NL[:] = 0
+        self._flatten_lost(self._market)
+
+    def _flatten_lost(self, market: Market) -> None:
+        """To whom each lost: the few to whom it lost most."""
+        if not self._lost:
+            return
+        pair_X, many_X = np.unique(np.concatenate(self._lost), return_counts=True)
+        self._lost = []
+        loser_X = pair_X >> 32
+        order_X = np.lexsort((-many_X, loser_X))
+        rank_X = np.arange(len(order_X)) - np.searchsorted(loser_X[order_X], loser_X[order_X])
+        for x in order_X[rank_X < _TOLD_TO].tolist():
+            loser, winner = market.lines[loser_X[x]], market.lines[pair_X[x] & 0xFFFFFFFF]
+            if loser is not None and winner is not None:
+                key = loser.key, LOST_TO + winner.key
+                self._counts[key] = self._counts.get(key, 0) + int(many_X[x])

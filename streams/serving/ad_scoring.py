@@ -142,6 +142,7 @@ class AdScorer:
         candidates: AdCandidates,
         worth_C: NDArray[np.integer | np.floating] | None = None,
         always_C: NDArray[np.bool_] | None = None,
+        advertiser_C: NDArray[np.integer] | None = None,
         slots_P: NDArray[np.int64] | None = None,
     ) -> NDArray[np.bool_]:
         """Which candidates are worth a closer look: `most` of an auction, some by nearness, the others by worth. (C,).
@@ -155,6 +156,7 @@ class AdScorer:
             candidates: what may be shown.
             worth_C: what an impression may bring (`expected`); the creative's click rate where nobody says.
             always_C: what is looked at beside those, as what was sold by number has to be.
+            advertiser_C: numbers of advertisers, where these are to share the places.
             slots_P: of each auction; one where nobody says.
         """
         rows = creatives.rows
@@ -168,8 +170,9 @@ class AdScorer:
         most_P = np.full(len(tasteful_P), self.most)
         if slots_P is not None and self.most:
             most_P = np.maximum(most_P, _FOR_A_SLOT * slots_P)
-        advertiser_C = creatives.advertiser_N[candidates.creative_C].astype(np.int64)
-        columns = near_C, worth_C.astype(np.float32), always_C, advertiser_C
+        if advertiser_C is None:
+            advertiser_C = np.arange(len(near_C))
+        columns = near_C, worth_C.astype(np.float32), always_C, advertiser_C.astype(np.int64)
         return _kept(candidates.start_P1, *columns, tasteful_P, near, most_P)
 
     def chances(

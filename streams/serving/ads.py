@@ -341,6 +341,8 @@ class AdServer:
         for left in contest.left:
             self.funnel.candidates(market, left.row_M, left.code_M)
         self.funnel.candidates(market, contest.row_M, sale.sold.code_C)
+        lost = np.flatnonzero(sale.sold.lost_to_C >= 0)
+        self.funnel.lost(market, contest.row_M[lost], contest.row_M[sale.sold.lost_to_C[lost]])
         bidding_M = sale.auction.barred_C == 0
         self.funnel.told(market, "bid", contest.row_M[bidding_M])
         served_W = np.array([verdict is Verdict.reserved for verdict in verdicts], np.bool_)

@@ -104,6 +104,17 @@ def test_a_closer_look_is_taken_at_what_is_near_what_pays_and_what_was_sold() ->
     assert nobody_C.sum() == 16
 
 
+def test_no_advertiser_crowds_the_others_out_and_many_slots_are_filled() -> None:
+    """Of forty ads of one advertiser, the dearest, and six of others, two of the eight looked at are the first's."""
+    world = AdWorld(a_house(*[a_line(f"l{n}", a_creative(f"c{n}")) for n in range(46)]))
+    world.scorer.most = 8
+    candidates, worth_C = world.all_for(1), np.arange(46)[::-1] * 1.0
+    viewers, nothing_C = world.viewers([WAR], personal=False), np.zeros(46, np.bool_)
+    whose_C, told = np.maximum(np.arange(46), 39), (world.creatives, viewers, candidates, worth_C, nothing_C)
+    assert np.flatnonzero(world.scorer.near(*told, whose_C)).tolist() == [0, 1, *range(40, 46)]
+    assert world.scorer.near(*told, whose_C, np.array([10])).sum() == 40
+
+
 def test_some_of_the_candidates_are_those_of_the_same_auctions(world: AdWorld) -> None:
     candidates = world.all_for(2)
     some = candidates.at(np.array([1, 0, 0, 1, 0, 0, 0, 1], np.bool_))

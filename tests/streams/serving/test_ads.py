@@ -354,3 +354,15 @@ def test_categories_of_another_taxonomy_than_the_block_lists_are_blocked() -> No
     house = a_house(a_campaign(creative={"cat": ["IAB9-5"]}))
     assert one(house.decisions(a_request(bcat=["600"], cattax=3))).reasons == ("category_excluded",)
     assert one(house.decisions(a_request())).filled
+
+
+def test_figures_say_how_far_line_items_came_and_to_whom_they_lost() -> None:
+    house = a_house(a_campaign("low", bid=2_000_000), a_campaign("high", bid=6_000_000))
+    for n in range(3):
+        house.decisions(a_request(f"u{n}"))
+    house.now_ms += 5_000
+    house.tick()
+    house.decisions(a_request("u9", event_time=house.now_ms))
+    counts = house.workers[0].server.ledger.totals().counts
+    assert counts["high/l"]["won"] == counts["high/l"]["served"] == 4
+    assert counts["low/l"]["targeted"] == counts["low/l"]["outbid"] == counts["low/l"]["lost_to:high/l"] == 4
