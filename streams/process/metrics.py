@@ -40,10 +40,7 @@ Stage = Literal[
     "publish",
     "observe",
     "store",
-    "ads_match",
-    "ads_pace",
-    "ads_predict",
-    "ads_sell",
+    "ads_decide",
     "ads_reserve",
 ]
 Trigger = Literal["event", "request"]

@@ -170,15 +170,12 @@ class AdServer:
         if not len(contest.places):
             return Decided.empty(asks, before, now_ms)
         personal_A, exposed = _personal(asks, people), _exposed(asks, people)
-        with self.stage("ads_match"):
+        with self.stage("ads_decide"):
             self._match(contest, people.states, personal_A, market, now_ms)
             self._fit(contest, exposed, market, now_ms)
-        with self.stage("ads_pace"):
             self._cap(contest, exposed, market)
             self._pace(contest, market, now_ms)
-        with self.stage("ads_predict"):
             bids = bids_of(contest, self.scorer, people.states, personal_A, exposed, market, self.budgets.bids(market))
-        with self.stage("ads_sell"):
             sale = self._sell(contest, bids, market, now_ms)
         with self.stage("ads_reserve"):
             decided = self._reserve(contest, bids, exposed, people.flights, market, sale, now_ms)

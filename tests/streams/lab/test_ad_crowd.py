@@ -2,7 +2,7 @@
 
 from streams.contract.records import decode_request
 from streams.lab.ad_house import AdHouse
-from streams.lab.ad_world import AdWorld
+from streams.lab.ad_crowd import AdWorld
 from tests.streams.builders import NOW_MS, small
 
 
