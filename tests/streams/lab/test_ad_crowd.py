@@ -1,8 +1,8 @@
 """The made-up house of the benchmarks: whatever its size, it can be sold, and some of it to everybody who asks."""
 
 from streams.contract.records import decode_request
-from streams.lab.ad_house import AdHouse
 from streams.lab.ad_crowd import AdWorld
+from streams.lab.ad_house import AdHouse
 from tests.streams.builders import NOW_MS, small
 
 
