@@ -38,7 +38,7 @@ async def main(bootstrap: str, user: str = "ann") -> dict[str, object]:
         await producer.send_and_wait("marquee.campaigns.v1", json.dumps(CAMPAIGN).encode(), key=b"spring")
         for _ in range(60):
             ad = await ask(producer, consumer, user)
-            if ad["filled"]:
+            if ad.get("filled"):
                 break
             await asyncio.sleep(0.5)  # an installation that sells for the first time opens its ledger in some seconds
         seen = {"type": "impression", "user_id": user, "decision_id": ad["decision_id"]}
