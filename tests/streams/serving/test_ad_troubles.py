@@ -14,6 +14,8 @@ from tests.streams.builders import NOW_MS
 from tests.streams.serving.ad_days import HOUR_MS, Days, an_hour, booked
 from tests.streams.serving.test_ads import a_campaign, a_house, a_request, an_impression, one
 
+pytestmark = pytest.mark.slow
+
 TEN = [{"count": 10, "time_unit": "day"}]
 DIFFERS = ("decision_id", "user_id", "request_id", "slate_id", "person", "decided_ms")
 
