@@ -300,7 +300,7 @@ class SpendLedger(Protocol):
         """Bring leases up or down to what is wanted, as far as the budgets go, and extend them.
 
         `worker` is a name that no other life of a process has. A lease of other windows goes back first (a new day), as
-        do those of anybody that have ended. Whoever reaches no ledger may spend what a lease holds: `purse`.
+        do those of anybody that have ended. Whoever reaches no ledger may spend what a lease holds.
 
         Raises:
             LedgerClosed: nothing is leased; what is held may not be spent any more.

@@ -26,6 +26,8 @@ NEVER = -1
 """In place of a price: no bid would have won."""
 PLAIN_QUALITY = 1000
 MOST_QUALITY = 1_000_000
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 divided by the golden ratio: what splitmix64 adds before `mixed`."""
 MOST_MICROS = 10**12
 """A million units of money for one impression: a higher bid is a mistake, and times quality it still fits 64 bits."""
 
@@ -157,7 +159,7 @@ def sell(auction: Auction) -> Sold:
 
 
 @kernel
-def _mixed(x: np.uint64) -> np.uint64:
+def mixed(x: np.uint64) -> np.uint64:
     """The finaliser of splitmix64 (Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -167,7 +169,7 @@ def _mixed(x: np.uint64) -> np.uint64:
 @kernel
 def tie_break(request: np.uint64, line: np.uint64) -> np.uint64:
     """Of two equal bids the higher of these wins."""
-    return _mixed(_mixed(request + np.uint64(0x9E3779B97F4A7C15)) ^ line)
+    return mixed(mixed(request + GOLDEN) ^ line)
 
 
 @kernel

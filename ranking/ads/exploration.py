@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking.ads.auction import GOLDEN, mixed
 from ranking.jit import kernel
 
 _LEVELS = 1 << 10
@@ -77,15 +78,6 @@ def shares(
 
 
 @kernel
-def _mixed(state: np.uint64) -> np.uint64:
-    """Another number (SplitMix64: Steele, Lea and Flood, 2014)."""
-    z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@kernel
 def _shares(
     start_P1: NDArray[np.int64],
     slots_P: NDArray[np.int64],
@@ -107,7 +99,7 @@ def _shares(
             odds = p_C[c] / max(1 - p_C[c], 1e-9) * np.exp(spread_C[c] * normal)
             worth_C[c] = bid_C[c] * (odds / (1 + odds) if spread_C[c] > 0 else p_C[c])
             if turn >= 0:
-                state_C[c] = _mixed(state_C[c])
+                state_C[c] = mixed(state_C[c] + GOLDEN)  # splitmix64
         for p in range(len(slots_P)):
             for _ in range(min(slots_P[p], start_P1[p + 1] - start_P1[p])):
                 best = -1

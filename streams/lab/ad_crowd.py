@@ -22,7 +22,7 @@ _SEGMENTS, _SECTIONS, _OF_CAMPAIGN = 200, 8, 10
 
 
 @dataclass(slots=True, kw_only=True)
-class AdWorld:
+class AdCrowd:
     """L line items in campaigns of ten, and who asks for them."""
 
     lines: int = 10_000

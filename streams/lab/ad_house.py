@@ -208,11 +208,10 @@ class AdHouse:
             budgets=budgets,
             scorer=AdScorer(self.serving, settings),
             ledger=ledgers[1],
-            items=self.serving.items,
             settings=settings,
             now_ms=now_ms,
         )
-        asked = AskRules(currency=settings.ads.currency, rates=settings.ads.rates(), secret=SECRET)
+        asked = AskRules.of(settings, SECRET)
         events = AdEvents(ledger=ledgers[2], now_ms=now_ms)
         users = self.users()
         events.claimed(users.claim([Source("events", number)]))

@@ -26,7 +26,7 @@ from streams.configuration import load_settings
 from streams.contract import records
 from streams.contract.ad_records import AdDecision
 from streams.contract.messages import Part
-from streams.lab.ad_crowd import AdWorld, with_heads
+from streams.lab.ad_crowd import AdCrowd, with_heads
 from streams.lab.ad_house import AdHouse
 from streams.lab.evaluation import LogRecord
 from streams.lab.synthetic import World
@@ -52,14 +52,14 @@ class Lane:
     apart: bool = False
     house: AdHouse = field(init=False)
     world: World = field(init=False)
-    ads: AdWorld = field(init=False)
+    ads: AdCrowd = field(init=False)
     offset: int = field(init=False, default=0)
     _due_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.world = World(items=_ITEMS, users=self.people, width=settings.learner.dimensions)
-        self.ads = AdWorld(lines=self.lines)
+        self.ads = AdCrowd(lines=self.lines)
         with closing(user_store(settings)) as store:
             self.world.settle(store, [Source("events", 0)])
         self.house = AdHouse(

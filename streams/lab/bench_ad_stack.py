@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.records import encode
-from streams.lab.ad_crowd import AdWorld
+from streams.lab.ad_crowd import AdCrowd
 from streams.lab.bench_rig import Say
 from streams.lab.bench_traffic import Contender, Traffic
 from streams.lab.synthetic import World
@@ -34,7 +34,7 @@ class AdStack:
     settings: Settings
     bootstrap: str
     world: World
-    ads: AdWorld
+    ads: AdCrowd
     producer: AIOKafkaProducer
     say: Say
     decided: list[AdDecision] = field(default_factory=list)

@@ -22,7 +22,7 @@ from embeddings.store import UserStore
 from streams.configuration import load_settings
 from streams.contract.manifests import announced
 from streams.lab import bench_ad_lane
-from streams.lab.ad_crowd import AdWorld, with_heads
+from streams.lab.ad_crowd import AdCrowd, with_heads
 from streams.lab.bench_ad_stack import AdStack
 from streams.lab.bench_rig import Say, Site, sources, stored
 from streams.lab.bench_slates import WORKER, announce, wait_until_serving
@@ -92,7 +92,7 @@ async def _measure(
     seconds: float,
     say: Say,
 ) -> dict[str, Any]:
-    ads, log = AdWorld(lines=lines), world.log("zipf", 1_000_000)
+    ads, log = AdCrowd(lines=lines), world.log("zipf", 1_000_000)
     async with (
         AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
         AIOKafkaConsumer(

@@ -71,7 +71,7 @@ def bids_of(
     drawn_for_M = np.where(type_M == BidType.cpm, 0.0, chance_for(type_M, chances.spread_CO[at_M]))
     stood = shares(
         contest.start_P1,
-        np.array([len(place.imp_ids) for place in contest.places], np.int64),
+        contest.slots_P,
         contest.tier_M(market),
         np.where(type_M == BidType.cpm, own_M // 1000, own_M).astype(np.float64),
         chance_for(type_M, chances.p_CO[at_M]),

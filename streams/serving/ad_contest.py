@@ -16,9 +16,9 @@ from ranking.ads.turns import in_turn
 from streams.serving.ad_scoring import AdCandidates, Chances
 from streams.serving.ad_values import AdAsk, AdPlace
 from streams.serving.creatives import Creatives
+from streams.serving.draws import GOLDEN, mixed
 
 _TURN = 4
-_GOLDEN, _MIX = 0x9E3779B97F4A7C15, np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Left(NamedTuple):
@@ -36,6 +36,7 @@ class Contest:
     Attributes:
         asks: A of them; `ask_P` says whose each place is.
         places: P of them.
+        slots_P: how many slots each place has.
         identity_P: what names each place for good, so that a request that comes again draws the same.
         start_P1: where each place's candidates begin; `row_M` are their rows in the market.
         fits: their creatives, once that was looked at.
@@ -46,6 +47,7 @@ class Contest:
     asks: Sequence[AdAsk]
     places: Sequence[AdPlace]
     ask_P: NDArray[np.int32]
+    slots_P: NDArray[np.int64]
     identity_P: NDArray[np.uint64]
     start_P1: NDArray[np.int64]
     row_M: NDArray[np.int32]
@@ -73,6 +75,7 @@ class Contest:
             asks=asks,
             places=[place for _, place in pairs],
             ask_P=np.array([a for a, _ in pairs], np.int32),
+            slots_P=np.array([len(place.imp_ids) for _, place in pairs], np.int64),
             identity_P=np.array(names, np.uint64),
             start_P1=np.zeros(len(pairs) + 1, np.int64),
             row_M=np.empty(0, np.int32),
@@ -82,11 +85,6 @@ class Contest:
     def place_M(self) -> NDArray[np.intp]:
         """The place of each candidate."""
         return np.repeat(np.arange(len(self.places)), np.diff(self.start_P1))
-
-    @property
-    def slots_P(self) -> NDArray[np.int64]:
-        """How many slots each place has."""
-        return np.array([len(place.imp_ids) for place in self.places], np.int64)
 
     @property
     def creatives_M(self) -> NDArray[np.int64]:
@@ -111,7 +109,7 @@ class Contest:
         start_M1 = self.fits.start_M1
         sums_C = np.concatenate(([0], np.cumsum(keep_C)))
         self.fits = Fits(self.fits.code_M, sums_C[start_M1], self.fits.creative_N[keep_C])
-        self.keep(np.where(np.diff(self.fits.start_M1) == 0, np.int16(loss), np.int16(0)))
+        self.keep(np.where(self.creatives_M == 0, np.int16(loss), np.int16(0)))
 
     def draw_M(self, hash_M: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
         """Numbers drawn for candidates by their places and hashes: the same for the same request. Shape (M,)."""
@@ -129,13 +127,9 @@ class Contest:
             self.need_M = self.need_M[keep_M]
         count_P = np.bincount(place_M[keep_M], minlength=len(self.places))
         self.start_P1, self.row_M = np.concatenate(([0], np.cumsum(count_P))), self.row_M[keep_M]
-        length_M = np.diff(self.fits.start_M1)
-        if len(self.fits.creative_N):
-            kept_C = np.repeat(keep_M, length_M)
-            starts = np.concatenate(([0], np.cumsum(length_M[keep_M])))
-            self.fits = Fits(self.fits.code_M[keep_M], starts, self.fits.creative_N[kept_C])
-        else:
-            self.fits = Fits(self.fits.code_M[keep_M], np.zeros(len(self.row_M) + 1, np.int64), self.fits.creative_N)
+        length_M = self.creatives_M
+        starts = np.concatenate(([0], np.cumsum(length_M[keep_M])))
+        self.fits = Fits(self.fits.code_M[keep_M], starts, self.fits.creative_N[np.repeat(keep_M, length_M)])
 
 
 def begun(ask: AdAsk, decided: Container[str]) -> bool:
@@ -179,8 +173,5 @@ class Bids:
 
 
 def drawn(identity_X: NDArray[np.uint64], hash_X: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
-    """Uniform numbers by who asks and who competes (splitmix64's steps; Steele et al. 2014)."""
-    x = (identity_X + np.uint64(salt * _GOLDEN % (1 << 64))) ^ hash_X
-    for shift in (np.uint64(30), np.uint64(27)):
-        x = (x ^ (x >> shift)) * _MIX
-    return x ^ (x >> np.uint64(31))
+    """Uniform numbers by who asks and who competes, others for each salt."""
+    return mixed((identity_X + np.array(salt, np.uint64) * GOLDEN) ^ hash_X)

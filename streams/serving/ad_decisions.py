@@ -106,12 +106,6 @@ class Decided:
             told += [each for each in empty if each.record.decision_id not in before]
         return self
 
-    @property
-    def decisions(self) -> Iterator[Decision]:
-        """All of them."""
-        for some in self.of_ask:
-            yield from some
-
 
 @dataclass(slots=True, kw_only=True)
 class Recorder:
@@ -144,7 +138,7 @@ class Recorder:
         level_W4 = market.caps.keys(w.row_W, creative_W)
         chances = self.bids.scored.chances
         columns = (
-            *(w.place_W, w.slot_W, w.candidate_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
+            *(w.place_W, w.slot_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
             *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
             *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
             *(
@@ -161,7 +155,6 @@ class Recorder:
         budgets: Budgets,
         p: int,
         slot: int,
-        candidate: int,
         row: int,
         creative_number: int,
         price: int,
@@ -265,20 +258,16 @@ class Recorder:
     def _empty(self, p: int, slot: int, refused: str | None) -> Decision:
         place, ask, losses = self.contest.places[p], self.contest.asks[self.contest.ask_P[p]], self._losses[p]
         reason = refused or (max(losses, key=lambda name: losses[name]) if losses else "no_candidates")
-        record = AdDecision(
-            decision_id=place.decision_ids[slot],
-            user_id=ask.kept_user_id,
-            imp_id=place.imp_ids[slot],
-            tagid=place.tagid,
-            slate_id=ask.slate_id or None,
-            request_id=ask.request_id,
+        record = _nothing(
+            ask,
+            (place.imp_ids[slot], place.decision_ids[slot], place.tagid),
+            self.now_ms,
             currency=self.market.currency,
             nbr=_TECHNICAL if refused == Verdict.closed.name else 0,
             reasons=(reason,),
             losses=losses,
             lost_to=self._lost_to[p],
             personal=ask.personal,
-            decided_ms=self.now_ms,
         )
         return Decision(record, encode(record), "failed" if record.nbr == _TECHNICAL else "unfilled")
 
@@ -343,15 +332,20 @@ def _refused(ask: AdAsk, now_ms: int, *, begun: bool) -> Iterator[Decision]:
             named = zip(place.imp_ids, place.decision_ids, strict=True)
             pairs += [(imp_id, decision_id, place.tagid, reason, 0) for imp_id, decision_id in named]
     for imp_id, decision_id, tagid, reason, nbr in pairs:
-        record = AdDecision(
-            decision_id=decision_id,
-            user_id=ask.kept_user_id,
-            imp_id=imp_id,
-            tagid=tagid,
-            slate_id=ask.slate_id or None,
-            request_id=ask.request_id,
-            nbr=nbr,
-            reasons=(reason,),
-            decided_ms=now_ms,
-        )
+        record = _nothing(ask, (imp_id, decision_id, tagid), now_ms, nbr=nbr, reasons=(reason,))
         yield Decision(record, encode(record), "again" if reason == _BEFORE else "refused")
+
+
+def _nothing(ask: AdAsk, slot: tuple[str, str, str], now_ms: int, **why: Any) -> AdDecision:
+    """An empty slot, named by its `imp`, its decision and its placement."""
+    imp_id, decision_id, tagid = slot
+    return AdDecision(
+        decision_id=decision_id,
+        user_id=ask.kept_user_id,
+        imp_id=imp_id,
+        tagid=tagid,
+        slate_id=ask.slate_id or None,
+        request_id=ask.request_id,
+        decided_ms=now_ms,
+        **why,
+    )

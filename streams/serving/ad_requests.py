@@ -23,6 +23,7 @@ from streams.serving.ad_contexts import Contexts, content_of, opportunity_of
 from streams.serving.ad_terms import Terminology, Terms, blocks_of
 from streams.serving.ad_values import AdAsk, AdPlace, Unfilled
 from streams.serving.slates import Trigger, context_code
+from streams.settings import Settings
 
 INVALID_REQUEST = 2
 """OpenRTB's no-bid reason for what cannot be sold as it is asked for."""
@@ -51,6 +52,12 @@ class AskRules:
     children: bool = True
     sold: Terminology = field(init=False, repr=False, compare=False)
     contexts: Contexts = field(default_factory=Contexts, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, settings: Settings, secret: bytes) -> "AskRules":
+        """As the settings say, with a secret."""
+        ads, deadline_ms = settings.ads, settings.slates.deadline_ms
+        return cls(currency=ads.currency, rates=ads.rates(), secret=secret, deadline_ms=deadline_ms, at=At[ads.at])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sold", Terminology(self.currency, self.rates))

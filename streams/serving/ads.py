@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from embeddings.errors import LedgerClosed, StoreUnavailable
 from embeddings.events import Source
 from embeddings.exposures import Exposures
-from embeddings.items import Items
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
 from embeddings.state_columns import UserStates
 from ranking.ads import caps
@@ -104,7 +103,6 @@ class AdServer:
     budgets: Budgets
     scorer: AdScorer
     ledger: SpendLedger
-    items: Items
     settings: Settings
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
@@ -201,7 +199,7 @@ class AdServer:
         """Candidates are the line items that a place is for, and whose last flight is not over."""
         opportunities = [place.opportunity for place in contest.places]
         user_P = contest.ask_P.astype(np.int64)
-        seen = histories_of(states, user_P, personal_A[contest.ask_P], self.items, self._keys)
+        seen = histories_of(states, user_P, personal_A[contest.ask_P], self.scorer.serving.items, self._keys)
         bits_PW = market.targeting.match(opportunities, seen) & self._running(market.house, now_ms)
         contest.start_P1, contest.row_M = listed(bits_PW)
 

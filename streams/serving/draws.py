@@ -34,10 +34,14 @@ def keys(seed_E: NDArray[np.uint64], of_EK: NDArray[np.uint64]) -> NDArray[np.ui
 
     Sorted by them, different things stand in a random order, which does not depend on where they stood before.
     """
-    bits_EK: NDArray[np.uint64] = seed_E[:, None] + GOLDEN * of_EK
-    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(30))) * _FIRST
-    bits_EK = (bits_EK ^ (bits_EK >> np.uint64(27))) * _SECOND
-    return bits_EK ^ (bits_EK >> np.uint64(31))
+    return mixed(seed_E[:, None] + GOLDEN * of_EK)
+
+
+def mixed(bits_X: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64: numbers that differ in a bit come out unlike. Any shape."""
+    bits_X = (bits_X ^ (bits_X >> np.uint64(30))) * _FIRST
+    bits_X = (bits_X ^ (bits_X >> np.uint64(27))) * _SECOND
+    return bits_X ^ (bits_X >> np.uint64(31))
 
 
 def chances(slate_ids: Iterable[str], seed: int) -> NDArray[np.uint64]:

@@ -4,8 +4,6 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
-from embeddings.items import Items
-from ranking.ads.auction import At
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
@@ -27,7 +25,6 @@ from streams.worker.stores import spend_ledger, traffic_curve
 log = logging.getLogger(__name__)
 _LONGEST_MS = 90 * 86_400_000
 """No conversion is attributed, or paid for, later."""
-_AT = {"first_price": At.first_price, "second_price": At.second_price}
 
 
 @dataclass(slots=True)
@@ -47,10 +44,12 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    _rules: Rules = field(init=False)
     _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         settings, ads = self.settings, self.settings.ads
+        self._rules = Rules.of(settings, {})
         self.exchange = Exchange(ads.rates(), ads.currency)
         self.budgets = Budgets(
             spend_ledger(settings),
@@ -78,24 +77,17 @@ class Selling:
         self.answers.server.prepare()
 
     def _answers(self) -> AdAnswers:
-        settings, ads, items = self.settings, self.settings.ads, self._items
+        settings, secret = self.settings, self.settings.ads.secret
         server = AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
             scorer=AdScorer(self.serving, settings),
             ledger=spend_ledger(settings),
-            items=items,
             settings=settings,
             stage=self.metrics.stage,
         )
-        asked = AskRules(
-            currency=ads.currency,
-            rates=ads.rates(),
-            secret=ads.secret.get_secret_value().encode() if ads.secret else b"",
-            deadline_ms=settings.slates.deadline_ms,
-            at=_AT[ads.at],
-        )
-        return AdAnswers(server=server, rules=asked, judge=Rules.of(settings, {}).judge)
+        asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
+        return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
 
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings
@@ -104,14 +96,10 @@ class Selling:
             publisher=self.publisher,
             topic=settings.topics.name("ad_stats"),
             log=KafkaAdLog(settings),
-            rules=Rules.of(settings, {}),
+            rules=self._rules,
             metrics=self.metrics.ads,
             lines=lambda: {line.key: line for line in exchange.market.lines if line is not None},
             promises=lambda now_ms: promises_of(exchange.market, self.budgets.traffic, now_ms),
             active=self.sells,
             reach_ms=max(settings.ads.billing_window_s * 1_000, _LONGEST_MS),
         )
-
-    @property
-    def _items(self) -> Items:
-        return self.serving.items

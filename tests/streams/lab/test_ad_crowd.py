@@ -1,13 +1,13 @@
 """The made-up house of the benchmarks: whatever its size, it can be sold, and some of it to everybody who asks."""
 
 from streams.contract.records import decode_request
-from streams.lab.ad_crowd import AdWorld
+from streams.lab.ad_crowd import AdCrowd
 from streams.lab.ad_house import AdHouse
 from tests.streams.builders import NOW_MS, small
 
 
 def test_every_line_item_is_taken_and_requests_find_some() -> None:
-    world, house = AdWorld(lines=95), AdHouse(settings=small(), now_ms=NOW_MS)
+    world, house = AdCrowd(lines=95), AdHouse(settings=small(), now_ms=NOW_MS)
     assert house.publish(*world.campaigns()) == []
     assert house.exchange.market.rows == 95
     for _ in range(12):
@@ -20,5 +20,5 @@ def test_every_line_item_is_taken_and_requests_find_some() -> None:
 
 
 def test_the_same_seed_gives_the_same_house() -> None:
-    assert list(AdWorld(lines=20).campaigns()) == list(AdWorld(lines=20).campaigns())
-    assert list(AdWorld(lines=20).campaigns()) != list(AdWorld(lines=20, seed=1).campaigns())
+    assert list(AdCrowd(lines=20).campaigns()) == list(AdCrowd(lines=20).campaigns())
+    assert list(AdCrowd(lines=20).campaigns()) != list(AdCrowd(lines=20, seed=1).campaigns())
