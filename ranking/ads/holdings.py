@@ -106,6 +106,12 @@ class Holdings(NamedTuple):
 
 
 @kernel
+def _is_held(held_L: NDArray[np.uint64], key_L: NDArray[np.uint64], row: int) -> bool:
+    """Is a row of the market that of the line item that stands there here?"""
+    return bool(row < len(held_L) and held_L[row] == key_L[row])
+
+
+@kernel
 def _judge(
     held: Holdings,
     key_L: NDArray[np.uint64],
@@ -117,7 +123,7 @@ def _judge(
     for m in range(len(row_M)):
         row = row_M[m]
         code_M[m] = _PACED
-        if row >= len(held.key_L) or held.key_L[row] != key_L[row]:
+        if not _is_held(held.key_L, key_L, row):
             continue
         held.chances_L[row] += 1
         if held.code_L[row] != 0:
@@ -143,7 +149,7 @@ def _take(
 ) -> None:
     for w in range(len(row_W)):
         row, micros = row_W[w], micros_W[w]
-        if row >= len(held.key_L) or held.key_L[row] != key_L[row]:
+        if not _is_held(held.key_L, key_L, row):
             continue
         if micros > held.left_L[row] or held.units_L[row] <= 0 or now_ms >= held.until_ms_L[row]:
             held.missed_L[row] += 1
@@ -162,7 +168,7 @@ def _take(
 def _told(held: Holdings, key_L: NDArray[np.uint64], row_W: NDArray[np.int64], micros_W: NDArray[np.int64]) -> None:
     for w in range(len(row_W)):
         row = row_W[w]
-        if row < len(held.key_L) and held.key_L[row] == key_L[row]:
+        if _is_held(held.key_L, key_L, row):
             held.untold_L[row] = max(held.untold_L[row] - micros_W[w], 0)
             held.untold_units_L[row] = max(held.untold_units_L[row] - 1, 0)
 
