@@ -5,7 +5,9 @@ are Marquee's own: it receives what others send.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
+
+import msgspec
 
 from streams.contract import deadletters
 from streams.contract.cloudevents import INPUT, TRACEPARENT, event_headers
@@ -31,7 +33,7 @@ _REMOVES: Mapping[TopicName, str] = {
 }
 
 
-class Example(NamedTuple):
+class Example(msgspec.Struct, frozen=True):
     """A record that was on a topic: `headers` and `payload` are values of JSON."""
 
     name: str
