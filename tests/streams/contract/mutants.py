@@ -13,6 +13,7 @@ from streams.contract.catalogue_records import read_catalogue
 from streams.contract.consent import Judge
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules, Unreadable, moment_ms, read, read_one, user_of
+from streams.contract.schemas import WRITTEN_BY_OTHERS
 from streams.settings import TopicName
 from tests.streams.builders import NOW_MS, Raw
 
@@ -76,6 +77,30 @@ def _holder(value: Any, at: Path_) -> Any:
     for name in at[:-1]:
         value = value[name]
     return value
+
+
+def mutants(value: Any) -> Iterator[tuple[Path_, Any, Any]]:
+    """A place, what is there instead, and the whole."""
+    for at in places(value):
+        yield at, "nothing", without(value, at)
+        for odd in ODD_VALUES:
+            yield at, odd, changed(value, at, odd)
+
+
+def why_they_differ(topic: TopicName, at: Path_, odd: Any, by_schema: bool) -> str | None:
+    """What a schema does not say, or says more strictly; docs/contract.md has the list."""
+    if by_schema and isinstance(odd, float) and odd.is_integer():
+        return "an integer written with a point or an exponent is one to JSON Schema, and none to us"
+    if (
+        not by_schema
+        and topic not in WRITTEN_BY_OTHERS
+        and None in (odd, *(odd.values() if isinstance(odd, dict) else ()))
+    ):
+        return "what we publish has no nulls there; a reader of ours takes one for a member that is absent"
+    of_campaigns = {"time_zone", "targeting", "adomain", "goal", "flights", "w", "h"}
+    if by_schema and topic == "campaigns" and of_campaigns.intersection(at):
+        return "a campaign's names, targeting, and what its members say together are told by its reader alone"
+    return None
 
 
 def accepted(topic: TopicName, value: Any) -> bool:
