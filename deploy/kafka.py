@@ -142,7 +142,7 @@ def new_cluster_id() -> str:
 
 
 def java(main: str, *arguments: str) -> list[str]:
-    """The command line of one of Kafka's classes, such as `org.apache.kafka.tools.ConsoleConsumer`.
+    """The command line of one of Kafka's classes, such as `org.apache.kafka.tools.ConsoleProducer`.
 
     Raises:
         StartFailed: there is no `java`, or the jars could not be fetched.

@@ -1,4 +1,4 @@
-"""Clients of other languages, by the snippets of docs/produce.md and docs/consume.md, around a worker on Apache Kafka."""
+"""Clients of other languages, by the snippets of docs/produce.md and docs/consume.md, and a worker on Apache Kafka."""
 
 import asyncio
 import importlib.metadata
@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ PREFIX = "foreign"
 CLIENTS = ("Python, Go, C and whatever else is librdkafka", "Node: kafkajs", "Java's console tools", "kcat")
 CONSOLE = {
     "kafka-console-producer.sh": "org.apache.kafka.tools.ConsoleProducer",
-    "kafka-console-consumer.sh": "org.apache.kafka.tools.ConsoleConsumer",
+    "kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
 }
 
 
@@ -77,13 +78,12 @@ class Foreign:
             _command(*snippet), env=self.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         assert child.stdout is not None
-        before = signal.signal(signal.SIGALRM, lambda *_: os.killpg(child.pid, signal.SIGKILL))
-        signal.alarm(60)
+        late = threading.Timer(60, os.killpg, (child.pid, signal.SIGKILL))
+        late.start()
         try:
-            return next(line for line in child.stdout if said in line)
+            return next((line for line in child.stdout if said in line), "")
         finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
+            late.cancel()
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
