@@ -23,8 +23,6 @@ _TEXT: Schema = {"type": "string"}
 
 #: Topics that Marquee reads besides those that others write: its workers learn from its learner there.
 BETWEEN_OURSELVES: frozenset[TopicName] = frozenset({"observations", "counters", "models"})
-#: Records with CloudEvents headers of their own.
-_NAMED: frozenset[TopicName] = frozenset({"slates", "ads"})
 _REMOVES: Mapping[TopicName, str] = {
     "catalog": "A null value removes the item.",
     "campaigns": "A null value stops the campaign at once.",
@@ -50,9 +48,9 @@ def asyncapi(settings: Settings, examples: Mapping[TopicName, Sequence[Example]]
         examples: by topic; of events, named by their types.
     """
     specs = {spec.topic: spec for spec in topic_specs(settings)}
-    messages = {name: _messages(name, examples.get(name, ())) for name in TOPIC_NAMES}
+    of_topic = {name: specs[settings.topics.name(name)] for name in TOPIC_NAMES}
     channels: dict[str, Schema] = {
-        name: _channel(specs[settings.topics.name(name)], messages[name]) for name in TOPIC_NAMES
+        name: _channel(spec, _messages(name, spec.key, examples.get(name, ()))) for name, spec in of_topic.items()
     }
     letters = {_dead(name): settings.topics.dead_letters(name) for name in TOPIC_NAMES}
     buried = {"deadLetter": {"$ref": "#/components/messages/deadLetter"}}
@@ -92,21 +90,21 @@ def _dead(name: str) -> str:
     return f"{name}_dlq"
 
 
-def _messages(name: TopicName, examples: Sequence[Example]) -> Schema:
+def _messages(name: TopicName, key: str, examples: Sequence[Example]) -> Schema:
     """What may be on a topic, by the message's name: events by their types."""
     if name == "observations":
-        return {
-            "observation": {"contentType": "application/x-msgpack", "summary": "Columns of its own.", "payload": {}}
-        }
+        summary = "Packed columns of a worker for the learner; no contract."
+        return {"observation": {"contentType": "application/x-msgpack", "summary": summary, "payload": {}}}
     record = RECORD_OF[name].__name__
     of_record = {"$ref": _SCHEMAS.format(name=record)}
     if name != "events":
         said = {"summary": _summary(name), "examples": [_shown(example) for example in examples]}
-        return {record[0].lower() + record[1:]: _message(name, record, of_record, said)}
+        return {record[0].lower() + record[1:]: _message(name, record, key, of_record, said)}
     return {
         kind: _message(
             name,
             kind,
+            key,
             {"allOf": [of_record, {"properties": {"type": {"const": kind}}}]},
             {"examples": [_shown(example) for example in examples if example.name == kind]},
         )
@@ -119,15 +117,14 @@ def _summary(name: TopicName) -> str:
     return " ".join([first, *([_REMOVES[name]] if name in _REMOVES else [])])
 
 
-def _message(name: TopicName, title: str, payload: Schema, said: Schema) -> Schema:
-    traits = _TRAITS_OF.get(name, ["cloudEvent"] if name in _NAMED else [])
-    key = next(spec.key for spec in topic_specs(Settings()) if spec.topic == Settings().topics.name(name))
+def _message(name: TopicName, title: str, key: str, payload: Schema, said: Schema) -> Schema:
+    traits = _TRAITS_OF.get(name, [])
     return {
         "name": title,
         "contentType": JSON,
         "payload": payload,
         "bindings": {"kafka": {"key": _TEXT | {"description": key}, "bindingVersion": _BINDING}},
-        **{key: value for key, value in said.items() if value},
+        **{word: value for word, value in said.items() if value},
         **({"traits": [{"$ref": f"#/components/messageTraits/{trait}"} for trait in traits]} if traits else {}),
     }
 
@@ -222,6 +219,8 @@ _TRAITS_OF: Mapping[TopicName, Sequence[str]] = {
     "catalog": ["cloudEventOrNot"],
     "campaigns": ["cloudEventOrNot"],
     "requests": ["cloudEventOrNot", "reply"],
+    "slates": ["cloudEvent"],
+    "ads": ["cloudEvent"],
 }
 
 

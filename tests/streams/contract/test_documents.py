@@ -155,3 +155,13 @@ def test_headers_of_examples_are_those_that_their_messages_promise(made: dict[st
                     seen += "ce_id" in example.get("headers", {})
     assert seen > 10
     assert not jsonschema_rs.validator_for(traits["cloudEvent"]["headers"]).is_valid({"ce_id": "1"})
+
+
+def test_examples_that_a_run_left_are_shown_in_what_is_written_there(folder: Path) -> None:
+    ann = asyncapi.Example("play", "ann", {"ce_id": "1"}, {"type": "play"})
+    documents.write_examples(folder, {"events": [ann]})
+    assert documents.examples_in(folder) == {"events": [ann]}
+    documents.write(folder, Settings())
+    events = json.loads((folder / "asyncapi.json").read_text())["channels"]["events"]["messages"]
+    assert events["play"]["examples"] == [{"name": "play", "headers": {"ce_id": "1"}, "payload": {"type": "play"}}]
+    assert "examples" not in events["view"]
