@@ -95,6 +95,11 @@ class Market:
         """Line items by row; None where there is none."""
         return self.house.lines
 
+    @property
+    def sells(self) -> bool:
+        """Is there any campaign, or was there one? Of those that were stopped events still come, and counts are told."""
+        return self.rows > 0
+
     def booked(self, row: int) -> bool:
         """Was a number booked of a line item, in all or a day?"""
         return bool((self.plans.limit_LG[row, _NUMBERS] >= 0).any())

@@ -119,11 +119,6 @@ class AdServer:
     def __post_init__(self) -> None:
         self._floors = self.settings.ads.floor_table()
 
-    @property
-    def selling(self) -> bool:
-        """Is there any campaign?"""
-        return bool(len(self.exchange.market.house.creatives))
-
     def prepare(self) -> None:
         """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
         house = self.exchange.market.house
@@ -133,7 +128,7 @@ class AdServer:
     def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
         """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
         known = list(dict.fromkeys(person for person in persons if person))
-        if not known or not self.selling:
+        if not known or not self.exchange.market.sells:
             return [None] * len(persons)
         try:
             found = dict(zip(known, self.ledger.in_flight(known), strict=True))
@@ -184,7 +179,7 @@ class AdServer:
         for source, first, last in parts:
             self.funnel.read(source, first, last)
         now_ms = self.now_ms()
-        if now_ms < self._told_ms + _TELL_MS or not self.selling:
+        if now_ms < self._told_ms + _TELL_MS or not self.exchange.market.sells:
             return
         began_s = monotonic()
         try:
@@ -214,8 +209,10 @@ class AdServer:
         contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
 
     def _cap(self, contest: Contest, exposed: Exposed, market: Market) -> None:
-        """Who has shown enough to this person, by what they have seen and what is out."""
-        contest.keep(caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P))
+        """Who has shown enough to this person, by what they have seen and what is out, or may have."""
+        code_M = caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P)
+        unknown_M = ~exposed.known_P[contest.ask_P[contest.place_M]] & (code_M == Loss.capped)
+        contest.keep(np.where(unknown_M, np.int16(Loss.cap_unknown), code_M))
 
     def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
         """Who may bid now: budgets, what is due by now, what this worker holds."""

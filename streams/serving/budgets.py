@@ -190,7 +190,7 @@ class Budgets:
         What the ledger refuses or does not answer is in `trouble`, and asked again at the next tick.
         """
         market = self._exchange.market
-        if not market.rows:
+        if not market.sells:
             return
         self._align(market, now_ms)
         ms = max(now_ms - self._now_ms, 1) if self._now_ms else _FIRST_MS

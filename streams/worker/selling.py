@@ -64,8 +64,8 @@ class Selling:
         self.stats, self.answers = self._stats(), self._answers()
 
     def sells(self) -> bool:
-        """Is there any campaign?"""
-        return self.exchange.market.rows > 0
+        """See `Market.sells`."""
+        return self.exchange.market.sells
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""
