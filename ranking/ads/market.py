@@ -97,7 +97,7 @@ class Market:
 
     @property
     def sells(self) -> bool:
-        """Is there any campaign, or was there one? Of those that were stopped events still come, and counts are told."""
+        """Is there any campaign, or was there one? Of those that were stopped events still come."""
         return self.rows > 0
 
     def booked(self, row: int) -> bool:

@@ -125,7 +125,8 @@ def fitting_while(
     most_M = np.diff(house.creative_start_L1)[row_M]
     code_M, start_M1 = np.zeros(len(row_M), np.int16), np.zeros(len(row_M) + 1, np.int64)
     creative_N = np.empty(int(most_M.sum()), np.int32)
-    lines = _Lines(*(house.line_L[name] for name in ("live", "advertiser", "deal")), running_L, house.creative_start_L1)
+    line_L = house.line_L
+    lines = _Lines(line_L["live"], line_L["advertiser"], line_L["deal"], running_L, house.creative_start_L1)
     shown = [house.creative_N[name] for name in ("approved", "format", "size", "duration_s", "age")]
     creatives = _Creatives._make((*shown, house.carried_start_N1, house.carried_M, house.loss_T))
     mark_T = np.full(len(house.tokens), -1, np.int64)  # tokens may have come since

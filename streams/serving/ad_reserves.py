@@ -1,5 +1,7 @@
 """What candidates must bid at least: floors of the request and of the house, and deals on their own terms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +46,7 @@ def reserves_of(
     return reserves(floor_M, per_second_P[place_M], shown_M["duration_s"], deal_M, price_M), barred_M
 
 
-def _of_house(floors: Floors, places: list[AdPlace]) -> NDArray[np.int64]:
+def _of_house(floors: Floors, places: Sequence[AdPlace]) -> NDArray[np.int64]:
     """The floor of the house for each place, filled by each of `FORMATS`. Shape (P, 4)."""
     formats = FORMATS if "format" in floors.fields else FORMATS[:1]
     said = [_said(floors, place, name) for place in places for name in formats]

@@ -114,9 +114,10 @@ def _own_words(name: str) -> Campaign:
         key=f"{name}/l/cr", crid="cr", approved=True, adomain=(f"{name}.example",), cat=(name,), cattax=2,
         bundle=f"app.{name}", mimes=(f"x/{name}",), format="banner",
     )  # fmt: skip
+    bit = int(name[1:-2]) * 8 + int(name[-1])
     line = a_line(
-        campaign=name, advertiser=name, creatives=(creative,), labels=frozenset({name}),
-        targeting=DayPart(1 + int(name.partition('-')[0][1:]) * 8 + int(name[-1]), "UTC"), deal=Deal(id=name, floor_micros=1, at=2, guaranteed=False),
+        campaign=name, advertiser=name, creatives=(creative,), targeting=DayPart(1 + bit, "UTC"),
+        deal=Deal(id=name, floor_micros=1, at=2, guaranteed=False),
     )  # fmt: skip
     return a_campaign(name, line)
 
