@@ -70,10 +70,11 @@ def test_writing_mends_files_and_refuses_what_breaks(folder: Path, capsys: pytes
 
 
 def test_a_released_version_is_kept_once_and_never_rewritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "VERSION", "9.0.0")
+    assert documents.freeze(folder) == folder / "versions" / "9.0.0"
     assert documents.freeze(folder) is None
-    monkeypatch.setattr(documents, "VERSION", "1.1.0")
-    assert documents.freeze(folder) == folder / "versions" / "1.1.0"
-    released = folder / "versions" / "1.1.0" / "ads.v1.json"
+    assert documents.broken(folder) == []
+    released = folder / "versions" / "9.0.0" / "ads.v1.json"
     released.write_text(released.read_text().replace('"filled":', '"sold":'))
     with pytest.raises(FileExistsError, match="raise VERSION"):
         documents.freeze(folder)
