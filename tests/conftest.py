@@ -75,6 +75,7 @@ def kafka() -> Iterator[KafkaServer]:
 def npm_packages() -> Path:
     """The folder of the packages from npm that `deploy.npm` names."""
     _needs("node")
+    _needs("npm")
     return npm.packages()
 
 
