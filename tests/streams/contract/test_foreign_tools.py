@@ -11,6 +11,8 @@ from streams.contract import documents
 from streams.contract.schemas import RECORD_OF
 from tests.streams.contract.mutants import accepted, golden, mutants, why_they_differ
 
+pytestmark = pytest.mark.slow
+
 PARSE = """
 const { Parser } = require('@asyncapi/parser');
 (async () => {
@@ -64,7 +66,6 @@ def test_asyncapis_parser_refuses_what_is_wrong_in_a_document(verdicts: list[dic
     assert "channels/ads/bindings/kafka" in complaints
 
 
-@pytest.mark.slow
 def test_ajv_takes_what_runs_brought_and_refuses_the_mutants_that_we_refuse(npm_packages: Path, tmp_path: Path) -> None:
     examples, given = documents.examples_in(documents.HERE), []
     for topic in RECORD_OF:

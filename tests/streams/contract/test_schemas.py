@@ -28,6 +28,7 @@ def test_a_schema_is_one_of_its_dialect_and_takes_the_golden_record(topic: Topic
     assert accepted(topic, golden(topic))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topic", TOPICS)
 def test_mutants_are_refused_by_the_schema_where_our_reading_refuses_them(topic: TopicName) -> None:
     by_schema, refused, differ = valid(topic), 0, []
