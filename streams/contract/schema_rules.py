@@ -26,6 +26,8 @@ AD_TYPES = tuple(a.name for a in AD_FORMS)
 _NAMED: Keywords = {"type": "string", "minLength": 1}
 _NO_SECONDS: Keywords = {"not": {"exclusiveMinimum": 0, "exclusiveMaximum": FIRST_MS}}
 _ID: Keywords = {"minLength": 1}
+#: Of an event that is of no ad.
+_OF_NO_AD: Keywords = {"decision_id": {"enum": ["", None]}}
 
 
 def _one_of(words: Iterable[str], *more: str, without: str = "") -> Keywords:
@@ -37,7 +39,7 @@ def _names(words: type[Enum]) -> Iterable[str]:
 
 
 def _on_item(kind: str) -> Keywords:
-    said = {"type": {"const": kind}, "item_id": _NAMED, "decision_id": {"enum": ["", None]}}
+    said = {"type": {"const": kind}, "item_id": _NAMED, **_OF_NO_AD}
     if kind != RATING:
         return {"title": kind, "properties": said, "required": ["type", "item_id"]}
     rated = said | {"value": {"type": "number"}}
@@ -45,7 +47,7 @@ def _on_item(kind: str) -> Keywords:
 
 
 def _on_slate(kind: str) -> Keywords:
-    return {"title": kind, "properties": {"type": {"const": kind}}, "required": ["type"]}
+    return {"title": kind, "properties": {"type": {"const": kind}, **_OF_NO_AD}, "required": ["type"]}
 
 
 def _on_ad(kind: str) -> Keywords:
@@ -59,7 +61,7 @@ def event_forms(kind: str) -> list[Keywords]:
     >>> [form["title"] for form in event_forms("complete")]
     ['complete', 'complete of an ad']
     """
-    of_ad = [_on_ad(kind)] if kind in AD_TYPES and kind in ITEM_TYPES else []
+    of_ad = [_on_ad(kind)] if kind in AD_TYPES else []
     return [_on_item(kind) if kind in ITEM_TYPES else _on_slate(kind), *of_ad]
 
 
