@@ -64,7 +64,8 @@ class Surface:
             bits: what may be done: `Judge.of_request`, `Judge.bits`.
             rules: how requests are read.
         """
-        if trigger.size > _MOST_PLACES or not (room := self.said.room(trigger.size)):
+        room = min(self.said.room(trigger.size), joint.MOST_ADS)
+        if trigger.size > _MOST_PLACES or not room:
             return None
         ask = ad_ask(msgspec.structs.replace(request, imp=(self.imp,)), trigger, bits, rules)
         if ask is None or not ask.places:

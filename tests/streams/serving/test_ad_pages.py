@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from embeddings.eligibility import Viewer
 from embeddings.events import CONSENT_ALL
 from ranking.ads.gates import MEDIUM
+from ranking.ads.joint import MOST_ADS
 from streams.ad_surfaces import SurfaceAds
 from streams.contract.ad_records import AdDecision
 from streams.contract.records import Request, encode
@@ -45,6 +46,12 @@ def test_a_page_asks_for_as_many_ads_as_its_rules_let_stand_and_names_all_of_its
     assert (len(place.imp_ids), len(place.decision_ids), place.show_rate) == (5, 20, 0.2)
     assert (place.tagid, place.floor_micros, place.exp_s) == ("feed", 1, 300)
     assert len(set(place.decision_ids)) == 20
+
+
+def test_a_long_page_asks_for_no_more_ads_than_are_laid() -> None:
+    ask = an_ask(SurfaceAds(show_rate=0.2, ad_load_max=0.5, min_gap=0), 200)
+    assert ask is not None
+    assert len(ask.places[0].imp_ids) == MOST_ADS
 
 
 def test_a_slate_that_was_asked_for_has_its_own_show_rate_and_one_too_short_asks_for_nothing() -> None:
