@@ -28,7 +28,7 @@ Per decision id there is one answer. It is kept until `kept_ms` with two states,
     out --impression, folded--> in the state        out --sweep, no impression--> not out --impression--> out
 
 The event of kind `billed_by` spends, until `billed_until_ms`; the first of every kind counts, whenever it comes. What
-is out counts against a person's caps until `folded` says that the person's state has it. So look up `in_flight` first
+is out counts against a person's caps until `folded` says that the person's state has it. So look it up (`known`) first
 and read the state after it: then an impression is in one of them, or in both, never in neither.
 
 A ledger that lost its data, or its tail, is closed: it leases and reserves nothing until it was rebuilt.
@@ -45,6 +45,7 @@ from typing import NamedTuple, Protocol
 
 import xxhash
 
+from embeddings.errors import LedgerClosed
 from embeddings.events import Source
 
 UNLIMITED = 1 << 61
@@ -147,10 +148,11 @@ class Reservation:
         expires_ms: when it is released if nothing was billed.
         kept_ms: until when it is known, and its events count: the end of the attribution window.
         person: whose caps `rooms` are; empty where none can be counted. It stays until then too: pass a keyed hash.
-        version: that of `in_flight`: if something was folded since, the count in the state is old, and it is refused.
+        version: that of `known`: if something was folded since, the count in the state is old, and it is refused.
         billed_by: the kind of event that is paid for, of `KINDS`.
         spends: what it costs then, 0 to `MOST_AMOUNT`; None is `micros`. If more, see the bound above.
         billed_until_ms: when it costs nothing any more; None is `kept_ms`.
+        counted: windows without a budget: what it spends is counted there, nothing is reserved.
         booked: windows of numbers; an event of kind `booked_by` takes `ONE` of them, as it does money.
         holds: what is reserved of one until then, up to `ONE`: the chance that it happens.
     """
@@ -168,6 +170,7 @@ class Reservation:
     billed_by: str = "impression"
     spends: int | None = None
     billed_until_ms: int | None = None
+    counted: tuple[Window, ...] = ()
     booked: tuple[Window, ...] = ()
     booked_by: str = "impression"
     holds: int = ONE
@@ -229,6 +232,14 @@ class InFlight(NamedTuple):
 
     out: Mapping[str, int]
     version: str
+
+
+class Known(NamedTuple):
+    """What is out for people, None while the ledger is closed (`why`), and decisions; empty where there is none."""
+
+    out: list[InFlight] | None
+    decisions: list[bytes]
+    why: str = ""
 
 
 class Spent(NamedTuple):
@@ -306,12 +317,24 @@ class SpendLedger(Protocol):
             LedgerClosed: nothing is leased; what is held may not be spent any more.
         """
 
+    def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
+        """What is out for people (see `in_flight`), and the decisions under these ids (see `decisions`), in one call.
+
+        Raises:
+            LedgerClosed: it has lost everything.
+        """
+        raise NotImplementedError
+
     def in_flight(self, people: Sequence[str]) -> list[InFlight]:
         """What is out for people: reserved, or billed and not in their states yet. Read their states after this.
 
         Raises:
             LedgerClosed, StoreUnavailable: not known, so nobody with a cap is eligible.
         """
+        out, _, why = self.known(people, ())
+        if out is None:
+            raise LedgerClosed(f"the spend ledger is closed: {why}")
+        return out
 
     def reserve(
         self,
@@ -358,6 +381,7 @@ class SpendLedger(Protocol):
         Raises:
             LedgerClosed: it has lost them.
         """
+        return self.known((), decision_ids).decisions
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """Release reservations and return leases that have ended, so many at most; how many these were. By anybody."""

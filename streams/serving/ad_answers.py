@@ -47,7 +47,7 @@ class AdAnswers:
             if (ask := ad_ask(request, trigger, self.judge.of_request(request), self.rules)) is not None
         ]
         found = [ask for _, ask in asks]
-        flights, before = self.server.in_flight([ask.person for ask in found]), self.server.before(found)
+        flights, before = self.server.known(found)
         at_A = [n for n, _ in asks]
         return Asking(at_A, [wanted[n][0] for n in at_A], found, flights, before)
 

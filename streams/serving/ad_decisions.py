@@ -181,6 +181,7 @@ class Recorder:
             billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
         chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
         booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
+        windows = budgets.windows(market, row)
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[slot],
@@ -229,7 +230,8 @@ class Recorder:
             billed_until_ms=billed_until_ms,
             kept_ms=max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms)),
             person=ask.person,
-            windows=tuple((window.key, window.day) for window in budgets.windows(market, row)),
+            windows=tuple((window.key, window.day) for window in windows.bound),
+            counted=tuple((window.key, window.day) for window in windows.counted),
             booked=tuple((window.key, window.day) for window in booked.windows),
             booked_by=booked.kind if booked.windows else "",
             holds=booked.holds if booked.windows else 0,
@@ -310,7 +312,7 @@ def reserved(
 
 
 _NOT_FOR_PAGES: dict[str, Any] = {
-    **{"person": "", "windows": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"person": "", "windows": (), "counted": (), "levels": (), "reserved_micros": None, "spends_micros": None},
     **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
 }
 

@@ -67,6 +67,7 @@ def reservation_of(
         decision_id=decision.decision_id,
         key=f"{decision.campaign_id}/{decision.line_item_id}",
         windows=tuple(Window(*window) for window in decision.windows),
+        counted=tuple(Window(*window) for window in decision.counted),
         micros=micros,
         spends=spends,
         billed_by=decision.billed_by or "impression",

@@ -3,7 +3,7 @@
 `AdServer.decide` is the whole of it, over columns; a stage turns candidates away with a code and hands on the others,
 cheap stages first. It decides for requests, for simulation and for benches alike.
 
-Who asks `in_flight` first and reads the people's states after it counts every impression at least once (see
+Who asks what is `known` first and reads the people's states after it counts every impression at least once (see
 `embeddings.spend`). Nothing is written but the spend ledger: a decision stands once it is reserved there, and a request
 that comes again is told the same. Where the ledger, or what is known of a person, cannot be reached, nobody is shown
 an ad that would need it.
@@ -84,6 +84,13 @@ class Sale(NamedTuple):
     taken_M: NDArray[np.int64]
 
 
+class Known(NamedTuple):
+    """What is out for the person of each ask, None for who cannot be looked up; and what was decided before, by id."""
+
+    flights: list[InFlight | None]
+    before: dict[str, bytes]
+
+
 class Beside(NamedTuple):
     """What is worked out once for a house: which creatives are sensitive, and of which kinds they are."""
 
@@ -130,30 +137,28 @@ class AdServer:
         self._beside(house)
         self.scorer.prepare(house)
 
-    def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
-        """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
-        known = list(dict.fromkeys(person for person in persons if person))
-        if not known or not self.selling:
-            return [None] * len(persons)
-        try:
-            found = dict(zip(known, self.ledger.in_flight(known), strict=True))
-        except (LedgerClosed, StoreUnavailable) as error:
-            self._say("caps cannot be looked up, line items that have any are not served", error)
-            return [None] * len(persons)
-        return [found.get(person) for person in persons]
+    def known(self, asks: Sequence[AdAsk]) -> Known:
+        """What the ledger knows of asks, before the states of their people are read.
 
-    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes]:
-        """What was decided about slots when their requests came the first time, by decision id; it stands."""
+        Nobody is looked up where nothing is sold; where the ledger cannot be reached nothing was decided before, for
+        nor can anything be reserved.
+        """
         ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
+        people = list(dict.fromkeys(ask.person for ask in asks if ask.person)) if self.selling else []
+        out, before, why = dict[str, InFlight](), dict[str, bytes](), ""
         try:
-            found = [
-                value
-                for at in range(0, len(ids), MOST_ROWS)
-                for value in self.ledger.decisions(ids[at : at + MOST_ROWS])
-            ]
-        except (LedgerClosed, StoreUnavailable):
-            return {}  # nor can anything be reserved
-        return {decision_id: value for decision_id, value in zip(ids, found, strict=True) if value}
+            for at in range(0, max(len(ids), len(people)), MOST_ROWS):
+                some, asked = people[at : at + MOST_ROWS], ids[at : at + MOST_ROWS]
+                found = self.ledger.known(some, asked)
+                before |= {name: value for name, value in zip(asked, found.decisions, strict=True) if value}
+                out |= zip(some, found.out or [], strict=False)
+                why = why or found.why
+        except (LedgerClosed, StoreUnavailable) as error:
+            why = str(error)
+        if why and people:
+            out = {}
+            self._say("caps cannot be looked up, line items that have any are not served", why)
+        return Known([out.get(ask.person) for ask in asks], before)
 
     def decide(self, asks: Sequence[AdAsk], people: People, before: Mapping[str, bytes] | None = None) -> Decided:
         """What is shown in each place of each ask: decisions in their order, one per `imp`. Raises nothing transient.
@@ -353,7 +358,7 @@ class AdServer:
             self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
 
-    def _say(self, what: str, error: Exception) -> None:
+    def _say(self, what: str, error: object) -> None:
         """Once in a while, not for every request."""
         now_ms = self.now_ms()
         if now_ms >= self._said_ms + _SAY_MS:

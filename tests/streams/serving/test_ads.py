@@ -1,5 +1,6 @@
 """The whole of an ad decision: who wins, what they pay, whose budget, what comes again, and what is never shown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -235,9 +236,12 @@ def test_a_floor_holds_however_the_country_is_written(where: dict[str, Any]) -> 
 
 
 def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = a_house()
-    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", None)
+    house, asked = a_house(), list[Sequence[str]]()
+    ledger = house.workers[0].server.ledger
+    known = ledger.known
+    monkeypatch.setattr(ledger, "known", lambda people, ids: asked.append(people) or known(people, ids))
     assert not one(house.decisions(a_request())).filled
+    assert not any(asked)
 
 
 def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
@@ -329,10 +333,10 @@ def test_what_a_request_asks_of_a_deal_holds() -> None:
 def test_who_cannot_be_looked_up_is_shown_nothing_that_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     house = a_house(a_campaign(caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
 
-    def away(_: Any) -> Any:
+    def away(*_: Any) -> Any:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", away)
+    monkeypatch.setattr(house.workers[0].server.ledger, "known", away)
     assert one(house.decisions(a_request())).campaign_id == "free"
 
 

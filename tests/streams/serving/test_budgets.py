@@ -228,7 +228,7 @@ def test_a_row_that_another_line_item_has_now_begins_anew() -> None:
     now_ms, row_1 = START_MS + HOUR_MS // 2, np.zeros(1, np.int32)
     sellers.budgets[0].tick(now_ms)
     assert not sellers.budgets[0].take(old, row_1, np.array([1]), now_ms)[0]
-    assert sellers.budgets[0].windows(old, 0) == ()
+    assert sellers.budgets[0].windows(old, 0).bound == ()
     assert sellers.budgets[0].take(exchange.market, row_1, np.array([1]), now_ms)[0]
     assert {key for _, key in sellers.book.leases} == {"b/l"}
 
