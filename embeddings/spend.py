@@ -136,9 +136,9 @@ class Room(NamedTuple):
     most_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reservation:
-    """A decision that wants to be paid for.
+    """A decision that wants to be paid for. Nobody changes one; it is made for every ad, and freezing takes as long again.
 
     Attributes:
         decision_id: of the slot it fills: see `decision_id`.

@@ -101,7 +101,12 @@ class Market:
 
     def booked(self, row: int) -> bool:
         """Was a number booked of a line item, in all or a day?"""
-        return bool((self.plans.limit_LG[row, _NUMBERS] >= 0).any())
+        return bool(self.booked_of(row))
+
+    def booked_of(self, row_X: NDArray[np.integer] | int) -> NDArray[np.bool_]:
+        """Was a number booked of line items? Shape (X,)."""
+        booked_X: NDArray[np.bool_] = (self.plans.limit_LG[row_X][..., _NUMBERS] >= 0).any(-1)
+        return booked_X
 
     def charged(self, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> NDArray[np.int64]:
         """Amounts of the auction's currency in those of the line items' budgets, rounded down. Shape (W,).

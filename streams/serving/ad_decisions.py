@@ -24,7 +24,7 @@ from streams.contract.records import decode_ad, encode
 from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_events import reservation_of
 from streams.serving.ad_values import AdAsk
-from streams.serving.budgets import Budgets
+from streams.serving.budgets import NOT_BOOKED, Budgets
 
 _MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
@@ -146,6 +146,7 @@ class Recorder:
                 self.bids.propensity_M[w.candidate_W],
                 self.bids.tried_M[w.candidate_W],
                 level_W4,
+                market.booked_of(w.row_W),
             ),
         )
         return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -169,6 +170,7 @@ class Recorder:
         propensity: float,
         explored: bool,
         levels: list[int],
+        is_booked: bool,
     ) -> AdDecision:
         contest, market, now_ms = self.contest, self.market, self.now_ms
         place, ask = contest.places[p], contest.asks[contest.ask_P[p]]
@@ -179,9 +181,10 @@ class Recorder:
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
         if by == "conversion":  # it is paid for as long as it is attributed
             billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
-        chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
-        booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
-        windows = budgets.windows(market, row)
+        windows, booked = budgets.windows(market, row), NOT_BOOKED
+        if is_booked:
+            chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
+            booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[slot],
@@ -230,8 +233,8 @@ class Recorder:
             billed_until_ms=billed_until_ms,
             kept_ms=max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms)),
             person=ask.person,
-            windows=tuple((window.key, window.day) for window in windows.bound),
-            counted=tuple((window.key, window.day) for window in windows.counted),
+            windows=windows.told_bound,
+            counted=windows.told_counted,
             booked=tuple((window.key, window.day) for window in booked.windows),
             booked_by=booked.kind if booked.windows else "",
             holds=booked.holds if booked.windows else 0,

@@ -54,6 +54,9 @@ class Booked(NamedTuple):
     holds: int
 
 
+NOT_BOOKED = Booked((), "impression", ONE)
+
+
 class Budgets:
     """What one worker may spend. `tick` and `give_back` are for one thread of its own, everything else for any.
 
@@ -176,7 +179,7 @@ class Budgets:
         """
         line = market.lines[row]
         if line is None or not market.booked(row) or not (windows := self.windows(market, row)).bound:
-            return Booked((), "impression", ONE)
+            return NOT_BOOKED
         kind = BILLED_BY[market.counted_L[row]]
         if kind == "impression":
             chance = 1.0

@@ -19,12 +19,14 @@ class LineWindows(NamedTuple):
     """What a line item spends from on a day of its campaign's clock.
 
     `bound` are budgets, and its own window for life, by which it is paced: there is reserved. In those of `counted`,
-    which have no budget, is counted what was spent.
+    which have no budget, is counted what was spent. `told_bound` and `told_counted` are as decisions tell them.
     """
 
     day: str
     bound: tuple[Window, ...] = ()
     counted: tuple[Window, ...] = ()
+    told_bound: tuple[tuple[str, str], ...] = ()
+    told_counted: tuple[tuple[str, str], ...] = ()
 
 
 def windows_of(market: Market, row: int, day: str) -> LineWindows:
@@ -41,7 +43,8 @@ def windows_of(market: Market, row: int, day: str) -> LineWindows:
         Window(campaign_id, day): today,
     }
     bound = tuple(window for window, binding in binds.items() if binding)
-    return LineWindows(day, bound, tuple(window for window in binds if window not in bound))
+    counted = tuple(window for window in binds if window not in bound)
+    return LineWindows(day, bound, counted, *(tuple((w.key, w.day) for w in some) for some in (bound, counted)))
 
 
 def booked_of(key: str, day: str) -> tuple[Window, ...]:
