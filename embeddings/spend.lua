@@ -227,7 +227,7 @@ local function bill(d, old)  -- the event that is paid for came first: what beca
     return 3
   end
   local free = d.state == 'f'
-  settle('', d[13], 0, d[8], old)
+  settle('', d[13] or {}, 0, d[8], old)
   d.state = settle(d.state, d[3], d[1], d[8], old)
   if old then return 5 end
   count(d[2], free and 'billed_late' or 'billed', 1)

@@ -12,8 +12,8 @@ own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its
     overspend <= workers x chunk + outstanding reservations + late billables + rate of spending x replication lag
                  + sum over decisions out of max(0, spends - micros)
 
-at most: chunks and reservations that were out when the budget was cut, or chunks spent unheard while the ledger was
-away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed over has
+at most: chunks and reservations that were out when the budget was cut or came, or chunks spent unheard while the
+ledger was away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed over has
 forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
 
 The last sum is of ads that cost more than was reserved for them: a click costs its price, an impression that may bring
@@ -138,7 +138,7 @@ class Room(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Reservation:
-    """A decision that wants to be paid for. Nobody changes one; it is made for every ad, and freezing takes as long again.
+    """A decision that wants to be paid for. Nobody changes one; that is not enforced, which took as long again.
 
     Attributes:
         decision_id: of the slot it fills: see `decision_id`.

@@ -30,8 +30,8 @@ class AdDecision(Record):
     Names are OpenRTB's where it has one (`impid` is `imp_id`, `price` is `price_micros`, per impression). Events of the
     ad carry `decision_id`. `billed_by` is the event that is paid for, `event_micros` what it costs then. `losses` are
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
-    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `counted`, `levels`, `person` and,
-    in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
+    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `counted`, `levels`,
+    `person` and, in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
     """
 
     decision_id: str

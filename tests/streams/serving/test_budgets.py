@@ -108,6 +108,21 @@ def test_an_edited_campaign_keeps_its_spend_and_a_raised_budget_is_spent() -> No
     assert sellers.spent("c/l") == pytest.approx(500_000, rel=0.02)
 
 
+def test_a_campaign_whose_budget_comes_later_has_spent_what_it_spent_before() -> None:
+    line = a_line("l", budget_micros=400_000, flights=an_hour(120))
+    exchange = an_exchange(a_campaign("c", line))
+    sellers = Sellers(exchange, per_day=100_000)
+
+    def edit(now_ms: int) -> None:
+        if now_ms == START_MS + HOUR_MS:
+            assert sellers.spent("c") == pytest.approx(200_000, rel=0.15)  # counted without a budget
+            exchange.put(a_campaign("c", line, budget_micros=300_000), 7)
+
+    sellers.run(2, edit=edit)
+    assert sellers.spent("c") == sellers.spent("c/l") == pytest.approx(300_000, rel=0.03)
+    assert sellers.ledger.totals().windows["c", "", False].left >= 0
+
+
 def test_a_budget_cut_below_what_was_spent_sells_nothing_more() -> None:
     exchange = an_exchange(one(budget_micros=400_000, flights=an_hour(120)))
     sellers = Sellers(exchange, per_day=100_000)
