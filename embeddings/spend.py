@@ -13,8 +13,8 @@ own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its
                  + sum over decisions out of max(0, spends - micros)
 
 at most: chunks and reservations that were out when the budget was cut or came, or chunks spent unheard while the
-ledger was away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed over has
-forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
+ledger was away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed
+over has forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
 
 The last sum is of ads that cost more than was reserved for them: a click costs its price, an impression that may bring
 one holds `chance x price`. It runs over what is billed after the window's last lease was granted: what was reserved

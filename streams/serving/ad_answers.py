@@ -12,6 +12,7 @@ from streams.contract.consent import Judge
 from streams.contract.observations import Observation
 from streams.contract.records import Request
 from streams.serving.ad_decisions import Decided, Decision
+from streams.serving.ad_recall import recalled
 from streams.serving.ad_requests import AskRules, ad_ask, narrowed
 from streams.serving.ad_values import AdAsk
 from streams.serving.ad_writer import observe_ads
@@ -76,11 +77,14 @@ class AdAnswers:
             flights=asking.flights,
         )
         decided = self.server.decide(asks, people, asking.before)
+        personal_A = np.array([ask.personal for ask in asks], np.bool_) & people.known_A
+        scorer, market = self.server.scorer, self.server.exchange.market
         self._told += observed(decided, asking.triggers)
+        self._told += recalled(decided, asks, asking.triggers, states, personal_A, scorer, market)
         return dict(zip(asking.at_A, decided.of_ask, strict=True))
 
     def take_told(self) -> list[Observation]:
-        """What was decided since, for the learner; what was decided before is not told again."""
+        """What was decided since, for the learner, and what was decided before and came again."""
         told, self._told = self._told, []
         return told
 

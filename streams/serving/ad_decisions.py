@@ -20,9 +20,9 @@ from ranking.ads.terms import BILLED_BY
 from ranking.ads.why import certain, matched
 from streams.ad_settings import Ads
 from streams.contract.ad_records import AdDecision
-from streams.contract.records import decode_ad, encode
+from streams.contract.records import encode
 from streams.serving.ad_contest import Bids, Contest
-from streams.serving.ad_events import reservation_of
+from streams.serving.ad_events import named, reservation_of
 from streams.serving.ad_values import AdAsk
 from streams.serving.budgets import NOT_BOOKED, Budgets
 
@@ -101,7 +101,7 @@ class Decided:
         """With what was decided before, and slots that are no auction."""
         for told, ask in zip(self.of_ask, asks, strict=True):
             ids = [each for place in ask.places for each in place.decision_ids if each in before]
-            told += [Decision(decode_ad(before[each]), before[each], "again") for each in ids]
+            told += [Decision(*named(before[each], ask.kept_user_id), "again") for each in ids]
             empty = _refused(ask, now_ms, begun=bool(ids))
             told += [each for each in empty if each.record.decision_id not in before]
         return self
@@ -250,7 +250,7 @@ class Recorder:
             if answer.verdict is Verdict.reserved:
                 stands[at] = Decision(record, value, "filled", n)
             elif answer.verdict is Verdict.again and answer.decision:
-                stands[at] = Decision(decode_ad(answer.decision), answer.decision, "again")
+                stands[at] = Decision(*named(answer.decision, record.user_id), "again")
             else:
                 refused[at] = answer.verdict.name
         of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]

@@ -10,7 +10,7 @@ from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
-from streams.serving.ad_requests import AskRules
+from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
@@ -45,6 +45,7 @@ class Selling:
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
     _rules: Rules = field(init=False)
+    _secret: bytes = field(init=False, repr=False)
     _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,13 @@ class Selling:
             curve=traffic_curve(settings),
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
-        self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
+        self._secret = ads.secret.get_secret_value().encode() if ads.secret else b""
+        self.events = AdEvents(
+            ledger=spend_ledger(settings),
+            heard=self.metrics.ads.heard,
+            person=lambda user_id: person_of(user_id, self._secret),
+            active=self.sells,
+        )
         self.stats, self.answers = self._stats(), self._answers()
 
     def sells(self) -> bool:
@@ -77,7 +84,7 @@ class Selling:
         self.answers.server.prepare()
 
     def _answers(self) -> AdAnswers:
-        settings, secret = self.settings, self.settings.ads.secret
+        settings = self.settings
         server = AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
@@ -86,7 +93,7 @@ class Selling:
             settings=settings,
             stage=self.metrics.stage,
         )
-        asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
+        asked = AskRules.of(settings, self._secret)
         return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
 
     def _stats(self) -> AdStatsLeader:

@@ -215,6 +215,20 @@ def test_who_may_not_be_kept_has_no_id_in_what_is_kept() -> None:
     assert one(house.decisions(a_request())).user_id == "ann"
 
 
+def test_the_ledger_keeps_no_user_id_and_who_asks_again_is_told_theirs() -> None:
+    house = a_house(a_campaign(), settings=small(observe={"enabled": True}))
+    part = house.requests([a_request('an"n \u00e9')], 0)
+    ((first,),) = [slate.ads for slate in house.answer(part)]
+    worker = house.workers[0]
+    (kept,) = worker.server.ledger.decisions([first.record.decision_id])
+    assert first.record.user_id == 'an"n \u00e9'
+    assert kept
+    assert b"user_id" not in kept
+    house.kill(0)
+    ((again,),) = [slate.ads for slate in house.answer(part)]
+    assert (again.outcome, again.value) == ("again", first.value)
+
+
 def test_an_id_with_the_sign_that_parts_ids_is_refused() -> None:
     dead = a_house().publish(a_campaign("a/b"))
     assert "campaign_id" in dead[0].detail
