@@ -23,7 +23,7 @@ from ranking.ads.inventory import House, Inventory, starts
 from ranking.ads.losses import Loss
 from ranking.ads.pacing import Limit, Plans
 from ranking.ads.targeting import Snapshot, Targeting
-from ranking.errors import RankingError, UnknownCurrency
+from ranking.errors import CampaignRefused, RankingError, UnknownCurrency
 
 _TERMS = np.dtype(
     [
@@ -121,6 +121,16 @@ class Market:
         return own_W
 
 
+def same_currency(campaign_id: str, currency: str, currency_of: Mapping[str, str]) -> None:
+    """A campaign keeps its currency for life: what it spent stands in the ledger in that money.
+
+    Raises:
+        CampaignRefused: it had another one.
+    """
+    if (before := currency_of.get(campaign_id, currency)) != currency:
+        raise CampaignRefused("currency", currency, f"{before}, which it has spent in; another one needs another id")
+
+
 @dataclass(slots=True)
 class Exchange:
     """Campaigns as they come and go, for one writer; `market` is what any thread decides by.
@@ -141,6 +151,8 @@ class Exchange:
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
     _caps_known: Known = field(init=False, default_factory=dict)
+    _currency_of: dict[str, str] = field(init=False, default_factory=dict)
+    """Of every campaign that ever competed here: what it spent is of that money, also once it was stopped."""
 
     def __post_init__(self) -> None:
         """Raises UnknownCurrency: the auction's has no rate. Nothing starts with such settings."""
@@ -152,6 +164,7 @@ class Exchange:
 
         Raises:
             TargetingRefused: A line item comes to too many conjunctions; the campaign stays as it was.
+            CampaignRefused: It is in another currency than it was; it stays as it was.
         """
         self.change([(campaign, version)])
 
@@ -163,14 +176,16 @@ class Exchange:
         """Take over campaigns with their versions, take others out, and hand out one new market for all.
 
         Raises:
-            TargetingRefused: as `put`; then none of them is taken over, and none taken out.
+            TargetingRefused, CampaignRefused: as `put`; then none of them is taken over, and none taken out.
         """
         for campaign, _ in campaigns:
+            same_currency(campaign.id, campaign.currency, self._currency_of)
             for line in campaign.line_items:
                 disjuncts(line.targeting)
         for name in stopped:
             self._drop(self._inventory.stop(name))
         for campaign, version in campaigns:
+            self._currency_of[campaign.id] = campaign.currency
             rows, gone = self._inventory.put(campaign)
             self._drop(gone - rows.keys())
             for row, line in rows.items():
