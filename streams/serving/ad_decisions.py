@@ -25,6 +25,7 @@ from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_events import named, reservation_of
 from streams.serving.ad_values import AdAsk
 from streams.serving.budgets import NOT_BOOKED, Budgets
+from streams.serving.ledger_windows import LineWindows
 
 _MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
@@ -149,11 +150,13 @@ class Recorder:
                 market.booked_of(w.row_W),
             ),
         )
-        return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        rows, windows = zip(*(column.tolist() for column in columns), strict=True), budgets.windows(market, w.row_W)
+        return [self._filled(budgets, own, *row) for own, row in zip(windows, rows, strict=True)]
 
     def _filled(
         self,
         budgets: Budgets,
+        windows: LineWindows,
         p: int,
         slot: int,
         row: int,
@@ -181,10 +184,10 @@ class Recorder:
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
         if by == "conversion":  # it is paid for as long as it is attributed
             billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
-        windows, booked = budgets.windows(market, row), NOT_BOOKED
+        booked = NOT_BOOKED
         if is_booked:
             chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
-            booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
+            booked = budgets.booked(market, row, windows, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[slot],

@@ -163,22 +163,26 @@ class Budgets:
         with self._lock:
             self._held.told(market.key_L, row_W, micros_W)
 
-    def windows(self, market: Market, row: int) -> LineWindows:
-        """The budgets that a line item's lease is out of, which its reservations must name; none where it has none."""
-        line = market.lines[row]
-        with self._lock:
-            return self._leases.windows(row, line.key if line is not None else "")
+    def windows(self, market: Market, row_W: NDArray[np.integer]) -> list[LineWindows]:
+        """The budgets that line items' leases are out of, all as of one moment; none where there is no lease. W of them.
 
-    def booked(self, market: Market, row: int, chance: float | None = None) -> Booked:
+        Reservations must name them. What was `booked` of them is of the same day.
+        """
+        lines = [(row, market.lines[row]) for row in row_W.tolist()]
+        with self._lock:
+            return [self._leases.windows(row, line.key if line is not None else "") for row, line in lines]
+
+    def booked(self, market: Market, row: int, windows: LineWindows, chance: float | None = None) -> Booked:
         """What a reservation has to say of a number that was booked: `Reservation.booked`, `booked_by`, `holds`.
 
         Args:
             market: what rows are of.
             row: the winner.
+            windows: what its lease is out of: see `windows`.
             chance: that what was booked happens, where it is no impression; without it as it has been so far.
         """
         line = market.lines[row]
-        if line is None or not market.booked(row) or not (windows := self.windows(market, row)).bound:
+        if line is None or not windows.bound or not market.booked(row):
             return NOT_BOOKED
         kind = BILLED_BY[market.counted_L[row]]
         if kind == "impression":

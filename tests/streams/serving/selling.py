@@ -98,7 +98,8 @@ class Sellers:
         made: list[Reservation] = []
         for row, micros in zip(row_W.tolist(), micros_W.tolist(), strict=True):
             line, self.many = market.lines[row], self.many + 1
-            booked, windows = budgets.booked(market, row), budgets.windows(market, row)
+            (windows,) = budgets.windows(market, np.array([row]))
+            booked = budgets.booked(market, row, windows)
             assert line is not None
             made.append(
                 Reservation(
