@@ -40,13 +40,14 @@ True
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import xxhash
 
 from embeddings.errors import LedgerClosed
 from embeddings.events import Source
+from embeddings.spend_outcomes import Billing as Billing
+from embeddings.spend_outcomes import Verdict as Verdict
 
 UNLIMITED = 1 << 61
 """The budget of a window that is only counted."""
@@ -71,30 +72,6 @@ LOST_TO = "lost_to:"
 """Before the key of a line item: so often that one got what was wanted. Whoever counts takes the few lost to most."""
 OWN = (*KINDS.values(), "invalid", "reserved", "refused", "released", "billed", "billed_late", "billed_too_late")
 """What the ledger counts itself; `invalid` are events of what was refused, and of nothing known: those of key ""."""
-
-
-class Verdict(IntEnum):
-    """What became of a reservation."""
-
-    reserved = 0
-    again = 1  # its key was there: the stored decision stands
-    budget_exhausted = 2
-    no_lease = 3  # none, it has ended, or it is of other windows
-    lease_spent = 4  # the lease has too little, the budgets have more
-    capped = 5
-    closed = 6  # not stored: the same key may be reserved later
-
-
-class Billing(IntEnum):
-    """What became of an event."""
-
-    billed = 0
-    again = 1  # one of this kind was confirmed before
-    late = 2  # billed after its reservation had expired
-    too_late = 3  # after `billed_until_ms`: counted, not spent
-    unknown = 4  # no such decision, or it was refused
-    known = 5  # spent already in the totals that the ledger was rebuilt from
-    other = 6  # counted; something else is paid for
 
 
 class Window(NamedTuple):

@@ -164,7 +164,7 @@ class Budgets:
             self._held.told(market.key_L, row_W, micros_W)
 
     def windows(self, market: Market, row_W: NDArray[np.integer]) -> list[LineWindows]:
-        """The budgets that line items' leases are out of, all as of one moment; none where there is no lease. W of them.
+        """The budgets that line items' leases are out of, as of one moment; none where there is no lease. W of them.
 
         Reservations must name them. What was `booked` of them is of the same day.
         """

@@ -1,4 +1,4 @@
-"""What clicks may cost beyond a budget of ten impressions, each of which holds its chance of a click times its price."""
+"""What clicks may cost beyond a budget of ten impressions, each of which holds its chance of a click by its price."""
 
 from collections.abc import Sequence
 
