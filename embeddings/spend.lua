@@ -8,7 +8,7 @@
 --   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
 --   d:      a decision: twelve bytes of what became of it, {reserved, line item, windows, person, levels, end,
 --           kind of event that is paid for, what it costs, last moment it does, windows of booked numbers, what is held of
---           one, kind that counts one}, the decision itself. The bytes are
+--           one, kind that counts one, windows that only count what is spent}, the decision itself. The bytes are
 --             of the money  r(eserved) f(ree again) b(illed) k(nown: spent in totals) x(refused: the amount says why)
 --             of a number   as of money, and -(none)
 --             of the person o(ut) s(tate has it) -(neither)
@@ -50,6 +50,11 @@ local function lacking(tallies)  -- how far confirming has to come before the le
   end
   call('PEXPIRE', root .. 'need', LIFE)
 end
+local function column(rows, place)
+  local values = {}
+  for i, r in ipairs(rows) do values[i] = r[place] end
+  return values
+end
 local function chunks(command, key, list)
   for first = 1, #list, 1000 do call(command, key, unpack(list, first, math.min(first + 999, #list))) end
 end
@@ -83,8 +88,8 @@ elseif op == 'confirm' and epoch == '' then
   lacking(a[2])
 end
 if epoch == '' then return refused() end
-if op == 'totals' or op == 'out' or op == 'covered' or op == 'decisions' then
-  if not open and (op == 'totals' or op == 'out') then return refused() end
+if op == 'totals' or op == 'covered' or op == 'known' then
+  if op == 'totals' and not open then return refused() end
 else
   n = call('INCR', P .. 'k:' .. life)
   renew('k:' .. life)
@@ -127,7 +132,7 @@ local function lease_of(worker, key)
   if leases[field] == nil then
     local held = call('HGET', P .. 'leases', field)
     local l = held and unpacked(held) or {0, 0, {}}
-    leases[field] = {left = l[1], ends = l[2], names = l[3]}
+    leases[field] = {left = l[1], ends = l[2], names = l[3], taken = 0}
   end
   return leases[field]
 end
@@ -147,10 +152,29 @@ local function count(key, name, number)
   local c = counts[key] or {}
   c[name], counts[key] = (c[name] or 0) + number, c
 end
+local looked = {}  -- what was asked for at once, until it is looked at
+local function look(kind, names)
+  local keys, wanted = {}, {}
+  for _, name in ipairs(names) do
+    local key = P .. kind .. name
+    if not wanted[key] then keys[#keys + 1], wanted[key] = key, true end
+  end
+  for first = 1, #keys, 1000 do
+    local last = math.min(first + 999, #keys)
+    for i, held in ipairs(call('MGET', unpack(keys, first, last))) do looked[keys[first + i - 1]] = held end
+  end
+end
+local function held_of(kind, name)
+  local key = P .. kind .. name
+  local held = looked[key]
+  looked[key] = nil
+  if held == nil then held = call('GET', key) end
+  return held
+end
 local function person(name, keep_ms)
   local p = people[name]
   if not p then
-    local held = call('GET', P .. 'p:' .. name)
+    local held = held_of('p:', name)
     p = held and unpacked(held) or {'', 0, {}}
     people[name] = p
   end
@@ -167,8 +191,9 @@ local function put_out(name, levels, step, keep_ms)
   p.changed = true
 end
 local HEAD, IMPRESSION, ONE = 12, 1, 1000000
-local function decision(id)  -- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by}
-  local held = call('GET', P .. 'd:' .. id)
+-- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by, counted}
+local function decision(id)
+  local held = held_of('d:', id)
   if not held then return end
   local at, d = cmsgpack.unpack_one(held, HEAD)
   d.state, d.number, d.out = string.sub(held, 1, 1), string.sub(held, 2, 2), string.sub(held, 3, 3)
@@ -176,8 +201,8 @@ local function decision(id)  -- {reserved, key, names, person, levels, kept, bil
   d.value = at > 0 and string.sub(held, at + 1) or ''
   return d
 end
-local function keep(id, head, d, value)
-  call('SET', P .. 'd:' .. id, head .. '\0' .. '00000000' .. pack(d) .. value, 'PX', math.max(1, d[6] - now) + SLACK)
+local function keep(id, head, value, kept)
+  call('SET', P .. 'd:' .. id, head .. '\0' .. '00000000' .. value, 'PX', math.max(1, kept - now) + SLACK)
 end
 local function becomes(id, d)
   call('SETRANGE', P .. 'd:' .. id, 0, d.state .. d.number .. d.out .. string.char(d.seen) .. d.stamp)
@@ -202,6 +227,7 @@ local function bill(d, old)  -- the event that is paid for came first: what beca
     return 3
   end
   local free = d.state == 'f'
+  settle('', d[13] or {}, 0, d[8], old)
   d.state = settle(d.state, d[3], d[1], d[8], old)
   if old then return 5 end
   count(d[2], free and 'billed_late' or 'billed', 1)
@@ -249,7 +275,10 @@ local function counted(tallies, ordered)  -- nil, or what the call ends with
   if #tallies > 0 then renew('off') end
 end
 local function flush()
-  local changed = {}
+  local changed, held = {}, {}
+  for _, l in pairs(leases) do
+    if l.taken > 0 then move(l.names, 'leased', 'reserved', l.taken) end
+  end
   for name, w in pairs(windows) do
     local key, any = P .. 'w:' .. name, false
     for _, field in ipairs(FIELDS) do
@@ -280,10 +309,11 @@ local function flush()
       call('HDEL', P .. 'leases', field)
       ended[#ended + 1] = field
     elseif l.changed then
-      call('HSET', P .. 'leases', field, pack({l.left, l.ends, l.names}))
+      held[#held + 1], held[#held + 2] = field, pack({l.left, l.ends, l.names})
       if l.renewed then ends[#ends + 1], ends[#ends + 2] = l.ends, field end
     end
   end
+  chunks('HSET', P .. 'leases', held)
   chunks('ZADD', P .. 'ends', ends)
   chunks('ZREM', P .. 'ends', ended)
   chunks('ZADD', P .. 'due', due)
@@ -334,7 +364,9 @@ elseif op == 'lease' then
   return {reply('ok', got)}
 elseif op == 'sweep' then
   local many = end_leases(a[1])
-  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])) do
+  local ids = call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])
+  look('d:', ids)
+  for _, id in ipairs(ids) do
     local d = decision(id)
     if not d then closed('rewound')
     elseif waits(d) then
@@ -364,45 +396,44 @@ elseif op == 'sweep' then
   return {reply('ok', many)}
 end
 if op == 'reserve' then
-  local worker, decided, codes, values = a[1], a[2], {}, {''}
+  local worker, decided, rows, sets, codes, values = a[1], a[2], a[3], a[5], {}, {''}
   local may = open or decided
   if open then
     local failed = counted(a[4], false)
     if failed then return failed end
   end
-  for i, r in ipairs(a[3]) do
+  look('d:', column(rows, 1))
+  look('p:', a[6])
+  for i, r in ipairs(rows) do
     local d, code = decision(r[1]), 0
     if d then
       code, values[i + 1] = d.state == 'x' and d[1] or 1, d.value
     elseif not may then code = 6
     else
       local l, p = lease_of(worker, r[2]), r[7] ~= '' and person(r[7], r[6] - now + SLACK)
-      local same = alike(l.names, r[3])
-      local levels = {}
-      for k = 1, #r[9], 2 do
-        levels[#levels + 1] = r[9][k]
-        if (p and p[3][r[9][k]] or 0) >= r[9][k + 1] then code = 5 end
+      if l.set ~= r[3] and alike(l.names, sets[r[3]]) then l.set = r[3] end
+      local same, levels = l.set == r[3], r[9]
+      for k, level in ipairs(levels) do
+        if (p and p[3][level] or 0) >= r[10][k] then code = 5 end
       end
       if #levels > 0 and (p and p[1] or '') ~= r[8] then code = 5 end
       if code == 0 and (l.ends <= now or not same) then code = 3 end
-      if code == 0 and l.left < r[4] then code = least(r[3], r[4] - l.left) < r[4] - l.left and 2 or 4 end
-      local booked, holds = r[13] or {}, r[14] or 0
+      if code == 0 and l.left < r[4] then code = least(sets[r[3]], r[4] - l.left) < r[4] - l.left and 2 or 4 end
+      local booked, holds = r[11] > 0 and sets[r[11]] or {}, r[12]
       if code == 0 and least(booked, holds) < holds then code = 2 end
       if decided and not (l.ends > now and same and l.left >= r[4]) then
         code = 0
-        move(r[3], 'left', 'reserved', r[4])
+        move(sets[r[3]], 'left', 'reserved', r[4])
       elseif decided or code == 0 then
-        code, l.left, l.changed = 0, l.left - r[4], true
-        move(r[3], 'leased', 'reserved', r[4])
+        code, l.left, l.taken, l.changed = 0, l.left - r[4], l.taken + r[4], true
       end
       if code == 0 then
         move(booked, 'left', 'reserved', holds)
-        keep(r[1], r[13] and 'rro' or 'r-o', {r[4], r[2], r[3], r[7], levels, r[6], unpack(r, 10)}, ARGV[6 + i])
+        keep(r[1], r[11] > 0 and 'rro' or 'r-o', ARGV[6 + i], r[6])
         due[#due + 1], due[#due + 2] = r[5], r[1]
         put_out(r[7], levels, 1, r[6] - now + SLACK)
-        values[i + 1] = ARGV[6 + i]
       else
-        keep(r[1], 'x--', {code, r[2], {}, '', {}, r[6]}, '')
+        keep(r[1], 'x--', pack({code, r[2], {}, '', {}, r[6]}), r[6])
       end
       if open then count(r[2], code == 0 and 'reserved' or 'refused', 1) end
     end
@@ -414,6 +445,7 @@ if op == 'reserve' then
 elseif op == 'confirm' then
   local failed, codes, values = counted(a[2], true), {}, {''}
   if failed then return failed end
+  look('d:', column(a[1], 1))
   for i, r in ipairs(a[1]) do
     local d, t = decision(r[1]), a[2][r[2]]
     local old = t and t.stored and r[3] <= t.stored
@@ -428,6 +460,7 @@ elseif op == 'confirm' then
   values[1] = reply('ok', codes)
   return values
 elseif op == 'folded' then
+  look('d:', a)
   for _, id in ipairs(a) do
     local d = decision(id)
     if d and d.out == 'o' and has(d, IMPRESSION) then
@@ -441,19 +474,19 @@ elseif op == 'folded' then
   flush()
   return {reply('ok', '')}
 end
-if op == 'out' then
-  local found = {}
-  for i, name in ipairs(a) do
-    local held = call('GET', P .. 'p:' .. name)
+if op == 'known' then  -- what is out for people, and decisions
+  local found, values = open and {}, {''}
+  look('p:', found and a[1] or {})
+  look('d:', a[2])
+  for i, name in ipairs(found and a[1] or {}) do
+    local held = held_of('p:', name)
     found[i] = held and unpacked(held) or {'', 0, {}}
   end
-  return {reply('ok', found)}
-elseif op == 'decisions' then
-  local values = {reply('ok', '')}
-  for i, id in ipairs(a) do
+  for i, id in ipairs(a[2]) do
     local d = decision(id)
     values[i + 1] = d and d.value or ''
   end
+  values[1] = reply('ok', {found, state[3]})
   return values
 elseif op == 'covered' then
   local found = {}

@@ -12,9 +12,9 @@ own arithmetic `spent + reserved + leased <= budget` in every window. Beyond its
     overspend <= workers x chunk + outstanding reservations + late billables + rate of spending x replication lag
                  + sum over decisions out of max(0, spends - micros)
 
-at most: chunks and reservations that were out when the budget was cut, or chunks spent unheard while the ledger was
-away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed over has
-forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
+at most: chunks and reservations that were out when the budget was cut or came, or chunks spent unheard while the
+ledger was away (`reserve(decided=True)`); ads billed after their reservation had expired; and what a Redis that failed
+over has forgotten. Where nothing of that happened these are 0, whatever is redelivered or killed.
 
 The last sum is of ads that cost more than was reserved for them: a click costs its price, an impression that may bring
 one holds `chance x price`. It runs over what is billed after the window's last lease was granted: what was reserved
@@ -28,7 +28,7 @@ Per decision id there is one answer. It is kept until `kept_ms` with two states,
     out --impression, folded--> in the state        out --sweep, no impression--> not out --impression--> out
 
 The event of kind `billed_by` spends, until `billed_until_ms`; the first of every kind counts, whenever it comes. What
-is out counts against a person's caps until `folded` says that the person's state has it. So look up `in_flight` first
+is out counts against a person's caps until `folded` says that the person's state has it. So look it up (`known`) first
 and read the state after it: then an impression is in one of them, or in both, never in neither.
 
 A ledger that lost its data, or its tail, is closed: it leases and reserves nothing until it was rebuilt.
@@ -40,12 +40,14 @@ True
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 import xxhash
 
+from embeddings.errors import LedgerClosed
 from embeddings.events import Source
+from embeddings.spend_outcomes import Billing as Billing
+from embeddings.spend_outcomes import Verdict as Verdict
 
 UNLIMITED = 1 << 61
 """The budget of a window that is only counted."""
@@ -70,30 +72,6 @@ LOST_TO = "lost_to:"
 """Before the key of a line item: so often that one got what was wanted. Whoever counts takes the few lost to most."""
 OWN = (*KINDS.values(), "invalid", "reserved", "refused", "released", "billed", "billed_late", "billed_too_late")
 """What the ledger counts itself; `invalid` are events of what was refused, and of nothing known: those of key ""."""
-
-
-class Verdict(IntEnum):
-    """What became of a reservation."""
-
-    reserved = 0
-    again = 1  # its key was there: the stored decision stands
-    budget_exhausted = 2
-    no_lease = 3  # none, it has ended, or it is of other windows
-    lease_spent = 4  # the lease has too little, the budgets have more
-    capped = 5
-    closed = 6  # not stored: the same key may be reserved later
-
-
-class Billing(IntEnum):
-    """What became of an event."""
-
-    billed = 0
-    again = 1  # one of this kind was confirmed before
-    late = 2  # billed after its reservation had expired
-    too_late = 3  # after `billed_until_ms`: counted, not spent
-    unknown = 4  # no such decision, or it was refused
-    known = 5  # spent already in the totals that the ledger was rebuilt from
-    other = 6  # counted; something else is paid for
 
 
 class Window(NamedTuple):
@@ -135,9 +113,9 @@ class Room(NamedTuple):
     most_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reservation:
-    """A decision that wants to be paid for.
+    """A decision that wants to be paid for. Nobody changes one; that is not enforced, which took as long again.
 
     Attributes:
         decision_id: of the slot it fills: see `decision_id`.
@@ -147,10 +125,11 @@ class Reservation:
         expires_ms: when it is released if nothing was billed.
         kept_ms: until when it is known, and its events count: the end of the attribution window.
         person: whose caps `rooms` are; empty where none can be counted. It stays until then too: pass a keyed hash.
-        version: that of `in_flight`: if something was folded since, the count in the state is old, and it is refused.
+        version: that of `known`: if something was folded since, the count in the state is old, and it is refused.
         billed_by: the kind of event that is paid for, of `KINDS`.
         spends: what it costs then, 0 to `MOST_AMOUNT`; None is `micros`. If more, see the bound above.
         billed_until_ms: when it costs nothing any more; None is `kept_ms`.
+        counted: windows without a budget: what it spends is counted there, nothing is reserved.
         booked: windows of numbers; an event of kind `booked_by` takes `ONE` of them, as it does money.
         holds: what is reserved of one until then, up to `ONE`: the chance that it happens.
     """
@@ -168,6 +147,7 @@ class Reservation:
     billed_by: str = "impression"
     spends: int | None = None
     billed_until_ms: int | None = None
+    counted: tuple[Window, ...] = ()
     booked: tuple[Window, ...] = ()
     booked_by: str = "impression"
     holds: int = ONE
@@ -229,6 +209,14 @@ class InFlight(NamedTuple):
 
     out: Mapping[str, int]
     version: str
+
+
+class Known(NamedTuple):
+    """What is out for people, None while the ledger is closed (`why`), and decisions; empty where there is none."""
+
+    out: list[InFlight] | None
+    decisions: list[bytes]
+    why: str = ""
 
 
 class Spent(NamedTuple):
@@ -306,12 +294,24 @@ class SpendLedger(Protocol):
             LedgerClosed: nothing is leased; what is held may not be spent any more.
         """
 
+    def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
+        """What is out for people (see `in_flight`), and the decisions under these ids (see `decisions`), in one call.
+
+        Raises:
+            LedgerClosed: it has lost everything.
+        """
+        raise NotImplementedError
+
     def in_flight(self, people: Sequence[str]) -> list[InFlight]:
         """What is out for people: reserved, or billed and not in their states yet. Read their states after this.
 
         Raises:
             LedgerClosed, StoreUnavailable: not known, so nobody with a cap is eligible.
         """
+        out, _, why = self.known(people, ())
+        if out is None:
+            raise LedgerClosed(f"the spend ledger is closed: {why}")
+        return out
 
     def reserve(
         self,
@@ -358,6 +358,7 @@ class SpendLedger(Protocol):
         Raises:
             LedgerClosed: it has lost them.
         """
+        return self.known((), decision_ids).decisions
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """Release reservations and return leases that have ended, so many at most; how many these were. By anybody."""

@@ -23,7 +23,7 @@ from embeddings.spend import (
     Billing,
     Budget,
     Confirmed,
-    InFlight,
+    Known,
     Lease,
     Reservation,
     SpendLedger,
@@ -86,11 +86,16 @@ class MemorySpendLedger(SpendLedger):
             del book.leases[whose]
         return Lease(want.key, held.micros, until_ms)
 
-    def in_flight(self, people: Sequence[str]) -> list[InFlight]:
-        """See `SpendLedger.in_flight`."""
+    def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
+        """See `SpendLedger.known`."""
         check(people)
-        self._check_open()
-        return [self._book.in_flight(person) for person in people]
+        check(decision_ids)
+        self._check_kept()
+        book = self._book
+        out = [book.in_flight(person) for person in people] if book.why is None else None
+        found = [book.decisions.get(name) for name in decision_ids]
+        decisions = [one.made.decision if one is not None and one.state != "refused" else b"" for one in found]
+        return Known(out, decisions, book.why or "")
 
     def reserve(
         self,
@@ -196,6 +201,7 @@ class MemorySpendLedger(SpendLedger):
         if not old and now_ms > made.last_ms:
             self._book.count(made.key, "billed_too_late")
             return Billing.too_late
+        self._settled(made.counted, 0, made.price, old)
         found.state = self._settled(made.windows, made.micros if was_out else 0, made.price, old)
         if old:
             return Billing.known
@@ -221,13 +227,6 @@ class MemorySpendLedger(SpendLedger):
                     book.put_out(found.made, -1)
                     if found.made.person and found.made.rooms:
                         book.versions[found.made.person] = f"{book.epoch}{self._heard[1]}.{self._life}"
-
-    def decisions(self, decision_ids: Sequence[str]) -> list[bytes]:
-        """See `SpendLedger.decisions`."""
-        check(decision_ids)
-        self._check_kept()
-        found = [self._book.decisions.get(name) for name in decision_ids]
-        return [one.made.decision if one is not None and one.state != "refused" else b"" for one in found]
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """See `SpendLedger.sweep`."""

@@ -8,7 +8,6 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from embeddings.spend import (
     Budget,
     Confirmed,
     InFlight,
+    Known,
     Lease,
     Reservation,
     SpendLedger,
@@ -47,7 +47,7 @@ SCRIPT = "".join([*_CONSTANTS, f"local KINDS = {{{_NAMED}}}\n"]).encode() + (
     files("embeddings").joinpath("spend.lua").read_bytes()
 )
 COMMANDS = (
-    *("evalsha", "script|load", "get", "set", "setrange", "incr", "del", "pexpire"),
+    *("evalsha", "script|load", "get", "mget", "set", "setrange", "incr", "del", "pexpire"),
     *("hget", "hset", "hmget", "hgetall", "hincrby", "hdel", "zadd", "zrem", "zrangebyscore"),
 )
 """What the ledger asks of Redis, also inside its script."""
@@ -91,10 +91,13 @@ class RedisSpendLedger(SpendLedger):
         got = self._done("lease", (worker, until_ms, rows), now_ms=now_ms)
         return [Lease(want.key, int(micros), until_ms) for want, micros in zip(wants, got, strict=True)]
 
-    def in_flight(self, people: Sequence[str]) -> list[InFlight]:
-        """See `SpendLedger.in_flight`."""
+    def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
+        """See `SpendLedger.known`."""
         check(people)
-        return [InFlight(dict(out), version) for version, _, out in self._done("out", people)] if people else []
+        check(decision_ids)
+        (found, why), _, values = self._asked("known", (people, decision_ids), (), 0)
+        out = [InFlight(dict(levels), version) for version, _, levels in found] if found is not False else None
+        return Known(out, values, why or "lost" if out is None else "")
 
     def reserve(
         self,
@@ -107,16 +110,20 @@ class RedisSpendLedger(SpendLedger):
     ) -> list[Answer]:
         """See `SpendLedger.reserve`."""
         check_reservations(reservations, tallies)
-        names: dict[tuple[Window, ...], list[str]] = {}
-        rows = [_row(one, names) for one in reservations]
-        asked = worker, decided, rows, _tallies(tallies)
+        sets = _Sets()
+        rows = [_row(one, sets) for one in reservations]
+        people = {one.person for one in reservations} - {""}
+        asked = worker, decided, rows, _tallies(tallies), sets.names, people
         try:
-            codes, _, values = self._asked("reserve", asked, [one.decision for one in reservations], now_ms)
+            codes, _, values = self._asked("reserve", asked, [_kept(one, sets) for one in reservations], now_ms)
         except LedgerClosed:
             if decided:
                 raise
             return [Answer(Verdict.closed, b"")] * len(rows)
-        return [Answer(_VERDICTS[code], value) for code, value in zip(codes, values, strict=True)]
+        return [
+            Answer(_VERDICTS[code], value if code else one.decision)
+            for one, code, value in zip(reservations, codes, values, strict=True)
+        ]
 
     def confirm(self, billables: Sequence[Billable], tallies: Sequence[Tally] = (), *, now_ms: int) -> list[Confirmed]:
         """See `SpendLedger.confirm`."""
@@ -136,11 +143,6 @@ class RedisSpendLedger(SpendLedger):
         """See `SpendLedger.folded`."""
         check(decision_ids)
         self._done("folded", decision_ids)
-
-    def decisions(self, decision_ids: Sequence[str]) -> list[bytes]:
-        """See `SpendLedger.decisions`."""
-        check(decision_ids)
-        return self._asked("decisions", decision_ids, (), 0)[2]
 
     def sweep(self, *, now_ms: int, most: int = 1_000) -> int:
         """See `SpendLedger.sweep`."""
@@ -206,14 +208,36 @@ class RedisSpendLedger(SpendLedger):
         raise LedgerClosed(f"the spend ledger is closed: {answer}")
 
 
-def _row(one: Reservation, names: dict[tuple[Window, ...], list[str]]) -> tuple[object, ...]:
-    for windows in (one.windows, one.booked):
-        if windows not in names:
-            names[windows] = [_name(window) for window in windows]
-    fields = one.decision_id, one.key, names[one.windows], one.micros, one.expires_ms, one.kept_ms
-    billing = _KIND[one.billed_by], one.price, one.last_ms
-    booking = (names[one.booked], one.holds, _KIND[one.booked_by]) if one.booked else ()
-    return *fields, one.person, one.version, list(chain.from_iterable(one.rooms)), *billing, *booking
+class _Sets:
+    """Names of windows as reservations of one call have them; most have the same. The first is of none."""
+
+    def __init__(self) -> None:
+        self.names: list[list[str]] = [[]]
+        self._at: dict[tuple[Window, ...], int] = {(): 0}
+
+    def at(self, windows: tuple[Window, ...]) -> int:
+        at = self._at.get(windows)
+        if at is None:
+            at = self._at[windows] = len(self.names)
+            self.names.append([_name(window) for window in windows])
+        return at
+
+
+def _row(one: Reservation, sets: _Sets) -> tuple[object, ...]:
+    """What the script judges a reservation by. Places of sets are Lua's; 0 says that nothing is booked."""
+    levels, most = zip(*one.rooms, strict=True) if one.rooms else ((), ())
+    fields = one.decision_id, one.key, sets.at(one.windows) + 1, one.micros, one.expires_ms, one.kept_ms
+    booked = sets.at(one.booked)
+    return *fields, one.person, one.version, levels, most, booked + 1 if booked else 0, one.holds if booked else 0
+
+
+def _kept(one: Reservation, sets: _Sets) -> bytes:
+    """What is kept of a reservation behind what becomes of it: see `d:` in the script."""
+    names = sets.names
+    money = one.micros, one.key, names[sets.at(one.windows)], one.person, [level for level, _ in one.rooms]
+    billing = one.kept_ms, _KIND[one.billed_by], one.price, one.last_ms
+    booking = names[sets.at(one.booked)], one.holds, _KIND[one.booked_by] if one.booked else 0
+    return _encode((*money, *billing, *booking, names[sets.at(one.counted)])) + one.decision
 
 
 def _stamp(one: Billable) -> str:

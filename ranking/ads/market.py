@@ -23,7 +23,7 @@ from ranking.ads.inventory import House, Inventory
 from ranking.ads.losses import Loss
 from ranking.ads.pacing import Limit, Plans
 from ranking.ads.targeting import Snapshot, Targeting
-from ranking.errors import RankingError, UnknownCurrency
+from ranking.errors import CampaignRefused, RankingError, UnknownCurrency
 
 _TERMS = np.dtype(
     [
@@ -102,7 +102,12 @@ class Market:
 
     def booked(self, row: int) -> bool:
         """Was a number booked of a line item, in all or a day?"""
-        return bool((self.plans.limit_LG[row, _NUMBERS] >= 0).any())
+        return bool(self.booked_of(row))
+
+    def booked_of(self, row_X: NDArray[np.integer] | int) -> NDArray[np.bool_]:
+        """Was a number booked of line items? Shape (X,)."""
+        booked_X: NDArray[np.bool_] = (self.plans.limit_LG[row_X][..., _NUMBERS] >= 0).any(-1)
+        return booked_X
 
     def charged(self, row_W: NDArray[np.integer], micros_W: NDArray[np.int64]) -> NDArray[np.int64]:
         """Amounts of the auction's currency in those of the line items' budgets, rounded down. Shape (W,).
@@ -115,6 +120,16 @@ class Market:
             at_W = np.array([name == code for name in named])
             own_W[at_W] = self.rates.convert(own_W[at_W], self.currency, code)
         return own_W
+
+
+def same_currency(campaign_id: str, currency: str, currency_of: Mapping[str, str]) -> None:
+    """A campaign keeps its currency for life: what it spent stands in the ledger in that money.
+
+    Raises:
+        CampaignRefused: it had another one.
+    """
+    if (before := currency_of.get(campaign_id, currency)) != currency:
+        raise CampaignRefused("currency", currency, f"{before}, which it has spent in; another one needs another id")
 
 
 @dataclass(slots=True)
@@ -136,6 +151,8 @@ class Exchange:
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
     _caps_known: Known = field(init=False, default_factory=dict)
+    _currency_of: dict[str, str] = field(init=False, default_factory=dict)
+    """Of every campaign that ever competed here: what it spent is of that money, also once it was stopped."""
 
     def __post_init__(self) -> None:
         """Raises UnknownCurrency: the auction's has no rate. Nothing starts with such settings."""
@@ -147,6 +164,7 @@ class Exchange:
 
         Raises:
             TargetingRefused: A line item comes to too many conjunctions; the campaign stays as it was.
+            CampaignRefused: It is in another currency than it was; it stays as it was.
         """
         self.change([(campaign, version)])
 
@@ -158,14 +176,16 @@ class Exchange:
         """Take over campaigns with their versions, take others out, and hand out one new market for all.
 
         Raises:
-            TargetingRefused: as `put`; then none of them is taken over, and none taken out.
+            TargetingRefused, CampaignRefused: as `put`; then none of them is taken over, and none taken out.
         """
         for campaign, _ in campaigns:
+            same_currency(campaign.id, campaign.currency, self._currency_of)
             for line in campaign.line_items:
                 disjuncts(line.targeting)
         for name in stopped:
             self._drop(self._inventory.stop(name))
         for campaign, version in campaigns:
+            self._currency_of[campaign.id] = campaign.currency
             rows, gone = self._inventory.put(campaign)
             self._drop(gone - rows.keys())
             for row, line in rows.items():

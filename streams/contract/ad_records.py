@@ -13,8 +13,8 @@ class AdDecision(Record):
     Names are OpenRTB's where it has one (`impid` is `imp_id`, `price` is `price_micros`, per impression). Events of the
     ad carry `decision_id`. `billed_by` is the event that is paid for, `event_micros` what it costs then. `losses` are
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
-    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and,
-    in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
+    and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `counted`, `levels`,
+    `person` and, in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
 
     On a surface that brings ads unasked `position` is its place on the page (0 is the first, beside those of `items`);
     events may name it by `slate_id` and `slot`. `show_rate` is the share of such ads that is expected to be shown,
@@ -72,6 +72,7 @@ class AdDecision(Record):
     kept_ms: int = 0
     person: str = ""
     windows: tuple[tuple[str, str], ...] = ()
+    counted: tuple[tuple[str, str], ...] = ()
     booked: tuple[tuple[str, str], ...] = ()
     booked_by: str = ""
     holds: int = 0

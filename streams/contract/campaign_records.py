@@ -17,6 +17,7 @@ from ranking.ads import campaigns as ads
 from ranking.ads.auction import At
 from ranking.ads.dayparts import require_zone
 from ranking.ads.inventory import FORMATS
+from ranking.ads.market import same_currency
 from ranking.ads.predicates import Kind, Predicate
 from ranking.ads.wire import parse
 from ranking.errors import CampaignRefused
@@ -60,10 +61,14 @@ def read_campaigns(
     """
     good, dead = read(source, records, wire.decode_campaign, rules, compacted=True)
     latest: dict[str, CampaignFacts | None] = {}
+    currency_of: dict[str, str] = {}
     for record, campaign in good:
         try:
             name = user_of(record, campaign.campaign_id if campaign else None)
             facts = CampaignFacts(campaign_of(campaign, name, rules.first_ms), source, record) if campaign else None
+            if facts is not None:
+                same_currency(name, facts.campaign.currency, currency_of)
+                currency_of[name] = facts.campaign.currency
             latest[name] = facts
         except CampaignRefused as error:
             dead.append(DeadLetter(source, record.offset, record, Code.invalid, str(error)))

@@ -7,6 +7,7 @@ are rare, are read here.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +24,9 @@ from streams.contract.serialisers import PLAIN_KEY, decode_bare, removes, unfit,
 from streams.settings import Settings
 
 T = TypeVar("T")
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKET = bytes(each for each in range(256) if each not in b"[]{}")
+_OPENS, _SHALLOW = ord("["), 12
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 SECONDS = "is before March 1973, so it looks like seconds; it is in milliseconds"
 FUTURE = "event_time is too far ahead of the record's own timestamp, or of the clock where that is none"
@@ -176,11 +180,14 @@ def depth(value: bytes) -> int:
     >>> depth(b'{"a":[1,[2,"[[[["]]}')
     3
     """
-    deepest = level = 0
-    for letter in re.findall(rb"[\[\]{}]", _STRING.sub(b"", value)):
-        level += 1 if letter in b"[{" else -1
-        deepest = max(deepest, level)
-    return deepest
+    bare = _STRING.sub(b"", value) if b"\\" in value else b"".join(value.split(b'"')[::2])
+    brackets = bare.translate(_BRACKETS, _NO_BRACKET)
+    rest = brackets
+    for deepest in range(_SHALLOW):
+        if not rest:
+            return deepest
+        rest = rest.replace(b"[]", b"")  # the innermost pairs
+    return max(accumulate(1 if each == _OPENS else -1 for each in brackets))
 
 
 def _unreadable(error: Exception, value: bytes) -> Unreadable:

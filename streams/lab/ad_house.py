@@ -29,7 +29,7 @@ from streams.contract.records import encode
 from streams.lab.evaluation import LogRecord
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_events import AdEvents
-from streams.serving.ad_requests import AskRules
+from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
@@ -216,7 +216,7 @@ class AdHouse:
             for ledger in (ledgers[1], ledgers[3])
         )
         asked = AskRules.of(settings, SECRET)
-        events = AdEvents(ledger=ledgers[2], now_ms=now_ms)
+        events = AdEvents(ledger=ledgers[2], person=lambda user_id: person_of(user_id, SECRET), now_ms=now_ms)
         users = self.users()
         events.claimed(users.claim([Source("events", number)]))
         recommender = Recommender(users=users, scorer=scorer, rules=rules, settings=settings, now_ms=now_ms)

@@ -19,6 +19,7 @@ from streams.contract.records import Request
 from streams.serving.ad_decisions import Decided, Decision
 from streams.serving.ad_pages import Organic, Surface, seats, unasked
 from streams.serving.ad_people import People
+from streams.serving.ad_recall import recalled
 from streams.serving.ad_requests import AskRules, ad_ask, narrowed
 from streams.serving.ad_values import AdAsk
 from streams.serving.ad_writer import observe_ads
@@ -64,7 +65,7 @@ class AdAnswers:
             (n, ask) for n, (trigger, request) in enumerate(wanted) if (ask := self._ask(request, trigger)) is not None
         ]
         found, at_A = [ask for _, ask in asks], [n for n, _ in asks]
-        flights, before = self.server.in_flight([ask.person for ask in found]), self.server.before(found)
+        flights, before = self.server.known([ask.person for ask in found], found)
         if before is None:
             found, before = unasked(found), {}
         return Asking(at_A, [wanted[n][0] for n in at_A], found, flights, before)
@@ -106,11 +107,14 @@ class AdAnswers:
             flights=asking.flights,
         )
         decided, seats_A = decided_on(self.server, asks, people, asking.before, scored, at_P[at_A])
+        personal_A = np.array([ask.personal for ask in asks], np.bool_) & people.known_A
+        scorer, market = self.server.scorer, self.server.exchange.market
         self._told += observed(decided, asking.triggers)
+        self._told += recalled(decided, asks, asking.triggers, states, personal_A, scorer, market)
         return filled(asking.at_A, decided, seats_A)
 
     def take_told(self) -> list[Observation]:
-        """What was decided since, for the learner; what was decided before is not told again."""
+        """What was decided since, for the learner, and what was decided before and came again."""
         told, self._told = self._told, []
         return told
 

@@ -20,11 +20,12 @@ from ranking.ads.terms import BILLED_BY
 from ranking.ads.why import certain, matched
 from streams.ad_settings import Ads
 from streams.contract.ad_records import AdDecision
-from streams.contract.records import decode_ad, encode
+from streams.contract.records import encode
 from streams.serving.ad_contest import Bids, Contest
-from streams.serving.ad_events import reservation_of
+from streams.serving.ad_events import named, reservation_of
 from streams.serving.ad_values import AdAsk
-from streams.serving.budgets import Budgets
+from streams.serving.budgets import NOT_BOOKED, Budgets
+from streams.serving.ledger_windows import LineWindows
 
 _MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
@@ -106,7 +107,7 @@ class Decided:
         """With what was decided before, and slots that are no auction."""
         for told, ask in zip(self.of_ask, asks, strict=True):
             ids = [each for place in ask.places for each in place.decision_ids if each in before]
-            told += [Decision(decode_ad(before[each]), before[each], "again") for each in ids]
+            told += [Decision(*named(before[each], ask.kept_user_id), "again") for each in ids]
             empty = _refused(ask, now_ms, begun=bool(ids))
             told += [each for each in empty if each.record.decision_id not in before]
         return self
@@ -153,13 +154,16 @@ class Recorder:
                 self.bids.propensity_M[w.candidate_W],
                 self.bids.tried_M[w.candidate_W],
                 level_W4,
+                market.booked_of(w.row_W),
             ),
         )
-        return [self._filled(budgets, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        rows, windows = zip(*(column.tolist() for column in columns), strict=True), budgets.windows(market, w.row_W)
+        return [self._filled(budgets, own, *row) for own, row in zip(windows, rows, strict=True)]
 
     def _filled(
         self,
         budgets: Budgets,
+        windows: LineWindows,
         p: int,
         slot: int,
         position: int,
@@ -178,6 +182,7 @@ class Recorder:
         propensity: float,
         explored: bool,
         levels: list[int],
+        is_booked: bool,
     ) -> AdDecision:
         contest, market, now_ms = self.contest, self.market, self.now_ms
         place, ask = contest.places[p], contest.asks[contest.ask_P[p]]
@@ -188,8 +193,10 @@ class Recorder:
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
         if by == "conversion":  # it is paid for as long as it is attributed
             billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
-        chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
-        booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
+        booked = NOT_BOOKED
+        if is_booked:
+            chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
+            booked = budgets.booked(market, row, windows, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
             decision_id=place.decision_ids[position if place.page else slot],
@@ -241,7 +248,8 @@ class Recorder:
             billed_until_ms=billed_until_ms,
             kept_ms=max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms)),
             person=ask.person,
-            windows=tuple((window.key, window.day) for window in budgets.windows(market, row)),
+            windows=windows.told_bound,
+            counted=windows.told_counted,
             booked=tuple((window.key, window.day) for window in booked.windows),
             booked_by=booked.kind if booked.windows else "",
             holds=max(round(booked.holds * place.show_rate), 1) if booked.windows else 0,
@@ -257,7 +265,7 @@ class Recorder:
             if answer.verdict is Verdict.reserved:
                 stands[at] = Decision(record, value, "filled", n)
             elif answer.verdict is Verdict.again and answer.decision:
-                stands[at] = Decision(decode_ad(answer.decision), answer.decision, "again")
+                stands[at] = Decision(*named(answer.decision, record.user_id), "again")
             else:
                 refused[at] = answer.verdict.name
         of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]
@@ -327,7 +335,7 @@ def reserved(
 
 
 _NOT_FOR_PAGES: dict[str, Any] = {
-    **{"person": "", "windows": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"person": "", "windows": (), "counted": (), "levels": (), "reserved_micros": None, "spends_micros": None},
     **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
 }
 

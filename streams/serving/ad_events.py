@@ -22,7 +22,7 @@ from embeddings.spend import MOST_ROWS, ONE, Billable, Billing, Confirmed, Reser
 from ranking.ads.exposed import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
-from streams.contract.records import decode_ad
+from streams.contract.records import decode_ad, encode
 from streams.serving.stages import epoch_ms
 
 LEVELS = 4
@@ -45,6 +45,11 @@ class Heard(Protocol):
         """Count it."""
 
 
+def nobody(user_id: str) -> str:
+    """Nobody has a name in the ledger."""
+    return ""
+
+
 def unheard(kind: str, billing: Billing, micros: int) -> None:
     """Nobody counts."""
 
@@ -56,7 +61,7 @@ def reservation_of(
 
     Args:
         decision: a filled slot.
-        value: its record on `ads`, byte for byte: what is returned when its id comes again.
+        value: its record on `ads`. It is kept without the user id: who it is for is said by `person`, a keyed hash.
         rooms: under the person's caps; without them the reservation is out at all of its levels, and fits always.
         version: see `Reservation.version`.
     """
@@ -67,13 +72,14 @@ def reservation_of(
         decision_id=decision.decision_id,
         key=f"{decision.campaign_id}/{decision.line_item_id}",
         windows=tuple(Window(*window) for window in decision.windows),
+        counted=tuple(Window(*window) for window in decision.counted),
         micros=micros,
         spends=spends,
         billed_by=decision.billed_by or "impression",
         booked=tuple(Window(key, day, counts=True) for key, day in decision.booked),
         booked_by=decision.booked_by or "impression",
         holds=decision.holds or ONE,
-        decision=value,
+        decision=nameless(value, decision.user_id),
         expires_ms=decision.expires_ms,
         billed_until_ms=decision.billed_until_ms or None,
         kept_ms=decision.kept_ms,
@@ -81,6 +87,20 @@ def reservation_of(
         version=version,
         rooms=tuple(rooms) if decision.person else (),
     )
+
+
+def nameless(value: bytes, user_id: str) -> bytes:
+    """The record of a decision without its user id, which stands right behind the decision's own."""
+    return value.replace(b'"user_id":%b,' % encode(user_id), b"", 1) if user_id else value
+
+
+def named(value: bytes, user_id: str) -> tuple[AdDecision, bytes]:
+    """A decision that was kept, as it goes out to whom it is for: byte for byte as it went out first."""
+    decision = decode_ad(value)
+    if not user_id:
+        return decision, value
+    decision.user_id = user_id
+    return decision, encode(decision)
 
 
 def amounts_of(decision: AdDecision) -> tuple[int, int]:
@@ -176,12 +196,14 @@ class AdEvents:
     Attributes:
         ledger: on connections of its own.
         heard: is told of every event.
+        person: what the ledger calls a user (`ad_requests.person_of`).
         active: whether anything is sold. Until it was once, batches without ads are not told.
         now_ms: wall clock.
     """
 
     ledger: SpendLedger
     heard: Heard = unheard
+    person: Callable[[str], str] = nobody
     active: Callable[[], bool] = lambda: True
     now_ms: Callable[[], int] = epoch_ms
     _told: dict[Source, int] = field(init=False, default_factory=dict)
@@ -237,7 +259,7 @@ class AdEvents:
             spends = decision is not None and became.billing in _SPENDS
             self.heard(one.kind, became.billing, amounts_of(decision)[1] if decision is not None and spends else 0)
             if became.exposes and decision is not None and batch.refused_B[row] == Fate.applied:
-                if batch.user_ids[batch.user_B[row]] == decision.user_id:
+                if decision.person and self.person(batch.user_ids[batch.user_B[row]]) == decision.person:
                     self._exposed[one.source, one.offset] = one.decision_id
                 if len(decision.levels) == LEVELS:
                     levels[row], decided_s[row] = decision.levels, decision.decided_ms // 1000

@@ -5,7 +5,7 @@ input partition. Whoever is killed in between loses at most that while of counts
 decision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,6 +52,10 @@ class Funnel:
     _lost: list[NDArray[np.int64]] = field(init=False, default_factory=list)
     _names: dict[str, int] = field(init=False, default_factory=dict)
     _reach: dict[Source, tuple[int, int]] = field(init=False, default_factory=dict)
+    _telling: tuple[Mapping[tuple[str, str], int], dict[Source, tuple[int, int]]] | None = field(
+        init=False, default=None
+    )
+    """Counts and reach of a call whose answer did not come: it is repeated as it was, or what it did is done twice."""
 
     def read(self, source: Source, first: int, last: int) -> None:
         """Records of a partition, from one offset to another, were decided on."""
@@ -81,18 +85,21 @@ class Funnel:
         """Hand over what was counted since, as tallies of the partitions read, until they are taken.
 
         What the ledger has counted of a partition already is left out. Where it cannot be reached all is kept for the
-        next time.
+        next time, what was handed over apart from what is counted until then.
 
         Raises:
-            LedgerClosed, StoreUnavailable: nothing was handed over.
+            LedgerClosed, StoreUnavailable: it may or may not be handed over. Call again.
         """
         self._flatten()
-        reach = dict(self._reach)
+        if self._telling is None:
+            self._telling = self._counts, self._reach
+            self._counts, self._reach = {}, {}
+        counts, reach = self._telling
         while reach:
             tallies = [
                 Tally(source=source, above=above, upto=upto, counts={}) for source, (above, upto) in reach.items()
             ]
-            tallies[0] = replace(tallies[0], counts=self._counts)
+            tallies[0] = replace(tallies[0], counts=counts)
             try:
                 reserve(tallies)
                 break
@@ -101,7 +108,7 @@ class Funnel:
                 upto = reach.pop(source)[1]
                 if known.covered < upto:
                     reach[source] = known.covered, upto
-        self._counts, self._reach = {}, {}
+        self._telling = None
 
     def take_names(self) -> dict[str, int]:
         """How often line items came to what since this was asked last, all of them together."""

@@ -232,7 +232,9 @@ def expected(
     creatives: Creatives, creative_C: NDArray[np.int32], bid_type_C: NDArray[np.integer], bid_C: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """What an impression of each of C creatives brings whoever sees it, by its own rates: micros. Shape (C,)."""
-    return worth(bid_type_C, bid_C, chance_for(bid_type_C, np.exp(creatives.rows.rate_NO[creative_C])))
+    paid_C = _PAID_BY[bid_type_C]
+    rate_C = np.exp(creatives.rows.rate_NO[creative_C, np.maximum(paid_C, 0)])
+    return worth(bid_type_C, bid_C, np.where(paid_C < 0, 1.0, rate_C))
 
 
 def _numbered(names_G: NDArray[np.uint64], name_P: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
@@ -279,12 +281,19 @@ def _crowd(
 ) -> NDArray[np.bool_]:
     """Which candidates have so many dearer ones of their own advertiser before them; 0 is no limit."""
     crowd_K = np.zeros(len(worth_K), np.bool_)
-    if each > 0:
-        for k in np.argsort(-worth_K, kind="mergesort"):
-            held_A[advertiser_K[k]] += 1
-            crowd_K[k] = held_A[advertiser_K[k]] > each
-        for k in range(len(worth_K)):
-            held_A[advertiser_K[k]] = 0
+    if each <= 0:
+        return crowd_K
+    for advertiser in advertiser_K:
+        held_A[advertiser] += 1
+    many_X = np.flatnonzero(held_A[advertiser_K] > each)  # of all others nobody is one too many
+    for advertiser in advertiser_K:
+        held_A[advertiser] = 0
+    for x in np.argsort(-worth_K[many_X], kind="mergesort"):
+        k = many_X[x]
+        held_A[advertiser_K[k]] += 1
+        crowd_K[k] = held_A[advertiser_K[k]] > each
+    for k in many_X:
+        held_A[advertiser_K[k]] = 0
     return crowd_K
 
 

@@ -59,7 +59,7 @@ class SlateAds:
         """What is out for people; call it after their events are confirmed and before their states are read."""
         if not self.server.exchange.market.sells:
             return [None] * len(user_ids)
-        return self.server.in_flight([person_of(user_id, self.rules.secret) for user_id in user_ids])
+        return self.server.known([person_of(user_id, self.rules.secret) for user_id in user_ids], ()).flights
 
     def filled(
         self,
@@ -98,7 +98,7 @@ class SlateAds:
             return Filled({}, {})
         at_A, asks = [q for q, _ in asked], [ask for _, ask in asked]
         user_A = user_Q[at_A]
-        before = self.server.before(asks)
+        before = self.server.known((), asks).before
         if before is None:
             asks, before = unasked(asks), {}
         people = People(

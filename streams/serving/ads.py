@@ -3,7 +3,7 @@
 `AdServer.decide` is the whole of it, over columns; a stage turns candidates away with a code and hands on the others,
 cheap stages first. It decides for requests, for simulation and for benches alike.
 
-Who asks `in_flight` first and reads the people's states after it counts every impression at least once (see
+Who asks what is `known` first and reads the people's states after it counts every impression at least once (see
 `embeddings.spend`). Nothing is written but the spend ledger: a decision stands once it is reserved there, and a request
 that comes again is told the same. Where the ledger, or what is known of a person, cannot be reached, nobody is shown
 an ad that would need it.
@@ -71,6 +71,13 @@ class Sale(NamedTuple):
     position_RS: NDArray[np.int64]
 
 
+class Known(NamedTuple):
+    """What is out for people, None for who cannot be looked up; what was decided before by id, None if not known."""
+
+    flights: list[InFlight | None]
+    before: dict[str, bytes] | None
+
+
 class Beside(NamedTuple):
     """What is worked out once for a house: which creatives are sensitive, of which kinds, and how risky neighbours."""
 
@@ -113,33 +120,30 @@ class AdServer:
         self._beside(house)
         self.scorer.prepare(house)
 
-    def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
-        """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
-        known = list(dict.fromkeys(person for person in persons if person))
-        if not known or not self.exchange.market.sells:
-            return [None] * len(persons)
-        try:
-            found = dict(zip(known, self.ledger.in_flight(known), strict=True))
-        except (LedgerClosed, StoreUnavailable) as error:
-            self._say("caps cannot be looked up, line items that have any are not served", error)
-            return [None] * len(persons)
-        return [found.get(person) for person in persons]
+    def known(self, persons: Sequence[str], asks: Sequence[AdAsk]) -> Known:
+        """What the ledger knows: of people before their states are read, of slots when their requests came first.
 
-    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes] | None:
-        """What was decided about slots when their requests came the first time, by decision id; it stands.
-
-        None where that cannot be looked up; nor can anything be reserved then.
+        Nobody is looked up where nothing is sold. `before` is None where it cannot be looked up: then nothing can be
+        reserved either.
         """
         ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
+        people = list(dict.fromkeys(person for person in persons if person)) if self.exchange.market.sells else []
+        before: dict[str, bytes] | None = None
+        out, decisions, why = dict[str, InFlight](), dict[str, bytes](), ""
         try:
-            found = [
-                value
-                for at in range(0, len(ids), MOST_ROWS)
-                for value in self.ledger.decisions(ids[at : at + MOST_ROWS])
-            ]
-        except (LedgerClosed, StoreUnavailable):
-            return None
-        return {decision_id: value for decision_id, value in zip(ids, found, strict=True) if value}
+            for at in range(0, max(len(ids), len(people)), MOST_ROWS):
+                some, asked = people[at : at + MOST_ROWS], ids[at : at + MOST_ROWS]
+                found = self.ledger.known(some, asked)
+                decisions |= {name: value for name, value in zip(asked, found.decisions, strict=True) if value}
+                out |= zip(some, found.out or [], strict=False)
+                why = why or found.why
+            before = decisions
+        except (LedgerClosed, StoreUnavailable) as error:
+            why = str(error)
+        if why and people:
+            out = {}
+            self._say("caps cannot be looked up, line items that have any are not served", why)
+        return Known([out.get(person) for person in persons], before)
 
     def risk_of(self) -> Mapping[str, int]:
         """How risky each creative of the house is beside organic items, by key: `ad_pages.seats`."""
@@ -331,7 +335,7 @@ class AdServer:
             self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
 
-    def _say(self, what: str, error: Exception) -> None:
+    def _say(self, what: str, error: object) -> None:
         """Once in a while, not for every request."""
         now_ms = self.now_ms()
         if now_ms >= self._said_ms + _SAY_MS:

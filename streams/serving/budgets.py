@@ -33,7 +33,7 @@ from ranking.ads.traffic import Traffic
 from ranking.ads.turns import needs
 from streams.ad_settings import Ads
 from streams.serving.leases import Leases
-from streams.serving.ledger_windows import BudgetTeller, booked_of
+from streams.serving.ledger_windows import BudgetTeller, LineWindows, booked_of
 from streams.serving.sums import Sums
 
 _QUARTER_MS = 900_000
@@ -52,6 +52,9 @@ class Booked(NamedTuple):
     windows: tuple[Window, ...]
     kind: str
     holds: int
+
+
+NOT_BOOKED = Booked((), "impression", ONE)
 
 
 class Budgets:
@@ -163,29 +166,33 @@ class Budgets:
         with self._lock:
             self._held.told(market.key_L, row_W, micros_W)
 
-    def windows(self, market: Market, row: int) -> tuple[Window, ...]:
-        """The budgets that a line item's lease is out of, which its reservations must name; empty where it has none."""
-        line = market.lines[row]
-        with self._lock:
-            return (self._leases.windows(row, line.key) if line is not None else None) or ()
+    def windows(self, market: Market, row_W: NDArray[np.integer]) -> list[LineWindows]:
+        """The budgets that line items' leases are out of, as of one moment; none where there is no lease. W of them.
 
-    def booked(self, market: Market, row: int, chance: float | None = None) -> Booked:
+        Reservations must name them. What was `booked` of them is of the same day.
+        """
+        lines = [(row, market.lines[row]) for row in row_W.tolist()]
+        with self._lock:
+            return [self._leases.windows(row, line.key if line is not None else "") for row, line in lines]
+
+    def booked(self, market: Market, row: int, windows: LineWindows, chance: float | None = None) -> Booked:
         """What a reservation has to say of a number that was booked: `Reservation.booked`, `booked_by`, `holds`.
 
         Args:
             market: what rows are of.
             row: the winner.
+            windows: what its lease is out of: see `windows`.
             chance: that what was booked happens, where it is no impression; without it as it has been so far.
         """
         line = market.lines[row]
-        if line is None or not market.booked(row) or not (windows := self.windows(market, row)):
-            return Booked((), "impression", ONE)
+        if line is None or not windows.bound or not market.booked(row):
+            return NOT_BOOKED
         kind = BILLED_BY[market.counted_L[row]]
         if kind == "impression":
             chance = 1.0
         elif chance is None:
             chance = float(self._sums.yield_L[row]) if row < len(self._sums.yield_L) else 1.0
-        return Booked(booked_of(line.key, windows[1].day), kind, min(max(round(chance * ONE), 1), ONE))
+        return Booked(booked_of(line.key, windows.day), kind, min(max(round(chance * ONE), 1), ONE))
 
     def tick(self, now_ms: int) -> None:
         """Look at what was spent, set the pace, renew leases. A few round trips; none without campaigns.
@@ -244,11 +251,11 @@ class Budgets:
         version_L = np.full(market.rows, -1, np.int64)
         if self._market is not None:
             version_L[:both] = self._market.version_L[:both]
-        changed = np.flatnonzero(fresh_L | (version_L != market.version_L))
-        self._teller.changed(market, changed.tolist(), now_ms)
+        changed_L = fresh_L | (version_L != market.version_L)
+        self._teller.changed(market, np.flatnonzero(changed_L).tolist(), now_ms)
         with self._lock:
             self._held = self._held.aligned(key_L)
-            self._leases.align(market, fresh_L)
+            self._leases.align(market, fresh_L, changed_L)
         self._sums.align(market, fresh_L, now_ms)
         self._pace = _aligned(self._pace, fresh_L, both)
         told_L3 = np.zeros((market.rows, 3), np.int64)

@@ -7,12 +7,12 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from embeddings.spend import MOST_AMOUNT, Lease, SpendLedger, Want, Window
+from embeddings.spend import MOST_AMOUNT, Lease, SpendLedger, Want
 from ranking.ads.campaigns import BidType, LineItem
 from ranking.ads.dayparts import local_day
 from ranking.ads.holdings import Holdings
 from ranking.ads.market import Market
-from streams.serving.ledger_windows import AT_ONCE, windows_of
+from streams.serving.ledger_windows import AT_ONCE, LineWindows, windows_of
 
 _LEAST_UNITS = 4
 """So many wins are held at least, where there is so much to be had."""
@@ -40,11 +40,17 @@ class Leases:
     unit_L: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros(0, np.int64))
     per_ms_L: NDArray[np.float64] = field(init=False, default_factory=lambda: np.zeros(0))
     _held: dict[int, Want] = field(init=False, default_factory=dict)
+    _next: dict[int, LineWindows] = field(init=False, default_factory=dict)
+    _windows: dict[int, LineWindows] = field(init=False, default_factory=dict)
+    _changed: NDArray[np.bool_] = field(init=False, default_factory=lambda: np.zeros(0, np.bool_))
     _orphans: list[Want] = field(init=False, default_factory=list)
     _days: dict[str, str] = field(init=False, default_factory=dict)
 
-    def align(self, market: Market, fresh_L: NDArray[np.bool_]) -> None:
-        """Take over the rows of a market; what is held for rows that are somebody else's now goes back."""
+    def align(self, market: Market, fresh_L: NDArray[np.bool_], changed_L: NDArray[np.bool_]) -> None:
+        """Take over the rows of a market; what is held for rows that are somebody else's now goes back.
+
+        Those of `changed_L` may have other budgets than before: their leases are asked for again.
+        """
         rows = min(len(self.unit_L), market.rows)
         unit_L, per_ms_L = np.ones(market.rows, np.int64), np.zeros(market.rows)
         unit_L[:rows], per_ms_L[:rows] = self.unit_L[:rows], self.per_ms_L[:rows]
@@ -52,8 +58,12 @@ class Leases:
             unit_L[row] = _first_price(market.lines[row])
         per_ms_L[fresh_L] = 0.0
         self.unit_L, self.per_ms_L = unit_L, per_ms_L
+        kept_L = np.zeros(market.rows, np.bool_)
+        kept_L[: len(self._changed)] = self._changed[: market.rows]
+        self._changed = kept_L | changed_L
         for row in [row for row in self._held if row >= market.rows or fresh_L[row]]:
             self._orphans.append(self._held.pop(row)._replace(micros=0))
+            self._windows.pop(row)
 
     def learn(self, held: Holdings, ms: int) -> None:
         """What was won since the last tick, `ms` ago, for which micros; and what was not covered."""
@@ -84,6 +94,7 @@ class Leases:
             self._ask([(-1, want) for want in orphans], held, lock, now_ms)
             self._ask(wants, held, lock, now_ms)
             self._days = days
+            self._changed[:] = False
         except Exception:
             self._orphans += orphans
             raise
@@ -96,14 +107,14 @@ class Leases:
         early_L = (held.key_L % np.uint64(max(self.lease_ms // 4, 1))).astype(np.int64)  # not all at once
         due_L = (held.until_ms_L - now_ms < self.lease_ms // 2 + early_L) | (2 * held.left_L < want_L)
         down_L = held_L & ((want_L == 0) | (held.left_L > 2 * want_L + self.unit_L))
-        stale_L = np.zeros(market.rows, np.bool_)
+        stale_L = held_L & self._changed
         if days != self._days:
-            stale_L[[row for row, want in self._held.items() if want.windows[1].day != _day(market, row, days)]] = True
+            stale_L[[row for row, own in self._windows.items() if own.day != _day(market, row, days)]] = True
         for row in np.flatnonzero((want_L > 0) & (due_L | stale_L) | down_L).tolist():
             if (line := market.lines[row]) is not None:
                 micros = int(want_L[row])
-                windows = windows_of(line.key, line.campaign_id, days[line.time_zone])
-                yield row, Want(line.key, windows, micros + int(held.untold_L[row]) if micros else 0)
+                self._next[row] = windows_of(market, row, days[line.time_zone])
+                yield row, Want(line.key, self._next[row].bound, micros + int(held.untold_L[row]) if micros else 0)
 
     def _ask(self, wants: Sequence[tuple[int, Want]], held: Holdings, lock: Lock, now_ms: int) -> None:
         for first in range(0, len(wants), AT_ONCE):
@@ -117,23 +128,25 @@ class Leases:
 
     def _take_over(self, row: int, want: Want, lease: Lease, held: Holdings) -> None:
         if want.micros:
-            self._held[row] = want
+            self._held[row], self._windows[row] = want, self._next[row]
         else:
             self._held.pop(row, None)
+            self._windows.pop(row, None)
         held.left_L[row] = max(lease.micros - held.untold_L[row], 0)
         held.until_ms_L[row] = lease.until_ms if want.micros else 0
 
     def forget(self, held: Holdings) -> None:
         """The ledger is closed: what was held is worth nothing."""
         self._held.clear()
+        self._windows.clear()
         self._orphans.clear()
         held.left_L[:] = 0
         held.until_ms_L[:] = 0
 
-    def windows(self, row: int, key: str) -> tuple[Window, ...] | None:
-        """The windows of a row's lease; None where none is held for that key."""
+    def windows(self, row: int, key: str) -> LineWindows:
+        """The windows of a row's lease; none where none is held for that key."""
         want = self._held.get(row)
-        return want.windows if want is not None and want.key == key else None
+        return self._windows[row] if want is not None and want.key == key else LineWindows("")
 
     def give_back(self, now_ms: int) -> None:
         """Give everything back.
@@ -145,6 +158,7 @@ class Leases:
         for first in range(0, len(wants), AT_ONCE):
             self.ledger.lease(self.worker, wants[first : first + AT_ONCE], now_ms=now_ms, until_ms=now_ms + 1)
         self._held.clear()
+        self._windows.clear()
         self._orphans.clear()
 
 

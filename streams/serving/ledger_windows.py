@@ -1,11 +1,8 @@
-"""Which budgets of the spend ledger a line item spends from, and what has to be told of them.
-
->>> Window("c/l", "2026-11-27") in windows_of("c/l", "c", "2026-11-27")
-True
-"""
+"""Which budgets of the spend ledger a line item spends from, and what has to be told of them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from embeddings.spend import ONE, UNLIMITED, Budget, SpendLedger, Window
 from ranking.ads.dayparts import local_day
@@ -18,9 +15,36 @@ AHEAD_MS = 600_000
 """So long before midnight tomorrow's budgets are told."""
 
 
-def windows_of(key: str, campaign_id: str, day: str) -> tuple[Window, ...]:
-    """A line item's budgets and its campaign's, for life and for a day of the campaign's clock."""
-    return Window(key), Window(key, day), Window(campaign_id), Window(campaign_id, day)
+class LineWindows(NamedTuple):
+    """What a line item spends from on a day of its campaign's clock.
+
+    `bound` are budgets, and its own window for life, by which it is paced: there is reserved. In those of `counted`,
+    which have no budget, is counted what was spent. `told_bound` and `told_counted` are as decisions tell them.
+    """
+
+    day: str
+    bound: tuple[Window, ...] = ()
+    counted: tuple[Window, ...] = ()
+    told_bound: tuple[tuple[str, str], ...] = ()
+    told_counted: tuple[tuple[str, str], ...] = ()
+
+
+def windows_of(market: Market, row: int, day: str) -> LineWindows:
+    """The windows of a line item and its campaign, for life and for a day; none where nobody knows it any more."""
+    line = market.lines[row]
+    if line is None:
+        return LineWindows(day)
+    life, today = (market.campaign_limit_L2[row] >= 0).tolist()
+    key, campaign_id = line.key, line.campaign_id
+    binds = {
+        Window(key): True,
+        Window(key, day): bool(market.plans.limit_LG[row, Limit.day_micros] >= 0),
+        Window(campaign_id): life or today,
+        Window(campaign_id, day): today,
+    }
+    bound = tuple(window for window, binding in binds.items() if binding)
+    counted = tuple(window for window in binds if window not in bound)
+    return LineWindows(day, bound, counted, *(tuple((w.key, w.day) for w in some) for some in (bound, counted)))
 
 
 def booked_of(key: str, day: str) -> tuple[Window, ...]:

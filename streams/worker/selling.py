@@ -11,7 +11,7 @@ from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
-from streams.serving.ad_requests import AskRules
+from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
@@ -51,6 +51,7 @@ class Selling:
     slates: SlateAds | None = field(init=False)
     """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
+    _secret: bytes = field(init=False, repr=False)
     _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -68,9 +69,14 @@ class Selling:
             version=self.lives.told,
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
-        self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
-        secret = ads.secret.get_secret_value().encode() if ads.secret else b""
-        asked = AskRules.of(settings, secret)
+        self._secret = ads.secret.get_secret_value().encode() if ads.secret else b""
+        self.events = AdEvents(
+            ledger=spend_ledger(settings),
+            heard=self.metrics.ads.heard,
+            person=lambda user_id: person_of(user_id, self._secret),
+            active=self.sells,
+        )
+        asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
         self.answers = AdAnswers(server=self._server(), rules=asked, judge=self._rules.judge)
         self.slates = SlateAds.of(self._server, asked, settings)

@@ -24,7 +24,7 @@ from streams.transport import topics
 from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
 from streams.worker.ad_stats import AdStatsLeader
-from tests.streams.adverts import DAY_MS, LIFE, LINE, RULES, a_decision, an_ad_event, read, sell
+from tests.streams.adverts import DAY_MS, LIFE, LINE, RULES, a_decision, an_ad_event, called, read, sell
 from tests.streams.builders import Raw, small
 
 pytestmark = pytest.mark.embedded
@@ -38,7 +38,7 @@ class House:
         self.ledger = RedisSpendLedger(valkey.url, prefix=prefix)
         self.publisher = Publisher(settings.kafka.client_options(), idempotent=False)
         self.events = Source(settings.topics.name("events"), 1)
-        self.lane = AdEvents(ledger=self.ledger)
+        self.lane = AdEvents(ledger=self.ledger, person=called)
         self.offset = 0
         self.leader = AdStatsLeader(
             ledger=RedisSpendLedger(valkey.url, prefix=prefix),

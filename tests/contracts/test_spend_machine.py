@@ -29,9 +29,10 @@ from tests.embeddings.spending import CAMPAIGN, EVENTS, LINE, NOTHING, a_reserva
 from tests.fuzzing import EXAMPLES
 
 LINES = {"c/1": (Window("c/1"), CAMPAIGN), "c/2": (Window("c/2"), Window("c/2", "2027-01-15"), CAMPAIGN)}
+COUNTED = {"c/1": (), "c/2": (Window("c", "2027-01-15"),)}
 BOOKED = {"c/1": (Window("c/1", counts=True),), "c/2": tuple(window._replace(counts=True) for window in LINES["c/2"])}
 BOOKED_BY = {"c/1": "impression", "c/2": "conversion"}
-WINDOWS = sorted({window for windows in (*LINES.values(), *BOOKED.values()) for window in windows})
+WINDOWS = sorted({window for windows in (*LINES.values(), *COUNTED.values(), *BOOKED.values()) for window in windows})
 BILLED_BY = {"c/1": "impression", "c/2": "click"}
 WORKERS, CHUNK, EXPIRES, BILLED, KEPT = 3, 4, 40, 80, 120
 SOME = ("impression", "click", "conversion")
@@ -90,9 +91,10 @@ class Market(RuleBasedStateMachine):
             return self.base[window] + len(of & self.reached) * ONE, still, 0
         of = {n for n, made in self.made.items() if window in made.windows}
         spent, still = of & self.spent, of - self.spent - self.released
+        of_counted = {n for n, made in self.made.items() if window in made.counted} & self.spent
         leased = sum(held for (_, key), (held, _) in self.leases.items() if window in LINES[key])
         return (
-            self.base[window] + sum(self.made[n].price for n in spent),
+            self.base[window] + sum(self.made[n].price for n in spent | of_counted),
             sum(self.made[n].micros for n in still),
             leased,
         )
@@ -161,6 +163,7 @@ class Market(RuleBasedStateMachine):
             spends=spends,
             person="p",
             rooms=(Room("c", 99),),
+            counted=COUNTED[key],
             booked=BOOKED[key],
             booked_by=BOOKED_BY[key],
             holds=holds,
@@ -194,6 +197,8 @@ class Market(RuleBasedStateMachine):
                 over = made.price if billing is Billing.late else max(0, made.price - made.micros)
                 for window in made.windows:
                     self.ceiling[window] += over
+                for window in made.counted:
+                    self.ceiling[window] += made.price
                 self.spent.add(n)
 
     def expected(self, n: int, kind: str) -> Billing:
@@ -288,7 +293,8 @@ class Market(RuleBasedStateMachine):
         """What the model knows after a loss: leases and refusals are gone, what was released is out again."""
         gone = {n for n, made in self.made.items() if made.decision_id not in alive}
         for window in WINDOWS:
-            self.base[window] += sum(self.made[n].price for n in gone & self.spent if window in self.made[n].windows)
+            spent = [self.made[n] for n in gone & self.spent]
+            self.base[window] += sum(made.price for made in spent if window in (*made.windows, *made.counted))
             self.base[window] += sum(ONE for n in gone & self.reached if window in self.made[n].booked)
         self.forgotten |= gone
         self.gone_and_spent += len(gone & self.spent)

@@ -31,6 +31,11 @@ LEVELS = (0x10, 0x20, 0x30, 0x40)
 RULES = Rules(judge=Judge(15))
 
 
+def called(user_id: str) -> str:
+    """What the ledger calls people: `ann` is `p`."""
+    return "p" if user_id == "ann" else f"p of {user_id}"
+
+
 def decided(n: int | str) -> str:
     return decision_id("requests", 0, 0, str(n))
 

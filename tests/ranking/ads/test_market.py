@@ -28,7 +28,7 @@ from ranking.ads.promises import open_CH, promises
 from ranking.ads.targeting import dense
 from ranking.ads.terms import billed_by, limits
 from ranking.ads.traffic import HOUR_MS
-from ranking.errors import TargetingRefused, UnknownCurrency
+from ranking.errors import CampaignRefused, TargetingRefused, UnknownCurrency
 from tests.ranking.ads.houses import RATES, a_campaign, a_line, an_exchange
 
 COUNTRIES = ("us", "de", "fr")
@@ -274,3 +274,18 @@ def test_line_items_of_a_stopped_campaign_are_nobodys() -> None:
     assert not dense(market.targeting.match(ASKED), market.targeting.rows)[:, 0].any()
     plans = replace(market.plans)
     assert plans.end_ms_L[1] > DAY_MS
+
+
+def test_a_campaign_that_changes_its_currency_stays_as_it_was_also_when_it_was_stopped_before() -> None:
+    campaign = a_campaign("c", a_line())
+    other = replace(campaign, currency="USD")
+    exchange = an_exchange(campaign, a_campaign("d", a_line(campaign="d")))
+    before = told(exchange.market)
+    with pytest.raises(CampaignRefused, match="currency is 'USD'; allowed: EUR"):
+        exchange.change([(a_campaign("d", a_line("other", campaign="d")), 1), (other, 2)], ["d"])
+    assert told(exchange.market) == before
+    exchange.stop("c")
+    with pytest.raises(CampaignRefused, match="allowed: EUR"):
+        exchange.put(other)
+    exchange.put(campaign, 1)
+    assert told(exchange.market) == before

@@ -97,6 +97,14 @@ def test_the_first_records_words_for_flights_and_delivery_still_count() -> None:
     assert (line.flights, line.delivery) == (((NOW_MS, NOW_MS + 5),), Delivery.asap)
 
 
+def test_a_campaign_keeps_its_currency() -> None:
+    dearer = CAMPAIGN | {"advertiser": "acme inc"}
+    kept, _, dead = read((b"c1", CAMPAIGN), (b"c1", CAMPAIGN | {"currency": "USD"}), (b"c1", dearer))
+    assert [facts.campaign.advertiser for facts in kept] == ["acme inc"]
+    assert [(letter.offset, letter.code) for letter in dead] == [(1, Code.invalid)]
+    assert dead[0].detail == "currency is 'USD'; allowed: EUR, which it has spent in; another one needs another id"
+
+
 def test_null_stops_a_campaign_and_the_last_good_record_counts() -> None:
     kept, stopped, dead = read(
         (b"c1", CAMPAIGN),

@@ -98,13 +98,15 @@ class Sellers:
         made: list[Reservation] = []
         for row, micros in zip(row_W.tolist(), micros_W.tolist(), strict=True):
             line, self.many = market.lines[row], self.many + 1
-            booked = budgets.booked(market, row)
+            (windows,) = budgets.windows(market, np.array([row]))
+            booked = budgets.booked(market, row, windows)
             assert line is not None
             made.append(
                 Reservation(
                     decision_id=f"d{self.many}",
                     key=line.key,
-                    windows=budgets.windows(market, row),
+                    windows=windows.bound,
+                    counted=windows.counted,
                     micros=micros,
                     decision=b"",
                     expires_ms=now_ms + 15 * MINUTE_MS,

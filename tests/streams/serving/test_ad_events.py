@@ -9,8 +9,8 @@ from embeddings.events import Source
 from embeddings.spend import KINDS, MOST_ROWS, Billing, Confirmed, Tally
 from embeddings.spend_memory import Book, MemorySpendLedger
 from streams.contract.records import encode
-from streams.serving.ad_events import AdEvents, amounts_of, billables_of, reservation_of, stretches_of
-from tests.streams.adverts import LEVELS, LINE, a_decision, an_ad_event, decided, opened, out, read, sell, spent
+from streams.serving.ad_events import AdEvents, amounts_of, billables_of, named, reservation_of, stretches_of
+from tests.streams.adverts import LEVELS, LINE, a_decision, an_ad_event, called, decided, opened, out, read, sell, spent
 from tests.streams.builders import DENIED, EVENTS, NOW_MS, Raw, an_event
 
 OTHER = Source("events", 1)
@@ -50,7 +50,7 @@ def ledger() -> Ledger:
 
 
 def events_of(ledger: MemorySpendLedger) -> AdEvents:
-    return AdEvents(ledger=ledger, now_ms=lambda: NOW_MS)
+    return AdEvents(ledger=ledger, person=called, now_ms=lambda: NOW_MS)
 
 
 def keys(ads: AdEvents, *log: Raw) -> list[tuple[int, ...]]:
@@ -189,7 +189,7 @@ def test_more_events_than_one_call_takes_are_told_in_several(ledger: Ledger) -> 
 
 def test_an_event_that_came_in_time_spends_however_late_it_is_read(ledger: Ledger) -> None:
     decision = a_decision(1)
-    late = AdEvents(ledger=ledger, now_ms=lambda: decision.kept_ms + 5)
+    late = AdEvents(ledger=ledger, person=called, now_ms=lambda: decision.kept_ms + 5)
     late.seen(read(an_ad_event(0, 1)))
     assert spent(ledger) == 10
     late.seen(read(an_ad_event(1, 2, timestamp=decision.kept_ms + 1)))
@@ -214,17 +214,19 @@ def test_a_click_is_paid_where_it_was_sold_so() -> None:
     assert amounts_of(a_decision("e", 3, reserved_micros=4, spends_micros=5)) == (4, 5)
     ledger = opened(Ledger())
     sell(ledger, decision)
-    ads = AdEvents(ledger=ledger, now_ms=lambda: NOW_MS)
+    ads = AdEvents(ledger=ledger, person=called, now_ms=lambda: NOW_MS)
     ads.seen(read(an_ad_event(0, "c")))
     assert spent(ledger) == 0
     ads.seen(read(an_ad_event(1, "c", "click")))
     assert spent(ledger) == 500
 
 
-def test_a_reservation_is_the_decision_that_was_published() -> None:
+def test_a_reservation_is_the_decision_that_was_published_without_its_person() -> None:
     decision = a_decision(1, windows=(("c/l", ""), ("c", "2026-11-27")), billed_until_ms=NOW_MS + 9)
     made = reservation_of(decision, value := encode(decision))
-    assert (made.decision, made.key, made.billed_until_ms) == (value, LINE, NOW_MS + 9)
+    assert named(made.decision, "ann") == (decision, value)
+    assert b"ann" not in made.decision
+    assert (made.key, made.billed_until_ms) == (LINE, NOW_MS + 9)
     assert [room.level for room in made.rooms] == ["0:000010", "1:000020", "2:000030", "3:000040"]
     assert reservation_of(a_decision(1, person=""), b"").rooms == ()
 

@@ -169,7 +169,7 @@ def test_where_it_cannot_be_looked_up_what_was_decided_nothing_new_is(monkeypatc
         raise StoreUnavailable("away")
 
     for server in (house.workers[0].server, house.workers[0].recommender.ads.server):  # type: ignore[union-attr]
-        monkeypatch.setattr(server.ledger, "decisions", away)
+        monkeypatch.setattr(server.ledger, "known", away)
     slate = page(house)
     assert (len(slate.items), slate.ads) == (5, ())
     (asked,) = house.ask({"request_id": "r", "user_id": "ann", "n": 5, "event_time": NOW_MS})
@@ -182,7 +182,7 @@ def test_without_a_ledger_a_slate_is_organic(monkeypatch: pytest.MonkeyPatch) ->
     def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("away")
 
-    for name in ("decisions", "in_flight", "reserve"):
+    for name in ("known", "reserve"):
         monkeypatch.setattr(house.workers[0].recommender.ads.server.ledger, name, away)  # type: ignore[union-attr]
     slate = page(house)
     assert (len(slate.items), slate.ads) == (5, ())

@@ -1,5 +1,6 @@
 """The whole of an ad decision: who wins, what they pay, whose budget, what comes again, and what is never shown."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -214,6 +215,20 @@ def test_who_may_not_be_kept_has_no_id_in_what_is_kept() -> None:
     assert one(house.decisions(a_request())).user_id == "ann"
 
 
+def test_the_ledger_keeps_no_user_id_and_who_asks_again_is_told_theirs() -> None:
+    house = a_house(a_campaign(), settings=small(observe={"enabled": True}))
+    part = house.requests([a_request('an"n \u00e9')], 0)
+    ((first,),) = [slate.ads for slate in house.answer(part)]
+    worker = house.workers[0]
+    (kept,) = worker.server.ledger.decisions([first.record.decision_id])
+    assert first.record.user_id == 'an"n \u00e9'
+    assert kept
+    assert b"user_id" not in kept
+    house.kill(0)
+    ((again,),) = [slate.ads for slate in house.answer(part)]
+    assert (again.outcome, again.value) == ("again", first.value)
+
+
 def test_an_id_with_the_sign_that_parts_ids_is_refused() -> None:
     dead = a_house().publish(a_campaign("a/b"))
     assert "campaign_id" in dead[0].detail
@@ -235,9 +250,12 @@ def test_a_floor_holds_however_the_country_is_written(where: dict[str, Any]) -> 
 
 
 def test_nobody_asks_the_ledger_about_people_where_nothing_is_sold(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = a_house()
-    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", None)
+    house, asked = a_house(), list[Sequence[str]]()
+    ledger = house.workers[0].server.ledger
+    known = ledger.known
+    monkeypatch.setattr(ledger, "known", lambda people, ids: asked.append(people) or known(people, ids))
     assert not one(house.decisions(a_request())).filled
+    assert not any(asked)
 
 
 def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
@@ -329,10 +347,10 @@ def test_what_a_request_asks_of_a_deal_holds() -> None:
 def test_who_cannot_be_looked_up_is_shown_nothing_that_has_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     house = a_house(a_campaign(caps=[{"count": 9, "time_unit": "day"}]), a_campaign("free", bid=1_000_000))
 
-    def away(_: Any) -> Any:
+    def away(*_: Any) -> Any:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", away)
+    monkeypatch.setattr(house.workers[0].server.ledger, "known", away)
     decision = one(house.decisions(a_request()))
     assert (decision.campaign_id, decision.losses) == ("free", {"cap_unknown": 1})
     house.workers[0].answerer.ads.server.tell([])

@@ -16,6 +16,7 @@ from ranking.ads.predicates import DayPart
 from ranking.ads.traffic import HOUR_MS
 from streams.ad_settings import Ads
 from streams.serving.budgets import Budgets
+from streams.serving.ledger_windows import LineWindows
 from tests.ranking.ads.houses import a_campaign, a_line, an_exchange
 from tests.streams.serving.selling import MINUTE_MS, START_MS, Sellers, an_open_ledger
 
@@ -106,6 +107,21 @@ def test_an_edited_campaign_keeps_its_spend_and_a_raised_budget_is_spent() -> No
 
     sellers.run(2, edit=edit)
     assert sellers.spent("c/l") == pytest.approx(500_000, rel=0.02)
+
+
+def test_a_campaign_whose_budget_comes_later_has_spent_what_it_spent_before() -> None:
+    line = a_line("l", budget_micros=400_000, flights=an_hour(120))
+    exchange = an_exchange(a_campaign("c", line))
+    sellers = Sellers(exchange, per_day=100_000)
+
+    def edit(now_ms: int) -> None:
+        if now_ms == START_MS + HOUR_MS:
+            assert sellers.spent("c") == pytest.approx(200_000, rel=0.15)  # counted without a budget
+            exchange.put(a_campaign("c", line, budget_micros=300_000), 7)
+
+    sellers.run(2, edit=edit)
+    assert sellers.spent("c") == sellers.spent("c/l") == pytest.approx(300_000, rel=0.03)
+    assert sellers.ledger.totals().windows["c", "", False].left >= 0
 
 
 def test_a_budget_cut_below_what_was_spent_sells_nothing_more() -> None:
@@ -228,7 +244,7 @@ def test_a_row_that_another_line_item_has_now_begins_anew() -> None:
     now_ms, row_1 = START_MS + HOUR_MS // 2, np.zeros(1, np.int32)
     sellers.budgets[0].tick(now_ms)
     assert not sellers.budgets[0].take(old, row_1, np.array([1]), now_ms)[0]
-    assert sellers.budgets[0].windows(old, 0) == ()
+    assert sellers.budgets[0].windows(old, np.zeros(1, np.int32)) == [LineWindows("")]
     assert sellers.budgets[0].take(exchange.market, row_1, np.array([1]), now_ms)[0]
     assert {key for _, key in sellers.book.leases} == {"b/l"}
 
@@ -292,10 +308,12 @@ def test_a_booked_number_is_named_with_the_kind_that_counts_it() -> None:
     goals = {kind.name: Goal(kind=kind, quantity=5) for kind in (GoalKind.impressions, GoalKind.clicks, GoalKind.money)}
     exchange = an_exchange(a_campaign("c", *(a_line(name, goal=goal, flights=TODAY) for name, goal in goals.items())))
     budgets = Budgets(an_open_ledger(), exchange, Ads(), worker="w")
-    assert budgets.booked(exchange.market, 0) == ((), "impression", ONE)
+    market, rows = exchange.market, np.arange(3)
+    assert budgets.booked(market, 0, budgets.windows(market, rows)[0]) == ((), "impression", ONE)
     for second in range(3):
         budgets.tick(START_MS + 1_000 * second)
-    shown, clicked, paid = (budgets.booked(exchange.market, row, 0.02) for row in range(3))
+    windows = budgets.windows(market, rows)
+    shown, clicked, paid = (budgets.booked(market, row, windows[row], 0.02) for row in range(3))
     assert (shown.kind, shown.holds, clicked.kind, clicked.holds, paid.windows) == (
         "impression",
         ONE,
@@ -304,3 +322,7 @@ def test_a_booked_number_is_named_with_the_kind_that_counts_it() -> None:
         (),
     )
     assert clicked.windows == (("c/clicks", "", True), ("c/clicks", "1970-01-29", True))
+    for second in range(3):
+        budgets.tick(START_MS + DAY_MS + 1_000 * second)
+    assert budgets.windows(market, rows) == [LineWindows("")] * 3  # its flight is over
+    assert budgets.booked(market, 1, windows[1]).windows == clicked.windows  # as of when its windows were read

@@ -23,6 +23,7 @@ from tests.streams.adverts import (
     Topics,
     a_decision,
     an_ad_event,
+    called,
     opened,
     out,
     read,
@@ -41,7 +42,7 @@ class House:
     def __init__(self) -> None:
         self.book, self.topics = Book(), Topics()
         self.ledger = MemorySpendLedger(self.book)
-        self.lane = AdEvents(ledger=self.ledger, now_ms=lambda: NOW_MS)
+        self.lane = AdEvents(ledger=self.ledger, person=called, now_ms=lambda: NOW_MS)
         opened(self.ledger)
 
     def decide(self, *numbers: int, **fields: object) -> None:

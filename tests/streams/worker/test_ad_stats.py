@@ -17,7 +17,19 @@ from streams.serving.ad_delivery import Promise
 from streams.serving.ad_events import AdEvents, reservation_of
 from streams.transport.publishing import PublishFailed
 from streams.worker.ad_stats import AdStatsLeader
-from tests.streams.adverts import DAY_MS, LINE, RULES, Topics, a_decision, a_line, an_ad_event, opened, read, sell
+from tests.streams.adverts import (
+    DAY_MS,
+    LINE,
+    RULES,
+    Topics,
+    a_decision,
+    a_line,
+    an_ad_event,
+    called,
+    opened,
+    read,
+    sell,
+)
 from tests.streams.builders import NOW_MS
 from tests.streams.lanes import AWAY
 from tests.streams.lanes import Topics as Broker
@@ -66,7 +78,7 @@ class House:
         self.topics.ads += decisions
 
     def happen(self, *log) -> None:  # type: ignore[no-untyped-def]
-        AdEvents(ledger=self.ledger, now_ms=lambda: NOW_MS).seen(read(*log))
+        AdEvents(ledger=self.ledger, person=called, now_ms=lambda: NOW_MS).seen(read(*log))
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"marquee_ad_{name}", labels)

@@ -5,7 +5,7 @@ import pytest
 from embeddings.errors import LedgerClosed, StoreUnavailable
 from embeddings.spend_memory import MemorySpendLedger
 from streams.serving.ad_events import AdEvents
-from tests.streams.adverts import LINE, a_decision, an_ad_event, opened, out, sell, spent
+from tests.streams.adverts import LINE, a_decision, an_ad_event, called, opened, out, sell, spent
 from tests.streams.builders import EVENTS, NOW_MS, an_event
 from tests.streams.lanes import Worker, a_worker, shaky_store
 
@@ -21,7 +21,7 @@ def ledger() -> MemorySpendLedger:
 @pytest.fixture
 def worker(ledger: MemorySpendLedger) -> Worker:
     worker = a_worker()
-    ads = AdEvents(ledger=ledger, heard=worker.metrics.ads.heard, now_ms=lambda: NOW_MS)
+    ads = AdEvents(ledger=ledger, person=called, heard=worker.metrics.ads.heard, now_ms=lambda: NOW_MS)
     worker.service.recommender.ad_seen = ads.seen
     worker.events.ads = worker.events.unstored.ads = ads
     return worker
