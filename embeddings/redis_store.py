@@ -228,6 +228,15 @@ class RedisUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])
 
+    def read_slates(self, user_ids: Sequence[str]) -> tuple[list[bytes | None], Profiles]:
+        """See `UserStore.read_slates`."""
+        if not user_ids:
+            return [], self._profiles([], 0)
+        state_keys, seen_keys = self._keys.profiles(user_ids)
+        keys = *self._keys.of("l", user_ids), *state_keys, *seen_keys
+        reply, users = _values(self._plain.exchange(("MGET", *keys))[0]), len(user_ids)
+        return reply[:users], self._profiles(reply[users:], users)
+
     def ping(self) -> None:
         """See `UserStore.ping`."""
         self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S), ("GET", self._keys.ping))
