@@ -4,24 +4,7 @@ from typing import Any
 
 import msgspec
 
-from streams.contract.fields import Id, Number, Record, Word
-
-
-class Imp(Record):
-    """An ad slot to fill, as OpenRTB's `imp` says it."""
-
-    id: Id
-    tagid: Id | None = None
-    instl: bool | int = 0
-    bidfloor: Number = 0.0
-    bidfloorcur: str = "USD"
-    secure: bool | int = 1
-    rwdd: bool | int = 0
-    video: dict[str, Any] | None = None
-    banner: dict[str, Any] | None = None
-    bcat: tuple[Word, ...] = ()
-    badv: tuple[Word, ...] = ()
-    battr: tuple[int, ...] = ()
+from streams.contract.fields import Record
 
 
 class AdDecision(Record):
