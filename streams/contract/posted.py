@@ -124,6 +124,18 @@ def _structured(offset: int, value: bytes, now_ms: int) -> Posted:
     return Posted(offset, now_ms, key.encode() if key else None, value, _STRUCTURED)
 
 
+def named(body: bytes, request_id: str) -> bytes:
+    """A request that has no name, with one. What is no object stays as it is.
+
+    >>> named(b' {"n": 3}', "r"), named(b"{ }", "r")
+    (b'{"request_id":"r","n": 3}', b'{"request_id":"r"}')
+    """
+    inside = body.strip()[1:].lstrip()
+    if not body.lstrip().startswith(b"{"):
+        return body
+    return b'{"request_id":"%s"%s%s' % (request_id.encode(), b"" if inside == b"}" else b",", inside)
+
+
 def field_of(detail: str) -> str | None:
     """The field that the reason of a dead letter names."""
     if detail in _MISSING:

@@ -23,7 +23,7 @@ from streams.contract.cloudevents import TRACEPARENT, Headers
 from streams.contract.deadletters import DeadLetter
 from streams.contract.openapi import document
 from streams.contract.parsing import Unreadable
-from streams.contract.posted import MEDIA_TYPES, Posted, Problem, TooMany, field_of, posted, refusals
+from streams.contract.posted import MEDIA_TYPES, Posted, Problem, TooMany, field_of, named, posted, refusals
 from streams.contract.records import Request
 from streams.process.gathering import Crowded
 from streams.process.health import Page
@@ -147,8 +147,8 @@ class Api:
             asked = _decode_asked(body)
         except (ValueError, RecursionError):
             asked = _Asked()
-        if asked.request_id is None and body.lstrip().startswith(b"{"):  # a name that it says itself comes later, counts
-            body = b'{"request_id":"%s",%s' % (secrets.token_hex(16).encode(), body.lstrip()[1:])
+        if asked.request_id is None:
+            body = named(body, secrets.token_hex(16))
         headers: Headers = ((TRACEPARENT, trace.encode()),) if trace else ()
         record = Posted(0, now_ms, None, body, headers)
         within_s = asked.within_s(self.settings.slates.deadline_ms)

@@ -5,8 +5,6 @@ ads are called after it, as elsewhere after topic, partition and offset: the sam
 id, and the decisions that stand.
 """
 
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,17 +20,14 @@ from streams.contract.posted import Posted
 from streams.process.gathering import Together
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import Thread
-from streams.serving.ad_funnel import Funnel
+from streams.serving.ad_funnel import POSTED
 from streams.serving.requests import Answerer
 from streams.serving.slates import PublishedSlate, ad_records
 from streams.settings import Settings
 from streams.worker.outbox import Outbox
 from streams.worker.requests_lane import count_answers, taught
 
-TOPIC = "http:requests"
-"""Stands for the topic of what came over HTTP; none can be called so."""
 _MOST = 64
-_FUNNELS = 64
 
 
 class _Named(msgspec.Struct):
@@ -43,32 +38,16 @@ class _Named(msgspec.Struct):
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 
-class PostedFunnel(Funnel):
-    """A funnel of requests without offsets: what is counted goes on from when it was counted.
-
-    Workers share a few dozen names, so that the ledger does not keep one for each that ever lived.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._mine = Source(TOPIC, secrets.randbelow(_FUNNELS))
-
-    def read(self, source: Source, first: int, last: int) -> None:
-        """See `Funnel.read`."""
-        now_us = time.time_ns() // 1_000
-        super().read(self._mine, now_us, now_us)
-
-
 def place_of(user_id: str, request_id: str, partitions: int) -> tuple[Source, int]:
     """Where a request would lie: in the partition of its user, at an offset that only it has, by all chances."""
     name = user_id.encode()
     partition = int(murmur2([name])[0]) % partitions
-    return Source(TOPIC, partition), xxhash.xxh3_64_intdigest(name + b"\0" + request_id.encode()) >> 1
+    return Source(POSTED, partition), xxhash.xxh3_64_intdigest(name + b"\0" + request_id.encode()) >> 1
 
 
 @dataclass(slots=True, kw_only=True)
 class PostedRequests:
-    """Answers in a thread of its own; of one event loop. The store, the ads and the ledger of `answerer` are its own."""
+    """Answers in a thread of its own; of one event loop. What `answerer` is made of, no other thread uses."""
 
     answerer: Answerer
     outbox: Outbox
@@ -122,4 +101,4 @@ class PostedRequests:
             named = _Named()
         if isinstance(named.user_id, str) and isinstance(named.request_id, str):
             return place_of(named.user_id, named.request_id, self.settings.topics.partitions)
-        return Source(TOPIC, 0), xxhash.xxh3_64_intdigest(record.value or b"") >> 1
+        return Source(POSTED, 0), xxhash.xxh3_64_intdigest(record.value or b"") >> 1

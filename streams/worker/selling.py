@@ -11,6 +11,7 @@ from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
+from streams.serving.ad_funnel import Funnel, PostedFunnel
 from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ads import AdServer
@@ -47,6 +48,7 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    posted: AdAnswers = field(init=False)
     _rules: Rules = field(init=False)
     _warned: bool = field(init=False, default=False)
 
@@ -66,7 +68,7 @@ class Selling:
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
-        self.stats, self.answers = self._stats(), self._answers()
+        self.stats, self.answers, self.posted = self._stats(), self._answers(Funnel()), self._answers(PostedFunnel())
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -79,9 +81,10 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
-        self.answers.server.prepare()
+        for answers in (self.answers, self.posted):
+            answers.server.prepare()
 
-    def _answers(self) -> AdAnswers:
+    def _answers(self, funnel: Funnel) -> AdAnswers:
         settings, secret = self.settings, self.settings.ads.secret
         server = AdServer(
             exchange=self.exchange,
@@ -90,6 +93,7 @@ class Selling:
             ledger=spend_ledger(settings),
             settings=settings,
             stage=self.metrics.stage,
+            funnel=funnel,
         )
         asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
         return AdAnswers(server=server, rules=asked, judge=self._rules.judge)

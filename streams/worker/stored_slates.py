@@ -84,7 +84,7 @@ class StoredSlates:
         if alive:
             user_P = np.array([user for user, _, _ in alive], np.int32)
             gone_PK = self._gone(user_P, [kept for _, _, kept in alive], profiles)
-            changed = gone_PK.any(1).tolist()
+            changed: list[bool] = gone_PK.any(1).tolist()
             for p, (user, value, _) in enumerate(alive):
                 out[user] = _without(value, gone_PK[p]) if changed[p] else value
         return out
@@ -97,11 +97,12 @@ class StoredSlates:
             item_PK[p, : len(ids)] = ids
         states = profiles.states
         gone_PK = profiles.seen.hits(user_P, states.item_UH[user_P], item_PK)
+        refused_UH = np.where(REFUSES[states.action_UH], states.item_UH, 0)
         viewers: dict[Viewer, list[int]] = defaultdict(list)
         for p, (user, slate) in enumerate(zip(user_P.tolist(), slates, strict=True)):
             viewers[slate.viewer].append(p)
             if self._policies.on(slate.surface).repeats:
-                gone_PK[p] = np.isin(item_PK[p], states.item_UH[user][REFUSES[states.action_UH[user]]])
+                gone_PK[p] = np.isin(item_PK[p], refused_UH[user])
         with self.serving.items.lock:
             row_PK = self.serving.items.ids.rows(item_PK)
             for viewer, mine in viewers.items():

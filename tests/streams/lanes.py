@@ -39,7 +39,9 @@ class Topics:
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
-    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object]) -> None:
+    async def send_all(
+        self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object] | None = None
+    ) -> None:
         records = list(records)
         if self.errors and records:
             raise self.errors.pop(0)

@@ -1,0 +1,100 @@
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from embeddings.errors import StoreUnavailable
+from streams.http_settings import Http
+from tests.streams.lanes import LOG
+from tests.streams.posting import Posting, a_posting
+
+PAGES = (("GET", "/v1/users/u1/slate"), ("POST", "/v1/events"), ("POST", "/v1/slates"))
+
+
+@pytest.fixture
+async def posting() -> AsyncIterator[Posting]:
+    async with a_posting(http={"token": "open sesame"}) as posting:
+        yield posting
+
+
+async def test_a_token_is_wanted_of_whoever_uses_the_api_and_of_nobody_else(posting: Posting) -> None:
+    for told in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic open sesame"}, {"Authorization": "é"}):
+        for method, path in PAGES:
+            reply = await posting.ask(method, path, headers=told)
+            assert (reply.status, reply.headers["WWW-Authenticate"]) == (401, "Bearer")
+    for page in ("/livez", "/readyz", "/startupz", "/metrics", "/openapi.json"):
+        assert (await posting.ask("GET", page)).status == 200
+    let_in = {"Authorization": "bearer open sesame"}
+    assert (await posting.ask("GET", "/v1/users/u1/slate", headers=let_in)).status == 404
+    assert (await posting.post("/v1/slates", b"{}", **let_in)).status == 400
+
+
+async def test_pages_take_what_they_are_for_and_nothing_else(posting: Posting) -> None:
+    for method, path in PAGES:
+        for other in {"GET", "POST", "PUT", "DELETE", "PATCH"} - {method}:
+            reply = await posting.ask(other, path)
+            assert reply.status == 405
+            assert method in reply.headers["Allow"]
+    for path in ("/", "/v1", "/v1/users/", "/v1/users/a/b/slate", "/v1/users/a", "/v1/events/", "/admin"):
+        assert (await posting.ask("GET", path)).status == 404
+
+
+async def test_who_asks_while_too_many_wait_is_told_when_to_come_again() -> None:
+    async with a_posting() as posting:
+        posting.api.slates._together.waiting = 0
+        reply = await posting.ask("GET", "/v1/users/u1/slate")
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+
+
+async def test_the_latest_slate_of_a_user_is_served_as_it_is_stored() -> None:
+    async with a_posting() as posting:
+        posting.service.now_ms = 4_000_000_000_000  # a slate that does not expire for a while
+        posting.service.deliver([event._replace(timestamp=posting.service.now_ms) for event in LOG])
+        user = "u1"
+        kept = posting.service.users.latest_slate(user)
+        assert kept
+        reply = await posting.ask("GET", f"/v1/users/{user}/slate")
+        assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
+        assert (await posting.ask("HEAD", f"/v1/users/{user}/slate")).status == 200
+        for name, status in (("ann%2F%C3%A4", 404), ("x" * 600, 400), ("%20", 404)):
+            assert (await posting.ask("GET", f"/v1/users/{name}/slate")).status == status
+
+
+async def test_a_store_that_does_not_answer_is_unavailable_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_posting() as posting:
+
+        def away(user_ids: object) -> None:
+            raise StoreUnavailable("timeout")
+
+        monkeypatch.setattr(posting.service.users, "read_slates", away)
+        reply = await posting.ask("GET", "/v1/users/u1/slate")
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+
+
+async def test_nothing_that_somebody_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_posting() as posting:
+        monstrous = {"request_id": "r", "user_id": "user-17", "n": 3}
+        posting.api.requests.answerer = None  # type: ignore[assignment]
+        assert (await posting.post("/v1/slates", monstrous)).status == 500
+        assert (await posting.post("/v1/events", b'{"user_id":"user-17"')).status == 400
+        await posting.ask("GET", "/v1/users/user-17/slate")
+    assert "user-17" not in caplog.text
+    assert "a request over HTTP failed: AttributeError" in caplog.text
+
+
+async def test_it_speaks_tls_where_it_has_a_certificate(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "crt"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(list(map(str, make)), check=True, capture_output=True)
+    async with a_posting(http={"tls_cert": str(certificate), "tls_key": str(key)}) as posting:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        for page in ("/livez", "/openapi.json"):
+            assert (await posting.ask("GET", page, ssl=trusting)).status == 200
+    with pytest.raises(ValidationError, match="tls_cert and tls_key are set both or not at all"):
+        Http(tls_cert=certificate)
+    with pytest.raises(ValidationError, match="do not go together"):
+        Http(tls_cert=key, tls_key=key)

@@ -1,0 +1,170 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from embeddings.events import Source
+from streams.contract.decode import decode
+from streams.contract.messages import Outgoing
+from streams.contract.parsing import Rules
+from streams.contract.posted import Posted
+from tests.streams.builders import NOW_MS
+from tests.streams.lanes import AWAY, TOO_LARGE
+from tests.streams.posting import Posting, Reply, a_posting
+
+EVENT = {"type": "play", "user_id": "ann", "item_id": "i001", "event_time": NOW_MS - 1_000}
+CLOUD = {"specversion": "1.0", "id": "1", "source": "/app", "type": "play"}
+EVENTS = "marquee.events.v1"
+
+
+@pytest.fixture
+async def posting() -> AsyncIterator[Posting]:
+    async with a_posting(http={"max_events": 5, "max_body_bytes": 4_096}) as posting:
+        yield posting
+
+
+async def post(posting: Posting, body: Any, **headers: str) -> Reply:
+    return await posting.post("/v1/events", body, **headers)
+
+
+def refused(reply: Reply) -> list[tuple[int, str, str | None]]:
+    return [(one["index"], one["code"], one.get("field")) for one in reply.body["refused"]]
+
+
+async def test_an_event_is_acknowledged_when_its_topic_has_it(posting: Posting) -> None:
+    posting.topics.acknowledges.clear()
+    posting.api.events.outbox.within_s = 5
+    asking = asyncio.create_task(post(posting, EVENT))
+    while not posting.topics.published:
+        await asyncio.sleep(0.005)
+    assert not asking.done()
+    posting.topics.acknowledges.set()
+    reply = await asking
+    assert (reply.status, reply.body) == (202, {"accepted": 1, "refused": []})
+    assert posting.topics.published == [Outgoing(EVENTS, b"ann", msgspec.json.encode(EVENT), [])]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (EVENT, {"ce_id": "1", "ce_source": "/app%20a", "ce_specversion": "1.0", "ce_type": "play"}),
+        (CLOUD | {"data": EVENT}, {"Content_Type": "application/cloudevents+json; charset=utf-8"}),
+        ([CLOUD | {"data": EVENT}], {"Content_Type": "application/cloudevents-batch+json"}),
+        (CLOUD | {"data": {**EVENT, "user_id": ""}, "partitionkey": "ann"}, {"Content_Type": "application/cloudevents+json"}),
+        ({**EVENT, "user_id": ""}, {"ce_id": "1", "ce_source": "/app a", "ce_partitionkey": "ann"}),
+        ([EVENT], {}),
+    ],
+)
+async def test_an_event_means_the_same_in_every_form(posting: Posting, body: Any, headers: dict[str, str]) -> None:
+    assert (await post(posting, body, **headers)).status == 202
+    (record,) = posting.topics.published
+    assert record.key == b"ann"
+    there = Posted(0, NOW_MS, record.key, record.value, record.headers)
+    decoded = decode([(Source(EVENTS, 0), [there])], Rules.of(posting.service.settings, {}), NOW_MS)
+    assert (decoded.batch.user_ids, decoded.events[0].item_id) == (("ann",), "i001")
+    named = "ce_id" in headers or "specversion" in str(body)
+    assert bool(decoded.batch.dedupe_B[0]) == named, "a name of its own is kept, so that it counts once"
+    if "/app" in headers.get("ce_source", ""):
+        assert dict(record.headers)["ce_source"] == b"/app a", "which is percent-encoded over HTTP only"
+
+
+async def test_what_cannot_be_read_gets_the_code_of_a_dead_letter_and_the_rest_is_taken(posting: Posting) -> None:
+    seconds, nobody = {**EVENT, "event_time": 1_750_000_000}, {**EVENT, "user_id": None}
+    reply = await post(posting, [EVENT, seconds, nobody, {**EVENT, "item_id": 5}, EVENT])
+    assert (reply.status, reply.body["accepted"]) == (400, 2)
+    assert refused(reply) == [
+        (1, "seconds", "event_time"),
+        (2, "missing_field", "user_id"),
+        (3, "malformed", "item_id"),
+    ]
+    assert [record.key for record in posting.topics.published] == [b"ann", b"ann"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "code", "field"),
+    [
+        (b"{", {}, "malformed", None),
+        (b"[", {}, "malformed", None),
+        (b"", {}, "malformed", None),
+        (b"[" * 2_000, {}, "too_deep", None),
+        (b'{"type":"play","event_time":1,"user_id":"\xff"}', {}, "bad_utf8", None),
+        (b'{"user_id":"u","event_time":1750000000000}', {}, "missing_field", "type"),
+        (b'{"id":"1"}', {"Content_Type": "application/cloudevents+json"}, "malformed", None),
+        (b"{}", {"Content_Type": "application/cloudevents-batch+json"}, "malformed", None),
+        ({**EVENT, "type": "rating"}, {}, "missing_field", "value"),
+        ({**EVENT, "item_id": None}, {}, "missing_field", "item_id"),
+        ({**EVENT, "event_time": NOW_MS + 10**9}, {}, "future", "event_time"),
+    ],
+)
+async def test_a_bad_body_is_refused_by_what_is_wrong_with_it(
+    posting: Posting, body: Any, headers: dict[str, str], code: str, field: str | None
+) -> None:
+    reply = await post(posting, body, **headers)
+    assert (reply.status, reply.body["accepted"], refused(reply)) == (400, 0, [(0, code, field)])
+    assert not posting.topics.published
+
+
+async def test_bodies_and_lists_are_bounded(posting: Posting) -> None:
+    assert (await post(posting, [EVENT] * 6)).status == 413
+    assert (await post(posting, b" " * 5_000)).status == 413
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b" " * 1_000
+
+    headers = {"Content-Type": "application/json"}
+    assert (await posting.ask("POST", "/v1/events", data=chunks(), headers=headers)).status == 413
+    assert not posting.topics.published
+
+
+async def test_a_body_of_another_kind_is_not_taken(posting: Posting) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        assert (await post(posting, EVENT, Content_Type=kind)).status == 415
+
+
+async def test_brokers_that_are_away_are_told_at_once(posting: Posting) -> None:
+    posting.topics.errors = [AWAY]
+    reply = await post(posting, EVENT)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+    assert (await post(posting, EVENT)).status == 202
+    posting.topics.acknowledges.clear()
+    assert (await post(posting, EVENT)).status == 503, "it is not known whether they have it"
+    sent = len(posting.topics.published)
+    assert (await post(posting, EVENT)).status == 503
+    assert len(posting.topics.published) == sent, "one batch waits for them, not every one"
+    posting.topics.acknowledges.set()
+    assert (await post(posting, EVENT)).status == 202
+
+
+async def test_an_event_that_no_topic_takes_costs_its_neighbours_nothing(posting: Posting) -> None:
+    posting.topics.acknowledges.clear()
+    posting.api.events.outbox.within_s = 5
+    first = asyncio.create_task(post(posting, EVENT))
+    while not posting.topics.published:
+        await asyncio.sleep(0.005)
+    posting.topics.errors = [TOO_LARGE, TOO_LARGE]  # those who wait, then one of them alone
+    others = [asyncio.create_task(post(posting, EVENT)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    posting.topics.acknowledges.set()
+    assert (await first).status == 202
+    assert sorted(reply.status for reply in await asyncio.gather(*others)) == [202, 202, 500]
+
+
+async def test_those_who_post_at_a_time_share_a_round_trip(posting: Posting) -> None:
+    sends = 0
+    send_all = posting.topics.send_all
+
+    async def counted(*args: Any, **named: Any) -> None:
+        nonlocal sends
+        sends += 1
+        await asyncio.sleep(0.01)
+        await send_all(*args, **named)
+
+    posting.topics.send_all = counted  # type: ignore[method-assign]
+    posting.api.events.outbox.within_s = 5
+    replies = await asyncio.gather(*(post(posting, {**EVENT, "item_id": f"i{n}"}) for n in range(40)))
+    assert {reply.status for reply in replies} == {202}
+    assert len(posting.topics.published) == 40
+    assert sends < 10
