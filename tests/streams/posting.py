@@ -48,9 +48,7 @@ class Posting:
             settings=settings,
             slates=StoredSlates(reads=self.service.users, serving=self.service.serving, settings=settings),
             events=PostedEvents(outbox=outbox, settings=settings, now_ms=lambda: NOW_MS),
-            requests=PostedRequests(
-                answerer=self.answerer, outbox=outbox, settings=settings, metrics=self.metrics
-            ),
+            requests=PostedRequests(answerer=self.answerer, outbox=outbox, settings=settings, metrics=self.metrics),
             now_ms=lambda: NOW_MS,
         )
         self.server = HealthServer(

@@ -37,8 +37,7 @@ async def test_an_event_is_acknowledged_when_its_topic_has_it(posting: Posting) 
     posting.topics.acknowledges.clear()
     posting.api.events.outbox.within_s = 5
     asking = asyncio.create_task(post(posting, EVENT))
-    while not posting.topics.published:
-        await asyncio.sleep(0.005)
+    await posting.topics.sent.wait()
     assert not asking.done()
     posting.topics.acknowledges.set()
     reply = await asking
@@ -46,28 +45,32 @@ async def test_an_event_is_acknowledged_when_its_topic_has_it(posting: Posting) 
     assert posting.topics.published == [Outgoing(EVENTS, b"ann", msgspec.json.encode(EVENT), [])]
 
 
-@pytest.mark.parametrize(
-    ("body", "headers"),
-    [
-        (EVENT, {"ce_id": "1", "ce_source": "/app%20a", "ce_specversion": "1.0", "ce_type": "play"}),
-        (CLOUD | {"data": EVENT}, {"Content_Type": "application/cloudevents+json; charset=utf-8"}),
-        ([CLOUD | {"data": EVENT}], {"Content_Type": "application/cloudevents-batch+json"}),
-        (CLOUD | {"data": {**EVENT, "user_id": ""}, "partitionkey": "ann"}, {"Content_Type": "application/cloudevents+json"}),
-        ({**EVENT, "user_id": ""}, {"ce_id": "1", "ce_source": "/app a", "ce_partitionkey": "ann"}),
-        ([EVENT], {}),
-    ],
-)
-async def test_an_event_means_the_same_in_every_form(posting: Posting, body: Any, headers: dict[str, str]) -> None:
-    assert (await post(posting, body, **headers)).status == 202
-    (record,) = posting.topics.published
-    assert record.key == b"ann"
-    there = Posted(0, NOW_MS, record.key, record.value, record.headers)
-    decoded = decode([(Source(EVENTS, 0), [there])], Rules.of(posting.service.settings, {}), NOW_MS)
-    assert (decoded.batch.user_ids, decoded.events[0].item_id) == (("ann",), "i001")
-    named = "ce_id" in headers or "specversion" in str(body)
-    assert bool(decoded.batch.dedupe_B[0]) == named, "a name of its own is kept, so that it counts once"
-    if "/app" in headers.get("ce_source", ""):
-        assert dict(record.headers)["ce_source"] == b"/app a", "which is percent-encoded over HTTP only"
+STRUCTURED = {"Content_Type": "application/cloudevents+json; charset=utf-8"}
+BATCHED = {"Content_Type": "application/cloudevents-batch+json"}
+NAMELESS = {**EVENT, "user_id": ""}
+FORMS: list[tuple[Any, dict[str, str]]] = [
+    (EVENT, {"ce_id": "1", "ce_source": "/app%20a", "ce_specversion": "1.0", "ce_type": "play"}),
+    (CLOUD | {"data": EVENT}, STRUCTURED),
+    ([CLOUD | {"data": EVENT}], BATCHED),
+    (CLOUD | {"data": NAMELESS, "partitionkey": "ann"}, STRUCTURED),
+    (NAMELESS, {"ce_id": "1", "ce_source": "/app a", "ce_partitionkey": "ann"}),
+    ([EVENT], {}),
+]
+
+
+async def test_an_event_means_the_same_in_every_form(posting: Posting) -> None:
+    for body, headers in FORMS:
+        posting.topics.published.clear()
+        assert (await post(posting, body, **headers)).status == 202
+        (record,) = posting.topics.published
+        assert record.key == b"ann"
+        there = Posted(0, NOW_MS, record.key, record.value, record.headers)
+        decoded = decode([(Source(EVENTS, 0), [there])], Rules.of(posting.service.settings, {}), NOW_MS)
+        assert (decoded.batch.user_ids, decoded.events[0].item_id) == (("ann",), "i001")
+        named = "ce_id" in headers or "specversion" in str(body)
+        assert bool(decoded.batch.dedupe_B[0]) == named, "a name of its own is kept, so that it counts once"
+        if "ce_source" in headers:
+            assert dict(record.headers)["ce_source"] == b"/app a", "which is percent-encoded over HTTP only"
 
 
 async def test_what_cannot_be_read_gets_the_code_of_a_dead_letter_and_the_rest_is_taken(posting: Posting) -> None:
@@ -82,27 +85,25 @@ async def test_what_cannot_be_read_gets_the_code_of_a_dead_letter_and_the_rest_i
     assert [record.key for record in posting.topics.published] == [b"ann", b"ann"]
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "code", "field"),
-    [
-        (b"{", {}, "malformed", None),
-        (b"[", {}, "malformed", None),
-        (b"", {}, "malformed", None),
-        (b"[" * 2_000, {}, "too_deep", None),
-        (b'{"type":"play","event_time":1,"user_id":"\xff"}', {}, "bad_utf8", None),
-        (b'{"user_id":"u","event_time":1750000000000}', {}, "missing_field", "type"),
-        (b'{"id":"1"}', {"Content_Type": "application/cloudevents+json"}, "malformed", None),
-        (b"{}", {"Content_Type": "application/cloudevents-batch+json"}, "malformed", None),
-        ({**EVENT, "type": "rating"}, {}, "missing_field", "value"),
-        ({**EVENT, "item_id": None}, {}, "missing_field", "item_id"),
-        ({**EVENT, "event_time": NOW_MS + 10**9}, {}, "future", "event_time"),
-    ],
-)
-async def test_a_bad_body_is_refused_by_what_is_wrong_with_it(
-    posting: Posting, body: Any, headers: dict[str, str], code: str, field: str | None
-) -> None:
-    reply = await post(posting, body, **headers)
-    assert (reply.status, reply.body["accepted"], refused(reply)) == (400, 0, [(0, code, field)])
+BAD: list[tuple[Any, dict[str, str], str, str | None]] = [
+    (b"{", {}, "malformed", None),
+    (b"[", {}, "malformed", None),
+    (b"", {}, "malformed", None),
+    (b"[" * 2_000, {}, "too_deep", None),
+    (b'{"type":"play","event_time":1,"user_id":"\xff"}', {}, "bad_utf8", None),
+    (b'{"user_id":"u","event_time":1750000000000}', {}, "missing_field", "type"),
+    (b'{"id":"1"}', STRUCTURED, "malformed", None),
+    (b"{}", BATCHED, "malformed", None),
+    ({**EVENT, "type": "rating"}, {}, "missing_field", "value"),
+    ({**EVENT, "item_id": None}, {}, "missing_field", "item_id"),
+    ({**EVENT, "event_time": NOW_MS + 10**9}, {}, "future", "event_time"),
+]
+
+
+async def test_a_bad_body_is_refused_by_what_is_wrong_with_it(posting: Posting) -> None:
+    for body, headers, code, field in BAD:
+        reply = await post(posting, body, **headers)
+        assert (reply.status, reply.body["accepted"], refused(reply)) == (400, 0, [(0, code, field)]), body
     assert not posting.topics.published
 
 
@@ -142,8 +143,7 @@ async def test_an_event_that_no_topic_takes_costs_its_neighbours_nothing(posting
     posting.topics.acknowledges.clear()
     posting.api.events.outbox.within_s = 5
     first = asyncio.create_task(post(posting, EVENT))
-    while not posting.topics.published:
-        await asyncio.sleep(0.005)
+    await posting.topics.sent.wait()
     posting.topics.errors = [TOO_LARGE, TOO_LARGE]  # those who wait, then one of them alone
     others = [asyncio.create_task(post(posting, EVENT)) for _ in range(3)]
     await asyncio.sleep(0.05)
