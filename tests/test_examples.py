@@ -2,12 +2,34 @@
 
 import asyncio
 import importlib.util
+import json
+import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+PAGE = (EXAMPLES.parent / "docs" / "http.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.*?)```\n\n```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def curled(block: str, wanted: str, port: int) -> tuple[Any, Any]:
+    """What a command of the page is answered, and what the page says."""
+    command = block.replace("localhost:6066", f"127.0.0.1:{port}")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=30)
+    return json.loads(done.stdout), json.loads(wanted)
+
+
+def is_like(answer: Any, wanted: Any) -> bool:
+    """Whether an answer has what the page shows of it; names of slates and their items are others each time."""
+    if isinstance(wanted, dict):
+        return wanted.keys() <= answer.keys() and all(is_like(answer[key], wanted[key]) for key in wanted)
+    return wanted in ("…", []) or answer == wanted or bool(wanted and all(map(is_like, answer, wanted)))
 
 
 def example(name: str) -> ModuleType:
@@ -46,3 +68,6 @@ def test_an_event_published_a_slate_and_an_ad_asked_for_are_answered() -> None:
         assert {item["item_id"] for item in answer["items"]} == {"m3"}
         ad = asyncio.run(asyncio.wait_for(example("e05_ask_for_an_ad").main(stack.broker.bootstrap), 40))
         assert (ad["campaign_id"], ad["line_item_id"], ad["price_micros"]) == ("spring", "fares", 1_500)
+        told = [(block, *curled(block, wanted, stack.http_port)) for block, wanted in COMMANDS]
+        assert [block for block, answer, wanted in told if not is_like(answer, wanted)] == []
+        assert len(told) == 6

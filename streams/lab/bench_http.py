@@ -7,6 +7,7 @@ events and requests are posted.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from redis import Redis
 
 from deploy.processes import free_port
 from embeddings import snapshots
@@ -57,7 +59,7 @@ class Client:
             self._lines.append(await asyncio.open_connection("127.0.0.1", self._port))
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *end: object) -> None:
         for _, writer in self._lines:
             writer.close()
 
@@ -165,15 +167,11 @@ def _an_event_each(world: World) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _leave(site: Site, key: str, value: bytes) -> None:
-    from redis import Redis
-
     with closing(Redis.from_url(site.valkey.url)) as redis:
         redis.set(key, value)
 
 
 def _listens(port: int) -> bool:
-    import socket
-
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
@@ -190,7 +188,10 @@ async def _measure(
         ours_ps, floor_ps = (float(np.median([pair[n].per_s for pair in fast])) for n in (0, 1))
         say(f"{ours_ps:,.0f} answers/s; the floor {floor_ps:,.0f}/s")
         slow = [
-            (await worker.steady(ask, ours_ps / 2, seconds / _TURNS), await floor.steady(ask, ours_ps / 2, seconds / _TURNS))
+            (
+                await worker.steady(ask, ours_ps / 2, seconds / _TURNS),
+                await floor.steady(ask, ours_ps / 2, seconds / _TURNS),
+            )
             for _ in range(_TURNS)
         ]
         loads = [Load(ours_ps / 2, np.concatenate([pair[n].taken_s for pair in slow])) for n in (0, 1)]
@@ -232,4 +233,9 @@ def _posts(world: World, settings: Settings) -> Iterator[tuple[str, str, Body, i
 
     yield "slates", "/v1/slates", request, 1
     yield "events, one by one", "/v1/events", lambda n: records.encode(event(n)), 1
-    yield f"events, {BATCH} a body", "/v1/events", lambda n: msgspec.json.encode([event(n + i) for i in range(BATCH)]), BATCH
+    yield (
+        f"events, {BATCH} a body",
+        "/v1/events",
+        lambda n: msgspec.json.encode([event(n + i) for i in range(BATCH)]),
+        BATCH,
+    )

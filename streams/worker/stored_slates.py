@@ -84,9 +84,11 @@ class StoredSlates:
         if alive:
             user_P = np.array([user for user, _, _ in alive], np.int32)
             gone_PK = self._gone(user_P, [kept for _, _, kept in alive], profiles)
-            changed: list[bool] = gone_PK.any(1).tolist()
-            for p, (user, value, _) in enumerate(alive):
-                out[user] = _without(value, gone_PK[p]) if changed[p] else value
+            changed = np.flatnonzero(np.any(gone_PK, axis=1)).tolist()
+            for user, value, _ in alive:
+                out[user] = value
+            for p in changed:
+                out[alive[p][0]] = _without(alive[p][1], gone_PK[p])
         return out
 
     def _gone(self, user_P: NDArray[np.int32], slates: Sequence[_Kept], profiles: Profiles) -> NDArray[np.bool_]:
