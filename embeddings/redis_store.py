@@ -230,12 +230,10 @@ class RedisUserStore(UserStore):
 
     def read_slates(self, user_ids: Sequence[str]) -> tuple[list[bytes | None], Profiles]:
         """See `UserStore.read_slates`."""
-        if not user_ids:
-            return [], self._profiles([], 0)
-        state_keys, seen_keys = self._keys.profiles(user_ids)
+        (state_keys, seen_keys), users = self._keys.profiles(user_ids), len(user_ids)
         keys = *self._keys.of("l", user_ids), *state_keys, *seen_keys
-        reply, users = _values(self._plain.exchange(("MGET", *keys))[0]), len(user_ids)
-        return reply[:users], self._profiles(reply[users:], users)
+        values = _values(self._plain.exchange(("MGET", *keys))[0]) if keys else []
+        return values[:users], self._profiles(values[users:], users)
 
     def ping(self) -> None:
         """See `UserStore.ping`."""
