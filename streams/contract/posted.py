@@ -110,10 +110,15 @@ def _binary(headers: Mapping[str, str], body: bytes, now_ms: int) -> Posted:
     """CloudEvents in headers: `ce-id` here is `ce_id` there, percent-encoded here and not there."""
     told = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
     key = told.pop(PARTITION_KEY, None)
-    kept = [(f"ce_{name}", value.encode()) for name, value in told.items()]
     if TRACEPARENT in headers:
-        kept.append((TRACEPARENT, headers[TRACEPARENT].encode()))
-    return Posted(0, now_ms, key.encode() if key else None, body, kept)
+        told |= {TRACEPARENT: headers[TRACEPARENT]}
+    kept = [(name if name == TRACEPARENT else f"ce_{name}", _bytes(value)) for name, value in told.items()]
+    return Posted(0, now_ms, _bytes(key) if key else None, body, kept)
+
+
+def _bytes(header: str) -> bytes:
+    """A header's value as it came, whatever bytes these are."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 def _structured(offset: int, value: bytes, now_ms: int) -> Posted:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -33,6 +34,18 @@ OTHER = "other"
 _READ = frozenset({"GET", "HEAD"})
 
 log = logging.getLogger(__name__)
+_server_log = logging.getLogger(f"{__name__}.server")
+
+
+def _quotes_nobody(record: logging.LogRecord) -> bool:
+    """Whether a record of aiohttp's is written: what is no HTTP is not, and of errors the kind: others quote paths."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        record.msg, record.args, record.exc_info = f"a request failed: {type(error).__name__}", (), None
+    return not isinstance(error, HttpProcessingError)
+
+
+_server_log.addFilter(_quotes_nobody)
 
 
 class Page(NamedTuple):
@@ -93,7 +106,7 @@ class HealthServer:
         for path, checks in probes.items():
             self._pages[path] = Page(path, _READ, self._probe(checks, (notes or {}) if path == "/readyz" else {}))
         self._runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None), handle_signals=False, shutdown_timeout=1.0
+            web.Server(self._handle, access_log=None, logger=_server_log), handle_signals=False, shutdown_timeout=1.0
         )
 
     async def start(self) -> Self:

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +23,7 @@ from streams.contract.cloudevents import TRACEPARENT, Headers
 from streams.contract.deadletters import DeadLetter
 from streams.contract.openapi import document
 from streams.contract.parsing import Unreadable
-from streams.contract.posted import MEDIA_TYPES, Posted, Problem, TooMany, field_of, named, posted, refusals
+from streams.contract.posted import JSON, MEDIA_TYPES, Posted, Problem, TooMany, field_of, named, posted, refusals
 from streams.contract.records import Request
 from streams.process.gathering import Crowded
 from streams.process.health import Page
@@ -38,7 +38,7 @@ from streams.worker.stored_slates import StoredSlates
 
 log = logging.getLogger(__name__)
 MAX_USER_ID = 512
-_JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+_JSON = {"Content-Type": JSON, "Cache-Control": "no-store"}
 _SOON = {"Retry-After": "1"}
 _USERS, _SLATE = "/v1/users/", "/slate"
 _BODY_WITHIN_S, _GRACE_S = 30.0, 1.0
@@ -121,12 +121,12 @@ class Api:
         if not self._token:
             return
         kind, _, told = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not hmac.compare_digest(told.strip().encode(), self._token):
+        if kind.lower() != "bearer" or not hmac.compare_digest(_bytes(told.strip()), self._token):
             raise Declined(401, "a token is wanted, as `Authorization: Bearer`", {"WWW-Authenticate": "Bearer"})
 
     async def _latest(self, request: web.BaseRequest) -> web.Response:
         user_id = unquote(request.rel_url.raw_path[len(_USERS) : -len(_SLATE)])
-        if not user_id or len(user_id.encode()) > MAX_USER_ID:
+        if not user_id or len(_bytes(user_id)) > MAX_USER_ID:
             raise Declined(400, f"a user id has 1 to {MAX_USER_ID} bytes", field="user_id")
         slate = await self.slates.latest(user_id)
         if slate is None:
@@ -134,7 +134,7 @@ class Api:
         return web.Response(body=slate, headers=_JSON)
 
     async def _events(self, request: web.BaseRequest) -> web.Response:
-        body, limits = await self._body(request), self.settings.http
+        body, limits = await self._body(request, MEDIA_TYPES), self.settings.http
         headers = {name.lower(): value for name, value in request.headers.items()}
         records = posted(_media(request), headers, body, self.now_ms(), limits.max_events)
         receipt = await self.events.take(records)
@@ -142,14 +142,14 @@ class Api:
 
     async def _slates(self, request: web.BaseRequest) -> web.Response:
         now_ms, trace = self.now_ms(), request.headers.get(TRACEPARENT)
-        body = await self._body(request)
+        body = await self._body(request, (JSON,))
         try:
             asked = _decode_asked(body)
         except (ValueError, RecursionError):
             asked = _Asked()
         if asked.request_id is None:
             body = named(body, secrets.token_hex(16))
-        headers: Headers = ((TRACEPARENT, trace.encode()),) if trace else ()
+        headers: Headers = ((TRACEPARENT, _bytes(trace)),) if trace else ()
         record = Posted(0, now_ms, None, body, headers)
         within_s = asked.within_s(self.settings.slates.deadline_ms)
         answer = await asyncio.wait_for(self.requests.answer(record), within_s)
@@ -158,27 +158,35 @@ class Api:
         return web.Response(body=answer.value, headers=_JSON)
 
     async def _openapi(self, request: web.BaseRequest) -> web.Response:
-        return web.Response(body=self._document, headers={"Content-Type": "application/json"})
+        return web.Response(body=self._document, headers={"Content-Type": JSON})
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest, kinds: Sequence[str]) -> bytes:
         """The whole body, if it is of a kind that is taken, and not too large."""
-        if _media(request) not in MEDIA_TYPES:
-            raise Declined(415, f"Content-Type is one of {', '.join(MEDIA_TYPES)}")
+        if _media(request) not in kinds:
+            raise Declined(415, f"Content-Type is one of {', '.join(kinds)}")
         most = self.settings.http.max_body_bytes
         too_large = Declined(413, f"a body has at most {most} bytes", {"Connection": "close"})
         if (request.content_length or 0) > most:
             raise too_large
         body = bytearray()
-        async with asyncio.timeout(_BODY_WITHIN_S):
-            async for some in request.content.iter_any():
-                body += some
-                if len(body) > most:
-                    raise too_large
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                async for some in request.content.iter_any():
+                    body += some
+                    if len(body) > most:
+                        raise too_large
+        except (TimeoutError, web.RequestPayloadError, ConnectionError):
+            raise Declined(400, "the body did not come whole", {"Connection": "close"}) from None
         return bytes(body)
 
 
 def _media(request: web.BaseRequest) -> str:
     return request.content_type.lower()
+
+
+def _bytes(header: str) -> bytes:
+    """A header's value as it came, whatever bytes these are."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 def _declined(error: Exception) -> web.Response:

@@ -58,9 +58,9 @@ class Outbox:
 
     async def stop(self) -> None:
         """Disconnect."""
-        if self._telling is not None:
-            await asyncio.wait({self._telling}, timeout=1.0)
-            self._telling.cancel()
+        if (telling := self._telling) is not None:
+            await asyncio.wait({telling}, timeout=1.0)
+            telling.cancel()
         await self.publisher.stop()
 
     async def _publish(self, some: Sequence[Sequence[Outgoing]]) -> Sequence[None]:

@@ -1,3 +1,4 @@
+import asyncio
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -105,3 +106,28 @@ async def test_it_speaks_tls_where_it_has_a_certificate(certified: tuple[Path, P
         Http(tls_cert=certificate)
     with pytest.raises(ValidationError, match="do not go together"):
         Http(tls_cert=key, tls_key=key)
+
+
+async def raw(posting: Posting, request: bytes) -> int:
+    """The status of what these bytes are answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", posting.server.port)
+    writer.write(request)
+    head = await reader.readline()
+    writer.close()
+    return int(head.split()[1])
+
+
+async def test_bytes_that_are_no_text_are_no_reason_to_fail(caplog: pytest.LogCaptureFixture) -> None:
+    post = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    event = b'{"type":"view","user_id":"u","item_id":"i","event_time":1750000000000}'
+    whole = b"Content-Length: %d\r\n\r\n%s" % (len(event), event)
+    async with a_posting() as posting:
+        assert await raw(posting, b"GET /v1/users/user-17\xff/slate HTTP/1.1\r\nHost: x\r\n\r\n") == 400
+        assert "user-17" not in caplog.text
+        assert await raw(posting, b"GET /v1/users/%FF%00/slate HTTP/1.1\r\nHost: x\r\n\r\n") == 404
+        assert await raw(posting, post + b"ce-id: \xff\r\nce-source: %%%\r\ntraceparent: \xfe\r\n" + whole) == 202
+        assert dict(posting.topics.published[0].headers)["ce_id"] == b"\xff", "as it came"
+        assert await raw(posting, post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n") == 400
+        asked = post.replace(b"events", b"slates") + b"traceparent: \xfe\r\n" + whole
+        assert await raw(posting, asked) == 200
+        assert await raw(posting, asked.replace(b"application/json", b"application/cloudevents+json")) == 415
