@@ -133,6 +133,7 @@ def http(
     result = run_http(World(items=items, users=users), seconds=seconds, say=err.print)
     ours, floor, ratio = (result[key] for key in ("answers_per_s", "floor_per_s", "ratio"))
     out.print(f"{ours:,} stored slates/s, a bare handler {floor:,}/s: × {ratio}; {result['connections']} connections")
+    out.print(f"per second of CPU {result['answers_per_cpu_s']:,}, a bare handler {result['floor_per_cpu_s']:,}")
     out.print(
         f"at {result['load_per_s']:,}/s: p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms; "
         f"the bare handler {result['floor_p50_ms']} and {result['floor_p99_ms']} ms"

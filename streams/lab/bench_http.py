@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from redis import Redis
 
-from deploy.processes import free_port
+from deploy.processes import Child, free_port
 from embeddings import snapshots
 from streams.configuration import load_settings
 from streams.contract import records
@@ -36,10 +37,11 @@ Body = Callable[[int], bytes]
 
 
 class Load(NamedTuple):
-    """Answers a second, and seconds that each took."""
+    """Answers a second of the clock and of the server's processor time, and seconds that each took."""
 
     per_s: float
     taken_s: NDArray[np.float64]
+    per_cpu_s: float = 0.0
 
     def ms(self, percent: float) -> float:
         """A percentile of the times."""
@@ -49,9 +51,9 @@ class Load(NamedTuple):
 class Client:
     """Connections to one server over which ready requests go out: a client that costs less than what it measures."""
 
-    def __init__(self, port: int) -> None:
-        """Nothing is connected before `async with`."""
-        self._port = port
+    def __init__(self, child: Child, port: int) -> None:
+        """Nothing is connected before `async with`. `child` is who answers at this port."""
+        self._port, self._process = port, psutil.Process(child.pid)
         self._lines: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def __aenter__(self) -> "Client":
@@ -70,6 +72,7 @@ class Client:
             ValueError: an answer was none.
         """
         numbers, taken_s, end_s = count(), list[float](), time.perf_counter() + seconds
+        before_s = self._cpu_s()
 
         async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while (began_s := time.perf_counter()) < end_s:
@@ -77,7 +80,10 @@ class Client:
                 taken_s.append(time.perf_counter() - began_s)
 
         await asyncio.gather(*(work(*line) for line in self._lines))
-        return Load(len(taken_s) / seconds, np.array(taken_s))
+        return Load(len(taken_s) / seconds, np.array(taken_s), len(taken_s) / (self._cpu_s() - before_s))
+
+    def _cpu_s(self) -> float:
+        return sum(self._process.cpu_times()[:2])
 
     async def steady(self, ask: Body, per_s: float, seconds: float) -> Load:
         """At a steady rate, whoever waits; times count from when each request was due.
@@ -155,7 +161,8 @@ def run_http(world: World, *, seconds: float = 8.0, say: Say = lambda text: None
         _leave(site, key, store.latest_slate(world.user_ids[0]) or b"")
         waiting = exit_.enter_context(site.child("floor", floor, environment))
         waiting.wait_until(lambda: _listens(floor_port), 60.0)
-        return asyncio.run(_measure(site, world, settings, port, floor_port, seconds, say))
+        clients = Client(worker, port), Client(waiting, floor_port)
+        return asyncio.run(_measure(site, world, settings, clients, seconds, say))
 
 
 def _an_event_each(world: World) -> Iterator[tuple[bytes, bytes]]:
@@ -178,15 +185,16 @@ def _listens(port: int) -> bool:
 
 
 async def _measure(
-    site: Site, world: World, settings: Settings, port: int, floor_port: int, seconds: float, say: Say
+    site: Site, world: World, settings: Settings, clients: tuple[Client, Client], seconds: float, say: Say
 ) -> dict[str, Any]:
     ask = _get(world.user_ids[: world.users])
-    async with Client(port) as worker, Client(floor_port) as floor:
+    async with clients[0] as worker, clients[1] as floor:
         await worker.closed(ask, 1.0)
         await floor.closed(ask, 1.0)
         fast = [(await worker.closed(ask, _TURN_S), await floor.closed(ask, _TURN_S)) for _ in range(_TURNS)]
         ours_ps, floor_ps = (float(np.median([pair[n].per_s for pair in fast])) for n in (0, 1))
-        say(f"{ours_ps:,.0f} answers/s; the floor {floor_ps:,.0f}/s")
+        ours_cpu, floor_cpu = (float(np.median([pair[n].per_cpu_s for pair in fast])) for n in (0, 1))
+        say(f"{ours_ps:,.0f} answers/s, {ours_cpu:,.0f} a CPU second; the floor {floor_ps:,.0f}, {floor_cpu:,.0f}")
         slow = [
             (
                 await worker.steady(ask, ours_ps / 2, seconds / _TURNS),
@@ -200,12 +208,15 @@ async def _measure(
         for name, path, body, each in _posts(world, settings):
             await worker.closed(_post(path, body), 1.0)
             load = await worker.closed(_post(path, body), seconds)
-            posted[name] = {"per_s": round(load.per_s * each), "p50_ms": load.ms(50), "p99_ms": load.ms(99)}
+            rates = {"per_s": round(load.per_s * each), "per_cpu_s": round(load.per_cpu_s * each)}
+            posted[name] = {**rates, "p50_ms": load.ms(50), "p99_ms": load.ms(99)}
             say(f"{name}: {posted[name]}")
     return {
         "answers_per_s": round(ours_ps),
         "floor_per_s": round(floor_ps),
         "ratio": round(ours_ps / floor_ps, 2),
+        "answers_per_cpu_s": round(ours_cpu),
+        "floor_per_cpu_s": round(floor_cpu),
         "load_per_s": round(ours_ps / 2),
         "p50_ms": loads[0].ms(50),
         "p99_ms": loads[0].ms(99),
