@@ -10,8 +10,9 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests are compiled once, as the loops are, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on
 SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
+SERVERS += node:nodejs npm:npm kcat:kcat
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
 define get

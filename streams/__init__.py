@@ -1,6 +1,6 @@
 """The Kafka edge and the composition root: the only package that imports faust. No room sees one below it here.
 
-    contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns
+    contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns; `schemas`, for others
     transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures`, what errors mean
     process/    being a process: `member` of a group in its `host`, `metrics`, `health`
     serving/    event to slate over arrays; knows no Kafka      learning/  what is learned of it; knows no serving

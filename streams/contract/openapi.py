@@ -15,7 +15,7 @@ _CLOUD = {"specversion": "1.0", "id": "e-1", "source": "/player", "type": "play"
 _ASK = {"request_id": "r-1", "user_id": "u1", "n": 10, "context": {"surface": "home"}}
 
 
-def document() -> dict[str, Any]:
+def openapi() -> dict[str, Any]:
     """The document."""
     types: tuple[type, ...] = (Event, Request, Slate, Receipt, Problem)
     refs, schemas = components(types, ref_template="#/components/schemas/{name}")

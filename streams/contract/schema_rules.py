@@ -1,7 +1,7 @@
 """What reading a record asks beyond the types of its members, as keywords of JSON Schema.
 
-Where a member's own values decide, it is here, drawn from the words that the reading code goes by. What can be told only
-by several members together, by the record's key or its timestamp is not: `docs/contract.md` lists it.
+Where a member's own values decide, it is here, drawn from the words that the reading code goes by. What can only be
+told by several members together, by the record's key or its timestamp is not: `docs/contract.md` lists it.
 """
 
 from collections.abc import Iterable, Mapping

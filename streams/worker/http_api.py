@@ -21,7 +21,7 @@ from aiohttp import web
 from embeddings.errors import StoreRefused, StoreUnavailable
 from streams.contract.cloudevents import TRACEPARENT, Headers
 from streams.contract.deadletters import DeadLetter
-from streams.contract.openapi import document
+from streams.contract.openapi import openapi
 from streams.contract.parsing import Unreadable
 from streams.contract.posted import JSON, MEDIA_TYPES, Posted, Problem, TooMany, field_of, named, posted, refusals
 from streams.contract.records import Request
@@ -84,7 +84,7 @@ class Api:
     _pages: dict[str, Page] = field(init=False)
     _of_user: Page = field(init=False)
     _token: bytes = field(init=False)
-    _document: bytes = field(init=False, default_factory=lambda: _encode(document()))
+    _document: bytes = field(init=False, default_factory=lambda: _encode(openapi()))
 
     def __post_init__(self) -> None:
         token = self.settings.http.token
