@@ -1,7 +1,7 @@
 """The files of the contract: AsyncAPI and OpenAPI documents, schemas per topic, and those of each released version.
 
-`asyncapi.json`, `openapi.json` and `schemas/` are written from the code, with records of `examples.json`, which a real run brought.
-`versions/` holds what was released and is never edited: what is now must not break any of it.
+`asyncapi.json`, `openapi.json` and `schemas/` are written from the code, with records of `examples.json`, which a real
+run brought. `versions/` holds what was released and is never edited: what is now must not break any of it.
 """
 
 import json
