@@ -49,7 +49,7 @@ _server_log.addFilter(_quotes_nobody)
 
 
 class Page(NamedTuple):
-    """What answers requests of some methods; `route` is its path, with the names of what differs in it."""
+    """What answers requests of some methods; `route` is what they are counted under, which names nobody."""
 
     route: str
     methods: Collection[str]

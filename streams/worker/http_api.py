@@ -89,13 +89,13 @@ class Api:
     def __post_init__(self) -> None:
         token = self.settings.http.token
         self._token = token.get_secret_value().encode() if token else b""
-        pages = (
-            Page("/v1/events", ("POST",), self._declining(self._events)),
-            Page("/v1/slates", ("POST",), self._declining(self._slates)),
-            Page("/openapi.json", ("GET", "HEAD"), self._openapi),
-        )
-        self._pages = {page.route: page for page in pages}
-        self._of_user = Page(f"{_USERS}{{user_id}}{_SLATE}", ("GET", "HEAD"), self._declining(self._latest))
+        self._pages = {
+            "/v1/events": Page("POST /v1/events", ("POST",), self._declining(self._events)),
+            "/v1/slates": Page("POST /v1/slates", ("POST",), self._declining(self._slates)),
+            "/openapi.json": Page("GET /openapi.json", ("GET", "HEAD"), self._openapi),
+        }
+        route = f"GET {_USERS}{{user_id}}{_SLATE}"
+        self._of_user = Page(route, ("GET", "HEAD"), self._declining(self._latest))
 
     def page(self, path: str) -> Page | None:
         """The page of a raw path, None where there is none."""
