@@ -43,6 +43,8 @@ _SOON = {"Retry-After": "1"}
 _USERS, _SLATE = "/v1/users/", "/slate"
 _BODY_WITHIN_S, _GRACE_S = 30.0, 1.0
 """How long a body may take, and how long after its deadline an answer is waited for."""
+_MOST_HELD = 64 << 20
+"""Bytes of bodies at a time: more are told to come again, so that many large ones do not fill the memory."""
 _encode = msgspec.json.Encoder().encode
 Reply = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
@@ -84,14 +86,15 @@ class Api:
     _pages: dict[str, Page] = field(init=False)
     _of_user: Page = field(init=False)
     _token: bytes = field(init=False)
+    _held: int = field(init=False, default=0)
     _document: bytes = field(init=False, default_factory=lambda: _encode(openapi()))
 
     def __post_init__(self) -> None:
         token = self.settings.http.token
         self._token = token.get_secret_value().encode() if token else b""
         self._pages = {
-            "/v1/events": Page("POST /v1/events", ("POST",), self._declining(self._events)),
-            "/v1/slates": Page("POST /v1/slates", ("POST",), self._declining(self._slates)),
+            "/v1/events": Page("POST /v1/events", ("POST",), self._declining(self._held_for(self._events))),
+            "/v1/slates": Page("POST /v1/slates", ("POST",), self._declining(self._held_for(self._slates))),
             "/openapi.json": Page("GET /openapi.json", ("GET", "HEAD"), self._openapi),
         }
         route = f"GET {_USERS}{{user_id}}{_SLATE}"
@@ -134,9 +137,9 @@ class Api:
         return web.Response(body=slate, headers=_JSON)
 
     async def _events(self, request: web.BaseRequest) -> web.Response:
-        body, limits = await self._body(request, MEDIA_TYPES), self.settings.http
         headers = {name.lower(): value for name, value in request.headers.items()}
-        records = posted(_media(request), headers, body, self.now_ms(), limits.max_events)
+        body = await self._body(request, MEDIA_TYPES)
+        records = posted(_media(request), headers, body, self.now_ms(), self.settings.http.max_events)
         receipt = await self.events.take(records)
         return web.Response(status=400 if receipt.refused else 202, body=_encode(receipt), headers=_JSON)
 
@@ -159,6 +162,22 @@ class Api:
 
     async def _openapi(self, request: web.BaseRequest) -> web.Response:
         return web.Response(body=self._document, headers={"Content-Type": JSON})
+
+    def _held_for(self, reply: Reply) -> Reply:
+        """Count the bytes of a body while it is here; raises `Crowded` where with it there would be too many."""
+
+        async def answer(request: web.BaseRequest) -> web.Response:
+            most = self.settings.http.max_body_bytes
+            size = most if request.content_length is None else min(request.content_length, most)
+            if self._held + size > max(_MOST_HELD, most):
+                raise Crowded
+            self._held += size
+            try:
+                return await reply(request)
+            finally:
+                self._held -= size
+
+        return answer
 
     async def _body(self, request: web.BaseRequest, kinds: Sequence[str]) -> bytes:
         """The whole body, if it is of a kind that is taken, and not too large."""

@@ -120,6 +120,23 @@ async def test_bodies_and_lists_are_bounded(posting: Posting) -> None:
     assert not posting.topics.published
 
 
+async def test_many_large_bodies_at_a_time_are_told_to_come_again(
+    posting: Posting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.http_api._MOST_HELD", 10_000)
+    posting.topics.acknowledges.clear()
+    posting.api.events.outbox.within_s = 5
+    large = [asyncio.create_task(post(posting, msgspec.json.encode(EVENT) + b" " * 3_500)) for _ in range(5)]
+    told, waiting = await asyncio.wait(large, return_when=asyncio.FIRST_COMPLETED)
+    while len(told) < 3:
+        more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        told |= more
+    assert {task.result().status for task in told} == {503}
+    posting.topics.acknowledges.set()
+    assert {(await task).status for task in waiting} == {202}
+    assert (await post(posting, EVENT)).status == 202
+
+
 async def test_a_body_of_another_kind_is_not_taken(posting: Posting) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         assert (await post(posting, EVENT, Content_Type=kind)).status == 415
