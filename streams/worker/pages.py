@@ -68,7 +68,6 @@ class Pages:
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
                 self.metrics.lags(self.lags())
-                await self.loop.run(self.api.requests.tell_funnel())
                 await asyncio.sleep(1)
         finally:
             await self.loop.run(self._stopped(server))
@@ -76,6 +75,12 @@ class Pages:
     async def _stopped(self, server: HealthServer) -> None:
         await server.stop()
         await self.api.stop()
+
+    async def tell_funnel(self) -> None:
+        """Tell the funnel of ads that were asked for over HTTP once a second, while the worker lives."""
+        while True:
+            await asyncio.sleep(1)
+            await self.loop.run(self.api.requests.tell_funnel())
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name

@@ -288,6 +288,7 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
+    pages = worker.pages(app)
     return run_apps(
         [app],
         beside=[
@@ -299,7 +300,8 @@ def run_worker(settings: Settings) -> int:
             worker.ads.spending.run,
             worker.ads.stats.run,
             worker.tell_funnel,
-            worker.pages(app).run,
+            pages.run,
+            pages.tell_funnel,
             partial(worker.watch_store, app),
         ],
         ready=worker.is_warm,
