@@ -105,9 +105,7 @@ class HealthServer:
         self._pages = {"/metrics": Page("/metrics", _READ, self._metrics)}
         for path, checks in probes.items():
             self._pages[path] = Page(path, _READ, self._probe(checks, (notes or {}) if path == "/readyz" else {}))
-        self._runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None, logger=_server_log), handle_signals=False, shutdown_timeout=1.0
-        )
+        self._runner: web.ServerRunner | None = None
 
     async def start(self) -> Self:
         """Listen.
@@ -115,6 +113,8 @@ class HealthServer:
         Raises:
             OSError: the address is taken. The process has not started.
         """
+        server = web.Server(self._handle, access_log=None, logger=_server_log)  # of the loop that this is called in
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         self.port = await listen(self._runner, self.host, self.port, self._tls)
         url = url_of(self.host, self.port)
@@ -123,7 +123,8 @@ class HealthServer:
 
     async def stop(self) -> None:
         """Stop listening; requests that run get a second."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:
         return await self.start()

@@ -1,5 +1,6 @@
 import asyncio
 import dataclasses
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -9,6 +10,7 @@ from embeddings.errors import StoreUnavailable
 from embeddings.memory import MemoryUserStore
 from embeddings.store import UserStore
 from streams.http_settings import Http
+from streams.process.health import Page
 from streams.worker.pages import Pages
 from streams.worker.worker import Worker
 from tests.streams.controlled import a_controlled_worker
@@ -61,8 +63,16 @@ async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_tha
     def note() -> None:
         asked_in.append(asyncio.get_running_loop())
 
+    served_in = list[asyncio.AbstractEventLoop]()
     settings = worker.settings.model_copy(update={"http": Http(port=(port := free_port()))})
     pages = dataclasses.replace(pages_of(worker, MemoryUserStore()), settings=settings, holdup=note)
+    find = pages.api.page
+
+    def noting(path: str) -> Page | None:
+        served_in.append(asyncio.get_running_loop())
+        return find(path)
+
+    pages.api = SimpleNamespace(page=noting, stop=pages.api.stop)  # type: ignore[assignment]
     monkeypatch.setattr(worker.metrics, "lags", lambda lags: served.set())
     running = asyncio.create_task(pages.run())
     await served.wait()
@@ -71,6 +81,7 @@ async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_tha
             async with session.get(f"http://127.0.0.1:{port}{page}") as reply:
                 assert reply.status == status
     assert asked_in == [loop]
+    assert set(served_in) == {worker._http_loop._loop}
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
