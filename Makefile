@@ -22,7 +22,8 @@ define get
 fi || exit 1; }
 endef
 
-# Tests that start no server; they may run side by side.
+# Tests that start no server: as many side by side as there are cores. Of the others two files are run side by side,
+# each with servers of its own: most of their time they wait.
 ALONE := not kafka and not embedded and not redis
 
 .PHONY: install demo test prove quick lint bench clean servers

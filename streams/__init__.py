@@ -12,7 +12,8 @@ Reading order: `serving.pipeline` (READ FIRST: event to slate), then what it cal
 at), `serving.values` (what passes between stages), `serving.scoring` with `query`, `retrieve`, `filter`, `rank` and
 `compose`, `serving.slates`. `learning.learner` (READ SECOND: what is learned of it), from what
 `serving.observation_writer` tells. `serving.ads` (READ THIRD: places for ads to decisions), with `serving.ad_requests`
-(what is asked), `serving.budgets` (who may spend) and `serving.ad_events` (what is billed). Then how it lives:
+and `serving.ad_pages` (what is asked), `serving.budgets` (who may spend) and `serving.ad_events` (what is billed). Then
+how it lives:
 `worker.events_lane` and `worker.unstored` (publish, store, acknowledge), `transport.deliveries` and `transport.ledger`
 (how batches arrive and when they are committed), `worker.worker` (what is wired to what), `commands.cli`.
 """

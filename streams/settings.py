@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams import addresses
 from streams.ad_settings import Ads
 from streams.addresses import File, Host, Port, like
-from streams.half_lives import Group, HalfLife, HalfLives
+from streams.half_lives import Group, HalfLife, HalfLives, Surface
 from streams.http_settings import Http
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 from streams.secret_files import Secret
@@ -55,7 +55,6 @@ WebUrl = Annotated[str, AfterValidator(addresses.web_url), like("an http:// or h
 Folder = Annotated[Path, AfterValidator(addresses.folder), like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
-Surface = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -465,6 +464,12 @@ class Settings(BaseSettings):
         for name, policy in with_built_in(self.policies).items():
             if (policy.size or self.slates.size) > (policy.candidates or self.slates.candidates):
                 raise ValueError(f"policies.{name}: its size is more than its candidates")
+        for name, page in self.ads.surfaces.items():
+            own = self.policies.get(name) or self.policies.get("default")
+            size = (own and own.size) or self.slates.size
+            if page.ad_load_max and not page.room(size):
+                said = f"ad_load_max {page.ad_load_max} and first_slot {page.first_slot}"
+                raise ValueError(f"ads.surfaces.{name}: {said} leave no place for an ad on slates of {size}")
         return self
 
     @classmethod

@@ -15,6 +15,10 @@ class AdDecision(Record):
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
     and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and,
     in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
+
+    On a surface that brings ads unasked `position` is its place on the page (0 is the first, beside those of `items`);
+    events may name it by `slate_id` and `slot`. `show_rate` is the share of such ads that is expected to be shown,
+    `lambda` what a unit of money weighed beside organic value when the page was laid.
     """
 
     decision_id: str
@@ -24,6 +28,8 @@ class AdDecision(Record):
     slate_id: str | None = None
     request_id: str | None = None
     position: int | None = None
+    show_rate: float | None = None
+    tradeoff: float | None = msgspec.field(default=None, name="lambda")
     filled: bool = False
     campaign_id: str | None = None
     line_item_id: str | None = None

@@ -75,8 +75,8 @@ class _Taking(NamedTuple):
     def refused(self, taker: Schema, given: Schema, at: str, *, condition: bool = False) -> list[str]:
         """What the taker refuses of what the given schema allows, as sentences.
 
-        In a condition (of an alternative, without a type of its own) a member that is new narrows; elsewhere it was
-        never written.
+        In a condition (an alternative without a type of its own) what is asked of a member narrows, if the record had
+        that member; one that is new was never written.
         """
         taker, given = self.opened(taker, self.taker), self.opened(given, self.given)
         unknown = (taker.keys() | given.keys()) - _SAYS_NOTHING - _COMPARED
@@ -136,7 +136,7 @@ class _Taking(NamedTuple):
             yield self._say(at, f"a record that must have {name}", f"one without {name}")
         ours, theirs = taker.get("properties", {}), given.get("properties", {})
         for name, member in ours.items():
-            if name in theirs or condition:
+            if name in theirs or (condition and name in self.given.get("properties", {})):
                 yield from self.refused(member, theirs.get(name, {}), _in(at, name))
         for key in _INNER:
             if isinstance(taker.get(key), Mapping) and taker[key]:

@@ -26,6 +26,12 @@ AD_TYPES = tuple(a.name for a in AD_FORMS)
 _NAMED: Keywords = {"type": "string", "minLength": 1}
 _NO_SECONDS: Keywords = {"not": {"exclusiveMinimum": 0, "exclusiveMaximum": FIRST_MS}}
 _ID: Keywords = {"minLength": 1}
+_UNSET: Keywords = {"enum": [False, 0, None]}
+_UNDECIDED: Keywords = {"enum": ["", None]}
+#: Of an event that is of no ad.
+_OF_NO_AD: Keywords = {"decision_id": _UNDECIDED, "ad": _UNSET}
+#: Of one of an ad that is named by its place on a page.
+_BY_PLACE: Keywords = {"ad": {"not": _UNSET}, "slate_id": _NAMED, "slot": {"type": "integer"}}
 
 
 def _one_of(words: Iterable[str], *more: str, without: str = "") -> Keywords:
@@ -37,7 +43,7 @@ def _names(words: type[Enum]) -> Iterable[str]:
 
 
 def _on_item(kind: str) -> Keywords:
-    said = {"type": {"const": kind}, "item_id": _NAMED, "decision_id": {"enum": ["", None]}}
+    said = {"type": {"const": kind}, "item_id": _NAMED, **_OF_NO_AD}
     if kind != RATING:
         return {"title": kind, "properties": said, "required": ["type", "item_id"]}
     rated = said | {"value": {"type": "number"}}
@@ -45,7 +51,7 @@ def _on_item(kind: str) -> Keywords:
 
 
 def _on_slate(kind: str) -> Keywords:
-    return {"title": kind, "properties": {"type": {"const": kind}}, "required": ["type"]}
+    return {"title": kind, "properties": {"type": {"const": kind}, **_OF_NO_AD}, "required": ["type"]}
 
 
 def _on_ad(kind: str) -> Keywords:
@@ -53,13 +59,18 @@ def _on_ad(kind: str) -> Keywords:
     return {"title": f"{kind} of an ad", "properties": said, "required": [*said]}
 
 
+def _on_ad_of_page(kind: str) -> Keywords:
+    said = {"type": {"const": kind}, "decision_id": _UNDECIDED, **_BY_PLACE}
+    return {"title": f"{kind} of an ad by its place", "properties": said, "required": ["type", *_BY_PLACE]}
+
+
 def event_forms(kind: str) -> list[Keywords]:
     """What an event of a type must say besides, one entry for each form that it can have.
 
     >>> [form["title"] for form in event_forms("complete")]
-    ['complete', 'complete of an ad']
+    ['complete', 'complete of an ad', 'complete of an ad by its place']
     """
-    of_ad = [_on_ad(kind)] if kind in AD_TYPES and kind in ITEM_TYPES else []
+    of_ad = [_on_ad(kind), _on_ad_of_page(kind)] if kind in AD_TYPES else []
     return [_on_item(kind) if kind in ITEM_TYPES else _on_slate(kind), *of_ad]
 
 

@@ -14,6 +14,7 @@ from streams.serving.ad_events import AdEvents
 from streams.serving.ad_funnel import Funnel, PostedFunnel
 from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
+from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.campaign_lives import CampaignLives
@@ -49,6 +50,9 @@ class Selling:
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
     posted: AdAnswers = field(init=False)
+    """Answers what is asked over HTTP."""
+    slates: SlateAds | None = field(init=False)
+    """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
     _warned: bool = field(init=False, default=False)
 
@@ -68,7 +72,14 @@ class Selling:
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
-        self.stats, self.answers, self.posted = self._stats(), self._answers(Funnel()), self._answers(PostedFunnel())
+        secret = ads.secret.get_secret_value().encode() if ads.secret else b""
+        asked = AskRules.of(settings, secret)
+        self.stats = self._stats()
+        self.answers, self.posted = (
+            AdAnswers(server=self._server(funnel), rules=asked, judge=self._rules.judge)
+            for funnel in (Funnel(), PostedFunnel())
+        )
+        self.slates = SlateAds.of(lambda: self._server(Funnel()), asked, settings)
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -81,22 +92,21 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
-        for answers in (self.answers, self.posted):
-            answers.server.prepare()
+        for one in (self.answers, self.posted, self.slates):
+            if one is not None:
+                one.server.prepare()
 
-    def _answers(self, funnel: Funnel) -> AdAnswers:
-        settings, secret = self.settings, self.settings.ads.secret
-        server = AdServer(
+    def _server(self, funnel: Funnel) -> AdServer:
+        """For one lane."""
+        return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
-            scorer=AdScorer(self.serving, settings),
-            ledger=spend_ledger(settings),
-            settings=settings,
+            scorer=AdScorer(self.serving, self.settings),
+            ledger=spend_ledger(self.settings),
+            settings=self.settings,
             stage=self.metrics.stage,
             funnel=funnel,
         )
-        asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
-        return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
 
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings

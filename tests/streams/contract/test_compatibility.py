@@ -57,12 +57,13 @@ HARMLESS: dict[str, tuple[TopicName, Change]] = {
     "a new member": ("events", lambda s: s["properties"].update(mood={"type": "string"})),
     "a new member, deep": ("slates", lambda s: s["$defs"]["SlateItem"]["properties"].update(x={"type": "number"})),
     "a new type of event": ("events", lambda s: s["oneOf"].append(NEW_FORM)),
+    "a form asks of a new member": ("events", lambda s: s["oneOf"][0]["properties"].update(mood={"enum": [1]})),
     "a word more, read": ("campaigns", lambda s: member("level", "Cap")(s)["enum"].append("household")),
     "longer texts, read": ("events", edit("item_id", maxLength=1024)),
     "no longer required, read": ("events", lambda s: s["required"].remove("event_time")),
     "numbers for integers, read": ("requests", edit("n", type="number")),
     "other descriptions": ("slates", lambda s: s.update(description="Another.", title="S")),
-}
+}  # fmt: skip
 FULL = {"slates", "ads"}
 
 

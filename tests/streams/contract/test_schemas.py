@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from streams.contract.schema_rules import EVENT_TYPES
+from streams.contract.schema_rules import AD_TYPES, EVENT_TYPES
 from streams.contract.schemas import DIALECT, RECORD_OF, components, document
 from streams.settings import TopicName
 from tests.streams.contract.mutants import accepted, golden, mutants, why_they_differ
@@ -59,6 +59,16 @@ def test_an_event_says_what_its_type_needs_in_the_schema_as_in_the_decoder() -> 
     for kind, *said in product((*EVENT_TYPES, "teleport", ""), *members.values()):
         event = {"type": kind, "event_time": 1_750_000_000_000, "user_id": "u1"}
         event |= {name: value for name, value in zip(members, said, strict=True) if value is not absent}
+        assert by_schema(event) == accepted("events", event), event
+
+
+def test_an_event_of_an_ad_says_of_which_in_the_schema_as_in_the_decoder() -> None:
+    by_schema = valid("events")
+    named = ({}, {"decision_id": "d1"}, {"decision_id": ""})
+    places = ({}, {"slate_id": "s1", "slot": 0}, {"slate_id": "s1"}, {"slate_id": "", "slot": 2}, {"slot": None})
+    flags = ({}, *({"ad": ad} for ad in (True, 1, False, 0, None)))
+    for kind, ad, name, place in product((*AD_TYPES, "play", "teleport"), flags, named, places):
+        event = {"type": kind, "event_time": 1_750_000_000_000, "user_id": "u1", "item_id": "m1", **ad, **name, **place}
         assert by_schema(event) == accepted("events", event), event
 
 
