@@ -171,6 +171,10 @@ class MemoryUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return self._shelf.get(("l", user_id))
 
+    def read_slates(self, user_ids: Sequence[str]) -> tuple[list[bytes | None], Profiles]:
+        """See `UserStore.read_slates`."""
+        return list(map(self.latest_slate, user_ids)), self.read(user_ids)
+
     def ping(self) -> None:
         """See `UserStore.ping`."""
 

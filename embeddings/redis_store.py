@@ -228,6 +228,13 @@ class RedisUserStore(UserStore):
         """See `UserStore.latest_slate`."""
         return cast(bytes | None, self._plain.exchange(("GET", *self._keys.of("l", [user_id])))[0])
 
+    def read_slates(self, user_ids: Sequence[str]) -> tuple[list[bytes | None], Profiles]:
+        """See `UserStore.read_slates`."""
+        (state_keys, seen_keys), users = self._keys.profiles(user_ids), len(user_ids)
+        keys = *self._keys.of("l", user_ids), *state_keys, *seen_keys
+        values = _values(self._plain.exchange(("MGET", *keys))[0]) if keys else []
+        return values[:users], self._profiles(values[users:], users)
+
     def ping(self) -> None:
         """See `UserStore.ping`."""
         self._plain.exchange(("SET", self._keys.ping, b"1", "EX", _PING_TTL_S), ("GET", self._keys.ping))

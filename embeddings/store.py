@@ -267,6 +267,13 @@ class UserStore(Protocol):
             StoreUnavailable: there is no answer now.
         """
 
+    def read_slates(self, user_ids: Sequence[str]) -> tuple[list[bytes | None], Profiles]:
+        """The slates kept last, as `latest_slate` says, and the profiles of their users, in one round trip.
+
+        Raises:
+            StoreUnavailable: there is no answer now.
+        """
+
     def ping(self) -> None:
         """Write something that means nothing, and read it: a store that can only do one of them cannot do its work.
 

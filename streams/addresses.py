@@ -12,7 +12,10 @@ quotes what it was given: it may hold a password. `streams.configuration` shows 
 import re
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from pydantic import AfterValidator, Field
 
 _KAFKA_PORT = 9092
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -155,3 +158,13 @@ def _is_ip(value: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def like(rule: str) -> Any:
+    """What is said of a setting's values where one is refused."""
+    return Field(json_schema_extra={"rule": rule})
+
+
+Host = Annotated[str, AfterValidator(host), like("a host's name or address")]
+File = Annotated[Path, AfterValidator(readable), like("a file that can be read")]
+Port = Annotated[int, Field(ge=0, le=65535)]

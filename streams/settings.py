@@ -18,7 +18,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams import addresses
 from streams.ad_settings import Ads
+from streams.addresses import File, Host, Port, like
 from streams.half_lives import Group, HalfLife, HalfLives, Surface
+from streams.http_settings import Http
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 from streams.secret_files import Secret
 
@@ -45,23 +47,15 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-def _like(rule: str) -> Any:
-    """What is said of a setting's values where one is refused."""
-    return Field(json_schema_extra={"rule": rule})
-
-
-Host = Annotated[str, AfterValidator(addresses.host), _like("a host's name or address")]
-Brokers = Annotated[str, AfterValidator(addresses.bootstrap), _like("host:port, several separated by commas")]
+Brokers = Annotated[str, AfterValidator(addresses.bootstrap), like("host:port, several separated by commas")]
 RedisUrl = Annotated[
-    str, AfterValidator(addresses.redis_url), _like("redis://host:port/0, rediss://host:port/0 or unix:///path")
+    str, AfterValidator(addresses.redis_url), like("redis://host:port/0, rediss://host:port/0 or unix:///path")
 ]
-WebUrl = Annotated[str, AfterValidator(addresses.web_url), _like("an http:// or https:// address")]
-File = Annotated[Path, AfterValidator(addresses.readable), _like("a file that can be read")]
-Folder = Annotated[Path, AfterValidator(addresses.folder), _like("a folder")]
+WebUrl = Annotated[str, AfterValidator(addresses.web_url), like("an http:// or https:// address")]
+Folder = Annotated[Path, AfterValidator(addresses.folder), like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Kafka(Group):
@@ -409,15 +403,6 @@ class Model(Group):
     """Serve this version whatever is announced later."""
     max_bytes: int = Field(default=4 << 30, ge=1 << 20, le=1 << 40)
     """Larger snapshots are neither announced nor taken; `learner.max_items` must fit."""
-
-
-class Http(Group):
-    """Health pages, metrics and stored slates."""
-
-    host: Host = "127.0.0.1"
-    """Address to listen on; a probe from outside a container needs `0.0.0.0` or `::`."""
-    port: Port = 6066
-    """Port to listen on; 0 takes a free one."""
 
 
 class Log(Group):

@@ -118,6 +118,31 @@ def ads(
     finish(result, as_json)
 
 
+@bench_app.command()
+def http(
+    items: Annotated[int, typer.Option(help="Items in the catalogue.", min=1_000)] = 10_000,
+    users: Annotated[int, typer.Option(help="People who are asked for.", min=100)] = 2_000,
+    seconds: Annotated[float, typer.Option(help="How long each figure is taken.", min=1)] = 8,
+    as_json: Json = False,
+) -> None:
+    """Answers per second over HTTP of one worker on one core, beside a bare handler that reads one key from Redis."""
+    require("the benchmark", "cpu", "learner", "demo")
+    from streams.lab.bench_http import run_http
+    from streams.lab.synthetic import World
+
+    result = run_http(World(items=items, users=users), seconds=seconds, say=err.print)
+    ours, floor, ratio = (result[key] for key in ("answers_per_s", "floor_per_s", "ratio"))
+    out.print(f"{ours:,} stored slates/s, a bare handler {floor:,}/s: × {ratio}; {result['connections']} connections")
+    out.print(f"per second of CPU {result['answers_per_cpu_s']:,}, a bare handler {result['floor_per_cpu_s']:,}")
+    out.print(
+        f"at {result['load_per_s']:,}/s: p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms; "
+        f"the bare handler {result['floor_p50_ms']} and {result['floor_p99_ms']} ms"
+    )
+    for name, load in result["posted"].items():
+        out.print(f"posted {name}: {load['per_s']:,}/s, p50 {load['p50_ms']} ms, p99 {load['p99_ms']} ms")
+    finish(result, as_json)
+
+
 def _figures(load: dict[str, Any]) -> list[str]:
     keys = ("p50_ms", "p99_ms", "echo_p50_ms", "ratio_p50", "transport_p50_ms", "floor_p50_ms")
     return [f"{load['load_eps']:,}", *(f"{load[key]:.1f}" for key in keys)]

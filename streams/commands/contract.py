@@ -24,7 +24,7 @@ def contract(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Write AsyncAPI 3 and a JSON Schema per topic, for the topics of the settings; --check: do they hold?"""
+    """Write AsyncAPI 3, OpenAPI 3.1, a JSON Schema per topic, for the topics of the settings; --check: do they hold?"""
     settings = load(config)
     from streams.contract import documents
 

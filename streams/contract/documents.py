@@ -1,7 +1,7 @@
-"""The files of the contract: an AsyncAPI document, a schema per topic, and the schemas of each released version.
+"""The files of the contract: AsyncAPI and OpenAPI documents, schemas per topic, and those of each released version.
 
-`asyncapi.json` and `schemas/` are written from the code, with records of `examples.json`, which a real run brought.
-`versions/` holds what was released and is never edited: what is now must not break any of it.
+`asyncapi.json`, `openapi.json` and `schemas/` are written from the code, with records of `examples.json`, which a real
+run brought. `versions/` holds what was released and is never edited: what is now must not break any of it.
 """
 
 import json
@@ -13,6 +13,7 @@ import msgspec
 
 from streams.contract.asyncapi import VERSION, Example, asyncapi
 from streams.contract.compatibility import breaks
+from streams.contract.openapi import openapi
 from streams.contract.schemas import RECORD_OF, WRITTEN_BY_OTHERS, document
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 
@@ -41,7 +42,7 @@ def write_examples(folder: Path, examples: Examples) -> None:
 def texts(settings: Settings, examples: Examples) -> dict[str, str]:
     """What is written, by file: the document for these settings, and the schemas, which no setting changes."""
     schemas = {f"schemas/{_name(topic)}.v1.json": _text(document(topic)) for topic in RECORD_OF}
-    return {"asyncapi.json": _text(asyncapi(settings, examples)), **schemas}
+    return {"asyncapi.json": _text(asyncapi(settings, examples)), "openapi.json": _text(openapi()), **schemas}
 
 
 def write(folder: Path, settings: Settings) -> list[str]:

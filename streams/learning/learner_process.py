@@ -336,7 +336,9 @@ class Teacher:
             "work": self.holdup,
             "topics": self.misfit_topics,
         }
-        async with HealthServer(host=http.host, port=http.port, registry=self.metrics.registry, ready=ready):
+        async with HealthServer(
+            host=http.host, port=http.port, registry=self.metrics.registry, ready=ready, tls=http.tls()
+        ):
             while True:
                 self.metrics.lags(self.lags())
                 await asyncio.sleep(1)

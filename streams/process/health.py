@@ -1,33 +1,64 @@
-"""What a process says over HTTP: is it alive, ready, started; its metrics; and the latest slate of a user.
+"""What a process says over HTTP: is it alive, ready, started; its metrics; and what else it serves.
 
 `/livez /readyz /startupz` answer 200 or 503 with every check by name and, where it fails, why. `/metrics` is apart from
-them. There is no verb that changes anything, and no access log, for a path may hold a user id.
+them. There is no verb that administers anything, and no access log, for a path may hold a user id.
+
+Pages are looked up in a dict: the route table and middlewares of `aiohttp.web.Application` cost as much as the rest.
 """
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from embeddings.errors import StoreRefused, StoreUnavailable
 from streams.addresses import url_of
 
 Check = Callable[[], str | None]
 """Why something is not as it should be, or None. Asked on the event loop at every request: it must not block."""
 
-Slate = Callable[[str], Awaitable[bytes | None]]
-"""The latest slate of a user as JSON, still good to show; None where there is none."""
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Home = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Calls something in the event loop of the process, and waits for what it returns."""
 
-MAX_USER_ID = 512
-_RETRY_AFTER_S = "1"
+OTHER = "other"
+"""Paths that are none of ours, together."""
+_READ = frozenset({"GET", "HEAD"})
 
 log = logging.getLogger(__name__)
+_server_log = logging.getLogger(f"{__name__}.server")
+
+
+def _quotes_nobody(record: logging.LogRecord) -> bool:
+    """Whether a record of aiohttp's is written: what is no HTTP is not, and of errors the kind: others quote paths."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        record.msg, record.args, record.exc_info = f"a request failed: {type(error).__name__}", (), None
+    return not isinstance(error, HttpProcessingError)
+
+
+_server_log.addFilter(_quotes_nobody)
+
+
+class Page(NamedTuple):
+    """What answers requests of some methods; `route` is what they are counted under, which names nobody."""
+
+    route: str
+    methods: Collection[str]
+    answer: Handler
+
+
+async def at_home(call: Callable[[], Any]) -> Any:
+    """For servers that run in the event loop of their process."""
+    return call()
 
 
 class HealthServer:
@@ -46,7 +77,10 @@ class HealthServer:
         ready: Mapping[str, Check] | None = None,
         started: Mapping[str, Check] | None = None,
         notes: Mapping[str, Check] | None = None,
-        latest_slate: Slate | None = None,
+        beyond: Callable[[str], Page | None] = lambda path: None,
+        home: Home = at_home,
+        tls: ssl.SSLContext | None = None,
+        observe: Callable[[str, int, float], object] = lambda route, status, seconds: None,
     ) -> None:
         """Nothing listens yet. A process is ready only when it has started: the checks of `started` count for both.
 
@@ -58,19 +92,20 @@ class HealthServer:
             ready: Whether it can do its work now.
             started: Whether it has been able to.
             notes: What `/readyz` says beside its checks: for a person to know; another process would not do better.
-            latest_slate: Serves `GET /v1/users/{user_id}/slate`; without it there is no such page.
+            beyond: Finds further pages by the raw path.
+            home: Asks checks where they may be asked, if this server runs in another event loop: one that is blocked
+                answers no probe.
+            tls: Speaks https with it.
+            observe: Told of every answer: route, `other` for paths that are none, status, seconds.
         """
         self.host, self.port = host, port
-        self._registry, self._latest_slate = registry, latest_slate
+        self._registry, self._beyond, self._home, self._tls, self._observe = registry, beyond, home, tls, observe
         started = started or {}
         probes = {"/livez": live or {}, "/startupz": started, "/readyz": {**started, **(ready or {})}}
-        app = web.Application()
-        app.router.add_get("/metrics", self._metrics)
+        self._pages = {"/metrics": Page("/metrics", _READ, self._metrics)}
         for path, checks in probes.items():
-            app.router.add_get(path, _probe(checks, (notes or {}) if path == "/readyz" else {}))
-        if latest_slate is not None:
-            app.router.add_get("/v1/users/{user_id}/slate", self._slate)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+            self._pages[path] = Page(path, _READ, self._probe(checks, (notes or {}) if path == "/readyz" else {}))
+        self._runner: web.ServerRunner | None = None
 
     async def start(self) -> Self:
         """Listen.
@@ -78,14 +113,18 @@ class HealthServer:
         Raises:
             OSError: the address is taken. The process has not started.
         """
+        server = web.Server(self._handle, access_log=None, logger=_server_log)  # of the loop that this is called in
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        self.port = await listen(self._runner, self.host, self.port)
-        log.info("%s answers", url_of(self.host, self.port))
+        self.port = await listen(self._runner, self.host, self.port, self._tls)
+        url = url_of(self.host, self.port)
+        log.info("%s answers", url.replace("http:", "https:", 1) if self._tls else url)
         return self
 
     async def stop(self) -> None:
         """Stop listening; requests that run get a second."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -95,25 +134,36 @@ class HealthServer:
     ) -> None:
         await self.stop()
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        began_s, path = perf_counter(), request.rel_url.raw_path
+        page = self._pages.get(path) or self._beyond(path)
+        if page is None:
+            answer: web.StreamResponse = json_answer(404, error="there is no such page")
+        elif request.method not in page.methods:
+            allowed = ", ".join(sorted(page.methods))
+            answer = json_answer(405, {"Allow": allowed}, error=f"this page takes {allowed}")
+        else:
+            answer = await page.answer(request)
+        self._observe(page.route if page else OTHER, answer.status, perf_counter() - began_s)
+        return answer
+
+    async def _metrics(self, request: web.BaseRequest) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 
-    async def _slate(self, request: web.Request) -> web.Response:
-        user_id = request.match_info["user_id"]
-        if len(user_id.encode()) > MAX_USER_ID:
-            return _answer(400, error=f"a user id has at most {MAX_USER_ID} bytes")
-        assert self._latest_slate is not None
-        try:
-            slate = await self._latest_slate(user_id)
-        except (StoreUnavailable, StoreRefused):
-            return _answer(503, {"Retry-After": _RETRY_AFTER_S}, error="the store does not answer")
-        if slate is None:
-            return _answer(404, error="no slate for this user, or it has expired")
-        return web.Response(body=slate, content_type="application/json", headers={"Cache-Control": "no-store"})
+    def _probe(self, checks: Mapping[str, Check], notes: Mapping[str, Check]) -> Handler:
+        async def answer(_request: web.BaseRequest) -> web.Response:
+            found, noted = await self._home(lambda: (examine(checks), examine(notes)))
+            ok = not any(found.values())
+            told = {name: why or "ok" for name, why in (found | noted).items()}
+            return json_answer(200 if ok else 503, ok=ok, checks=told)
+
+        return answer
 
 
-async def listen(runner: web.AppRunner, host: str, port: int) -> int:
+async def listen(
+    runner: web.AppRunner | web.ServerRunner, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> int:
     """Listen for a site that was set up; returns the port. `::` listens for IPv4 too, as other servers' does.
 
     Raises:
@@ -121,9 +171,9 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> int:
     """
     if host == "::" and socket.has_dualstack_ipv6():
         sock = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
-        await web.SockSite(runner, sock).start()
+        await web.SockSite(runner, sock, ssl_context=tls).start()
     else:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
     return int(runner.addresses[0][1])
 
 
@@ -140,17 +190,8 @@ def _ask(check: Check) -> str | None:
         return f"the check raised {type(error).__name__}"
 
 
-def _probe(checks: Mapping[str, Check], notes: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(_request: web.Request) -> web.Response:
-        found = examine(checks)
-        ok = not any(found.values())
-        found |= examine(notes)
-        return _answer(200 if ok else 503, ok=ok, checks={name: why or "ok" for name, why in found.items()})
-
-    return answer
-
-
-def _answer(status: int, headers: Mapping[str, str] | None = None, /, **body: object) -> web.Response:
+def json_answer(status: int, headers: Mapping[str, str] | None = None, /, **body: object) -> web.Response:
+    """An answer with a JSON object, which nobody may keep."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(body),

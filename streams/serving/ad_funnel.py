@@ -5,6 +5,8 @@ input partition. Whoever is killed in between loses at most that while of counts
 decision.
 """
 
+import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +19,9 @@ from embeddings.spend import LOST_TO, TOLD, Tally
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 
+POSTED = "http:requests"
+"""Stands for the topic of requests that came over HTTP; none can be called so."""
+_POSTED_NAMES = 64
 _TOLD_TO = 3
 """So many that a line item lost to most are told."""
 _AT = {name: n for n, name in enumerate(TOLD)}
@@ -147,3 +152,18 @@ class Funnel:
             if loser is not None and winner is not None:
                 key = loser.key, LOST_TO + winner.key
                 self._counts[key] = self._counts.get(key, 0) + int(many_X[x])
+
+
+@dataclass(slots=True)
+class PostedFunnel(Funnel):
+    """A funnel of requests that lie in no log: each tally begins when what it counts was decided.
+
+    Workers share a few dozen names, so that the ledger does not keep one for each that ever lived.
+    """
+
+    _mine: Source = field(init=False, default_factory=lambda: Source(POSTED, secrets.randbelow(_POSTED_NAMES)))
+
+    def read(self, source: Source, first: int, last: int) -> None:
+        """See `Funnel.read`."""
+        now_us = time.time_ns() // 1_000
+        Funnel.read(self, self._mine, now_us, now_us)

@@ -1,33 +1,24 @@
-"""What a worker says over HTTP: its health, its lag, and the stored slate of a user as it may still be shown."""
+"""What a worker says over HTTP: its health, its lag, and all that its API answers."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from msgspec import structs
-
-from embeddings.eligibility import Viewer
 from embeddings.errors import StoreUnavailable
-from embeddings.events import REFUSES, Source
-from embeddings.ids import item_ids
+from embeddings.events import Source
 from embeddings.store import UserStore
-from streams.contract.records import Slate, decode_slate, encode
-from streams.process.health import Check, HealthServer
+from streams.process.health import Check, HealthServer, Home
 from streams.process.metrics import WorkerMetrics
-from streams.serving.live_model import Serving
-from streams.serving.policies import Policies
-from streams.serving.stages import epoch_ms
+from streams.process.threads import OwnLoop
 from streams.settings import Settings
 from streams.transport.deliveries import Lag
-
-log = logging.getLogger(__name__)
+from streams.worker.http_api import Api
 
 
 @dataclass(slots=True, kw_only=True)
 class Pages:
-    """Health pages, metrics and stored slates.
+    """Health pages and metrics, and the API beside them; served in an event loop of its own, `loop`.
 
     Attributes:
         reads: a store of its own, which is written to once a second.
@@ -37,11 +28,11 @@ class Pages:
         misfit_topics: which topics are not as they should be.
         lags: the lag of each owned partition.
         paused: which of them are paused for a bad deploy, and what lets them go on.
+        api: the other pages.
     """
 
     settings: Settings
     metrics: WorkerMetrics
-    serving: Serving
     reads: UserStore
     unread: Check
     assigned: Callable[[], Collection[str]]
@@ -49,11 +40,9 @@ class Pages:
     misfit_topics: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
-    _policies: Policies = field(init=False)
+    api: Api
+    loop: OwnLoop
     _pinged: str | None = field(init=False, default="the store was not asked yet")
-
-    def __post_init__(self) -> None:
-        self._policies = Policies.of(self.settings)
 
     async def run(self) -> None:
         """Serve for as long as the worker lives."""
@@ -70,13 +59,28 @@ class Pages:
                 "topics": self.misfit_topics,
             },
             notes={"dead_letters": self.paused},
-            latest_slate=self.latest_slate,
+            beyond=self.api.page,
+            home=_home(asyncio.get_running_loop()),
+            tls=http.tls(),
         )
-        async with server:
+        await self.loop.run(server.start())
+        try:
             while True:
                 self._pinged = await asyncio.to_thread(self._ping)
                 self.metrics.lags(self.lags())
                 await asyncio.sleep(1)
+        finally:
+            await self.loop.run(self._stopped(server))
+
+    async def _stopped(self, server: HealthServer) -> None:
+        await server.stop()
+        await self.api.stop()
+
+    async def tell_funnel(self) -> None:
+        """Tell the funnel of ads that were asked for over HTTP once a second, while the worker lives."""
+        while True:
+            await asyncio.sleep(1)
+            await self.loop.run(self.api.requests.tell_funnel())
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name
@@ -90,28 +94,14 @@ class Pages:
             return str(error)
         return None
 
-    async def latest_slate(self, user_id: str) -> bytes | None:
-        """The stored slate, without what may not be shown any more; None when it expired.
 
-        What was seen since is left out too, or where the surface repeats, what was refused.
-        """
-        value = await asyncio.to_thread(self.reads.latest_slate, user_id)
-        if value is None:
-            return None
-        return await asyncio.to_thread(self._still_good, user_id, decode_slate(value))
+def _home(loop: asyncio.AbstractEventLoop) -> Home:
+    """Calls things in an event loop, from another one."""
 
-    def _still_good(self, user_id: str, slate: Slate) -> bytes | None:
-        if slate.expires_at <= epoch_ms():
-            return None
-        profile, repeats = self.reads.read([user_id]), self._policies.on(slate.surface).repeats
-        ids_1K = item_ids([item.item_id for item in slate.items])[None]
-        seen_K = profile.seen.hits(np.zeros(1, np.int32), profile.states.item_UH, ids_1K)[0]
-        if repeats:
-            seen_K = np.isin(ids_1K[0], profile.states.item_UH[REFUSES[profile.states.action_UH]])
-        viewer = Viewer(slate.country or "", slate.age_limit, slate.surface, slate.language or "")
-        with self.serving.items.lock:
-            row_K = self.serving.items.ids.rows(ids_1K[0])
-            barred_N = self.serving.barred(viewer)
-            gone_K = (row_K < 0) | (row_K >= len(barred_N)) | barred_N[np.minimum(row_K, len(barred_N) - 1)]
-        good = [item for item, out in zip(slate.items, (seen_K | gone_K).tolist(), strict=True) if not out]
-        return encode(structs.replace(slate, items=tuple(good)))
+    async def call(what: Callable[[], Any]) -> Any:
+        async def there() -> Any:
+            return what()
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+
+    return call

@@ -51,20 +51,8 @@ class RequestsLane:
         done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
         self.floods.count(unit.parts, [letter for _, dead in done for letter in dead])  # and none pauses: an answer is
         # worth seconds
-        told = [record for slates, _ in done for record in self._told(slates)]
+        told = [record for slates, _ in done for record in taught(self.settings, self.answerer, slates)]
         settled(await guard.run(lambda: self.publisher.send_all(told, still_waiting=unit.retrying)))
-
-    def _told(self, slates: Sequence[PublishedSlate]) -> list[Outgoing]:
-        """What the slates and their ads teach, once they are out, where the events of the same people are told."""
-        observed, topic, ads = self.settings.observe, self.settings.topics.name("observations"), self.answerer.ads
-        told = ads.take_told() if ads else []
-        if not observed.enabled:
-            return []
-        return [
-            Outgoing(topic, b"%d" % o.source.partition, value, (), o.source.partition)
-            for o in (*observe_shown(slates, observed.shown), *told)
-            for value in pieces(o)
-        ]
 
     async def _answer(
         self, unit: Unit, parts: Sequence[Part], aside: Sequence[DeadLetter]
@@ -82,14 +70,7 @@ class RequestsLane:
                 raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
             raise
         written = await self.letters.put(dead, still_waiting=unit.retrying)
-        now_ms = self.answerer.now_ms()
-        for slate in slates:
-            waited_s = (now_ms - slate.trigger.published_ms) / 1000
-            self.metrics.published("request", [waited_s], slate.trigger.degraded)
-            for decision in slate.ads:
-                self.metrics.ads.decided(decision.outcome)
-        if self.answerer.ads:
-            self.metrics.ads.funnel(self.answerer.ads.server.funnel.take_names())
+        count_answers(self.metrics, self.answerer, slates)
         for letter in written:
             self.metrics.dead_letter("requests", letter.code)
         return slates, dead
@@ -102,3 +83,28 @@ class RequestsLane:
     async def stop(self) -> None:
         """Disconnect."""
         await self.publisher.stop()
+
+
+def taught(settings: Settings, answerer: Answerer, slates: Sequence[PublishedSlate]) -> list[Outgoing]:
+    """What slates and their ads teach, once they are out, where the events of the same people are told."""
+    told = answerer.ads.take_told() if answerer.ads else []
+    if not settings.observe.enabled:
+        return []
+    topic = settings.topics.name("observations")
+    return [
+        Outgoing(topic, b"%d" % o.source.partition, value, (), o.source.partition)
+        for o in (*observe_shown(slates, settings.observe.shown), *told)
+        for value in pieces(o)
+    ]
+
+
+def count_answers(metrics: WorkerMetrics, answerer: Answerer, slates: Sequence[PublishedSlate]) -> None:
+    """Take down slates that are out, and what became of ads."""
+    now_ms = answerer.now_ms()
+    for slate in slates:
+        waited_s = (now_ms - slate.trigger.published_ms) / 1000
+        metrics.published("request", [waited_s], slate.trigger.degraded)
+        for decision in slate.ads:
+            metrics.ads.decided(decision.outcome)
+    if answerer.ads:
+        metrics.ads.funnel(answerer.ads.server.funnel.take_names())

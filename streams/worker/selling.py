@@ -11,6 +11,7 @@ from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
+from streams.serving.ad_funnel import Funnel, PostedFunnel
 from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_slates import SlateAds
@@ -48,6 +49,8 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    posted: AdAnswers = field(init=False)
+    """Answers what is asked over HTTP."""
     slates: SlateAds | None = field(init=False)
     """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
@@ -78,8 +81,11 @@ class Selling:
         )
         asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
-        self.answers = AdAnswers(server=self._server(), rules=asked, judge=self._rules.judge)
-        self.slates = SlateAds.of(self._server, asked, settings)
+        self.answers, self.posted = (
+            AdAnswers(server=self._server(funnel), rules=asked, judge=self._rules.judge)
+            for funnel in (Funnel(), PostedFunnel())
+        )
+        self.slates = SlateAds.of(lambda: self._server(Funnel()), asked, settings)
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -92,11 +98,11 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
-        for one in (self.answers, self.slates):
+        for one in (self.answers, self.posted, self.slates):
             if one is not None:
                 one.server.prepare()
 
-    def _server(self) -> AdServer:
+    def _server(self, funnel: Funnel) -> AdServer:
         """For one lane."""
         return AdServer(
             exchange=self.exchange,
@@ -105,6 +111,7 @@ class Selling:
             ledger=spend_ledger(self.settings),
             settings=self.settings,
             stage=self.metrics.stage,
+            funnel=funnel,
         )
 
     def _stats(self) -> AdStatsLeader:

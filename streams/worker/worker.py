@@ -32,11 +32,16 @@ from streams.transport.publishing import Publisher
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
+from streams.worker.http_api import Api
+from streams.worker.outbox import Outbox
 from streams.worker.pages import Pages
 from streams.worker.paused import Paused
+from streams.worker.posted_events import PostedEvents
+from streams.worker.posted_requests import PostedRequests
 from streams.worker.requests_lane import RequestsLane
 from streams.worker.selling import Selling
 from streams.worker.snapshot_taker import SnapshotTaker
+from streams.worker.stored_slates import StoredSlates
 from streams.worker.stores import user_store
 
 log = logging.getLogger(__name__)
@@ -68,6 +73,7 @@ class Worker:
     control: ControlReader = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
+    _http_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("http"))
     _turning: Thread = field(init=False, default_factory=lambda: Thread("rows"))
 
     def __post_init__(self) -> None:
@@ -188,7 +194,6 @@ class Worker:
         return Pages(
             settings=self.settings,
             metrics=self.metrics,
-            serving=self.serving,
             reads=user_store(self.settings),
             unread=self.control.unread,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
@@ -196,6 +201,25 @@ class Worker:
             misfit_topics=app.misfit_topics,
             lags=app.lags,
             paused=self.paused.said,
+            api=self.api(),
+            loop=self._http_loop,
+        )
+
+    def api(self) -> Api:
+        """What takes events and answers requests over HTTP; all of it has connections and threads of its own."""
+        settings, outbox = self.settings, Outbox(publisher=self._publisher())
+        answerer = Answerer(
+            users=user_store(settings),
+            scorer=Scorer(self.serving, settings),
+            rules=Rules.of(settings, {}),
+            settings=settings,
+            ads=self.ads.posted,
+        )
+        return Api(
+            settings=settings,
+            slates=StoredSlates(reads=user_store(settings), serving=self.serving, settings=settings),
+            events=PostedEvents(outbox=outbox, settings=settings),
+            requests=PostedRequests(answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics),
         )
 
     async def run_control(self) -> None:
@@ -266,6 +290,7 @@ def run_worker(settings: Settings) -> int:
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
     app = worker.member()
+    pages = worker.pages(app)
     return run_apps(
         [app],
         beside=[
@@ -277,7 +302,8 @@ def run_worker(settings: Settings) -> int:
             worker.ads.spending.run,
             worker.ads.stats.run,
             worker.tell_funnel,
-            worker.pages(app).run,
+            pages.run,
+            pages.tell_funnel,
             partial(worker.watch_store, app),
         ],
         ready=worker.is_warm,

@@ -271,6 +271,11 @@ def test_the_latest_slate_is_kept_until_its_time_is_over(backend: Backend) -> No
     keep_slates(store, 1, a=b"new")
     keep_slates(store, 1)
     assert (store.latest_slate("a"), store.latest_slate("b")) == (b"new", b"slate of b")
+    save(store, batch := a_batch(["b"]), loaded := store.load(["b"], batch.sources), folded(loaded, batch))
+    slates, profiles = store.read_slates(["b", "c", "a"])
+    assert slates == [b"slate of b", None, b"new"]
+    assert profiles.states.count_U.tolist() == store.read(["b", "c", "a"]).states.count_U.tolist() == [50, 0, 0]
+    assert store.read_slates([])[0] == []
     backend.wait(1.1)
     assert (store.latest_slate("a"), store.latest_slate("c")) == (None, None)
 

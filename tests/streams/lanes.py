@@ -33,13 +33,16 @@ class Topics:
     errors: list[Exception] = field(default_factory=list)
     published: list[Outgoing] = field(default_factory=list)
     acknowledges: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
     lacks: set[str] = field(default_factory=set)
     errors_of: dict[str, list[Exception]] = field(default_factory=dict)
     """Errors of records of topics with this in their names."""
     held: str = ""
     """Only records of topics with this in their names wait for `acknowledges`."""
 
-    async def send_all(self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object]) -> None:
+    async def send_all(
+        self, records: Iterable[Outgoing], *, still_waiting: Callable[[str], object] | None = None
+    ) -> None:
         records = list(records)
         if self.errors and records:
             raise self.errors.pop(0)
@@ -47,8 +50,12 @@ class Topics:
             if errors and any(name in record.topic for record in records):
                 raise errors.pop(0)
         self.published += records
+        self.sent.set()
         if any(self.held in record.topic for record in self.published[-1:]):
             await self.acknowledges.wait()
+
+    async def stop(self) -> None:
+        """Disconnect."""
 
     async def missing(self, topics: Collection[str]) -> set[str]:
         return set(topics) & self.lacks

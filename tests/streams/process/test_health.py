@@ -4,15 +4,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from embeddings.errors import StoreUnavailable
-from streams.process.health import HealthServer
+from streams.process.health import HealthServer, Page
 from streams.process.metrics import WorkerMetrics
 from streams.settings import Settings
 
 Get = Callable[[str], Awaitable[tuple[int, Any, dict[str, str]]]]
-SLATE = b'{"slate_id":"s1","items":[]}'
 
 
 class Worker:
@@ -21,12 +20,6 @@ class Worker:
     redis: str | None = None
     index: str | None = None
     loop: str | None = None
-    store_is_away = False
-
-    async def latest_slate(self, user_id: str) -> bytes | None:
-        if self.store_is_away:
-            raise StoreUnavailable("timeout")
-        return SLATE if user_id == "ann/ä" else None
 
     def broken(self) -> str | None:
         raise KeyError("user-17")
@@ -46,7 +39,6 @@ async def server(worker: Worker) -> AsyncIterator[HealthServer]:
         live={"loop": lambda: worker.loop},
         ready={"redis": lambda: worker.redis},
         started={"index": lambda: worker.index},
-        latest_slate=worker.latest_slate,
     ) as server:
         yield server
 
@@ -102,31 +94,33 @@ async def test_metrics_can_be_scraped(get: Get) -> None:
     assert {"marquee_stage_seconds", "marquee_events", "process_cpu_seconds"} <= families
 
 
-async def test_latest_slate_of_a_user_is_served(get: Get) -> None:
-    status, body, headers = await get("/v1/users/ann%2F%C3%A4/slate")
-    assert (status, body) == (200, {"slate_id": "s1", "items": []})
-    assert headers["Cache-Control"] == "no-store"
+async def test_further_pages_are_found_and_everything_is_counted_by_its_route(worker: Worker) -> None:
+    told: list[tuple[str, int]] = []
 
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(text="hello")
 
-async def test_user_without_a_slate_is_not_found(get: Get) -> None:
-    assert (await get("/v1/users/bob/slate"))[0] == 404
-
-
-async def test_store_that_does_not_answer_is_unavailable_for_a_second(get: Get, worker: Worker) -> None:
-    worker.store_is_away = True
-    status, _, headers = await get("/v1/users/bob/slate")
-    assert status == 503
-    assert headers["Retry-After"] == "1"
-
-
-async def test_endless_user_id_is_refused(get: Get) -> None:
-    assert (await get(f"/v1/users/{'x' * 600}/slate"))[0] == 400
+    page = Page("/hello/{name}", ("GET",), answer)
+    async with (
+        HealthServer(
+            host="127.0.0.1",
+            port=0,
+            registry=WorkerMetrics().registry,
+            beyond=lambda path: page if path == "/hello/ann" else None,
+            observe=lambda route, status, seconds: told.append((route, status)),
+        ) as server,
+        aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as session,
+    ):
+        for path in ("/hello/ann", "/hello/bob", "/livez"):
+            await session.get(path)
+        await session.put("/hello/ann")
+    assert told == [("/hello/{name}", 200), ("other", 404), ("/livez", 200), ("/hello/{name}", 405)]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 async def test_no_page_changes_anything(server: HealthServer, method: str) -> None:
     async with aiohttp.ClientSession() as session:
-        for path in ("/livez", "/metrics", "/v1/users/bob/slate"):
+        for path in ("/livez", "/metrics"):
             async with session.request(method, f"http://127.0.0.1:{server.port}{path}") as reply:
                 assert reply.status == 405
 

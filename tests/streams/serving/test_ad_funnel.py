@@ -7,11 +7,13 @@ import pytest
 
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
-from embeddings.spend import Tally
+from embeddings.spend import SpendLedger, Tally
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
-from streams.serving.ad_funnel import Funnel
+from streams.serving.ad_funnel import POSTED, Funnel, PostedFunnel
 from tests.ranking.ads.houses import a_campaign, a_line, an_exchange
+from tests.streams.builders import NOW_MS
+from tests.streams.builders import REQUESTS as ASKED
 from tests.streams.serving.selling import an_open_ledger
 
 REQUESTS, OTHERS = Source("requests", 0), Source("requests", 1)
@@ -82,3 +84,24 @@ def test_names_are_taken_for_metrics_whether_or_not_the_ledger_answers(market: M
     names = {name: many for name, many in funnel.take_names().items() if many}
     assert names == {"targeted": 3, "won": 1, "outbid": 1, "capped": 1}
     assert not any(funnel.take_names().values())
+
+
+LINE = "spring/l"
+
+
+def tell(funnel: PostedFunnel, ledger: SpendLedger, won: int) -> None:
+    """Somebody who posted a request was sold something, so many times."""
+    funnel._counts[LINE, "won"] = won
+    funnel.read(ASKED, 7, 7)
+    funnel.tell(lambda tallies: ledger.reserve("w", (), tallies, now_ms=NOW_MS))
+
+
+def test_what_became_of_posted_requests_is_counted_once_by_workers_that_share_a_name() -> None:
+    ledger, workers = an_open_ledger(), [PostedFunnel(), PostedFunnel()]
+    for worker in workers:
+        worker._mine = Source(POSTED, 3)
+    for n in range(1, 7):
+        tell(workers[n % 2], ledger, n)
+    totals = ledger.totals()
+    assert totals.counts[LINE]["won"] == 1 + 2 + 3 + 4 + 5 + 6
+    assert list(totals.offsets) == [Source(POSTED, 3)], "the ledger keeps one name, however many offsets requests have"

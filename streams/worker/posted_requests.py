@@ -1,0 +1,104 @@
+"""Requests posted over HTTP: answered in place by what answers the requests lane, for all who wait at a time.
+
+A request has no place in a log, so its name gives it one: `place_of` user and request id. Slates and decisions about
+ads are called after it, as elsewhere after topic, partition and offset: the same request id again gets the same slate
+id, and the decisions that stand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import xxhash
+
+from embeddings.events import Source
+from embeddings.ids import murmur2
+from streams.contract.deadletters import DeadLetter
+from streams.contract.messages import Outgoing, Part
+from streams.contract.posted import Posted
+from streams.process.gathering import Together
+from streams.process.metrics import WorkerMetrics
+from streams.process.threads import Thread
+from streams.serving.ad_funnel import POSTED
+from streams.serving.requests import Answerer
+from streams.serving.slates import PublishedSlate, ad_records
+from streams.settings import Settings
+from streams.worker.outbox import Outbox
+from streams.worker.requests_lane import count_answers, taught
+
+_MOST = 64
+
+
+class _Named(msgspec.Struct):
+    user_id: Any = None
+    request_id: Any = None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def place_of(user_id: str, request_id: str, partitions: int) -> tuple[Source, int]:
+    """Where a request would lie: in the partition of its user, at an offset that only it has, by all chances."""
+    name = user_id.encode()
+    partition = int(murmur2([name])[0]) % partitions
+    return Source(POSTED, partition), xxhash.xxh3_64_intdigest(name + b"\0" + request_id.encode()) >> 1
+
+
+@dataclass(slots=True, kw_only=True)
+class PostedRequests:
+    """Answers in a thread of its own; of one event loop. What `answerer` is made of, no other thread uses."""
+
+    answerer: Answerer
+    outbox: Outbox
+    settings: Settings
+    metrics: WorkerMetrics
+    _thread: Thread = field(init=False, default_factory=lambda: Thread("posted-requests"))
+    _together: Together[Posted, PublishedSlate | DeadLetter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._together = Together(answer=self._all, most=_MOST)
+
+    async def answer(self, record: Posted) -> PublishedSlate | DeadLetter:
+        """The slate, or why the request cannot be read. With decisions about ads, when the topic `ads` has them.
+
+        Raises:
+            BrokersAway, PublishFailed: nobody may show these ads; asked again, the request gets the same.
+            Crowded: too many wait.
+        """
+        slate = await self._together.ask(record)
+        if isinstance(slate, PublishedSlate):
+            await self.outbox.send(ad_records(slate, self.settings.topics.name("ads")))
+        return slate
+
+    async def tell_funnel(self) -> None:
+        """Have the ledger told what became of line items, also while no requests come."""
+        if self.answerer.ads:
+            await self._thread.run(self.answerer.ads.server.tell, ())
+
+    async def _all(self, some: Sequence[Posted]) -> Sequence[PublishedSlate | DeadLetter]:
+        answers, told = await self._thread.run(self._answer, some)
+        self.outbox.tell(told)
+        return answers
+
+    def _answer(self, some: Sequence[Posted]) -> tuple[list[PublishedSlate | DeadLetter], list[Outgoing]]:
+        places = [self._place(record) for record in some]
+        mine: dict[Source, dict[int, Posted]] = {}
+        for (source, offset), record in zip(places, some, strict=True):  # who asks twice at a time is answered once
+            mine.setdefault(source, {})[offset] = record._replace(offset=offset)
+        parts = [Part(source, list(by.values()), max(by), -1) for source, by in mine.items()]
+        slates, dead = self.answerer.respond(parts)
+        found: dict[tuple[Source, int], PublishedSlate | DeadLetter] = {(one.source, one.offset): one for one in dead}
+        found |= {(slate.trigger.source, slate.trigger.offset): slate for slate in slates}
+        count_answers(self.metrics, self.answerer, slates)
+        return [found[place] for place in places], taught(self.settings, self.answerer, slates)
+
+    def _place(self, record: Posted) -> tuple[Source, int]:
+        """By its names; by its bytes where it has none, and so will be refused."""
+        try:
+            named = _decode_named(record.value or b"")
+        except (ValueError, RecursionError):
+            named = _Named()
+        if isinstance(named.user_id, str) and isinstance(named.request_id, str):
+            return place_of(named.user_id, named.request_id, self.settings.topics.partitions)
+        return Source(POSTED, 0), xxhash.xxh3_64_intdigest(record.value or b"") >> 1
