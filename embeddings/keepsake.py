@@ -7,7 +7,7 @@
 
 from typing import Protocol
 
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
 
 COMMANDS = ("get", "set")
 """What is asked of Redis."""
@@ -48,7 +48,9 @@ class MemoryKeepsake(Keepsake):
 class RedisKeepsake(Keepsake):
     """`Keepsake` in Redis or Valkey, under one key, for three months after it was kept last."""
 
-    def __init__(self, url: str, name: str, *, prefix: str = "mq", timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, url: str, name: str, *, prefix: str = "mq", timeout_s: float = 2.0, watch: Watch = UNWATCHED
+    ) -> None:
         """Nothing connects before the first call.
 
         Args:
@@ -56,8 +58,10 @@ class RedisKeepsake(Keepsake):
             name: what it is.
             prefix: first part of the key.
             timeout_s: for each read and write.
+            watch: hears of exchanges.
         """
-        self._line, self._key = RedisLine(url, timeout_s=timeout_s), f"{prefix}:kept:{name}".encode()
+        self._line = RedisLine(url, timeout_s=timeout_s, watch=watch)
+        self._key = f"{prefix}:kept:{name}".encode()
 
     def load(self) -> bytes | None:
         """See `Keepsake.load`."""

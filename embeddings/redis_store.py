@@ -28,7 +28,7 @@ from embeddings.events import Source
 from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.ids import murmur2
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import UserStates, source_code
 from embeddings.store import (
@@ -94,6 +94,7 @@ class RedisUserStore(UserStore):
         prefix: str = "mq",
         state_ttl_s: int = STATE_TTL_S,
         timeout_s: float = 2.0,
+        watch: Watch = UNWATCHED,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -104,12 +105,13 @@ class RedisUserStore(UserStore):
             prefix: first part of every key.
             state_ttl_s: a user unheard of for so long is forgotten; marks live twice as long.
             timeout_s: for each read and write.
+            watch: hears of exchanges.
         """
         self._keys = _Keys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
         self._seen_ttl_s = state_ttl_s + renewed_every_s(state_ttl_s)
-        self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
+        self._fenced, self._plain = (RedisLine(url, timeout_s=timeout_s, watch=watch) for _ in range(2))
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
@@ -272,6 +274,10 @@ class RedisUserStore(UserStore):
         self._written([self._keys.topics], [topics], [Group(keys, [b""] * len(keys), 1), *same])
         self.latest_slate(nobody[0])
         self._plain.exchange(("UNLINK", *keys))
+        return self.said()
+
+    def said(self) -> dict[str, str]:
+        """What INFO says of the server; nothing where that is not granted."""
         try:
             info = cast(bytes, self._plain.exchange(("INFO",))[0]).decode()
         except StoreRefused:

@@ -33,6 +33,7 @@ _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
 NOWHERE = -1
+_NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 """The place of a slate that has no items."""
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
@@ -71,6 +72,9 @@ class PublishedSlate:
 
     `item_N` are the ids of its places, 0-padded, `x_NF` their features, `propensity_N` with which probability each
     item stands in its place; places beyond what was asked for may be filled.
+
+    Of the items that were asked for: `row_N` their rows, `source_N` who proposed them, `explored` how many chance put
+    there. `known`: was it made of a history; `taught`: in the ranker's order?
     """
 
     trigger: Trigger
@@ -80,6 +84,11 @@ class PublishedSlate:
     propensity_N: NDArray[np.float64]
     at: int
     sampled: bool
+    row_N: NDArray[np.int32]
+    source_N: NDArray[np.uint8]
+    explored: int
+    known: bool
+    taught: bool
     ads: Sequence[Decision] = ()
     """What became of the places for ads that its request names."""
 
@@ -109,6 +118,9 @@ def write_slates(
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
     told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN, s.propensity_QN, s.explored_QN
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
+    size_Q: list[int] = np.count_nonzero(s.row_QN >= 0, axis=1).tolist()
+    explored_QN = columns[-1]
+    known_Q: list[bool] = (scored.query.row_PH[s.position_Q] >= 0).any(1).tolist()
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
@@ -119,7 +131,24 @@ def write_slates(
             slate.ads = tuple(for_page(decision.record) for decision in ads)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
-        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads))
+        filled = min(size_Q[q], trigger.size) if q != NOWHERE else 0
+        out.append(
+            PublishedSlate(
+                trigger=trigger,
+                value=records.encode(slate),
+                item_N=item_N,
+                x_NF=x_NF,
+                propensity_N=propensity_N,
+                at=q,
+                sampled=sampled,
+                row_N=s.row_QN[q, :filled] if filled else _NO_ROWS,
+                source_N=s.source_QN[q, :filled] if filled else _NO_SOURCES,
+                explored=sum(explored_QN[q][:filled]) if filled else 0,
+                known=q != NOWHERE and known_Q[q],
+                taught=scored.model.ranker.learned,
+                ads=ads,
+            )
+        )
     return out
 
 

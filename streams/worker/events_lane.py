@@ -32,6 +32,7 @@ from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
 from streams.worker.complaints import MISDATED, MISROUTED, Complaint
 from streams.worker.paused import Paused
+from streams.worker.shown import Shown
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class EventsLane:
     metrics: WorkerMetrics
     letters: DeadLetterTopic
     paused: Paused
+    shown: Shown
     ads: AdEvents | None = None
     """What confirms events of ads, which the recommender asks what was seen of them."""
     unstored: Unstored = field(init=False)
@@ -68,6 +70,7 @@ class EventsLane:
             teller=self.teller,
             letters=self.letters,
             metrics=self.metrics,
+            shown=self.shown,
             attempts=self.settings.limits.attempts,
             ads=self.ads,
         )
@@ -97,7 +100,8 @@ class EventsLane:
             for source, mark in one.answer.marks.items():
                 self.homes.stored(source, mark.offset)
         for one in answered:
-            self.metrics.events(one.answer.fate_R)
+            self.metrics.slates.events(one.answer.fate_R)
+            self.shown.judged(one.answer)
             self._complain(one.answer.decoded)
             for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
@@ -113,7 +117,7 @@ class EventsLane:
 
     def _complain(self, decoded: Decoded) -> None:
         records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
-        self.metrics.misdated.inc(decoded.misdated)
+        self.metrics.slates.misdated.inc(decoded.misdated)
         self.misrouted.count(topic, records, len(decoded.misrouted))
         self.misdated.count(topic, records, decoded.misdated)
 

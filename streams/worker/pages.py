@@ -1,9 +1,11 @@
 """What a worker says over HTTP: its health, its lag, and the stored slate of a user as it may still be shown."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from msgspec import structs
@@ -16,13 +18,20 @@ from embeddings.store import UserStore
 from streams.contract.records import Slate, decode_slate, encode
 from streams.process.health import Check, HealthServer
 from streams.process.metrics import WorkerMetrics
+from streams.process.watching import Watching
 from streams.serving.live_model import Serving
 from streams.serving.policies import Policies
 from streams.serving.stages import epoch_ms
 from streams.settings import Settings
+from streams.transport.control import ControlReader
 from streams.transport.deliveries import Lag
+from streams.transport.standing import Standing, control_standing
+from streams.transport.unowned import Unowned
 
 log = logging.getLogger(__name__)
+
+_MEMORY_S = 10
+"""So often the store is asked for its memory."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,11 +40,14 @@ class Pages:
 
     Attributes:
         reads: a store of its own, which is written to once a second.
-        unread: why the control topics are not read to their end.
+        control: reads the control topics.
         assigned: the topics of which partitions are assigned.
         holdup: why the work does not move.
         misfit_topics: which topics are not as they should be.
         lags: the lag of each owned partition.
+        standing: how the membership stands.
+        unowned: who tells of partitions that nobody has.
+        memory: bytes that the store uses and may use, None where it does not say.
         paused: which of them are paused for a bad deploy, and what lets them go on.
     """
 
@@ -43,12 +55,15 @@ class Pages:
     metrics: WorkerMetrics
     serving: Serving
     reads: UserStore
-    unread: Check
+    control: ControlReader
     assigned: Callable[[], Collection[str]]
     holdup: Callable[[], str | None]
     misfit_topics: Callable[[], str | None]
     lags: Callable[[], Mapping[Source, Lag]]
     paused: Callable[[], str | None]
+    standing: Callable[[], Standing | None] = lambda: None
+    unowned: Unowned | None = None
+    memory: Callable[[], tuple[float, float] | None] = lambda: None
     _policies: Policies = field(init=False)
     _pinged: str | None = field(init=False, default="the store was not asked yet")
 
@@ -58,25 +73,48 @@ class Pages:
     async def run(self) -> None:
         """Serve for as long as the worker lives."""
         http = self.settings.http
+        checks = self.checks()
         server = HealthServer(
             host=http.host,
             port=http.port,
             registry=self.metrics.registry,
-            started={"control": self.unread},
-            ready={
+            started=checks["started"],
+            ready=checks["ready"],
+            notes={"dead_letters": self.paused},
+            latest_slate=self.latest_slate,
+        )
+        watching = Watching(
+            settings=self.settings,
+            metrics=self.metrics,
+            standing=self.standing,
+            lags=self.lags,
+            control=partial(control_standing, self.control),
+            checks=checks,
+            unowned=self.unowned,
+        )
+        async with server:
+            for second in itertools.count():
+                self._pinged = await asyncio.to_thread(self._ping)
+                if second % _MEMORY_S == 0:
+                    await asyncio.to_thread(self._look_at_memory)
+                await watching.second()
+
+    def checks(self) -> dict[str, dict[str, Check]]:
+        """What each probe asks: docs/hosts.md says what each means."""
+        return {
+            "started": {"control": self.control.unread},
+            "ready": {
                 "store": lambda: self._pinged,
                 "partitions": self._partitions,
                 "work": self.holdup,
                 "topics": self.misfit_topics,
             },
-            notes={"dead_letters": self.paused},
-            latest_slate=self.latest_slate,
-        )
-        async with server:
-            while True:
-                self._pinged = await asyncio.to_thread(self._ping)
-                self.metrics.lags(self.lags())
-                await asyncio.sleep(1)
+        }
+
+    def _look_at_memory(self) -> None:
+        if self._pinged is None and (memory := self.memory()) is not None:
+            for state, size in zip(("used", "max"), memory, strict=True):
+                self.metrics.redis.memory.labels(state).set(size)
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name

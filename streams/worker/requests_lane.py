@@ -18,6 +18,7 @@ from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import settled, whole_or_apart
+from streams.worker.shown import Shown
 
 
 class Unanswerable(Exception):
@@ -33,6 +34,7 @@ class RequestsLane:
     letters: DeadLetterTopic
     settings: Settings
     metrics: WorkerMetrics
+    shown: Shown
     floods: Floods = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,18 +78,17 @@ class RequestsLane:
         out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
         out += [record for slate in slates for record in ad_records(slate, self.settings.topics.name("ads"))]
         try:
-            await self.publisher.send_all(out, still_waiting=unit.retrying)
+            with self.metrics.stage("publish", "requests"):
+                await self.publisher.send_all(out, still_waiting=unit.retrying)
         except PublishFailed as error:
             if error.permanent and any(slate.trigger.reply_to for slate in slates):
                 raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
             raise
         written = await self.letters.put(dead, still_waiting=unit.retrying)
-        now_ms = self.answerer.now_ms()
+        self.shown.published("request", slates, self.answerer.now_ms())
         for slate in slates:
-            waited_s = (now_ms - slate.trigger.published_ms) / 1000
-            self.metrics.published("request", [waited_s], slate.trigger.degraded)
             for decision in slate.ads:
-                self.metrics.ads.decided(decision.outcome)
+                self.metrics.ads.decided(decision.outcome, price_micros=decision.record.price_micros)
         if self.answerer.ads:
             self.metrics.ads.funnel(self.answerer.ads.server.funnel.take_names())
         for letter in written:

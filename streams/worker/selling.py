@@ -3,7 +3,9 @@
 import logging
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 
+from embeddings.spend_redis import RedisSpendLedger
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
@@ -52,16 +54,19 @@ class Selling:
         self._rules = Rules.of(settings, {})
         self.exchange = Exchange(ads.rates(), ads.currency)
         self.budgets = Budgets(
-            spend_ledger(settings),
+            self._ledger(),
             self.exchange,
             ads,
             worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
             partitions=settings.topics.partitions,
-            curve=traffic_curve(settings),
+            curve=traffic_curve(settings, self.metrics.redis.watch("ads")),
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
-        self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
+        self.events = AdEvents(ledger=self._ledger(), heard=self.metrics.ads.heard, active=self.sells)
         self.stats, self.answers = self._stats(), self._answers()
+
+    def _ledger(self) -> RedisSpendLedger:
+        return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
 
     def sells(self) -> bool:
         """Is there any campaign?"""
@@ -74,6 +79,7 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
+        self.metrics.ads.competing.set(sum(line is not None for line in self.exchange.market.lines))
         self.answers.server.prepare()
 
     def _answers(self) -> AdAnswers:
@@ -82,9 +88,9 @@ class Selling:
             exchange=self.exchange,
             budgets=self.budgets,
             scorer=AdScorer(self.serving, settings),
-            ledger=spend_ledger(settings),
+            ledger=self._ledger(),
             settings=settings,
-            stage=self.metrics.stage,
+            stage=partial(self.metrics.stage, lane="requests"),
         )
         asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
         return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
@@ -92,7 +98,7 @@ class Selling:
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings
         return AdStatsLeader(
-            ledger=spend_ledger(settings),
+            ledger=self._ledger(),
             publisher=self.publisher,
             topic=settings.topics.name("ad_stats"),
             log=KafkaAdLog(settings),

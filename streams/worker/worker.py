@@ -10,11 +10,12 @@ from typing import cast
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
+from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
 from streams.contract.records import largest_record
 from streams.process.host import run_apps
-from streams.process.member import make_member, serve
+from streams.process.member import groups_of, make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop, Thread
 from streams.serving.live_model import LiveModel, Serving, index_builder
@@ -29,6 +30,8 @@ from streams.transport.gates import Lane
 from streams.transport.letters import LATEST, DeadLetterTopic
 from streams.transport.logs import Stretch
 from streams.transport.publishing import Publisher
+from streams.transport.standing import standing_of
+from streams.transport.unowned import Unowned
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
@@ -36,6 +39,7 @@ from streams.worker.pages import Pages
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
 from streams.worker.selling import Selling
+from streams.worker.shown import Shown
 from streams.worker.snapshot_taker import SnapshotTaker
 from streams.worker.stores import user_store
 
@@ -59,6 +63,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    shown: Shown = field(init=False)
     paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
@@ -66,6 +71,7 @@ class Worker:
     ads: Selling = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
+    unowned: Unowned = field(init=False)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
     _turning: Thread = field(init=False, default_factory=lambda: Thread("rows"))
@@ -78,8 +84,9 @@ class Worker:
         fresh_for_s, strangers = settings.retrieval.fresh_for_s, max(settings.learner.max_items // _SHARE, _LEAST)
         self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
-        self.ads = Selling(settings, self.serving, self.metrics, self._publisher())
-        self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
+        self.shown = Shown(self.metrics.slates)
+        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"))
+        self.paused = Paused(reads=self._store("pages"), metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
@@ -96,27 +103,41 @@ class Worker:
             handlers=self.control_topics.handlers(),
             at_end=items.catalogue_read,
         )
+        self.unowned = Unowned(
+            options=settings.kafka.client_options(),
+            groups=groups_of(settings),
+            paused=lambda: {source: self.paused.at[source] for source in self.paused},
+        )
 
-    def _publisher(self) -> Publisher:
+    def _store(self, client: str) -> RedisUserStore:
+        return user_store(self.settings, self.metrics.redis.watch(client))
+
+    def _memory(self) -> tuple[float, float] | None:
+        """Bytes that the store uses and may use; None where it does not say."""
+        said = self.paused.reads.said() if isinstance(self.paused.reads, RedisUserStore) else {}
+        return (float(said["used_memory"]), float(said["maxmemory"])) if "maxmemory" in said else None
+
+    def _publisher(self, name: str) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
         most = max(LARGEST_REQUEST, largest_record(self.settings))
-        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
+        told = self.metrics.told(name)
+        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent, told=told)
 
     def _letters(self, name: TopicName, publisher: Publisher, last: int | None = LATEST) -> DeadLetterTopic:
         options, topic = self.settings.kafka.client_options(), self.settings.topics.dead_letters(name)
         return DeadLetterTopic.of(options, topic, publisher, last=last)
 
     def _control_letters(self) -> ControlLetters:
-        publisher = self._publisher()
+        publisher = self._publisher("control")
         topics = {name: self._letters(name, publisher, None) for name in CONTROL}
         return ControlLetters(topics=topics, metrics=self.metrics)
 
     def _events_lane(self, rules: Rules) -> EventsLane:
-        settings, publisher = self.settings, self._publisher()
+        settings, publisher = self.settings, self._publisher("events")
         return EventsLane(
             recommender=Recommender(
-                users=user_store(settings),
+                users=self._store("events"),
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
@@ -126,26 +147,29 @@ class Worker:
             ads=self.ads.events,
             publisher=publisher,
             letters=self._letters("events", publisher),
-            teller=self._publisher(),
+            teller=self._publisher("observations"),
             settings=settings,
             metrics=self.metrics,
+            shown=self.shown,
             paused=self.paused,
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users, publisher = self.settings, user_store(self.settings), self._publisher()
+        settings, users, publisher = self.settings, self._store("requests"), self._publisher("requests")
         return RequestsLane(
             answerer=Answerer(
                 users=users,
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
+                stage=partial(self.metrics.stage, lane="requests"),
                 ads=self.ads.answers,
             ),
             publisher=publisher,
             letters=self._letters("requests", publisher),
             settings=settings,
             metrics=self.metrics,
+            shown=self.shown,
         )
 
     def member(self) -> BatchApp:
@@ -166,7 +190,8 @@ class Worker:
             note=self.events.homes.note,
         )
         first = Source(names("events"), 0)
-        self.control_topics.letters.leads = self.ads.stats.leads = lambda: first in app.owned()
+        for led in (self.control_topics.letters, self.ads.stats, self.unowned):
+            led.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
         asked = names("requests")
         self.ads.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
@@ -186,12 +211,15 @@ class Worker:
             settings=self.settings,
             metrics=self.metrics,
             serving=self.serving,
-            reads=user_store(self.settings),
-            unread=self.control.unread,
+            reads=self._store("pages"),
+            control=self.control,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             misfit_topics=app.misfit_topics,
             lags=app.lags,
+            standing=partial(standing_of, app),
+            unowned=self.unowned,
+            memory=self._memory,
             paused=self.paused.said,
         )
 
@@ -271,6 +299,7 @@ def run_worker(settings: Settings) -> int:
             worker.run_snapshots,
             worker.turn_over,
             worker.paused.run,
+            worker.unowned.run,
             worker.ads.spending.run,
             worker.ads.stats.run,
             worker.tell_funnel,

@@ -25,7 +25,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         metrics=worker.metrics,
         serving=worker.serving,
         reads=reads,
-        unread=worker.control.unread,
+        control=worker.control,
         assigned=lambda: assigned,
         holdup=lambda: None,
         misfit_topics=lambda: None,
