@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from streams.process.series import Series
 
-HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
 OTHER = "other"
 """Paths that are none of ours, together."""
-CODES = ("2xx", "3xx", "4xx", "5xx")
+CODES = ("2xx", "4xx", "5xx")
 
 
 class HttpMetrics:

@@ -10,7 +10,10 @@ from streams.settings import TopicName
 from streams.transport.deliveries import Lag
 from streams.transport.standing import ControlStanding, Standing
 
-BATCH_RECORDS = (1, 4, 16, 64, 128, 256, 512, 1_024, 4_096, 16_384)
+BATCH_RECORDS = (1, 4, 16, 64, 256, 512, 1_024, 4_096)
+
+_OF_LANES = {Code.future, Code.seconds, Code.misrouted, Code.unknown_topic}
+"""What a record of a control topic cannot be."""
 
 
 class InputMetrics:
@@ -36,9 +39,12 @@ class InputMetrics:
             "dead_letters",
             "Records written to a topic for dead letters.",
             "If it rises, `marquee dlq list` says who sent what; mend the producer, then `marquee dlq replay`.",
-            topic=reads,
-            code=list(Code),
+            topic=(),
+            code=(),
         )
+        for topic in reads:
+            for code in Code if topic in self._lanes else set(Code) - _OF_LANES:
+                self.dead_letters.labels(topic, code)
         self.expired = series.counter(
             "records_expired",
             "Records that retention removed before they were read: they are lost.",

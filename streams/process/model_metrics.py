@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ranking.ranker import State as RankerState
 from streams.process.series import Series
 
-SWAP_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SWAP_SECONDS = (0.1, 0.5, 1, 2.5, 10, 60, 300)
 
 
 class ModelMetrics:

@@ -14,7 +14,7 @@ from streams.process.gpu import memory_bytes
 from streams.process.health import Check, examine
 from streams.process.series import Series
 
-LOOP_LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+LOOP_LAG_SECONDS = (0.005, 0.01, 0.05, 0.25, 1, 5)
 _NAP_S = 0.25
 
 

@@ -96,7 +96,7 @@ class SlateMetrics:
         self.takes = series.counter(
             "takes",
             "What people took, by where it stood in the slate that this worker had published for them before.",
-            "Divide first_3 and first_10 by all but `unknown` for the hit rate; if it falls, what is new?",
+            "Divide first_3 and first_10 by all but `unknown` for the hit rate; if it falls, see what changed.",
             place=get_args(Place),
         )
         self.fates = series.counter(

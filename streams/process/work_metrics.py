@@ -11,9 +11,9 @@ from embeddings.redis_connection import FAILURES, Watch
 from streams.process.series import Series
 from streams.transport.publishing import FAILED, PublishFailed
 
-STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10)
-ROUND_TRIP_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
-PUBLISH_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 5)
+ROUND_TRIP_SECONDS = (0.0005, 0.001, 0.0025, 0.01, 0.05, 0.25, 2.5)
+PUBLISH_SECONDS = (0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 30)
 
 
 class _Timed:

@@ -120,7 +120,7 @@ def write_slates(
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     size_Q: list[int] = np.count_nonzero(s.row_QN >= 0, axis=1).tolist()
     explored_QN = columns[-1]
-    known_Q: list[bool] = (scored.query.row_PH[s.position_Q] >= 0).any(1).tolist()
+    known_Q = np.any(scored.query.row_PH[s.position_Q] >= 0, axis=1)
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
         places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
@@ -144,7 +144,7 @@ def write_slates(
                 row_N=s.row_QN[q, :filled] if filled else _NO_ROWS,
                 source_N=s.source_QN[q, :filled] if filled else _NO_SOURCES,
                 explored=sum(explored_QN[q][:filled]) if filled else 0,
-                known=q != NOWHERE and known_Q[q],
+                known=q != NOWHERE and bool(known_Q[q]),
                 taught=scored.model.ranker.learned,
                 ads=ads,
             )

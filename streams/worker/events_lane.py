@@ -100,8 +100,7 @@ class EventsLane:
             for source, mark in one.answer.marks.items():
                 self.homes.stored(source, mark.offset)
         for one in answered:
-            self.metrics.slates.events(one.answer.fate_R)
-            self.shown.judged(one.answer)
+            self.shown.stored(one.answer, one.taken)
             self._complain(one.answer.decoded)
             for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
@@ -127,6 +126,7 @@ class EventsLane:
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
         one = self.unstored.send(unit, answer, *self._outgoing(answer, parts))
+        one.taken = self.shown.judge(answer)  # before anything is on its way
         try:
             await self.publisher.written()
             unit.answered()

@@ -1,7 +1,7 @@
 """What published slates held and what was taken of them, told to the metrics of both lanes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -49,16 +49,20 @@ class Shown:
             [slate.item_N[:size] for slate, size in zip(with_items, sizes, strict=True)],
         )
 
-    def judged(self, answer: Answer) -> None:
-        """A batch of events is stored: what was agreed to, and where what was taken had stood."""
+    def judge(self, answer: Answer) -> Mapping[str, int]:
+        """Where what a batch took had stood, before any slate of the batch is out: by `Place`, how often."""
         batch, fate_B = answer.decoded.batch, answer.folded.fate_B
-        self.metrics.consented(batch.consent_B)
         take_T = np.flatnonzero(_BEGINS[batch.action_B] & (fate_B == Fate.applied) & (batch.item_B != 0))
         if not len(take_T):
-            return
+            return {}
         user_ids = [batch.user_ids[user] for user in batch.user_B[take_T].tolist()]
-        many = Counter(map(_word, self.latest.places(user_ids, batch.item_B[take_T]).tolist()))
-        self.metrics.taken(many)
+        return Counter(map(_word, self.latest.places(user_ids, batch.item_B[take_T]).tolist()))
+
+    def stored(self, answer: Answer, taken: Mapping[str, int]) -> None:
+        """A batch of events is stored, of which so much was taken."""
+        self.metrics.events(answer.fate_R)
+        self.metrics.consented(answer.decoded.batch.consent_B)
+        self.metrics.taken(taken)
 
 
 def _word(place: int) -> str:

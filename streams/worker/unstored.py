@@ -1,7 +1,7 @@
 """What was answered and is not stored yet: on its way to the broker, then into the store, all of it or none."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -32,6 +32,8 @@ class Answered:
     written: list[DeadLetter] = field(init=False, default_factory=list)
     """Dead letters of this batch that were not there yet."""
     told: Sequence[Outgoing] = ()
+    taken: Mapping[str, int] = field(default_factory=dict)
+    """Where what people took had stood in their slates."""
     number: int = 0
     stored: bool = False
     dropped: BaseException | None = None

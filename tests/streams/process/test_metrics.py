@@ -8,18 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
 from embeddings.events import Fate, Source
 from streams.contract.deadletters import Code
-from streams.process.metrics import GROUPS, STAGES, LearnerMetrics, Metrics, WorkerMetrics
+from streams.process.http_metrics import HttpMetrics
+from streams.process.metrics import GROUPS, STAGES, WORKER_LANES, LearnerMetrics, Metrics, WorkerMetrics
 from streams.process.metrics_page import describe
 from streams.transport.deliveries import Lag
 from streams.transport.standing import ControlStanding, Standing
 
 PROCESSES = [WorkerMetrics, LearnerMetrics]
 REMEDY = re.compile(r"\. (If|Compare|Divide) [^.]")
+
+
+async def answered(_request: web.Request) -> web.Response:
+    return web.Response()
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -69,7 +75,19 @@ def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetri
 
 def test_a_worker_with_64_partitions_has_fewer_than_1000_series() -> None:
     metrics = WorkerMetrics()
-    metrics.lags({Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in GROUPS for n in range(64)})
+    metrics.lags({Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)})
+    app = web.Application()
+    for route in (
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/startupz",
+        "/v1/users/{user_id}/slate",
+        "/v1/events",
+        "/v1/slates",
+    ):
+        app.router.add_get(route, answered)
+    HttpMetrics(metrics.registry).know(app)
     metrics.own.probed("ready", {check: lambda: None for check in ("control", "store", "partitions", "work", "topics")})
     metrics.model.swapped(version="7", created_at_s=1, ranker="serves")
     metrics.model.indexed(items=1, kind="exact", device="cpu", version="7", built_at_s=1)

@@ -105,7 +105,10 @@ async def test_a_stored_slate_is_judged_again_in_the_language_it_was_made_for(wo
 
 async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     pages = pages_of(worker, MemoryUserStore())
-    assert pages.unread() == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
+    assert (
+        pages.checks()["started"]["control"]()
+        == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
+    )
     events, requests = map(worker.settings.topics.name, ("events", "requests"))
     assert pages._partitions() == f"no partition is assigned of {events}, {requests}"
     assert pages_of(worker, MemoryUserStore(), requests)._partitions() == f"no partition is assigned of {events}"
