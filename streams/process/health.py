@@ -17,7 +17,6 @@ from prometheus_client.exposition import choose_encoder
 
 from embeddings.errors import StoreRefused, StoreUnavailable
 from streams.addresses import url_of
-from streams.process.http_metrics import HttpMetrics
 
 Check = Callable[[], str | None]
 """Why something is not as it should be, or None. Asked on the event loop at every request: it must not block."""
@@ -65,14 +64,12 @@ class HealthServer:
         self._registry, self._latest_slate = registry, latest_slate
         started = started or {}
         probes = {"/livez": live or {}, "/startupz": started, "/readyz": {**started, **(ready or {})}}
-        http = HttpMetrics(registry)
-        app = web.Application(middlewares=[http.middleware])
+        app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         for path, checks in probes.items():
             app.router.add_get(path, _probe(checks, (notes or {}) if path == "/readyz" else {}))
         if latest_slate is not None:
             app.router.add_get("/v1/users/{user_id}/slate", self._slate)
-        http.know(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
 
     async def start(self) -> Self:

@@ -1,68 +1,45 @@
-"""What is asked over HTTP, by the template of its path: a path may hold a user id, which no label does."""
+"""What is asked over HTTP, by route: a path may hold a user id, which no label does."""
 
-from time import perf_counter
+from collections.abc import Iterable
 
-from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
 from streams.process.series import Series
 
 HTTP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1)
 OTHER = "other"
-"""Paths that are none of ours, together."""
-CODES = ("2xx", "4xx", "5xx")
+"""Probes, `/metrics` and whatever is not there, together."""
+ROUTES = "GET /v1/users/{user_id}/slate", "POST /v1/events", "POST /v1/slates", OTHER
+_CODES = ("2xx", "4xx", "5xx")
 
 
 class HttpMetrics:
     """Requests by route and class of their status, and how long they took."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """No route is known yet."""
-        series = Series(registry)
+    def __init__(self, registry: CollectorRegistry, routes: Iterable[str] = ROUTES) -> None:
+        """All series are there from the start; what is none of the `routes` is `OTHER`."""
+        series, routes = Series(registry), tuple(dict.fromkeys((*routes, OTHER)))
         self.requests = series.counter(
             "http_requests",
-            "Requests over HTTP that were answered, by the template of their path.",
+            "Requests over HTTP that were answered, by route.",
             "If 5xx rises, /readyz says what is away.",
-            route=(),
-            code=(),
+            route=routes,
+            code=_CODES,
         )
         self.seconds = series.histogram(
             "http_request_seconds",
             "From the head of a request to its answer.",
             "If it grows, look at marquee_event_loop_lag_seconds, then at Redis.",
             HTTP_SECONDS,
-            route=(),
+            route=routes,
         )
+        self._of = {
+            route: (self.seconds.labels(route), {code: self.requests.labels(route, code) for code in _CODES})
+            for route in routes
+        }
 
-    def know(self, app: web.Application) -> None:
-        """Have the series of all routes there from the start."""
-        for route in (*(resource.canonical for resource in app.router.resources()), OTHER):
-            self.seconds.labels(route)
-            for code in CODES:
-                self.requests.labels(route, code)
-
-    @property
-    def middleware(self) -> Middleware:
-        """What an application is given."""
-
-        @web.middleware
-        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-            began_s, status = perf_counter(), 500
-            try:
-                answer = await handler(request)
-                status = answer.status
-            except web.HTTPException as error:
-                status = error.status
-                raise
-            finally:
-                self._note(request, status, perf_counter() - began_s)
-            return answer
-
-        return count
-
-    def _note(self, request: web.Request, status: int, seconds: float) -> None:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else OTHER
-        self.requests.labels(route, f"{status // 100}xx").inc()
-        self.seconds.labels(route).observe(seconds)
+    def observed(self, route: str, code: int, seconds: float) -> None:
+        """A request was answered with a status code; redirects, of which there are none, count as 2xx."""
+        took, answered = self._of.get(route) or self._of[OTHER]
+        took.observe(seconds)
+        answered["5xx" if code >= 500 else "4xx" if code >= 400 else "2xx"].inc()

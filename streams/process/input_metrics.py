@@ -12,6 +12,8 @@ from streams.transport.standing import ControlStanding, Standing
 
 BATCH_RECORDS = (1, 4, 16, 64, 256, 512, 1_024, 4_096)
 
+WHOLE = -1
+"""All partitions of a topic together: of one that another group reads and nobody does, told where series are many."""
 _OF_LANES = {Code.future, Code.seconds, Code.misrouted, Code.unknown_topic}
 """What a record of a control topic cannot be."""
 
@@ -122,8 +124,8 @@ class LagMetrics:
 
     def lag(self, source: Source, lag: Lag) -> None:
         """How far behind a partition is."""
-        self.records.labels(source.topic, str(source.partition)).set(lag.records)
-        self.seconds.labels(source.topic, str(source.partition)).set(lag.seconds)
+        self.records.labels(*_place(source)).set(lag.records)
+        self.seconds.labels(*_place(source)).set(lag.seconds)
 
     def lags(self, lags: Mapping[Source, Lag]) -> None:
         """How far behind all are that this process tells of; those of before are told by others now."""
@@ -136,7 +138,7 @@ class LagMetrics:
     def released(self, source: Source) -> None:
         """Another process tells of a partition from now on."""
         for gauge in (self.records, self.seconds):
-            gauge.remove(source.topic, str(source.partition))
+            gauge.remove(*_place(source))
 
     def stand(self, standing: Standing, names: Mapping[str, TopicName]) -> None:
         """How the membership stands; `names` are the short ones of topics."""
@@ -154,6 +156,10 @@ class LagMetrics:
         """How many partitions of each topic are nobody's; None where another process tells."""
         for topic in self.unowned._metrics:
             self.unowned.labels(*topic).set(math.nan if many is None else many.get(topic[0], 0))  # type: ignore[call-overload]
+
+
+def _place(source: Source) -> tuple[str, str]:
+    return source.topic, "all" if source.partition == WHOLE else str(source.partition)
 
 
 class ControlMetrics:

@@ -1,10 +1,11 @@
 """What a process looks at once a second, for its metrics: membership, lag, control topics, probes, GPUs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from embeddings.events import Source
 from streams.process.health import Check
+from streams.process.input_metrics import WHOLE
 from streams.process.metrics import Metrics
 from streams.settings import TOPIC_NAMES, Settings, TopicName
 from streams.transport.deliveries import Lag
@@ -27,6 +28,7 @@ class Watching:
         control: how far control topics are read.
         checks: of each probe.
         unowned: who tells of partitions that nobody has.
+        whole: the topics of which all such partitions are told together.
     """
 
     settings: Settings
@@ -36,6 +38,7 @@ class Watching:
     control: Callable[[], Mapping[str, ControlStanding]]
     checks: Mapping[str, Mapping[str, Check]]
     unowned: Unowned | None = None
+    whole: Collection[str] = ()
 
     def look(self) -> None:
         """Tell how everything stands now."""
@@ -45,7 +48,10 @@ class Watching:
         self.metrics.control.stand(self.control(), names)
         lags = self.lags()
         if (unowned := self.unowned) is not None:
-            lags = {**unowned.lags, **{source: unowned.dated(source, lag) for source, lag in lags.items()}}
+            lags = {
+                **_together(unowned.lags, self.whole),
+                **{source: unowned.dated(source, lag) for source, lag in lags.items()},
+            }
             self.metrics.group.nobodys(unowned.many(names))
         self.metrics.lags(lags)
         for probe, checks in self.checks.items():
@@ -57,3 +63,13 @@ class Watching:
         self.look()
         for _ in range(_NAPS):
             await self.metrics.own.nap()
+
+
+def _together(lags: Mapping[Source, Lag], whole: Collection[str]) -> dict[Source, Lag]:
+    """The lags, those of some topics as one each: all records, and the age of the oldest."""
+    found: dict[Source, Lag] = {}
+    for source, lag in lags.items():
+        place = Source(source.topic, WHOLE) if source.topic in whole else source
+        before = found.get(place, Lag(0, 0.0))
+        found[place] = Lag(before.records + lag.records, max(before.seconds, lag.seconds))
+    return found

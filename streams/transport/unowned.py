@@ -70,9 +70,6 @@ class Unowned:
         while True:
             await asyncio.sleep(self.every_s)
             leads, paused = self.leads(), self.paused()
-            if not leads and not paused:
-                self._forget()
-                continue
             try:
                 async with asyncio.timeout(_LOOK_S):
                     await self.look(leads=leads, paused=paused)
@@ -92,6 +89,9 @@ class Unowned:
         Raises:
             KafkaError, OSError, TimeoutError, NotImplementedError: brokers do not answer, or not this.
         """
+        if not leads and not paused:
+            self._forget()
+            return
         consumer = AIOKafkaConsumer(**self.options, group_id=None, auto_offset_reset="earliest", fetch_max_wait_ms=50)
         try:
             await consumer.start()

@@ -91,6 +91,7 @@ class Pages:
             control=partial(control_standing, self.control),
             checks=checks,
             unowned=self.unowned,
+            whole={self.settings.topics.name("observations")},
         )
         async with server:
             for second in itertools.count():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
 from embeddings.events import Fate, Source
 from streams.contract.deadletters import Code
 from streams.process.http_metrics import HttpMetrics
+from streams.process.input_metrics import WHOLE
 from streams.process.metrics import GROUPS, STAGES, WORKER_LANES, LearnerMetrics, Metrics, WorkerMetrics
 from streams.process.metrics_page import describe
 from streams.transport.deliveries import Lag
@@ -22,10 +22,6 @@ from streams.transport.standing import ControlStanding, Standing
 
 PROCESSES = [WorkerMetrics, LearnerMetrics]
 REMEDY = re.compile(r"\. (If|Compare|Divide) [^.]")
-
-
-async def answered(_request: web.Request) -> web.Response:
-    return web.Response()
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -75,19 +71,9 @@ def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetri
 
 def test_a_worker_with_64_partitions_has_fewer_than_1000_series() -> None:
     metrics = WorkerMetrics()
-    metrics.lags({Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)})
-    app = web.Application()
-    for route in (
-        "/metrics",
-        "/livez",
-        "/readyz",
-        "/startupz",
-        "/v1/users/{user_id}/slate",
-        "/v1/events",
-        "/v1/slates",
-    ):
-        app.router.add_get(route, answered)
-    HttpMetrics(metrics.registry).know(app)
+    lags = {Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)}
+    metrics.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)})
+    HttpMetrics(metrics.registry)
     metrics.own.probed("ready", {check: lambda: None for check in ("control", "store", "partitions", "work", "topics")})
     metrics.model.swapped(version="7", created_at_s=1, ranker="serves")
     metrics.model.indexed(items=1, kind="exact", device="cpu", version="7", built_at_s=1)
@@ -234,6 +220,19 @@ def test_the_learner_reports_loss_calibration_and_its_age() -> None:
     assert value(metrics, "marquee_learner_dropped_total", kind="slates") == 0
     assert value(metrics, "marquee_snapshot_age_seconds") == 3
     assert value(metrics, "marquee_checkpoint_age_seconds") == 3
+
+
+def test_requests_over_http_are_told_by_route_and_never_by_path() -> None:
+    metrics = WorkerMetrics(process=False)
+    http = HttpMetrics(metrics.registry)
+    before = len(list(metrics.registry.collect()))
+    slates = "POST /v1/slates"
+    for route, code in ((slates, 200), (slates, 503), ("/v1/users/ann/slate", 404), ("POST /v1/events", 413)):
+        http.observed(route, code, 0.002)
+    assert value(metrics, "marquee_http_requests_total", route=slates, code="5xx") == 1
+    assert value(metrics, "marquee_http_requests_total", route="other", code="4xx") == 1
+    assert value(metrics, "marquee_http_request_seconds_bucket", route=slates, le="0.0025") == 2
+    assert len(list(metrics.registry.collect())) == before
 
 
 def test_python_says_what_it_knows_of_the_process() -> None:
