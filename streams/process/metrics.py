@@ -23,6 +23,7 @@ from embeddings.events import Source
 from streams.contract.deadletters import Code
 from streams.process.ad_learning_metrics import AdLearningMetrics
 from streams.process.ad_metrics import AdMetrics
+from streams.process.http_metrics import HttpMetrics
 from streams.process.input_metrics import ControlMetrics, InputMetrics, LagMetrics
 from streams.process.learning_metrics import LearningMetrics, Objective
 from streams.process.model_metrics import ModelMetrics
@@ -81,6 +82,7 @@ class Metrics:
         self.group = LagMetrics(series, lanes, GROUPS)
         self.control = ControlMetrics(series, control)
         self.stages = StageMetrics(series, stages)
+        self.http = HttpMetrics(self.registry)
         self.publish = PublishMetrics(series, publishers)
         self.expired = self.input.expired
         self._first_lane = lanes[0]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from streams.process.http_metrics import HttpMetrics
 from streams.process.metrics import LearnerMetrics, WorkerMetrics
 from streams.process.slate_metrics import EVENT_TO_SLATE_SLO_S
 
@@ -36,7 +35,6 @@ def describe() -> str:
     """The whole page."""
     found: dict[str, tuple[MetricWrapperBase, str]] = {}
     for who, metrics in (("W", WorkerMetrics(process=False)), ("L", LearnerMetrics(process=False))):
-        HttpMetrics(metrics.registry)
         for made in metrics.registry._collector_to_names:
             assert isinstance(made, MetricWrapperBase)
             first, whose = found.get(made._name, (made, ""))

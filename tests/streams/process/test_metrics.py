@@ -13,7 +13,6 @@ from prometheus_client.openmetrics.exposition import generate_latest as openmetr
 
 from embeddings.events import Fate, Source
 from streams.contract.deadletters import Code
-from streams.process.http_metrics import HttpMetrics
 from streams.process.input_metrics import WHOLE
 from streams.process.metrics import GROUPS, STAGES, WORKER_LANES, LearnerMetrics, Metrics, WorkerMetrics
 from streams.process.metrics_page import describe
@@ -73,7 +72,6 @@ def test_a_worker_with_64_partitions_has_fewer_than_1000_series() -> None:
     metrics = WorkerMetrics()
     lags = {Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)}
     metrics.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)})
-    HttpMetrics(metrics.registry)
     metrics.own.probed("ready", {check: lambda: None for check in ("control", "store", "partitions", "work", "topics")})
     metrics.model.swapped(version="7", created_at_s=1, ranker="serves")
     metrics.model.indexed(items=1, kind="exact", device="cpu", version="7", built_at_s=1)
@@ -224,7 +222,7 @@ def test_the_learner_reports_loss_calibration_and_its_age() -> None:
 
 def test_requests_over_http_are_told_by_route_and_never_by_path() -> None:
     metrics = WorkerMetrics(process=False)
-    http = HttpMetrics(metrics.registry)
+    http = metrics.http
     before = len(list(metrics.registry.collect()))
     slates = "POST /v1/slates"
     for route, code in ((slates, 200), (slates, 503), ("/v1/users/ann/slate", 404), ("POST /v1/events", 413)):
