@@ -421,6 +421,17 @@ class Http(Group):
     """Port to listen on; 0 takes a free one."""
 
 
+class Tracing(Group):
+    """Spans of batches and stages for OpenTelemetry, which the extra `otel` brings; off without an endpoint."""
+
+    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$", max_length=500)
+    """Who collects them by OTLP over HTTP: `http://collector:4318`. Nothing is traced where it is empty."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of batches that are traced."""
+    links: int = Field(default=32, ge=0, le=128)
+    """Events of a batch whose traces it is linked to, at most."""
+
+
 class Log(Group):
     """What is written to standard error."""
 
@@ -463,6 +474,7 @@ class Settings(BaseSettings):
     half_lives: HalfLives = HalfLives()
     model: Model = Model()
     http: Http = Http()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     limits: Limits = Limits()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)

@@ -42,6 +42,7 @@ from streams.process.host import run_apps
 from streams.process.member import groups_of, make_member, serve
 from streams.process.metrics import LearnerMetrics
 from streams.process.threads import Thread
+from streams.process.tracing import spans_of
 from streams.process.watching import Watching
 from streams.settings import Settings
 from streams.transport import topics
@@ -188,26 +189,26 @@ class Teacher:
             PublishFailed: a dead letter can never be published; the learner ends.
         """
         self.metrics.batch("observations", unit.size)
-        with self.metrics.stage("read"):
-            told, dead = await self._thread.run(self._read, unit.parts)
-        await self._put_aside(unit, dead)
-        self.floods.count(unit.parts, dead)
-        with self.metrics.stage("learn"):
-            rows = await self._thread.run(self._learn, unit.parts, told)
-        self._tell(rows, sum(len(o) for o, _ in told) - rows)
-        if self.builder.begins():
-            with self.metrics.stage("freeze"):
-                frozen = await self._thread.run(self.learner.freeze, int(time.time()))
-            asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
+        with self.metrics.spans.batch("observations", unit.parts):
+            with self.metrics.stage("read"):
+                told, dead = await self._thread.run(self._read, unit.parts)
+            await self._put_aside(unit, dead)
+            self.floods.count(unit.parts, dead)
+            with self.metrics.stage("learn"):
+                rows = await self._thread.run(self._learn, unit.parts, told)
+            self._tell(rows, sum(len(o) for o, _ in told) - rows)
+            if self.builder.begins():
+                with self.metrics.stage("freeze"):
+                    frozen = await self._thread.run(self.learner.freeze, int(time.time()))
+                asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
 
     def _tell(self, rows: int, skipped: int) -> None:
         """Tell the metrics what a batch came to."""
         metrics, outcomes = self.metrics.learning, self.learner.outcomes
         metrics.learned(rows, skipped)
         metrics.closed(*outcomes.take_closed())
-        for kind, count in outcomes.attribution.take_dropped().items():
+        for kind, count in (outcomes.attribution.take_dropped() | {"ads": self.learner.ads.take_dropped()}).items():
             metrics.dropping(kind, count)
-        metrics.dropping("ads", self.learner.ads.take_dropped())
 
     def _read(self, parts: Sequence[Part]) -> tuple[list[Told], list[DeadLetter]]:
         """What can be read, in order, and what is no observation; that is put aside once, not when it comes again."""
@@ -388,12 +389,12 @@ def run_learner(settings: Settings) -> int:
         writable(folder, setting)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
+    teacher.metrics.spans = spans_of(settings, "learner")
     b, topic = settings.batching, settings.topics.name("observations")
     lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
-    teacher.misfit_topics = app.misfit_topics
-    teacher.lags, teacher.standing = app.lags, partial(standing_of, app)
+    teacher.misfit_topics, teacher.lags, teacher.standing = app.misfit_topics, app.lags, partial(standing_of, app)
     teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
     return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages, teacher.unowned.run])

@@ -30,6 +30,7 @@ from streams.process.model_metrics import ModelMetrics
 from streams.process.own_metrics import OwnMetrics
 from streams.process.series import Series
 from streams.process.slate_metrics import LATENCY_SECONDS, SlateMetrics, Trigger
+from streams.process.tracing import UNTRACED, both
 from streams.process.work_metrics import STAGE_SECONDS, PublishMetrics, RedisMetrics, StageMetrics
 from streams.settings import TopicName
 from streams.transport.deliveries import Lag
@@ -85,11 +86,14 @@ class Metrics:
         self.http = HttpMetrics(self.registry)
         self.publish = PublishMetrics(series, publishers)
         self.expired = self.input.expired
+        self.spans = UNTRACED
         self._first_lane = lanes[0]
 
     def stage(self, name: str, lane: str = "") -> AbstractContextManager[object]:
-        """Time a stage, of the first lane where none is named; also when it raises, which is counted."""
-        return self.stages(name, lane or self._first_lane)
+        """Time and trace a stage, of the first lane where none is named; also when it raises, which is counted."""
+        lane = lane or self._first_lane
+        timed, span = self.stages(name, lane), self.spans.stage(name, lane)
+        return timed if span is None else both(timed, span)
 
     def told(self, publisher: str) -> Told:
         """What a publisher of that name tells of its publications."""

@@ -89,7 +89,8 @@ class EventsLane:
                 unit.top_up()
                 self.metrics.batch("events", unit.size)
                 answer = partial(self._answer, unit, era)
-                answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
+                with self.metrics.spans.batch("events", unit.parts):
+                    answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
         except BaseException as why:
             if era == queue.era:  # whatever comes after this unit would be folded without it
                 queue.drop(why)

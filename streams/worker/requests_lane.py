@@ -50,7 +50,8 @@ class RequestsLane:
         guard = Guard(
             attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
         )
-        done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
+        with self.metrics.spans.batch("requests", unit.parts):
+            done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
         self.floods.count(unit.parts, [letter for _, dead in done for letter in dead])  # and none pauses: an answer is
         # worth seconds
         told = [record for slates, _ in done for record in self._told(slates)]

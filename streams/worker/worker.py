@@ -18,6 +18,7 @@ from streams.process.host import run_apps
 from streams.process.member import groups_of, make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop, Thread
+from streams.process.tracing import spans_of
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -290,6 +291,7 @@ def run_worker(settings: Settings) -> int:
     _refuse_useless_store(settings)
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
+    worker.metrics.spans = spans_of(settings, "worker")
     app = worker.member()
     return run_apps(
         [app],

@@ -62,7 +62,7 @@ def test_prometheus_own_linter_has_nothing_to_say(kind: type[WorkerMetrics | Lea
 def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     allowed = {"stage", "lane", "fate", "topic", "code", "partition", "trigger", "mode", "kind", "result", "objective"}
     allowed |= {"le", "version", "device", "role", "state", "surface", "outcome", "reason", "billing", "standing"}
-    allowed |= {"publisher", "client", "place", "use", "source", "order", "what", "probe", "check", "gpu"}
+    allowed |= {"route", "publisher", "client", "place", "use", "source", "order", "what", "probe", "check", "gpu"}
     native = {"generation", "implementation", "major", "minor", "patchlevel"}
     labels = {name for f in kind().registry.collect() for s in f.samples for name in s.labels}
     assert labels <= allowed | native
