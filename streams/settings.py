@@ -424,8 +424,8 @@ class Http(Group):
 class Tracing(Group):
     """Spans of batches and stages for OpenTelemetry, which the extra `otel` brings; off without an endpoint."""
 
-    endpoint: str = Field(default="", pattern=r"^(https?://.+)?$", max_length=500)
-    """Who collects them by OTLP over HTTP: `http://collector:4318`. Nothing is traced where it is empty."""
+    endpoint: str | None = Field(default=None, pattern="^https?://.+", max_length=500)
+    """Who collects them by OTLP over HTTP: `http://collector:4318`. Nothing is traced where it is unset."""
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of batches that are traced."""
     links: int = Field(default=32, ge=0, le=128)

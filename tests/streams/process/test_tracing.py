@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from streams.configuration import SettingsError
 from streams.process import tracing
 from streams.process.tracing import UNTRACED, Traced, spans_of
 from streams.settings import Settings, Tracing
@@ -90,7 +91,7 @@ def test_nothing_is_imported_where_nothing_is_traced() -> None:
 
 def test_what_is_not_installed_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "NEEDED", ("opentelemetry.sdk", "no_such.module"))
-    with pytest.raises(ModuleNotFoundError, match=r"no_such\.module is not there: pip install 'marquee\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"no_such\.module is not there: pip install 'marquee\[otel\]'"):
         spans_of(ON, "worker")
 
 
