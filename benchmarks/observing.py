@@ -24,7 +24,8 @@ from streams.contract.messages import Outgoing, Part
 from streams.lab.synthetic import World
 from streams.process.tracing import spans_of
 from streams.serving.stages import untimed
-from streams.settings import Consent, Observe, Settings, Slates, Topics, Tracing
+from streams.settings import Consent, Observe, Settings, Slates, Topics
+from streams.tracing_settings import Tracing
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
 from streams.worker.worker import Worker

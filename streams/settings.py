@@ -21,6 +21,7 @@ from streams.ad_settings import Ads
 from streams.half_lives import Group, HalfLife, HalfLives
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 from streams.secret_files import Secret
+from streams.tracing_settings import Tracing
 
 TopicName = Literal[
     "events",
@@ -419,17 +420,6 @@ class Http(Group):
     """Address to listen on; a probe from outside a container needs `0.0.0.0` or `::`."""
     port: Port = 6066
     """Port to listen on; 0 takes a free one."""
-
-
-class Tracing(Group):
-    """Spans of batches and stages for OpenTelemetry, which the extra `otel` brings; off without an endpoint."""
-
-    endpoint: str | None = Field(default=None, pattern="^https?://.+", max_length=500)
-    """Who collects them by OTLP over HTTP: `http://collector:4318`. Nothing is traced where it is unset."""
-    share: float = Field(default=1.0, gt=0, le=1)
-    """Share of batches that are traced."""
-    links: int = Field(default=32, ge=0, le=128)
-    """Events of a batch whose traces it is linked to, at most."""
 
 
 class Log(Group):

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry
 
-from embeddings.spend import KINDS, Billing
+from embeddings.spend import KINDS, TOLD, Billing
 from streams.process.series import Series
 
 Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
@@ -25,11 +25,6 @@ BEHIND, AHEAD = 0.9, 1.1
 """Delivered over expected: outside of these somebody should know."""
 
 
-REASONS = (
-    *("targeted", "blocked", "unapproved", "capped", "paced", "budget_exhausted", "bid", "below_floor", "outbid"),
-    *("won", "served"),
-)
-"""What a decision counts of line items: the ledger adds the rest, on `ad-stats`."""
 STOP_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
 
@@ -77,7 +72,7 @@ class AdMetrics:
             "ad_funnel",
             "Line items at each step of this worker's decisions, by how far they came and why no further.",
             "Divide `won` by `bid` for the win rate, `paced` by paced and bid for the throttle rate.",
-            reason=REASONS,
+            reason=TOLD,
         )
         self.sold = series.counter(
             "ad_sold",

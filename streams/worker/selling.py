@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass, field
 from functools import partial
 
+from embeddings.keepsake import KEPT_MS
 from embeddings.spend_redis import RedisSpendLedger
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
@@ -16,13 +17,14 @@ from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
+from streams.serving.campaign_lives import CampaignLives
 from streams.serving.live_model import Serving
 from streams.settings import Settings
 from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
 from streams.worker.ad_stats import AdStatsLeader
 from streams.worker.spending import Spending
-from streams.worker.stores import spend_ledger, traffic_curve
+from streams.worker.stores import keepsake, spend_ledger
 
 log = logging.getLogger(__name__)
 _LONGEST_MS = 90 * 86_400_000
@@ -41,6 +43,7 @@ class Selling:
     metrics: WorkerMetrics
     publisher: Publisher
     exchange: Exchange = field(init=False)
+    lives: CampaignLives = field(init=False)
     budgets: Budgets = field(init=False)
     spending: Spending = field(init=False)
     stats: AdStatsLeader = field(init=False)
@@ -53,13 +56,15 @@ class Selling:
         settings, ads = self.settings, self.settings.ads
         self._rules = Rules.of(settings, {})
         self.exchange = Exchange(ads.rates(), ads.currency)
+        self.lives = CampaignLives(keepsake(settings, "campaign-lives", 100 * KEPT_MS, self.metrics.redis.watch("ads")))
         self.budgets = Budgets(
             self._ledger(),
             self.exchange,
             ads,
             worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
             partitions=settings.topics.partitions,
-            curve=traffic_curve(settings, self.metrics.redis.watch("ads")),
+            curve=keepsake(settings, "traffic", watch=self.metrics.redis.watch("ads")),
+            version=self.lives.told,
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=self._ledger(), heard=self.metrics.ads.heard, active=self.sells)
@@ -69,8 +74,8 @@ class Selling:
         return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
 
     def sells(self) -> bool:
-        """Is there any campaign?"""
-        return self.exchange.market.rows > 0
+        """See `Market.sells`."""
+        return self.exchange.market.sells
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""

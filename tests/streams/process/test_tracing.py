@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from streams.configuration import SettingsError
 from streams.process import tracing
 from streams.process.tracing import UNTRACED, Traced, spans_of
-from streams.settings import Settings, Tracing
+from streams.settings import Settings
+from streams.tracing_settings import Tracing
 from tests.streams.builders import EVENTS, REQUESTS, Raw, a_request, an_event
 from tests.streams.lanes import Worker, a_worker
 
