@@ -21,6 +21,8 @@ LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, EVENT_TO_SLATE_
 COVERED_S = 3_600
 """Items are covered that were shown within so long."""
 _USES = {"store": CONSENT_STORE, "profile": CONSENT_PROFILE, "content": CONSENT_CONTENT, "ads": CONSENT_ADS}
+_OF_SOURCE_SM = (np.arange(256) & np.array([int(bit) for bit in Proposed])[:, None] != 0).astype(np.int64)
+"""By source and mask: is it one of those who proposed?"""
 _TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
 
@@ -79,6 +81,7 @@ class SlateMetrics:
             "If a source falls to 0, what it is made of is missing: a snapshot, counters, fresh items.",
             source=[str(bit.name) for bit in Proposed],
         )
+        self._sources = [self.by_source.labels(str(bit.name)) for bit in Proposed]
         self.explored = series.counter(
             "slate_items_explored",
             "Items that chance put in their place.",
@@ -105,6 +108,7 @@ class SlateMetrics:
             "If late, misrouted, duplicate or dead_lettered rise, a producer changed: see docs/contract.md.",
             fate=[fate.name for fate in Fate],
         )
+        self._fates = [self.fates.labels(fate.name) for fate in Fate]
         self.refused = series.counter(
             "consent_refused",
             "Events whose person did not agree to a use.",
@@ -146,10 +150,9 @@ class SlateMetrics:
         """Published slates held X items, so many of them put there by chance; rows of the item table, source bits."""
         self.items.inc(len(row_X))
         self.explored.inc(explored)
-        many = np.bincount(source_X, minlength=256)
-        masks = np.arange(256)
-        for bit in Proposed:
-            self.by_source.labels(str(bit.name)).inc(int(many[masks & bit != 0].sum()))
+        many_S = _OF_SOURCE_SM @ np.bincount(source_X, minlength=256)
+        for source, many in zip(self._sources, many_S.tolist(), strict=True):
+            source.inc(many)
         if len(row_X):
             self._grow(int(row_X.max()) + 1)
             self._shown_s_N[row_X] = int(self._series.clock())
@@ -163,9 +166,9 @@ class SlateMetrics:
 
     def events(self, fate_B: NDArray[np.uint8]) -> None:
         """B events have met their fates (codes of `Fate`)."""
-        for fate, count in enumerate(np.bincount(fate_B, minlength=len(Fate)).tolist()):
+        for fate, count in zip(self._fates, np.bincount(fate_B, minlength=len(Fate)).tolist(), strict=True):
             if count:
-                self.fates.labels(Fate(fate).name).inc(count)
+                fate.inc(count)
 
     def consented(self, consent_B: NDArray[np.uint8]) -> None:
         """B events came with these consent bits."""

@@ -1,6 +1,5 @@
 """What published slates held and what was taken of them, told to the metrics of both lanes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,13 +9,16 @@ import numpy as np
 from embeddings.events import TAKES, Fate, Says, actions_that
 from streams.contract.cloudevents import TRACEPARENT, header
 from streams.process.metrics import Trigger
-from streams.process.slate_metrics import SlateMetrics
+from streams.process.slate_metrics import Place, SlateMetrics
 from streams.serving.pipeline import Answer
 from streams.serving.slates import PublishedSlate
-from streams.worker.takes import NOT_SHOWN, UNKNOWN, LatestSlates
+from streams.worker.takes import NOT_SHOWN, LatestSlates
 
 _BEGINS = TAKES & ~actions_that(Says.goes_on)
 """By action code: does a person take something that they had not begun?"""
+PLACES: tuple[Place, ...] = ("unknown", "not_shown", "first_3", "first_10", "later")
+_BOUNDS = NOT_SHOWN, 0, 3, 10
+"""Where each but the first of `PLACES` begins."""
 _TRACE_ID = 32
 
 
@@ -55,20 +57,15 @@ class Shown:
         take_T = np.flatnonzero(_BEGINS[batch.action_B] & (fate_B == Fate.applied) & (batch.item_B != 0))
         if not len(take_T):
             return {}
-        user_ids = [batch.user_ids[user] for user in batch.user_B[take_T].tolist()]
-        return Counter(map(_word, self.latest.places(user_ids, batch.item_B[take_T]).tolist()))
+        place_T = self.latest.places(batch.user_ids, batch.user_B[take_T], batch.item_B[take_T])
+        many = np.bincount(np.searchsorted(_BOUNDS, place_T, side="right"), minlength=len(PLACES))
+        return dict(zip(PLACES, many.tolist(), strict=True))
 
     def stored(self, answer: Answer, taken: Mapping[str, int]) -> None:
         """A batch of events is stored, of which so much was taken."""
         self.metrics.events(answer.fate_R)
         self.metrics.consented(answer.decoded.batch.consent_B)
         self.metrics.taken(taken)
-
-
-def _word(place: int) -> str:
-    if place < 0:
-        return {NOT_SHOWN: "not_shown", UNKNOWN: "unknown"}[place]
-    return "first_3" if place < 3 else "first_10" if place < 10 else "later"
 
 
 def _trace(slate: PublishedSlate) -> str | None:

@@ -19,13 +19,14 @@ class LatestSlates:
 
     >>> latest = LatestSlates()
     >>> latest.show(["ann"], [np.array([7, 8], np.uint64)])
-    >>> latest.places(["ann", "ann", "bob"], np.array([8, 9, 8], np.uint64)).tolist()
+    >>> latest.places(["ann", "bob"], np.array([0, 0, 1]), np.array([8, 9, 8], np.uint64)).tolist()
     [1, -1, -2]
     """
 
     def __init__(self) -> None:
         """Nobody was shown anything."""
         self._lock = threading.Lock()
+        self._any = False
         self._person_S = np.zeros(_PEOPLE, np.uint32)
         self._item_SK = np.zeros((_PEOPLE, _PLACES), np.uint64)
 
@@ -39,11 +40,19 @@ class LatestSlates:
             item_LK[at, : len(item_N[:_PLACES])] = item_N[:_PLACES]
         slot_L = person_L % _PEOPLE
         with self._lock:
+            self._any = True
             self._person_S[slot_L], self._item_SK[slot_L] = person_L, item_LK
 
-    def places(self, user_ids: Sequence[str], item_T: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Where T items stood in their persons' latest slates, 0 is the first; `NOT_SHOWN`, `UNKNOWN`. Shape (T,)."""
-        person_T = _persons(user_ids)
+    def places(
+        self, user_ids: Sequence[str], user_T: NDArray[np.integer], item_T: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:
+        """Where T items stood in their persons' latest slates, 0 is the first; `NOT_SHOWN`, `UNKNOWN`. Shape (T,).
+
+        `user_T` are places in `user_ids`.
+        """
+        if not self._any:
+            return np.full(len(item_T), UNKNOWN)
+        person_T = _persons(user_ids)[user_T]
         slot_T = person_T % _PEOPLE
         with self._lock:
             known_T, item_TK = self._person_S[slot_T] == person_T, self._item_SK[slot_T]

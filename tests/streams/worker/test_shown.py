@@ -29,9 +29,15 @@ def ids(*items: int) -> NDArray[np.uint64]:
 
 def test_a_place_is_that_in_the_latest_slate_of_the_person() -> None:
     latest = LatestSlates()
+    assert latest.places(["ann"], np.zeros(1, np.int32), ids(8)).tolist() == [UNKNOWN]
     latest.show(["ann", "bob"], [ids(7, 8), ids(9)])
     latest.show(["ann"], [ids(8)])
-    assert latest.places(["ann", "ann", "bob", "eve"], ids(8, 7, 9, 9)).tolist() == [0, NOT_SHOWN, 0, UNKNOWN]
+    assert latest.places(["ann", "bob", "eve"], np.array([0, 0, 1, 2]), ids(8, 7, 9, 9)).tolist() == [
+        0,
+        NOT_SHOWN,
+        0,
+        UNKNOWN,
+    ]
 
 
 async def test_what_is_taken_is_judged_by_the_slate_published_before(worker: Worker) -> None:
