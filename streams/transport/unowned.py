@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 
 from deploy.kafka_admin import admin_client
 from embeddings.events import Source
@@ -123,9 +123,15 @@ class Unowned:
 
 
 async def _held(admin: AIOKafkaAdminClient, group: str) -> set[Source] | None:
-    """The partitions of the live members of a group; None while they are being divided."""
+    """The partitions of the live members of a group; None while they are being divided.
+
+    Raises:
+        KafkaError: the coordinator is away, or this client may not describe the group.
+    """
     (answer,) = await admin.describe_consumer_groups([group])
-    _, _, state, _, _, members, *_ = answer.groups[0]
+    code, _, state, _, _, members, *_ = answer.groups[0]
+    if code:
+        raise for_code(code)(group)
     if state not in _SETTLED:
         return None
     given = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]).assignment for member in members]

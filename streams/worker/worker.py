@@ -73,6 +73,8 @@ class Worker:
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     unowned: Unowned = field(init=False)
+    _pages_store: RedisUserStore = field(init=False)
+    _says_memory: bool = field(init=False, default=True)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
     _turning: Thread = field(init=False, default_factory=lambda: Thread("rows"))
@@ -87,7 +89,8 @@ class Worker:
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.shown = Shown(self.metrics.slates)
         self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"))
-        self.paused = Paused(reads=self._store("pages"), metrics=self.metrics)
+        self._pages_store = self._store("pages")
+        self.paused = Paused(reads=self._pages_store, metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
@@ -116,8 +119,11 @@ class Worker:
 
     def _memory(self) -> tuple[float, float] | None:
         """Bytes that the store uses and may use; None where it does not say."""
-        said = self.paused.reads.said() if isinstance(self.paused.reads, RedisUserStore) else {}
-        return (float(said["used_memory"]), float(said["maxmemory"])) if "maxmemory" in said else None
+        if not self._says_memory:
+            return None
+        said = self._pages_store.said()
+        self._says_memory = "maxmemory" in said  # else it is not granted, and each question is an error there
+        return (float(said["used_memory"]), float(said["maxmemory"])) if self._says_memory else None
 
     def _publisher(self, name: str) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
