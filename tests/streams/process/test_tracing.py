@@ -80,6 +80,7 @@ async def test_a_stage_that_raises_is_a_span_that_says_so(worker: Worker, export
     assert worker.metric("stage_errors_total", lane="events", stage="fold") == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_where_nothing_is_traced() -> None:
     look = (
         "import sys; from streams.process.metrics import WorkerMetrics; from streams.process.tracing import spans_of;"
