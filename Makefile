@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on
-SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
+SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server promtool:prometheus
 SERVERS += node:nodejs npm:npm kcat:kcat
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
@@ -76,9 +76,9 @@ servers:
 		command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
 	test -z "$$missing" || $(call get,$$missing); \
-	case "$$missing" in *redis-server*) \
-		test ! -d /run/systemd/system || systemctl disable --quiet --now redis-server;; \
-	esac
+	for service in redis-server prometheus; do case "$$missing" in *$$service*) \
+		test ! -d /run/systemd/system || systemctl disable --quiet --now $$service;; \
+	esac; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache marquee-report

@@ -41,6 +41,9 @@ _GPU_DRIVERS = "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd"
 class ItemIndex(Protocol):
     """Inner-product search over item rows. `search` is safe in any thread, also while rows are added or removed."""
 
+    device: str  # cpu or gpu
+    recall: float  # as measured at the build, 1 where everything is looked at
+
     @property
     def size(self) -> int:
         """How many rows can be found."""
@@ -72,9 +75,11 @@ class ItemIndex(Protocol):
 
 
 class Engine(Protocol):
-    """A finished search structure over N vectors, by their position 0 … N-1."""
+    """A finished search structure over N vectors, by their position 0 … N-1; see `ItemIndex` for its recall."""
 
     count: int
+    recall: float
+    gpu: bool
 
     def search(self, query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
         """Positions (Q, k), -1 padded, and scores, best first; k ≤ count."""
@@ -132,6 +137,7 @@ class LiveIndex:
     def __init__(self, engine: Engine, rows_N: Rows, width: int, kind: str, why: str) -> None:
         """`rows_N` are the distinct rows of the engine's positions."""
         self.kind, self.why = kind, why
+        self.device, self.recall = "gpu" if engine.gpu else "cpu", engine.recall
         self._engine = engine
         self._rows_N = np.ascontiguousarray(rows_N, np.int32)
         self._order_N = np.argsort(self._rows_N, kind="stable")
@@ -319,8 +325,7 @@ def build_index(
         "torch": lambda: _by_torch(vectors_ND, None if device == "auto" else device, memory_mb, threads),
     }
     built, note = makers[chosen]()
-    why = f"{chosen}, {note}: {reason}; {count:,} vectors of {width}"
-    return LiveIndex(built, rows_N, width, chosen, why)
+    return LiveIndex(built, rows_N, width, chosen, f"{chosen}, {note}: {reason}; {count:,} vectors of {width}")
 
 
 def _by_torch(vectors_ND: Vectors, device: str | None, memory_mb: int, threads: int) -> tuple[Engine, str]:

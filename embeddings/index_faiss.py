@@ -42,7 +42,7 @@ class FaissEngine:
         """`parameters` are FAISS search parameters; on a GPU they are set on the index instead."""
         self.count = count
         self._index, self._threads, self._parameters = index, threads, parameters
-        self._gpu = gpu
+        self.gpu, self.recall = gpu, 1.0
         self._bits: NDArray[np.uint8] | None = None  # which positions are allowed, where the parameters select
         self._selector: Any = None
 
@@ -50,7 +50,7 @@ class FaissEngine:
         """See `embeddings.index.Engine.search`."""
         if not k or not len(query_QD):
             return _room(query_QD, k)
-        if self._gpu:
+        if self.gpu:
             return self._on_gpu(query_QD, k)
         faiss.omp_set_num_threads(self._threads)  # OpenMP keeps this per calling thread
         score_Qk, place_Qk = self._index.search(query_QD, k, params=self._parameters)
@@ -58,7 +58,7 @@ class FaissEngine:
 
     def restricted(self, allowed_N: NDArray[np.bool_]) -> "FaissEngine | FewEngine | None":
         """See `embeddings.index.Engine.restricted`; a GPU cannot select."""
-        if self._gpu:
+        if self.gpu:
             return None
         bits, selector = _selecting(allowed_N)
         parameters = faiss.SearchParameters(sel=selector)
@@ -152,6 +152,8 @@ def _room(query_QD: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:
 class FewEngine:
     """Some positions of inverted lists, every product of which is computed."""
 
+    gpu, recall = False, 1.0
+
     def __init__(self, lists: Any, place_A: NDArray[np.int64], threads: int) -> None:
         """`lists` are an index with a direct map; `place_A` are the positions, ascending."""
         self.count, self._place_A = len(place_A), place_A
@@ -200,7 +202,9 @@ def ivf(vectors_ND: Vectors, nprobe: int, threads: int, recall: float) -> tuple[
     most = int(np.log2(max(len(vectors_ND) / _FEW, 1)))  # where fewer are allowed they are searched whole
     for halvings in range(1, min(most, _HALVINGS) + 1):
         breadth_J.append(least(order, breadth_J[-1], halvings)[0])
-    return ListsEngine(index, order, len(vectors_ND), threads, breadth_J), _note(first, index, found)
+    engine = ListsEngine(index, order, len(vectors_ND), threads, breadth_J)
+    engine.recall = found
+    return engine, _note(first, index, found)
 
 
 def _order(centre_LD: Vectors, reach_L: Vectors) -> Any:
@@ -236,7 +240,9 @@ def gpu_ivf(vectors_ND: Vectors, nprobe: int, recall: float, memory_mb: int) -> 
     with _GPU_TURN:
         copy = faiss.index_cpu_to_gpu(_gpu(memory_mb), 0, index)
     copy.nprobe = min(nprobe, _GPU_MOST)
-    return FaissEngine(copy, len(vectors_ND), gpu=True), _note(nprobe, index, found)
+    engine = FaissEngine(copy, len(vectors_ND), gpu=True)
+    engine.recall = found
+    return engine, _note(nprobe, index, found)
 
 
 def _gpu(memory_mb: int) -> Any:

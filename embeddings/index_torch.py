@@ -17,7 +17,7 @@ class TorchEngine:
         """
         torch.set_num_threads(threads)
         gpu = torch.cuda.is_available() if device is None else device == "gpu"
-        self.device = "cuda" if gpu else "cpu"
+        self.device, self.gpu, self.recall = "cuda" if gpu else "cpu", gpu, 1.0
         self.count = len(vectors_ND)
         self._exact_ND = torch.tensor(vectors_ND, device=self.device)
         self._half_DN = self._exact_ND.half().T.contiguous() if gpu else self._exact_ND.T

@@ -7,7 +7,7 @@
 
 from typing import Protocol
 
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
 
 COMMANDS = ("get", "set")
 """What is asked of Redis."""
@@ -49,7 +49,14 @@ class RedisKeepsake(Keepsake):
     """`Keepsake` in Redis or Valkey, under one key, for three months after it was kept last, or as said."""
 
     def __init__(
-        self, url: str, name: str, *, prefix: str = "mq", timeout_s: float = 2.0, kept_ms: int = KEPT_MS
+        self,
+        url: str,
+        name: str,
+        *,
+        prefix: str = "mq",
+        timeout_s: float = 2.0,
+        kept_ms: int = KEPT_MS,
+        watch: Watch = UNWATCHED,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -59,9 +66,11 @@ class RedisKeepsake(Keepsake):
             prefix: first part of the key.
             timeout_s: for each read and write.
             kept_ms: for how long after it was kept last.
+            watch: hears of exchanges.
         """
         self._kept_ms = str(kept_ms).encode()
-        self._line, self._key = RedisLine(url, timeout_s=timeout_s), f"{prefix}:kept:{name}".encode()
+        self._line = RedisLine(url, timeout_s=timeout_s, watch=watch)
+        self._key = f"{prefix}:kept:{name}".encode()
 
     def load(self) -> bytes | None:
         """See `Keepsake.load`."""

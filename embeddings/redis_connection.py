@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +17,15 @@ import hiredis
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
 from embeddings.errors import EmbeddingsError, StoreRefused, StoreUnavailable
 
 #: Bytes, strings and whole numbers.
 Command = Sequence[object]
+FAILURES = ("timeout", "connection", "replica", "full", "busy", "refused")
+"""Why an exchange failed: no answer in time, no connection, a replica, no memory, not now, never."""
 _PASSES = {
     "READONLY": "it is a replica and takes no writes: name its primary, or an address that follows the primary",
     "MASTERDOWN": "it is a replica that has lost its primary",
@@ -31,6 +35,7 @@ _PASSES = {
     "BUSY|UNKILLABLE": "it is busy with a script",
     "NOSCRIPT": "it has lost the script",
 }
+_KINDS = {"READONLY": "replica", "MASTERDOWN": "replica", "OOM": "full"}
 _RIGHTS = "redis.username may not do what is needed: `marquee doctor --acl` lists it"
 _CLUSTER = "it is a cluster, which is not supported yet: name a server that is part of none"
 _REFUSES = {
@@ -48,11 +53,34 @@ _REFUSES = {
 _demotions: Counter[str] = Counter()
 
 
+class Watch:
+    """Hears of a connection: when it was opened, how long exchanges took, why some failed. Any thread calls."""
+
+    def connected(self) -> None:
+        """A connection was opened."""
+
+    def exchanged(self, seconds: float) -> None:
+        """An exchange ended, with an answer or without."""
+
+    def failed(self, kind: str) -> None:
+        """It failed, of `FAILURES`."""
+
+
+UNWATCHED = Watch()
+
+
 class RedisLine:
     """A dedicated connection, opened at first use and again after a failure. Exchanges of several threads queue up."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Args: url: `redis://`, `rediss://` or `unix://`. timeout_s: for connecting and for each read and write."""
+    def __init__(self, url: str, *, timeout_s: float, watch: Watch = UNWATCHED) -> None:
+        """Nothing connects yet.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`.
+            timeout_s: for connecting and for each read and write.
+            watch: hears of what becomes of exchanges.
+        """
+        self._watch = watch
         self._lock = threading.Lock()
         parts = urlsplit(url)
         self._where = parts.netloc.rpartition("@")[2] or parts.path
@@ -76,16 +104,20 @@ class RedisLine:
             StoreRefused: a reply that retrying will not mend.
         """
         with self._lock:
+            began_s = perf_counter()
             try:
                 if self._demotions != _demotions[self._where]:
                     self._connection.disconnect()
                 if not self._connection.is_connected:
                     self._demotions = _demotions[self._where]
                     self._connection.connect()
+                    self._watch.connected()
                 replies = self._exchange(commands)
             except (RedisError, OSError) as error:
                 self._connection.disconnect()
                 raise self._ours(error) from error
+            finally:
+                self._watch.exchanged(perf_counter() - began_s)
         for reply in replies:
             self._refuse(reply)
         if self._was_replica:  # the address may have moved since: the others follow
@@ -123,7 +155,10 @@ class RedisLine:
             return self._judged(text)
         if isinstance(error, InvalidResponse):
             text = "what answers there does not speak Redis' protocol"
-        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+        late = isinstance(error, RedisTimeout | TimeoutError)
+        refused = isinstance(error.__context__, ssl.SSLCertVerificationError)
+        self._watch.failed("refused" if refused else "timeout" if late else "connection")
+        if refused:
             return StoreRefused(f"Redis at {self._where}: its certificate is refused ({text})")
         return StoreUnavailable(f"Redis at {self._where}: {text}")
 
@@ -132,6 +167,8 @@ class RedisLine:
         for marks, kind in ((_PASSES, StoreUnavailable), (_REFUSES, StoreRefused)):
             for mark, meaning in marks.items():
                 if re.search(rf"\b({mark})\b" if mark else "", text):
+                    if mark != "NOSCRIPT":  # whoever runs it loads it, and asks again
+                        self._watch.failed("refused" if kind is StoreRefused else _KINDS.get(mark, "busy"))
                     if mark == "READONLY":
                         self._was_replica = True
                         _demotions[self._where] += 1

@@ -15,7 +15,7 @@ new fences under those it found. Users of one bucket share a hash slot; fences a
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -27,8 +27,8 @@ from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
-from embeddings.ids import murmur2
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
+from embeddings.redis_keys import RedisKeys
 from embeddings.seen import SeenSets, SeenUpdate
 from embeddings.state_columns import UserStates, source_code
 from embeddings.store import (
@@ -94,6 +94,7 @@ class RedisUserStore(UserStore):
         prefix: str = "mq",
         state_ttl_s: int = STATE_TTL_S,
         timeout_s: float = 2.0,
+        watch: Watch = UNWATCHED,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -104,12 +105,13 @@ class RedisUserStore(UserStore):
             prefix: first part of every key.
             state_ttl_s: a user unheard of for so long is forgotten; marks live twice as long.
             timeout_s: for each read and write.
+            watch: hears of exchanges.
         """
-        self._keys = _Keys(prefix, buckets)
+        self._keys = RedisKeys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
         self._seen_ttl_s = state_ttl_s + renewed_every_s(state_ttl_s)
-        self._fenced, self._plain = RedisLine(url, timeout_s=timeout_s), RedisLine(url, timeout_s=timeout_s)
+        self._fenced, self._plain = (RedisLine(url, timeout_s=timeout_s, watch=watch) for _ in range(2))
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []
@@ -279,6 +281,10 @@ class RedisUserStore(UserStore):
         self._written([self._keys.topics], [topics], [Group(keys, [b""] * len(keys), 1), *same])
         self.latest_slate(nobody[0])
         self._plain.exchange(("UNLINK", *keys))
+        return self.said()
+
+    def said(self) -> dict[str, str]:
+        """What INFO says of the server; nothing where that is not granted."""
         try:
             info = cast(bytes, self._plain.exchange(("INFO",))[0]).decode()
         except StoreRefused:
@@ -356,44 +362,6 @@ class _Last(NamedTuple):
     user_ids: Sequence[str]
     state_keys: list[bytes]
     seen_keys: list[bytes]
-
-
-class _Keys:
-    """Key names, built for a batch at a time."""
-
-    def __init__(self, prefix: str, buckets: int) -> None:
-        if buckets & (buckets - 1) or buckets < 1:
-            raise ValueError(f"buckets is {buckets}, allowed are powers of two")
-        self._buckets = buckets
-        self._prefix = prefix
-        self._heads = {
-            kind: [f"{prefix}:{{b{bucket}}}:{kind}:".encode() for bucket in range(buckets)] for kind in ("u", "s", "l")
-        }
-        self.topics, self.ping = f"{prefix}:topics".encode(), f"{prefix}:ping".encode()
-
-    def of(self, kind: str, user_ids: Sequence[str]) -> list[bytes]:
-        """Keys of one kind (u state, s seen, l slate)."""
-        names, buckets = self._placed(user_ids)
-        return self._join(kind, names, buckets)
-
-    def profiles(self, user_ids: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
-        """Keys of the states and of the seen sets."""
-        names, buckets = self._placed(user_ids)
-        return self._join("u", names, buckets), self._join("s", names, buckets)
-
-    def fences(self, sources: Iterable[Source]) -> list[bytes]:
-        return [f"{self._prefix}:fence:{topic}:{partition}".encode() for topic, partition in sources]
-
-    def marks(self, sources: Iterable[Source]) -> list[bytes]:
-        return [f"{self._prefix}:mark:{topic}:{partition}".encode() for topic, partition in sources]
-
-    def _placed(self, user_ids: Sequence[str]) -> tuple[list[bytes], list[int]]:
-        names = [user_id.encode() for user_id in user_ids]
-        return names, (murmur2(names) & np.uint32(self._buckets - 1)).tolist() if names else []
-
-    def _join(self, kind: str, names: list[bytes], buckets: list[int]) -> list[bytes]:
-        heads = self._heads[kind]
-        return [heads[bucket] + name for bucket, name in zip(buckets, names, strict=True)]
 
 
 def _values(reply: object) -> list[bytes | None]:

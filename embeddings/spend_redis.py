@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import Source
-from embeddings.redis_connection import RedisLine
+from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
 from embeddings.spend import (
     KINDS,
     Answer,
@@ -62,15 +62,16 @@ _EXPOSES = 16
 class RedisSpendLedger(SpendLedger):
     """`SpendLedger` on Redis or Valkey."""
 
-    def __init__(self, url: str, *, prefix: str = "mq", timeout_s: float = 2.0) -> None:
+    def __init__(self, url: str, *, prefix: str = "mq", timeout_s: float = 2.0, watch: Watch = UNWATCHED) -> None:
         """Nothing connects before the first call.
 
         Args:
             url: where the server is.
             prefix: first part of every key.
             timeout_s: for each read and write.
+            watch: hears of exchanges.
         """
-        self._line = RedisLine(url, timeout_s=timeout_s)
+        self._line = RedisLine(url, timeout_s=timeout_s, watch=watch)
         self._state = f"{prefix}:{{spend}}:state".encode()
         self._life = secrets.token_hex(6)
         self._heard = "", 0  # the epoch, and how many calls of this client it had counted

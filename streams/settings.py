@@ -23,6 +23,7 @@ from streams.half_lives import Group, HalfLife, HalfLives, Surface
 from streams.http_settings import Http
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 from streams.secret_files import Secret
+from streams.tracing_settings import Tracing
 
 TopicName = Literal[
     "events",
@@ -447,6 +448,7 @@ class Settings(BaseSettings):
     half_lives: HalfLives = HalfLives()
     model: Model = Model()
     http: Http = Http()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     limits: Limits = Limits()
     seed: int = Field(default=0, ge=0, le=2**63 - 1)

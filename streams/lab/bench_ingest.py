@@ -26,7 +26,7 @@ from aiokafka import AIOKafkaConsumer
 
 from embeddings.events import Source
 from embeddings.redis_connection import Command, RedisLine
-from embeddings.redis_store import _Keys as Keys
+from embeddings.redis_keys import RedisKeys
 from embeddings.state_columns import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
 from streams.configuration import load_settings
@@ -149,7 +149,7 @@ def stock(settings: Settings) -> None:
 async def ceiling(settings: Settings) -> None:
     """Fetch, decode, read and write back in batches until stopped: nothing is folded."""
     here = sources(settings)
-    line, keys = RedisLine(settings.redis.url, timeout_s=10.0), Keys(settings.redis.prefix, settings.redis.buckets)
+    line, keys = RedisLine(settings.redis.url, timeout_s=10.0), RedisKeys(settings.redis.prefix, settings.redis.buckets)
     fences, ttl_s = keys.fences(here), settings.redis.state_ttl_s
     consumer = AIOKafkaConsumer(
         settings.topics.name("events"),

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,11 +37,13 @@ from streams.learning.outcomes import surfaces_of
 from streams.learning.snapshot_builder import SnapshotBuilder
 from streams.learning.snapshot_server import SnapshotServer
 from streams.process.folders import folders_of, writable
-from streams.process.health import HealthServer
+from streams.process.health import Check, HealthServer
 from streams.process.host import run_apps
-from streams.process.member import make_member, serve
+from streams.process.member import groups_of, make_member, serve
 from streams.process.metrics import LearnerMetrics
 from streams.process.threads import Thread
+from streams.process.tracing import spans_of
+from streams.process.watching import Watching
 from streams.settings import Settings
 from streams.transport import topics
 from streams.transport.control import ControlReader
@@ -52,6 +55,8 @@ from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.logs import UNKNOWN_END, Expired, Stretch, refuse_foreign
 from streams.transport.publishing import Publisher, PublishFailed
+from streams.transport.standing import Standing, control_standing, standing_of
+from streams.transport.unowned import Unowned
 
 log = logging.getLogger(__name__)
 Told = tuple[Observation, int]
@@ -72,6 +77,8 @@ class Teacher:
     """How many records of a partition are not learned yet."""
     lags: Callable[[], Mapping[Source, Lag]] = lambda: {}
     """The lag of each owned partition."""
+    standing: Callable[[], Standing | None] = lambda: None
+    unowned: Unowned = field(init=False)
     learner: Learner = field(init=False)
     metrics: LearnerMetrics = field(init=False)
     publisher: Publisher = field(init=False)
@@ -101,7 +108,10 @@ class Teacher:
         s = self.settings
         self.learner, self.metrics = Learner(s), LearnerMetrics(surfaces=surfaces_of(s))
         self.publisher = Publisher(
-            s.kafka.client_options(), max_request_bytes=largest_record(s), idempotent=s.kafka.idempotent
+            s.kafka.client_options(),
+            max_request_bytes=largest_record(s),
+            idempotent=s.kafka.idempotent,
+            told=self.metrics.told("learner"),
         )
         self.letters = DeadLetterTopic.of(
             s.kafka.client_options(), s.topics.dead_letters("observations"), self.publisher
@@ -122,6 +132,7 @@ class Teacher:
         rules = Rules(judge=Judge(NOTHING), max_bytes=s.events.max_bytes, max_depth=s.events.max_depth)
         self.catalogue = CatalogueRecords(rules)
         handlers = {s.topics.name("models"): self.builder.heard, s.topics.name("catalog"): self._heed}
+        self.unowned = Unowned(options=s.kafka.client_options(), groups=groups_of(s), leads=lambda: self.leads())
         self.control = ControlReader(options=s.kafka.client_options(), handlers=handlers, at_end=self._catalogue_read)
 
     async def _heed(self, records: Sequence[ConsumerRecord]) -> None:
@@ -178,17 +189,26 @@ class Teacher:
             PublishFailed: a dead letter can never be published; the learner ends.
         """
         self.metrics.batch("observations", unit.size)
-        told, dead = await self._thread.run(self._read, unit.parts)
-        await self._put_aside(unit, dead)
-        self.floods.count(unit.parts, dead)
-        rows = await self._thread.run(self._learn, unit.parts, told)
-        self.metrics.learned(rows, sum(len(o) for o, _ in told) - rows)
-        for kind, count in self.learner.outcomes.attribution.take_dropped().items():
-            self.metrics.dropping(kind, count)
-        self.metrics.dropping("ads", self.learner.ads.take_dropped())
-        if self.builder.begins():
-            frozen = await self._thread.run(self.learner.freeze, int(time.time()))
-            asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
+        with self.metrics.spans.batch("observations", unit.parts):
+            with self.metrics.stage("read"):
+                told, dead = await self._thread.run(self._read, unit.parts)
+            await self._put_aside(unit, dead)
+            self.floods.count(unit.parts, dead)
+            with self.metrics.stage("learn"):
+                rows = await self._thread.run(self._learn, unit.parts, told)
+            self._tell(rows, sum(len(o) for o, _ in told) - rows)
+            if self.builder.begins():
+                with self.metrics.stage("freeze"):
+                    frozen = await self._thread.run(self.learner.freeze, int(time.time()))
+                asyncio.create_task(self.builder.build(frozen))  # noqa: RUF006  # ends by itself, errors are logged there
+
+    def _tell(self, rows: int, skipped: int) -> None:
+        """Tell the metrics what a batch came to."""
+        metrics, outcomes = self.metrics.learning, self.learner.outcomes
+        metrics.learned(rows, skipped)
+        metrics.closed(*outcomes.take_closed())
+        for kind, count in (outcomes.attribution.take_dropped() | {"ads": self.learner.ads.take_dropped()}).items():
+            metrics.dropping(kind, count)
 
     def _read(self, parts: Sequence[Part]) -> tuple[list[Told], list[DeadLetter]]:
         """What can be read, in order, and what is no observation; that is put aside once, not when it comes again."""
@@ -288,6 +308,7 @@ class Teacher:
             await self.publisher.send_all(records)
         except PublishFailed as error:
             log.warning("counters were not published, they come with the next ones: %s", error)
+            self.metrics.learning.failed("counters")
             await self._thread.run(self._tell_again, counts.item_N, withdrawn)
 
     def _tell_again(self, item_N: NDArray[np.uint64], withdrawn: list[str]) -> None:
@@ -305,12 +326,14 @@ class Teacher:
         if taken is None:
             return
         try:
-            await self._writer.run(self.journal.put, taken, rows)
+            with self.metrics.stage("checkpoint"):
+                await self._writer.run(self.journal.put, taken, rows)
         except OSError as error:
             log.error("no checkpoint, it is tried again: %s", error)
+            self.metrics.learning.failed("checkpoint")
         else:
             self._checkpointed_rows = rows
-            self.metrics.checkpointed()
+            self.metrics.learning.checkpointed()
 
     def _sizes(self) -> dict[str, int]:
         """The bytes of the arrays of a whole, if that is what is to be written."""
@@ -328,20 +351,36 @@ class Teacher:
     async def run_pages(self) -> None:
         """Serve health pages, metrics and, where asked for, snapshots, for as long as the learner lives."""
         await self.server.start()
-        http = self.settings.http
-        stands_by = "stands by: nothing is assigned"
-        ready = {
-            "checkpoint": lambda: None if self._restored else stands_by,
-            "control": self.control.unread,
-            "work": self.holdup,
-            "topics": self.misfit_topics,
-        }
+        http, ready = self.settings.http, self.checks()
+        watching = Watching(
+            settings=self.settings,
+            metrics=self.metrics,
+            standing=self.standing,
+            lags=self.lags,
+            control=partial(control_standing, self.control),
+            checks={"ready": ready},
+            unowned=self.unowned,
+        )
         async with HealthServer(
-            host=http.host, port=http.port, registry=self.metrics.registry, ready=ready, tls=http.tls()
+            host=http.host,
+            port=http.port,
+            registry=self.metrics.registry,
+            ready=ready,
+            tls=http.tls(),
+            observe=self.metrics.http.observed,
         ):
             while True:
-                self.metrics.lags(self.lags())
-                await asyncio.sleep(1)
+                self.metrics.learning.leads.set(self.leads())
+                await watching.second()
+
+    def checks(self) -> dict[str, Check]:
+        """What `/readyz` asks: docs/hosts.md says what each means."""
+        return {
+            "checkpoint": lambda: None if self._restored else "stands by: nothing is assigned",
+            "control": self.control.unread,
+            "work": lambda: self.holdup(),
+            "topics": lambda: self.misfit_topics(),
+        }
 
 
 def run_learner(settings: Settings) -> int:
@@ -357,12 +396,12 @@ def run_learner(settings: Settings) -> int:
         writable(folder, setting)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
+    teacher.metrics.spans = spans_of(settings, "learner")
     b, topic = settings.batching, settings.topics.name("observations")
     lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
     teacher.leads, teacher.holdup = lambda: bool(app.consumer.assignment()), app.holdup
-    teacher.misfit_topics = app.misfit_topics
-    teacher.lags = app.lags
+    teacher.misfit_topics, teacher.lags, teacher.standing = app.misfit_topics, app.lags, partial(standing_of, app)
     teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
-    return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages])
+    return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages, teacher.unowned.run])

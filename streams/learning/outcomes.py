@@ -45,6 +45,7 @@ class Outcomes:
     weights: Fading = field(init=False, default_factory=lambda: Fading(np.zeros(1)))
     """What the latest impressions counted for before they were divided by their mean."""
     _code_K: NDArray[np.int64] = field(init=False)
+    _closed: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros(3, np.int64))
 
     def __post_init__(self) -> None:
         self._code_K = np.full(1 << 16, self.surfaces.index(OTHER), np.int64)
@@ -76,6 +77,7 @@ class Outcomes:
             o.time_s_R[new_R],
             surface_R[new_R],
         )
+        self._closed += (len(closed.item_C), int(closed.engaged_C.sum()), int(closed.completed_C.sum()))
         taught_T = closed.taught_T
         if len(taught_T):
             item_T = closed.item_C[taught_T].astype(np.int64)
@@ -84,6 +86,12 @@ class Outcomes:
                 p_T = trainer.learn_pointwise(closed.x_TF, item_T, label_C[taught_T], head, weight_T, closed.place_T)
                 self._sum(head, closed.surface_T, p_T, label_C[taught_T])
         return closed
+
+    def take_closed(self) -> tuple[int, int, int]:
+        """How many windows closed since the last call, of how many answered impressions, and through to the end."""
+        closed, engaged, completed = self._closed.tolist()
+        self._closed[:] = 0
+        return closed, engaged, completed
 
     def _weights(self, propensity_T: NDArray[np.float32]) -> NDArray[np.float32]:
         """How much each of T impressions counts."""

@@ -81,8 +81,9 @@ class SnapshotBuilder:
             await self._withdraw(manifest)
         except (OSError, PublishFailed, SnapshotRefused) as error:
             log.error("snapshot %d was not announced, or old ones not withdrawn: %s", frozen.version, error)
+            self.metrics.learning.failed("snapshot")
         else:
-            self.metrics.announced(seconds=time.monotonic() - began, items=manifest.shapes["ids_N"][0])
+            self.metrics.learning.announced(seconds=time.monotonic() - began, items=manifest.shapes["ids_N"][0])
         finally:
             self._built_s, self.building = time.monotonic(), False
 
@@ -165,14 +166,16 @@ class SnapshotBuilder:
     def _report(self, learner: Learner) -> None:
         """How well each objective was predicted before it was learned."""
         progress = learner.trainer.listwise()
-        self.metrics.scored("next_item", loss=progress.loss)
-        self.metrics.ranked(examples=progress.rows, gain=progress.gain)
+        self.metrics.learning.scored("next_item", loss=progress.loss)
+        self.metrics.learning.ranked(
+            examples=progress.rows, gain=progress.gain, hits=progress.hits, retrieval_hits=progress.retrieval_hits
+        )
         for head, objective in HEADS.items():
             outcome = learner.trainer.outcome(head)
             if outcome.rows:
-                self.metrics.scored(objective, loss=outcome.loss)
+                self.metrics.learning.scored(objective, loss=outcome.loss)
         for (head, surface), ratio in learner.outcomes.calibration().items():
-            self.metrics.calibrated(HEADS[head], surface, ratio=ratio)
+            self.metrics.learning.calibrated(HEADS[head], surface, ratio=ratio)
         for name, true in learner.ads.figures().items():
             self.metrics.ads.came_true(name, ratio=true.ratio, error=true.error, entropy=true.entropy)
         for name, advertisers in learner.ads.alarms().items():

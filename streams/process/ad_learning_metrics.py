@@ -6,10 +6,11 @@
 1.02
 """
 
-import math
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
+
+from streams.process.series import Series
 
 AdOutcome = Literal["click", "complete", "conversion"]
 
@@ -20,16 +21,32 @@ class AdLearningMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Create every series."""
         self.registry = registry
-        self._ratio = self._gauge("calibration_ratio", "Sum of the chances over the sum of what came.")
-        self._error = self._gauge("calibration_error", "Expected calibration error, 15 bins of equal mass.")
-        self._entropy = self._gauge("normalised_entropy", "Log loss over that of always saying the mean.")
-        self._drifted = self._gauge("drifted_advertisers", "Advertisers whose chances are wrong beyond chance.")
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        gauge = Gauge(f"marquee_ad_{name}", text, ("objective",), registry=self.registry)
-        for outcome in get_args(AdOutcome):
-            gauge.labels(outcome).set(math.nan)
-        return gauge
+        series = Series(registry)
+        outcomes = get_args(AdOutcome)
+        self._ratio = series.gauge(
+            "ad_calibration_ratio",
+            "Sum of the chances over the sum of what came.",
+            "If it stays outside of 0.8 to 1.25, bids are too high or too low by as much: see the drifted advertisers.",
+            objective=outcomes,
+        )
+        self._error = series.gauge(
+            "ad_calibration_error",
+            "Expected calibration error, 15 bins of equal mass.",
+            "If it grows while the ratio stays near 1, some are told too high and others too low.",
+            objective=outcomes,
+        )
+        self._entropy = series.gauge(
+            "ad_normalised_entropy",
+            "Log loss over that of always saying the mean.",
+            "If it is above 1 the chances are worse than none: look for a change in what is told.",
+            objective=outcomes,
+        )
+        self._drifted = series.gauge(
+            "ad_drifted_advertisers",
+            "Advertisers whose chances are wrong beyond chance, and whose bids are damped.",
+            "If it is above 0, look at what these changed: creatives, landing pages, how they report.",
+            objective=outcomes,
+        )
 
     def came_true(self, outcome: AdOutcome, *, ratio: float, error: float, entropy: float) -> None:
         """How true the chances of an outcome came; NaN where nothing came or everything did."""

@@ -17,13 +17,15 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from mode.supervisors import CrashingSupervisor
 
 from embeddings.events import Source
-from streams.settings import Settings
+from streams.settings import Settings, TopicName
 from streams.transport.batching import BatchApp, BatchConsumer
 from streams.transport.fetching import Batching, Positions
 from streams.transport.gates import Lane
 from streams.transport.ledger import Unit
 from streams.transport.topics import BY_USER
 
+GROUPS: Mapping[str, tuple[TopicName, ...]] = {"serving": ("events", "requests"), "learner": ("observations",)}
+"""What the group of each role reads in batches."""
 Handler = Callable[[Unit], Awaitable[None]]
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,12 @@ def make_app(membership: Membership, batching: Batching) -> BatchApp:
         web_enabled=False,
         worker_redirect_stdouts=False,
     )
+
+
+def groups_of(settings: Settings) -> dict[str, list[str]]:
+    """The groups of an installation, and the full names of the topics that each reads in batches."""
+    k, name = settings.kafka, settings.topics.name
+    return {f"{k.group_prefix}.{role}": [name(topic) for topic in topics] for role, topics in GROUPS.items()}
 
 
 def make_member(

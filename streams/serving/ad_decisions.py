@@ -24,8 +24,8 @@ from streams.contract.records import encode
 from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_events import named, reservation_of
 from streams.serving.ad_values import AdAsk
-from streams.serving.budgets import NOT_BOOKED, Budgets
-from streams.serving.ledger_windows import LineWindows
+from streams.serving.budgets import Budgets
+from streams.serving.ledger_windows import NOT_BOOKED, LineWindows
 
 _MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours

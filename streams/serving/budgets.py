@@ -14,14 +14,13 @@ ten is not sold by three; which partition that is changes with time, should its 
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from threading import Lock
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
 from embeddings.keepsake import Keepsake
-from embeddings.spend import ONE, SpendLedger, Window
+from embeddings.spend import ONE, SpendLedger
 from ranking.ads.campaigns import BidType
 from ranking.ads.holdings import ANY_UNITS, Holdings, own_units
 from ranking.ads.losses import Loss
@@ -33,7 +32,7 @@ from ranking.ads.traffic import Traffic
 from ranking.ads.turns import needs
 from streams.ad_settings import Ads
 from streams.serving.leases import Leases
-from streams.serving.ledger_windows import BudgetTeller, LineWindows, booked_of
+from streams.serving.ledger_windows import NOT_BOOKED, Booked, BudgetTeller, LineWindows, booked_of
 from streams.serving.sums import Sums
 
 _QUARTER_MS = 900_000
@@ -44,17 +43,6 @@ _MONEY, _COUNT = [Limit.lifetime_micros, Limit.day_micros], [Limit.lifetime_coun
 _MOST = np.iinfo(np.int64).max
 _FEW = 8
 """So many bids at least are in whatever budget is not looked at closely, in whichever currency it is."""
-
-
-class Booked(NamedTuple):
-    """What a reservation says of a booked number: its windows, the kind of event that counts, how much it holds."""
-
-    windows: tuple[Window, ...]
-    kind: str
-    holds: int
-
-
-NOT_BOOKED = Booked((), "impression", ONE)
 
 
 class Budgets:

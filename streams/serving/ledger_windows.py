@@ -47,6 +47,17 @@ def windows_of(market: Market, row: int, day: str) -> LineWindows:
     return LineWindows(day, bound, counted, *(tuple((w.key, w.day) for w in some) for some in (bound, counted)))
 
 
+class Booked(NamedTuple):
+    """What a reservation says of a booked number: its windows, the kind of event that counts, how much it holds."""
+
+    windows: tuple[Window, ...]
+    kind: str
+    holds: int
+
+
+NOT_BOOKED = Booked((), "impression", ONE)
+
+
 def booked_of(key: str, day: str) -> tuple[Window, ...]:
     """A line item's booked number, for life and for a day of its campaign's clock."""
     return Window(key, "", True), Window(key, day, True)

@@ -101,7 +101,8 @@ class Answerer:
         triggers = [trigger for trigger, _ in wanted]
         requests = [request for _, request in wanted]
         asking = self.ads.asking(wanted) if self.ads else None  # before the profiles are read
-        profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
+        with self.stage("read"):
+            profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
         late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
         triggers = [

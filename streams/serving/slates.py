@@ -34,6 +34,7 @@ _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
 NOWHERE = -1
+_NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 """The place of a slate that has no items."""
 T = TypeVar("T", bound=np.generic)
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
@@ -73,6 +74,10 @@ class PublishedSlate:
 
     `item_N` are the ids of its places, 0-padded and 0 where ads stand, `x_NF` their features, `propensity_N` with which
     probability each item stands in its place; places beyond what was asked for may be filled.
+
+    Of the items that were asked for and stand there: `row_N` their rows, `source_N` who proposed them, `explored` how
+    many chance put there. `filled`: places that hold an item or an ad; `known`: was it made of a history; `taught`: in
+    the ranker's order?
     """
 
     trigger: Trigger
@@ -82,6 +87,12 @@ class PublishedSlate:
     propensity_N: NDArray[np.float64]
     at: int
     sampled: bool
+    row_N: NDArray[np.int32]
+    source_N: NDArray[np.uint8]
+    explored: int
+    filled: int
+    known: bool
+    taught: bool
     ads: Sequence[Decision] = ()
     """What became of the places for ads that its request names, or that its surface has."""
     kept: bytes | None = None
@@ -122,6 +133,9 @@ def write_slates(
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
     told = s.reason_QN, s.because_QN, s.category_QN, s.there_QN, s.propensity_QN, s.explored_QN
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
+    size_Q: list[int] = np.count_nonzero(s.row_QN >= 0, axis=1).tolist()
+    explored_QN = columns[-1]
+    known_Q = np.any(scored.query.row_PH[s.position_Q] >= 0, axis=1)
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
         chosen = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
@@ -136,10 +150,29 @@ def write_slates(
             slate.ads = tuple(for_page(decision.record) for decision in shown)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
+        held = min(size_Q[q], len(page.place_N) if page else trigger.size) if q != NOWHERE else 0
         if page and page.shown:
             at_N = page.place_N
             item_N, x_NF, propensity_N = _seated(item_N, at_N), _seated(x_NF, at_N), _seated(propensity_N, at_N)
-        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads, kept))
+        out.append(
+            PublishedSlate(
+                trigger=trigger,
+                value=records.encode(slate),
+                item_N=item_N,
+                x_NF=x_NF,
+                propensity_N=propensity_N,
+                at=q,
+                sampled=sampled,
+                row_N=s.row_QN[q, :held] if held else _NO_ROWS,
+                source_N=s.source_QN[q, :held] if held else _NO_SOURCES,
+                explored=sum(explored_QN[q][:held]) if held else 0,
+                filled=held + (len(page.shown) if page else 0),
+                known=q != NOWHERE and bool(known_Q[q]),
+                taught=scored.model.ranker.learned,
+                ads=ads,
+                kept=kept,
+            )
+        )
     return out
 
 

@@ -22,6 +22,12 @@ class Ahead:
         with self._lock:
             return {source: len(records) for source, records in self._records.items()}
 
+    def first_ms(self, source: Source) -> int:
+        """When the first record of a partition was written, by its timestamp; 0 where there is none."""
+        with self._lock:
+            records = self._records.get(source)
+            return int(records[0].timestamp) if records else 0
+
     def add(self, fetched: Mapping[Any, list[Any]]) -> None:
         """Append to each partition what came of it."""
         with self._lock:

@@ -18,9 +18,9 @@ from streams.transport.ledger import Ledger, Unit
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far behind its end a partition is committed, in records; and how old the last delivered record is.
+    """How far behind its end a partition is committed, in records; and how old the first of these is.
 
-    `seconds` is 0 where nothing is behind.
+    `seconds` is 0 where nothing is behind. Where nothing was fetched of it yet, it is the last delivered record's age.
     """
 
     records: int
@@ -119,5 +119,12 @@ class Deliveries:
         Markers of transactions are no backlog, what waits behind an open one is.
         """
         done = max(self._committed(source), read if self.ledger.is_settled(source) else -1, self._first.get(source, 0))
-        behind, written_ms = max(end - done, 0), self._written_ms.get(source, 0)
+        behind, written_ms = max(end - done, 0), self._first_unread_ms(source)
         return Lag(behind, max(time() - written_ms / 1000, 0.0) if behind and written_ms else 0.0)
+
+    def _first_unread_ms(self, source: Source) -> int:
+        """When the first record was written that is not acknowledged, else the last delivered one; 0 for not known."""
+        for written_ms in (self.ledger.first_ms(source), self._ahead.first_ms(source)):
+            if FIRST_MS <= written_ms <= LAST_KEPT_MS:
+                return written_ms
+        return self._written_ms.get(source, 0)

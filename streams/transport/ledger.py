@@ -141,6 +141,15 @@ class Ledger:
         """Partitions whose oldest unit is acknowledged."""
         return (source for source, units in list(self._delivered.items()) if units and units[0][0].acked)
 
+    def first_ms(self, source: Source) -> int:
+        """When the first record was written that is delivered and not acknowledged; 0 where there is none."""
+        with self._lock:
+            for unit, _ in self._delivered.get(source, ()):
+                for part in unit.parts if not unit.acked else ():
+                    if part.source == source and len(part.records):
+                        return int(part.records[0].timestamp)
+            return 0
+
     def is_settled(self, source: Source) -> bool:
         """Whether all that was delivered of a partition is acknowledged."""
         with self._lock:

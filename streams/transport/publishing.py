@@ -7,6 +7,7 @@ much, and a result that nobody awaits is lost silently there.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -28,6 +29,8 @@ from streams.transport.brokers import answer
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _PERMANENT = (InvalidTopicError, TopicAuthorizationFailedError, *_TOO_LARGE)
+FAILED = ("away", "refused", "too_large", "unknown_topic")
+"""Why records are not with the broker; of the first and the last it is worth to try again."""
 _PACKET_BYTES = 512 * 1024
 """Records of a partition travel in packets of this size; every packet is a turn of the broker's. aiokafka's 16 KiB
 hold six slates. Brokers and topics take 1 MiB unless told otherwise."""
@@ -64,6 +67,12 @@ class PublishFailed(Exception):
         self.permanent = isinstance(cause, _PERMANENT)
         self.away = not isinstance(cause, UnknownTopicOrPartitionError)
         """Whether brokers were away or refused; they do answer where they say that there is no such topic."""
+        lasting = "too_large" if isinstance(cause, _TOO_LARGE) else "refused"
+        self.kind = lasting if self.permanent else "away" if self.away else "unknown_topic"
+        """Of `FAILED`."""
+
+
+Told = Callable[[float, int, PublishFailed | None], object]
 
 
 class Publisher:
@@ -75,12 +84,19 @@ class Publisher:
     """
 
     def __init__(
-        self, client_options: Mapping[str, Any], *, max_request_bytes: int = 1_048_576, idempotent: bool = True
+        self,
+        client_options: Mapping[str, Any],
+        *,
+        max_request_bytes: int = 1_048_576,
+        idempotent: bool = True,
+        told: Told = lambda seconds, records, error: None,
     ) -> None:
         """`client_options` are aiokafka's: address, name, encryption, authentication, request timeout.
 
         Without `idempotent` a retried request may write a record twice; only for brokers that cannot do better.
+        `told` hears how long each publication took, of how many records, and how it failed.
         """
+        self._told = told
         self._client_options = client_options
         self._options = {**client_options, "max_request_size": max_request_bytes}
         self._idempotent = idempotent
@@ -113,9 +129,18 @@ class Publisher:
         Raises:
             PublishFailed: see there; nothing may be acknowledged upstream.
         """
-        batch = list(records)
-        if not batch:
+        if not (batch := list(records)):
             return
+        began_s = monotonic()
+        try:
+            await self._send(batch, still_waiting)
+        except PublishFailed as error:
+            self._told(monotonic() - began_s, len(batch), error)
+            raise
+        self._told(monotonic() - began_s, len(batch), None)
+
+    async def _send(self, batch: Sequence[Outgoing], still_waiting: Callable[[str], None] | None) -> None:
+        """See `send_all`."""
         with _telling(still_waiting, self._absence()):
             try:
                 producer = await self._ready()
@@ -130,7 +155,7 @@ class Publisher:
             await self._discard(producer)
         failures += refused
         if again := _smaller(failures):
-            await self.send_all(again, still_waiting=still_waiting)
+            await self._send(again, still_waiting)
         elif failures:
             failed = sum(len(failure.records) for failure in failures)
             raise PublishFailed(failed, len(batch), failures[0].error) from failures[0].error

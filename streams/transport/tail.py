@@ -32,6 +32,8 @@ class Reading:
     answered_ms: int = 0
     empty: int = 0
     read: bool = False
+    unread: int = 0
+    """Records between `position` and the end of the last answer."""
 
     def follow(self, state: Any, *, quiet: bool) -> None:
         """Take over how far aiokafka is; `quiet` if it brought nothing of any partition just now."""
@@ -40,6 +42,7 @@ class Reading:
         if state.timestamp is not None and state.timestamp != self.answered_ms:
             self.answered_ms = state.timestamp
             self.empty += quiet
+            self.unread = max(end_of(state) - self.position, 0)
             if self.end is None:
                 self.end = end_of(state)
         self.read |= self.end is not None and (self.position >= self.end or self.empty >= _EMPTY_ANSWERS)

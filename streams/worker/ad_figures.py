@@ -9,6 +9,7 @@ from embeddings.events import Source
 from embeddings.spend import LOST_TO, UNLIMITED, Spent, Totals, Window
 from ranking.ads.campaigns import LineItem
 from streams.contract.ad_records import AdStats, AdWindow
+from streams.process.ad_metrics import Money
 from streams.serving.ad_delivery import COUNT_OF, MONEY, Promise
 
 POSITION = ""
@@ -156,6 +157,30 @@ def _judge(record: AdStats, promises: Sequence[Promise]) -> None:
     else:
         return
     record.goal, record.goal_per, record.target, record.expected = worst
+
+
+def money_of(records: Iterable[AdStats]) -> Money:
+    """How the money of all line items stands; whole campaigns hold the same money again."""
+    lines = [record for record in records if record.line_item_id]
+    life = [record for record in lines if record.budget_micros is not None]
+    due = [record for record in lines if record.goal == MONEY]
+    over = [[(spent - budget) / max(budget, 1) for spent, budget in _limits(record)] for record in lines]
+    return Money(
+        budget=sum(record.budget_micros or 0 for record in life),
+        spent=sum(record.spent_micros for record in life),
+        reserved=sum(record.reserved_micros for record in life),
+        leased=sum(w.leased for record in life for w in record.windows if not (w.day or w.counts)),
+        due=int(sum(record.expected or 0 for record in due)),
+        delivered=sum(record.delivered for record in due),
+        exhausted=sum(max(shares, default=-1.0) >= 0 for shares in over),
+        overspend=max((share for shares in over for share in shares if share > 0), default=0.0),
+    )
+
+
+def _limits(record: AdStats) -> list[tuple[int, int]]:
+    """What was spent of each limit that there is, and the limit."""
+    both = (record.spent_micros, record.budget_micros), (record.spent_today_micros, record.daily_budget_micros)
+    return [(spent, budget) for spent, budget in both if budget is not None]
 
 
 def _delivered(record: AdStats, promise: Promise) -> int:

@@ -24,7 +24,7 @@ from streams.process.ad_metrics import AdMetrics
 from streams.serving.ad_delivery import Promise
 from streams.serving.stages import epoch_ms
 from streams.transport.publishing import Publisher, PublishFailed
-from streams.worker.ad_figures import Figures, Lines, Promises
+from streams.worker.ad_figures import Figures, Lines, Promises, money_of
 from streams.worker.ad_log import AdLog
 from streams.worker.ad_rebuild import Rebuild, Resigned
 
@@ -136,6 +136,7 @@ class AdStatsLeader:
         self.metrics.published()
         stand = (known.records[key].indicator for key in promises if key in known.records)
         self.metrics.standing(indicator for indicator in stand if indicator is not None)
+        self.metrics.money(await asyncio.to_thread(money_of, list(known.records.values())))
 
     def _record(self, one: AdStats) -> Outgoing:
         return Outgoing(self.topic, one.key.encode(), encode(one), (), 0)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from aiokafka import ConsumerRecord
@@ -20,6 +21,7 @@ from streams.contract.parsing import Rules, read
 from streams.contract.records import Counter, decode_counter, decode_model
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings, TopicName
 from streams.transport.control import Handler
 from streams.worker.control_letters import ControlLetters
@@ -42,26 +44,32 @@ class ControlTopics:
     rules: Rules
     letters: ControlLetters
     metrics: WorkerMetrics
+    _began_ms: int = field(init=False, default_factory=epoch_ms)
     _aliases: dict[bytes, str] = field(init=False, default_factory=dict)
     """Keys of catalogue records whose items are called otherwise."""
 
     def handlers(self) -> dict[str, Handler]:
         """Which topic is whose."""
         name = self.settings.topics.name
-        return {
-            name("catalog"): self._catalogue,
-            name("campaigns"): self._campaigns,
-            name("counters"): self._counters,
-            name("models"): self._announced,
+        handle: dict[TopicName, Handler] = {
+            "catalog": self._catalogue,
+            "campaigns": self._campaigns,
+            "counters": self._counters,
+            "models": self._announced,
         }
+        return {name(topic): partial(self._counted, topic, handler) for topic, handler in handle.items()}
+
+    async def _counted(self, topic: TopicName, handler: Handler, records: Sequence[ConsumerRecord]) -> None:
+        self.metrics.input.consumed.labels(topic).inc(len(records))
+        await handler(records)
 
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
         source = Source(records[0].topic, records[0].partition)
         facts, removed, dead = read_catalogue(source, records, self.rules, self._aliases)
-        self.metrics.removed(self.serving.items.known(removed))
+        self.metrics.model.removed(self.serving.items.known(removed))
         dead += await asyncio.to_thread(self._admit, facts, removed)
         self.letters.add("catalog", dead)
-        self.metrics.index_items.set(self.serving.live.index.size)
+        self.metrics.model.index_items.set(self.serving.live.index.size)
 
     def _admit(self, facts: list[CatalogueFacts], removed: list[str]) -> list[DeadLetter]:
         """Let items in, all at once, or one by one where one of them collides."""
@@ -87,6 +95,9 @@ class ControlTopics:
         facts, stopped, dead = read_campaigns(source, records, self.rules)
         dead += await asyncio.to_thread(self._sell, facts, stopped)
         await asyncio.to_thread(self.ads.changed)
+        for record in records:
+            if record.value is None and record.timestamp >= self._began_ms:  # else it was stopped before
+                self.metrics.ads.stopped(record.timestamp)
         self.letters.add("campaigns", dead)
 
     def _sell(self, facts: list[CampaignFacts], stopped: list[str]) -> list[DeadLetter]:

@@ -33,6 +33,7 @@ from streams.transport.publishing import Publisher
 from streams.worker.attempts import whole_or_apart
 from streams.worker.complaints import MISDATED, MISROUTED, Complaint
 from streams.worker.paused import Paused
+from streams.worker.shown import Shown
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class EventsLane:
     metrics: WorkerMetrics
     letters: DeadLetterTopic
     paused: Paused
+    shown: Shown
     ads: AdEvents | None = None
     """What confirms events of ads, which the recommender asks what was seen of them."""
     slate_ads: SlateAds | None = None
@@ -71,6 +73,7 @@ class EventsLane:
             teller=self.teller,
             letters=self.letters,
             metrics=self.metrics,
+            shown=self.shown,
             attempts=self.settings.limits.attempts,
             ads=self.ads,
         )
@@ -89,7 +92,8 @@ class EventsLane:
                 unit.top_up()
                 self.metrics.batch("events", unit.size)
                 answer = partial(self._answer, unit, era)
-                answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
+                with self.metrics.spans.batch("events", unit.parts):
+                    answered = await whole_or_apart(queue.guard(unit), unit.parts, answer, paused=self.paused)
         except BaseException as why:
             if era == queue.era:  # whatever comes after this unit would be folded without it
                 queue.drop(why)
@@ -101,7 +105,7 @@ class EventsLane:
                 self.homes.stored(source, mark.offset)
         for one in answered:
             self._count_ads(one.answer)
-            self.metrics.events(one.answer.fate_R)
+            self.shown.stored(one.answer, one.taken)
             self._complain(one.answer.decoded)
             for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
@@ -111,7 +115,7 @@ class EventsLane:
     def _count_ads(self, answer: Answer) -> None:
         for slate in self._with_ads(answer):
             for decision in slate.ads:
-                self.metrics.ads.decided(decision.outcome)
+                self.metrics.ads.decided(decision.outcome, price_micros=decision.record.price_micros)
         if self.slate_ads:
             self.metrics.ads.funnel(self.slate_ads.server.funnel.take_names())
 
@@ -124,7 +128,7 @@ class EventsLane:
 
     def _complain(self, decoded: Decoded) -> None:
         records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
-        self.metrics.misdated.inc(decoded.misdated)
+        self.metrics.slates.misdated.inc(decoded.misdated)
         self.misrouted.count(topic, records, len(decoded.misrouted))
         self.misdated.count(topic, records, decoded.misdated)
 
@@ -134,6 +138,7 @@ class EventsLane:
         with self.unstored.rewound_is_fenced():
             answer = self.recommender.respond(parts, aside)
         one = self.unstored.send(unit, answer, *self._outgoing(answer, parts))
+        one.taken = self.shown.judge(answer)  # before anything is on its way
         try:
             await self.publisher.written()
             unit.answered()

@@ -26,6 +26,7 @@ from streams.serving.slates import PublishedSlate, ad_records
 from streams.settings import Settings
 from streams.worker.outbox import Outbox
 from streams.worker.requests_lane import count_answers, taught
+from streams.worker.shown import Shown
 
 _MOST = 64
 
@@ -53,6 +54,7 @@ class PostedRequests:
     outbox: Outbox
     settings: Settings
     metrics: WorkerMetrics
+    shown: Shown
     _thread: Thread = field(init=False, default_factory=lambda: Thread("posted-requests"))
     _together: Together[Posted, PublishedSlate | DeadLetter] = field(init=False)
 
@@ -90,7 +92,7 @@ class PostedRequests:
         slates, dead = self.answerer.respond(parts)
         found: dict[tuple[Source, int], PublishedSlate | DeadLetter] = {(one.source, one.offset): one for one in dead}
         found |= {(slate.trigger.source, slate.trigger.offset): slate for slate in slates}
-        count_answers(self.metrics, self.answerer, slates)
+        count_answers(self.metrics, self.shown, self.answerer, slates)
         return [found[place] for place in places], taught(self.settings, self.answerer, slates)
 
     def _place(self, record: Posted) -> tuple[Source, int]:

@@ -18,6 +18,7 @@ from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import settled, whole_or_apart
+from streams.worker.shown import Shown
 
 
 class Unanswerable(Exception):
@@ -33,6 +34,7 @@ class RequestsLane:
     letters: DeadLetterTopic
     settings: Settings
     metrics: WorkerMetrics
+    shown: Shown
     floods: Floods = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,7 +50,8 @@ class RequestsLane:
         guard = Guard(
             attempts=self.settings.limits.attempts, retrying=lambda error: unit.retrying(type(error).__name__)
         )
-        done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
+        with self.metrics.spans.batch("requests", unit.parts):
+            done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
         self.floods.count(unit.parts, [letter for _, dead in done for letter in dead])  # and none pauses: an answer is
         # worth seconds
         told = [record for slates, _ in done for record in taught(self.settings, self.answerer, slates)]
@@ -64,13 +67,14 @@ class RequestsLane:
         out = [slate_record(slate, slate.trigger.reply_to or topic) for slate in slates]
         out += [record for slate in slates for record in ad_records(slate, self.settings.topics.name("ads"))]
         try:
-            await self.publisher.send_all(out, still_waiting=unit.retrying)
+            with self.metrics.stage("publish", "requests"):
+                await self.publisher.send_all(out, still_waiting=unit.retrying)
         except PublishFailed as error:
             if error.permanent and any(slate.trigger.reply_to for slate in slates):
                 raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
             raise
         written = await self.letters.put(dead, still_waiting=unit.retrying)
-        count_answers(self.metrics, self.answerer, slates)
+        count_answers(self.metrics, self.shown, self.answerer, slates)
         for letter in written:
             self.metrics.dead_letter("requests", letter.code)
         return slates, dead
@@ -98,13 +102,11 @@ def taught(settings: Settings, answerer: Answerer, slates: Sequence[PublishedSla
     ]
 
 
-def count_answers(metrics: WorkerMetrics, answerer: Answerer, slates: Sequence[PublishedSlate]) -> None:
+def count_answers(metrics: WorkerMetrics, shown: Shown, answerer: Answerer, slates: Sequence[PublishedSlate]) -> None:
     """Take down slates that are out, and what became of ads."""
-    now_ms = answerer.now_ms()
+    shown.published("request", slates, answerer.now_ms())
     for slate in slates:
-        waited_s = (now_ms - slate.trigger.published_ms) / 1000
-        metrics.published("request", [waited_s], slate.trigger.degraded)
         for decision in slate.ads:
-            metrics.ads.decided(decision.outcome)
+            metrics.ads.decided(decision.outcome, price_micros=decision.record.price_micros)
     if answerer.ads:
         metrics.ads.funnel(answerer.ads.server.funnel.take_names())

@@ -3,8 +3,10 @@
 import logging
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 
 from embeddings.keepsake import KEPT_MS
+from embeddings.spend_redis import RedisSpendLedger
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
@@ -61,20 +63,20 @@ class Selling:
         settings, ads = self.settings, self.settings.ads
         self._rules = Rules.of(settings, {})
         self.exchange = Exchange(ads.rates(), ads.currency)
-        self.lives = CampaignLives(keepsake(settings, "campaign-lives", 100 * KEPT_MS))
+        self.lives = CampaignLives(keepsake(settings, "campaign-lives", 100 * KEPT_MS, self.metrics.redis.watch("ads")))
         self.budgets = Budgets(
-            spend_ledger(settings),
+            self._ledger(),
             self.exchange,
             ads,
             worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
             partitions=settings.topics.partitions,
-            curve=keepsake(settings, "traffic"),
+            curve=keepsake(settings, "traffic", watch=self.metrics.redis.watch("ads")),
             version=self.lives.told,
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self._secret = ads.secret.get_secret_value().encode() if ads.secret else b""
         self.events = AdEvents(
-            ledger=spend_ledger(settings),
+            ledger=self._ledger(),
             heard=self.metrics.ads.heard,
             person=lambda user_id: person_of(user_id, self._secret),
             active=self.sells,
@@ -82,10 +84,13 @@ class Selling:
         asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
         self.answers, self.posted = (
-            AdAnswers(server=self._server(funnel), rules=asked, judge=self._rules.judge)
+            AdAnswers(server=self._server("requests", funnel), rules=asked, judge=self._rules.judge)
             for funnel in (Funnel(), PostedFunnel())
         )
-        self.slates = SlateAds.of(lambda: self._server(Funnel()), asked, settings)
+        self.slates = SlateAds.of(lambda: self._server("events", Funnel()), asked, settings)
+
+    def _ledger(self) -> RedisSpendLedger:
+        return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -98,26 +103,27 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
+        self.metrics.ads.competing.set(sum(line is not None for line in self.exchange.market.lines))
         for one in (self.answers, self.posted, self.slates):
             if one is not None:
                 one.server.prepare()
 
-    def _server(self, funnel: Funnel) -> AdServer:
+    def _server(self, lane: str, funnel: Funnel) -> AdServer:
         """For one lane."""
         return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
             scorer=AdScorer(self.serving, self.settings),
-            ledger=spend_ledger(self.settings),
+            ledger=self._ledger(),
             settings=self.settings,
-            stage=self.metrics.stage,
+            stage=partial(self.metrics.stage, lane=lane),
             funnel=funnel,
         )
 
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings
         return AdStatsLeader(
-            ledger=spend_ledger(settings),
+            ledger=self._ledger(),
             publisher=self.publisher,
             topic=settings.topics.name("ad_stats"),
             log=KafkaAdLog(settings),

@@ -76,6 +76,7 @@ class SnapshotTaker:
             if failed == record and for_good:
                 continue
             try:
+                began_s = time.monotonic()
                 await self._thread.run(self._take, record)
             except SnapshotUnreachable as error:
                 later = True
@@ -85,7 +86,7 @@ class SnapshotTaker:
                 why = str(error) if isinstance(error, SnapshotRefused) else f"{type(error).__name__}: {error}"
                 self._refused(record, f"is refused for good: {why} ({record.uri})", for_good=True)
             else:
-                self._swapped(record)
+                self._swapped(record, time.monotonic() - began_s)
                 break
         return later
 
@@ -109,21 +110,29 @@ class SnapshotTaker:
     def _refused(self, record: ModelManifest, why: str, *, for_good: bool) -> None:
         failed, was_for_good = self._failed.get(int(record.version), (None, False))
         if failed != record:
-            self.metrics.refused()
+            self.metrics.model.refused()
         if failed != record or was_for_good != for_good:
             serves = f"version {self.serving.live.version} serves" if self.serving.live.version else "none serves yet"
             log.warning("snapshot %s %s; %s", record.version, why, serves)
         self._failed[int(record.version)] = record, for_good
 
-    def _swapped(self, record: ModelManifest) -> None:
+    def _swapped(self, record: ModelManifest, seconds: float) -> None:
         self._failed.pop(int(record.version), None)
         live = self.serving.live
-        state = live.ranker.state
-        self.metrics.swapped(version=record.version, created_at_s=record.created_ms / 1000, ranker=state)
-        self.metrics.indexed(
-            items=live.index.size, kind=live.index.kind, device=live.index.kind, version=record.version,
+        self.metrics.model.swapped(
+            version=record.version,
+            created_at_s=record.created_ms / 1000,
+            ranker=live.ranker.state,
+            seconds=seconds,
+        )
+        self.metrics.model.indexed(
+            items=live.index.size,
+            kind=live.index.kind,
+            device=live.index.device,
+            version=record.version,
             built_at_s=time.time(),
-        )  # fmt: skip
+            recall=live.index.recall,
+        )
 
 
 def _remedy(uri: str) -> str:

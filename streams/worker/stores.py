@@ -3,12 +3,13 @@
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from embeddings.keepsake import KEPT_MS, RedisKeepsake
+from embeddings.redis_connection import UNWATCHED, Watch
 from embeddings.redis_store import RedisUserStore
 from embeddings.spend_redis import RedisSpendLedger
 from streams.settings import Settings
 
 
-def user_store(settings: Settings) -> RedisUserStore:
+def user_store(settings: Settings, watch: Watch = UNWATCHED) -> RedisUserStore:
     """A store of its own connections, as the settings say; it connects at its first call."""
     s = settings.redis
     return RedisUserStore(
@@ -18,14 +19,15 @@ def user_store(settings: Settings) -> RedisUserStore:
         prefix=s.prefix,
         state_ttl_s=s.state_ttl_s,
         timeout_s=s.timeout_s,
+        watch=watch,
     )
 
 
-def spend_ledger(settings: Settings) -> RedisSpendLedger:
+def spend_ledger(settings: Settings, watch: Watch = UNWATCHED) -> RedisSpendLedger:
     """A spend ledger of its own connections, as the settings say; it connects at its first call."""
     s = settings.redis
     url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
-    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s)
+    return RedisSpendLedger(url, prefix=s.prefix, timeout_s=s.timeout_s, watch=watch)
 
 
 def _with_credentials(url: str, username: str | None, password: str | None) -> str:
@@ -36,8 +38,8 @@ def _with_credentials(url: str, username: str | None, password: str | None) -> s
     return urlunsplit(parts._replace(netloc=who + parts.netloc))
 
 
-def keepsake(settings: Settings, name: str, kept_ms: int = KEPT_MS) -> RedisKeepsake:
+def keepsake(settings: Settings, name: str, kept_ms: int = KEPT_MS, watch: Watch = UNWATCHED) -> RedisKeepsake:
     """Where workers leave something for those to come, such as when people come; it connects at its first call."""
     s = settings.redis
     url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
-    return RedisKeepsake(url, name, prefix=s.prefix, timeout_s=s.timeout_s, kept_ms=kept_ms)
+    return RedisKeepsake(url, name, prefix=s.prefix, timeout_s=s.timeout_s, kept_ms=kept_ms, watch=watch)

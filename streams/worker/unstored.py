@@ -1,11 +1,11 @@
 """What was answered and is not stored yet: on its way to the broker, then into the store, all of it or none."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from embeddings.errors import Fenced, StoreUnavailable
+from embeddings.errors import Fenced
 from embeddings.store import StoreRewound
 from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Outgoing
@@ -17,6 +17,7 @@ from streams.transport.failures import Failed, Guard, Verdict
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
 from streams.transport.publishing import Publisher
+from streams.worker.shown import Shown
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +32,8 @@ class Answered:
     written: list[DeadLetter] = field(init=False, default_factory=list)
     """Dead letters of this batch that were not there yet."""
     told: Sequence[Outgoing] = ()
+    taken: Mapping[str, int] = field(default_factory=dict)
+    """Where what people took had stood in their slates."""
     number: int = 0
     stored: bool = False
     dropped: BaseException | None = None
@@ -49,6 +52,7 @@ class Unstored:
     teller: Publisher
     letters: DeadLetterTopic
     metrics: WorkerMetrics
+    shown: Shown
     attempts: int
     ads: AdEvents | None = None
     """Is told what is stored."""
@@ -108,8 +112,6 @@ class Unstored:
         """Retries what is done for some units, and has them declare it."""
 
         def retrying(error: Exception) -> None:
-            if isinstance(error, StoreUnavailable):
-                self.metrics.redis_error("unavailable")
             for unit in units:
                 unit.retrying(type(error).__name__)
 
@@ -121,7 +123,7 @@ class Unstored:
         try:
             yield
         except StoreRewound as why:
-            self.metrics.redis_error("fenced")
+            self.metrics.redis.failed("fenced")
             raise Fenced(str(why)) from why
 
     def _published(self, one: Answered) -> "asyncio.Future[None]":
@@ -134,11 +136,7 @@ class Unstored:
         with self.metrics.stage("publish"):
             await self.publisher.send_all(one.outgoing, still_waiting=one.unit.retrying)
             one.written += await self.letters.put(one.dead, still_waiting=one.unit.retrying)
-        published_ms = self.recommender.now_ms()
-        slates = one.answer.slates
-        waited_s = [(published_ms - slate.trigger.published_ms) / 1000 for slate in slates]
-        degraded = slates[0].trigger.degraded if slates else None  # all are made with one model
-        self.metrics.published("event", waited_s, degraded)
+        self.shown.published("event", one.answer.slates, self.recommender.now_ms())
 
     async def _store_kept(self) -> None:
         """Store what was kept by now, or drop it all; an unknown error is no record's fault and is raised."""

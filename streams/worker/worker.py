@@ -10,13 +10,15 @@ from typing import cast
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
+from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
 from streams.contract.records import largest_record
 from streams.process.host import run_apps
-from streams.process.member import make_member, serve
+from streams.process.member import groups_of, make_member, serve
 from streams.process.metrics import WorkerMetrics
 from streams.process.threads import OwnLoop, Thread
+from streams.process.tracing import spans_of
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
 from streams.serving.requests import Answerer
@@ -29,6 +31,8 @@ from streams.transport.gates import Lane
 from streams.transport.letters import LATEST, DeadLetterTopic
 from streams.transport.logs import Stretch
 from streams.transport.publishing import Publisher
+from streams.transport.standing import standing_of
+from streams.transport.unowned import Unowned
 from streams.worker.control_letters import ControlLetters
 from streams.worker.control_topics import CONTROL, ControlTopics
 from streams.worker.events_lane import EventsLane
@@ -40,6 +44,7 @@ from streams.worker.posted_events import PostedEvents
 from streams.worker.posted_requests import PostedRequests
 from streams.worker.requests_lane import RequestsLane
 from streams.worker.selling import Selling
+from streams.worker.shown import Shown
 from streams.worker.snapshot_taker import SnapshotTaker
 from streams.worker.stored_slates import StoredSlates
 from streams.worker.stores import user_store
@@ -64,6 +69,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    shown: Shown = field(init=False)
     paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
     requests: RequestsLane = field(init=False)
@@ -71,6 +77,9 @@ class Worker:
     ads: Selling = field(init=False)
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
+    unowned: Unowned = field(init=False)
+    _pages_store: RedisUserStore = field(init=False)
+    _says_memory: bool = field(init=False, default=True)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
     _requests_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("requests"))
     _http_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("http"))
@@ -84,8 +93,10 @@ class Worker:
         fresh_for_s, strangers = settings.retrieval.fresh_for_s, max(settings.learner.max_items // _SHARE, _LEAST)
         self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
-        self.ads = Selling(settings, self.serving, self.metrics, self._publisher())
-        self.paused = Paused(reads=user_store(settings), metrics=self.metrics)
+        self.shown = Shown(self.metrics.slates)
+        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"))
+        self._pages_store = self._store("pages")
+        self.paused = Paused(reads=self._pages_store, metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
         self.snapshots = SnapshotTaker(settings=settings, serving=self.serving, metrics=self.metrics)
         self.control_topics = ControlTopics(
@@ -103,27 +114,44 @@ class Worker:
             lives={settings.topics.name("campaigns"): self.ads.lives.begin},
             at_end=items.catalogue_read,
         )
+        self.unowned = Unowned(
+            options=settings.kafka.client_options(),
+            groups=groups_of(settings),
+            paused=lambda: {source: self.paused.at[source] for source in self.paused},
+        )
 
-    def _publisher(self) -> Publisher:
+    def _store(self, client: str) -> RedisUserStore:
+        return user_store(self.settings, self.metrics.redis.watch(client))
+
+    def _memory(self) -> tuple[float, float] | None:
+        """Bytes that the store uses and may use; None where it does not say."""
+        if not self._says_memory:
+            return None
+        said = self._pages_store.said()
+        self._says_memory = "maxmemory" in said  # else it is not granted, and each question is an error there
+        return (float(said["used_memory"]), float(said["maxmemory"])) if self._says_memory else None
+
+    def _publisher(self, name: str) -> Publisher:
         """One for each loop that publishes; it connects when it has something to publish."""
         kafka = self.settings.kafka
         most = max(LARGEST_REQUEST, largest_record(self.settings))
-        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent)
+        told = self.metrics.told(name)
+        return Publisher(kafka.client_options(), max_request_bytes=most, idempotent=kafka.idempotent, told=told)
 
     def _letters(self, name: TopicName, publisher: Publisher, last: int | None = LATEST) -> DeadLetterTopic:
         options, topic = self.settings.kafka.client_options(), self.settings.topics.dead_letters(name)
         return DeadLetterTopic.of(options, topic, publisher, last=last)
 
     def _control_letters(self) -> ControlLetters:
-        publisher = self._publisher()
+        publisher = self._publisher("control")
         topics = {name: self._letters(name, publisher, None) for name in CONTROL}
         return ControlLetters(topics=topics, metrics=self.metrics)
 
     def _events_lane(self, rules: Rules) -> EventsLane:
-        settings, publisher = self.settings, self._publisher()
+        settings, publisher = self.settings, self._publisher("events")
         return EventsLane(
             recommender=Recommender(
-                users=user_store(settings),
+                users=self._store("events"),
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
@@ -135,26 +163,29 @@ class Worker:
             slate_ads=self.ads.slates,
             publisher=publisher,
             letters=self._letters("events", publisher),
-            teller=self._publisher(),
+            teller=self._publisher("observations"),
             settings=settings,
             metrics=self.metrics,
+            shown=self.shown,
             paused=self.paused,
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users, publisher = self.settings, user_store(self.settings), self._publisher()
+        settings, users, publisher = self.settings, self._store("requests"), self._publisher("requests")
         return RequestsLane(
             answerer=Answerer(
                 users=users,
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
+                stage=partial(self.metrics.stage, lane="requests"),
                 ads=self.ads.answers,
             ),
             publisher=publisher,
             letters=self._letters("requests", publisher),
             settings=settings,
             metrics=self.metrics,
+            shown=self.shown,
         )
 
     def member(self) -> BatchApp:
@@ -175,7 +206,8 @@ class Worker:
             note=self.events.homes.note,
         )
         first = Source(names("events"), 0)
-        self.control_topics.letters.leads = self.ads.stats.leads = lambda: first in app.owned()
+        for led in (self.control_topics.letters, self.ads.stats, self.unowned):
+            led.leads = lambda: first in app.owned()
         self.paused.gone_on, self.paused.owned = app.look, app.owned
         asked = names("requests")
         self.ads.spending.owned = lambda: {source.partition for source in app.owned() if source.topic == asked}
@@ -194,12 +226,15 @@ class Worker:
         return Pages(
             settings=self.settings,
             metrics=self.metrics,
-            reads=user_store(self.settings),
-            unread=self.control.unread,
+            reads=self._store("pages"),
+            control=self.control,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             misfit_topics=app.misfit_topics,
             lags=app.lags,
+            standing=partial(standing_of, app),
+            unowned=self.unowned,
+            memory=self._memory,
             paused=self.paused.said,
             api=self.api(),
             loop=self._http_loop,
@@ -207,19 +242,22 @@ class Worker:
 
     def api(self) -> Api:
         """What takes events and answers requests over HTTP; all of it has connections and threads of its own."""
-        settings, outbox = self.settings, Outbox(publisher=self._publisher())
+        settings, outbox = self.settings, Outbox(publisher=self._publisher("http"))
         answerer = Answerer(
-            users=user_store(settings),
+            users=self._store("http"),
             scorer=Scorer(self.serving, settings),
             rules=Rules.of(settings, {}),
             settings=settings,
+            stage=partial(self.metrics.stage, lane="requests"),
             ads=self.ads.posted,
         )
         return Api(
             settings=settings,
-            slates=StoredSlates(reads=user_store(settings), serving=self.serving, settings=settings),
+            slates=StoredSlates(reads=self._store("http"), serving=self.serving, settings=settings),
             events=PostedEvents(outbox=outbox, settings=settings),
-            requests=PostedRequests(answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics),
+            requests=PostedRequests(
+                answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics, shown=self.shown
+            ),
         )
 
     async def run_control(self) -> None:
@@ -289,6 +327,7 @@ def run_worker(settings: Settings) -> int:
     _refuse_useless_store(settings)
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
+    worker.metrics.spans = spans_of(settings, "worker")
     app = worker.member()
     pages = worker.pages(app)
     return run_apps(
@@ -299,6 +338,7 @@ def run_worker(settings: Settings) -> int:
             worker.run_snapshots,
             worker.turn_over,
             worker.paused.run,
+            worker.unowned.run,
             worker.ads.spending.run,
             worker.ads.stats.run,
             worker.tell_funnel,

@@ -34,6 +34,7 @@ from streams.settings import Settings, TopicName
 from streams.transport.letters import read_to_end
 from streams.transport.publishing import Publisher
 from streams.worker.stores import user_store
+from tests.connected import scraping
 from tests.connected.validation import validated
 from tests.streams.builders import a_table
 
@@ -261,8 +262,7 @@ def test_pages_tell_the_truth(installation: Installation) -> None:
     applied = [s.value for s in families["marquee_events"].samples if s.labels.get("fate") == "applied"]
     assert applied[0] >= 0.9 * len(LOG)
     assert families["marquee_index_items"].samples[0].value >= len(set(LOG.item_R))
-    stages = {s.labels["stage"] for s in families["marquee_stage_seconds"].samples if s.value > 0}
-    assert stages == {"decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"}
+    assert scraping.faults(installation.stack.http_port, installation.stack.learner_port) == []
     users = set(LOG.user_R)
     assert not any(users & set(s.labels.values()) for family in families.values() for s in family.samples)
 

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from deploy.kafka import KafkaServer
 from deploy.kafka_admin import admin_client
 from streams.contract.messages import Outgoing
+from streams.process.metrics import WorkerMetrics
 from streams.transport.publishing import Publisher, PublishFailed
 
 
@@ -44,7 +45,9 @@ async def test_what_a_topic_does_not_take_is_published_smaller_and_the_others_on
     narrow, wide = f"{topic_prefix}.narrow", f"{topic_prefix}.wide"
     kafka.create_topic(narrow, 1, max_message_bytes=100_000)
     kafka.create_topic(wide, 1)
-    publisher = Publisher({"bootstrap_servers": kafka.bootstrap}, max_request_bytes=400_000)
+    metrics = WorkerMetrics(process=False)
+    told = metrics.told("events")
+    publisher = Publisher({"bootstrap_servers": kafka.bootstrap}, max_request_bytes=400_000, told=told)
     small = Outgoing(narrow, b"k", b"small")
     for size in (200_000, 500_000):  # the broker refuses the first, the client the second
         large = Outgoing(narrow, b"k", b"x" * size, smaller=Outgoing(narrow, b"k", b"%d" % size))
@@ -54,6 +57,10 @@ async def test_what_a_topic_does_not_take_is_published_smaller_and_the_others_on
         await publisher.send_all([Outgoing(narrow, b"k", b"x" * 200_000)])
     assert failed.value.permanent
     await publisher.stop()
+    value, by = metrics.registry.get_sample_value, {"publisher": "events"}
+    assert value("marquee_publish_seconds_count", by) == 4
+    assert value("marquee_published_records_total", by) == 5
+    assert value("marquee_publish_errors_total", {**by, "kind": "too_large"}) == 1
     assert await everything(kafka, narrow, 1) == {0: [b"200000", b"500000", b"small"]}
     assert await everything(kafka, wide, 1) == {0: [b"other"] * 2}
 

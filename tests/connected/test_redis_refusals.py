@@ -12,10 +12,12 @@ import pytest
 import redis
 
 from deploy.embedded import Valkey
+from deploy.processes import free_port
 from embeddings.errors import StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.redis_store import COMMANDS, RedisUserStore
 from embeddings.store import PartitionMark
+from streams.process.metrics import WorkerMetrics
 from tests.connected.relays import Relay
 
 EVENTS = Source("events", 0)
@@ -149,6 +151,44 @@ def test_a_full_server_and_one_that_cannot_save_pass(owned: tuple[Options, Calla
             pass
         assert "cannot save to its disk" in passing(store.rehearse)
         (other.folder / "dump.rdb").rmdir()
+
+
+def test_whoever_watches_a_line_hears_how_long_it_took_and_why_it_failed(
+    owned: tuple[Options, Callable[..., object]],
+) -> None:
+    server, command = owned
+    metrics = WorkerMetrics(process=False)
+    store = RedisUserStore(f"redis://127.0.0.1:{server.port}/0", watch=metrics.redis.watch("events"))
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"marquee_redis_{name}", labels)
+
+    store.ping()
+    store.ping()
+    assert value("round_trip_seconds_count", client="events") == 2
+    assert value("round_trip_seconds_count", client="pages") == 0
+    assert value("connections_total", client="events") == 1
+    assert float(store.said()["used_memory"]) > 0
+    command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        passing(store.ping)
+    finally:
+        command("CONFIG", "SET", "maxmemory", "0")
+    assert value("errors_total", kind="full") == 1
+    command("CLIENT", "PAUSE", "5000", "WRITE")
+    try:
+        hasty = RedisUserStore(
+            f"redis://127.0.0.1:{server.port}/0", timeout_s=0.1, watch=metrics.redis.watch("requests")
+        )
+        passing(hasty.ping)
+    finally:
+        command("CLIENT", "UNPAUSE")
+    assert value("errors_total", kind="timeout") == 1
+    nowhere = RedisUserStore(f"redis://127.0.0.1:{free_port()}/0", watch=metrics.redis.watch("ads"))
+    passing(nowhere.ping)
+    assert (value("errors_total", kind="connection"), value("connections_total", client="ads")) == (1, 0)
+    refused(RedisUserStore(f"redis://:pw@127.0.0.1:{server.port}/0", watch=metrics.redis.watch("ads")).ping)
+    assert value("errors_total", kind="refused") == 1
 
 
 def test_what_a_rehearsal_wrote_is_gone_and_what_was_there_is_as_before(

@@ -18,6 +18,7 @@ from streams.transport.publishing import PublishFailed
 from streams.worker.events_lane import EventsLane
 from streams.worker.paused import Paused
 from streams.worker.requests_lane import RequestsLane
+from streams.worker.shown import Shown
 from tests.streams.builders import EVENTS, REQUESTS, Raw, Service, a_log, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]
@@ -121,7 +122,13 @@ class Worker:
 
     def __post_init__(self) -> None:
         settings = self.service.settings
-        shared: dict[str, Any] = {"publisher": self.topics, "settings": settings, "metrics": self.metrics}
+        shown = Shown(self.metrics.slates)
+        shared: dict[str, Any] = {
+            "publisher": self.topics,
+            "settings": settings,
+            "metrics": self.metrics,
+            "shown": shown,
+        }
         self.events = EventsLane(
             recommender=self.service.recommender,
             teller=self.topics,  # type: ignore[arg-type]

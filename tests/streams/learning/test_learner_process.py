@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import aiohttp
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
 from deploy.processes import free_port
@@ -23,7 +25,9 @@ from streams.contract.observations import LaterObservation, decode, encode
 from streams.contract.records import decode_counter, decode_model
 from streams.learning import checkpoints
 from streams.learning.learner_process import Teacher
+from streams.process.health import examine
 from streams.settings import Http
+from streams.transport.control import _Reading
 from streams.transport.deliveries import Lag
 from streams.transport.ledger import Unit
 from streams.transport.publishing import PublishFailed
@@ -369,6 +373,26 @@ async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Pa
     finally:
         pages.cancel()
         await asyncio.wait([pages])
+
+
+async def test_checks_of_a_learner_say_what_keeps_it_from_its_work(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path)
+    for topic in teacher.control.handlers:
+        reading = _Reading()
+        reading.follow(SimpleNamespace(position=9, highwater=9, lso=9, timestamp=4_000_000_000_000), quiet=False)
+        teacher.control._readings[TopicPartition(topic, 0)] = reading
+
+    def failing() -> dict[str, str]:
+        return {name: why for name, why in examine(teacher.checks()).items() if why}
+
+    assert failing() == {"checkpoint": "stands by: nothing is assigned"}
+    await teacher.positions(committed({INPUT: -1}))
+    assert failing() == {}
+    teacher.holdup = lambda: "no broker was heard for 9 s"
+    teacher.misfit_topics = lambda: "marquee.counters.v1 is gone"
+    assert failing() == {"work": "no broker was heard for 9 s", "topics": "marquee.counters.v1 is gone"}
+    teacher.control._readings.clear()
+    assert "is not read yet" in failing()["control"]
 
 
 async def test_snapshots_are_served_to_workers_on_other_machines(tmp_path: Path, records: list[Told]) -> None:

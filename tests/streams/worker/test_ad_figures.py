@@ -11,7 +11,7 @@ from embeddings.spend import LOST_TO, OWN, TOLD, UNLIMITED, Spent, Totals, Windo
 from streams.contract.ad_records import AdStats
 from streams.contract.records import decode_ad_stats, encode
 from streams.serving.ad_delivery import Promise
-from streams.worker.ad_figures import POSITION, Figures
+from streams.worker.ad_figures import POSITION, Figures, money_of
 from tests.streams.adverts import LINE, a_line
 
 NOW = 1_764_244_800_000  # 2025-11-27, noon in UTC
@@ -129,3 +129,26 @@ def test_a_publication_that_did_not_end_counts_only_for_what_is_new_in_it() -> N
     assert read.totals.windows[Window(LINE)].spent == 100
     assert (read.totals.number, read.totals.offsets) == (1, {EVENTS: 1})
     assert read.records["n/w"] == unheard
+
+
+def test_money_is_that_of_line_items_with_a_limit_and_of_plans_in_money() -> None:
+    lines = [
+        AdStats(key="c/a", line_item_id="a", spent_micros=300, reserved_micros=5, budget_micros=1_000),
+        AdStats(
+            key="c/b", line_item_id="b", spent_micros=130, budget_micros=100, goal="money", expected=50.5, delivered=130
+        ),
+        AdStats(key="c/d", line_item_id="d", spent_micros=900, spent_today_micros=90, daily_budget_micros=90),
+        AdStats(key="c/e", line_item_id="e", spent_micros=7, goal="clicks", expected=3.0, delivered=2),
+    ]
+    money = money_of([*lines, AdStats(key="c", spent_micros=1_337, budget_micros=5_000), AdStats()])
+    assert (money.budget, money.spent, money.reserved) == (1_100, 430, 5)
+    assert (money.due, money.delivered) == (50, 130)
+    assert (money.exhausted, money.overspend) == (2, 0.3), "b is beyond its budget, d has spent today's"
+    assert money_of([]).overspend == money_of(lines[:1]).overspend == 0
+
+
+def test_what_is_leased_is_that_of_the_window_for_life() -> None:
+    windows = {Window(LINE): Spent(1_000, 1, 100, 0, 40), Window(LINE, "2025-11-27"): Spent(500, 1, 100, 0, 30)}
+    figures = Figures()
+    publish(figures, Totals(epoch="e", number=1, windows=windows, counts={}, offsets={}))
+    assert money_of(figures.records.values()).leased == 40

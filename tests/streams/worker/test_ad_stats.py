@@ -106,6 +106,8 @@ async def test_what_changed_is_published_the_position_last(house: House) -> None
     assert keys(records) == [LINE, ""]
     assert (records[0].impressions, records[0].spent_micros, records[0].indicator) == (1, 10, 0.1)
     assert records[-1].offsets == {"events/0": 0}
+    assert (house.metric("ledger_units", state="spent"), house.metric("delivery_ratio")) == (10 / 1e6, 0.1)
+    assert (house.metric("plan_units", state="due"), house.metric("overspend_ratio")) == (100 / 1e6, 0)
     assert keys(await house.step()) == [""]
     house.happen(an_ad_event(1, 1, "click"))
     assert [(one.key, one.clicks) for one in await house.step()] == [(LINE, 1), ("", 0)]

@@ -10,6 +10,7 @@ from streams.contract.campaign_records import CampaignFacts
 from streams.contract.deadletters import Code
 from streams.contract.messages import Outgoing
 from streams.contract.records import Counter, encode
+from streams.serving.stages import epoch_ms
 from streams.worker.worker import Worker
 from tests.ranking.ads.houses import a_campaign, a_line
 from tests.streams.builders import NOW_MS
@@ -138,6 +139,20 @@ async def test_a_null_is_a_kill_switch(worker: Worker) -> None:
     await campaigns(worker, ("c", a_campaign_record()), ("d", a_campaign_record()))
     assert await campaigns(worker, ("c", None), ("nobody", None)) == ["d/l"]
     assert dead(worker) == []
+
+
+async def test_how_fast_a_campaign_is_stopped_is_measured_but_of_what_was_stopped_before_the_start(
+    worker: Worker,
+) -> None:
+    value, topic = worker.metrics.registry.get_sample_value, "marquee.campaigns.v1"
+    await campaigns(worker, ("c", a_campaign_record()), ("d", a_campaign_record()))
+    assert value("marquee_ad_competing") == 2
+    await handle(worker, "campaigns", Read(topic, b"c", None, 2))
+    assert value("marquee_ad_stop_seconds_count") == 0, "that was long ago"
+    await handle(worker, "campaigns", Read(topic, b"d", None, 3, timestamp=epoch_ms()))
+    assert value("marquee_ad_stop_seconds_count") == 1
+    assert value("marquee_ad_competing") == 0
+    assert value("marquee_records_consumed_total", {"topic": "campaigns"}) == 4
 
 
 async def test_a_campaign_that_cannot_be_served_leaves_its_previous_version(worker: Worker) -> None:

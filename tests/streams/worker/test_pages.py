@@ -26,7 +26,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         settings=worker.settings,
         metrics=worker.metrics,
         reads=reads,
-        unread=worker.control.unread,
+        control=worker.control,
         assigned=lambda: assigned,
         holdup=lambda: None,
         misfit_topics=lambda: None,
@@ -39,7 +39,10 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
 
 async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     pages = pages_of(worker, MemoryUserStore())
-    assert pages.unread() == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
+    assert (
+        pages.checks()["started"]["control"]()
+        == "marquee.catalog.v1 is not read yet: the brokers have not named its partitions"
+    )
     events, requests = map(worker.settings.topics.name, ("events", "requests"))
     assert pages._partitions() == f"no partition is assigned of {events}, {requests}"
     assert pages_of(worker, MemoryUserStore(), requests)._partitions() == f"no partition is assigned of {events}"

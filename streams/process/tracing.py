@@ -1,0 +1,143 @@
+"""Spans of batches and stages for OpenTelemetry, where `tracing.endpoint` names who collects them; else nothing.
+
+A batch is a span of a trace of its own, linked to the traces that its records came with (`traceparent`), at most so
+many. Its stages are spans inside it. What a slate or an ad echoes is its own event's `traceparent`, not the batch's.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from streams.configuration import SettingsError
+from streams.contract.cloudevents import TRACEPARENT, header
+from streams.contract.messages import Part
+from streams.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Link
+
+NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+"""What the extra `otel` brings."""
+
+
+class Spans:
+    """Makes none. Every place that could be traced asks it; `Traced` makes them."""
+
+    def batch(self, lane: str, parts: Sequence[Part]) -> AbstractContextManager[object]:
+        """A block in which a batch of a lane is worked on."""
+        return _NOTHING
+
+    def stage(self, stage: str, lane: str) -> AbstractContextManager[object] | None:
+        """A block in which a stage runs; None where nothing is traced."""
+        return None
+
+    def close(self) -> None:
+        """Send what was not sent yet."""
+
+
+_NOTHING = nullcontext()
+UNTRACED = Spans()
+
+
+class Traced(Spans):
+    """Makes spans, which a thread of their own sends in batches."""
+
+    def __init__(self, provider: Any, links: int) -> None:
+        """`provider` is a tracer provider of OpenTelemetry's; `links` bounds those of a batch."""
+        self._provider, self._links = provider, links
+        self._tracer = provider.get_tracer("marquee")
+
+    def batch(self, lane: str, parts: Sequence[Part]) -> AbstractContextManager[object]:
+        """See `Spans.batch`."""
+        records = sum(len(part.records) for part in parts)
+        partitions = [f"{part.source.topic}/{part.source.partition}" for part in parts]
+        span: AbstractContextManager[object] = self._tracer.start_as_current_span(
+            f"batch {lane}",
+            links=_links(parts, self._links),
+            attributes={"messaging.batch.message_count": records, "marquee.partitions": partitions},
+        )
+        return span
+
+    def stage(self, stage: str, lane: str) -> AbstractContextManager[object]:
+        """See `Spans.stage`."""
+        span: AbstractContextManager[object] = self._tracer.start_as_current_span(
+            stage, attributes={"marquee.lane": lane}
+        )
+        return span
+
+    def close(self) -> None:
+        """See `Spans.close`."""
+        self._provider.shutdown()
+
+
+def spans_of(settings: Settings, role: str) -> Spans:
+    """As the settings say; nothing of OpenTelemetry is imported here where nothing is traced.
+
+    Raises:
+        SettingsError: `tracing.endpoint` is set and the extra is not installed. The process does not start.
+    """
+    tracing = settings.tracing
+    if not tracing.endpoint:
+        return UNTRACED
+    if lacking := [name for name in NEEDED if not _there(name)]:
+        raise SettingsError(
+            f"tracing.endpoint is set, and {', '.join(lacking)} is not there: pip install 'marquee[otel]', or unset it"
+        )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
+    provider = TracerProvider(
+        sampler=TraceIdRatioBased(tracing.share), resource=Resource.create({"service.name": f"marquee-{role}"})
+    )
+    exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Traced(provider, tracing.links)
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _links(parts: Sequence[Part], most: int) -> "list[Link]":
+    """The traces that records came with, those first that came first."""
+    from opentelemetry.trace import Link
+
+    found: list[Link] = []
+    for context in _contexts(parts):
+        if len(found) == most:
+            break
+        found.append(Link(context))
+    return found
+
+
+def _contexts(parts: Sequence[Part]) -> Iterator[Any]:
+    """What each `traceparent` that can be read names: version, trace, span and flags, in hexadecimal."""
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    for part in parts:
+        for record in part.records:
+            said = header(record.headers, TRACEPARENT) if record.headers else None
+            words = said.split(b"-") if said else []
+            if len(words) < 4 or (len(words[1]), len(words[2])) != (32, 16):
+                continue
+            try:
+                trace, span, flags = (int(word, 16) for word in words[1:4])
+            except ValueError:
+                continue
+            context = SpanContext(trace, span, is_remote=True, trace_flags=TraceFlags(flags & 1))
+            if context.is_valid:
+                yield context
+
+
+@contextmanager
+def both(timed: AbstractContextManager[object], span: AbstractContextManager[object]) -> Iterator[None]:
+    """A block that is timed and traced."""
+    with timed, span:
+        yield
