@@ -17,7 +17,8 @@ class Bound(NamedTuple):
     @property
     def text(self) -> str:
         """As PromQL."""
-        inner = f"({self.measure})" if " or " in self.measure else self.measure
+        binds = " or " in self.measure or " and " in self.measure
+        inner = f"({self.measure})" if binds else self.measure
         return f"{inner} {self.sign} {self.limit:g}"
 
 

@@ -104,9 +104,7 @@ _UP = (
         lasting="1m",
         any_of=above(f"max by (*, instance) (changes(process_start_time_seconds{{*}}[30m]) {_OF_OURS})", 3),
         summary="{{ $labels.instance }} of {{ $labels.job }} started {{ $value }} times in half an hour",
-        description=(
-            "It ends again and again. The last lines of its log say why; exit codes are in docs/reliability.md."
-        ),
+        description=("It ends again and again. The last lines of its log say why, and what to do."),
     ),
 )
 _READING = (

@@ -57,4 +57,6 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _scalar(value: Value) -> str:
+    if isinstance(value, str) and '"' in value and "'" not in value:
+        return f"'{value}'"
     return json.dumps(value, ensure_ascii=False)
