@@ -6,27 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.boards import BOARDS
-from deploy.boards.promql import SITE
 from deploy.boards.rules import RUNBOOKS, alert_rules, recording_rules
 
 HERE = Path(__file__).parents[1]
 
 
-def files(selector: str = "", site: str = SITE, runbooks: str = RUNBOOKS) -> Mapping[str, str]:
+def files(selector: str = "", runbooks: str = RUNBOOKS) -> Mapping[str, str]:
     """All generated files, by their place under deploy/."""
     from deploy.boards.grafana import linter_exclusions, to_json
 
     return {
         **{f"grafana/{board.name}.json": to_json(board, selector) for board in BOARDS},
         "grafana/.lint": linter_exclusions(BOARDS),
-        "prometheus/recording.yaml": recording_rules(selector, site),
-        "prometheus/alerts.yaml": alert_rules(selector, site, runbooks),
+        "prometheus/recording.yaml": recording_rules(selector),
+        "prometheus/alerts.yaml": alert_rules(selector, runbooks),
     }
 
 
 def write(options: argparse.Namespace) -> int:
     """Write the files; says which."""
-    for name, text in files(options.selector, options.site, options.runbooks).items():
+    for name, text in files(options.selector, options.runbooks).items():
         path = options.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -64,7 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.set_defaults(run=write)
     parser.add_argument("--out", type=Path, default=HERE, help="folder for grafana/ and prometheus/")
     parser.add_argument("--selector", default="", help='matchers for all series, such as job="recs", cluster="eu1"')
-    parser.add_argument("--site", default=SITE, help="labels that tell installations apart")
     parser.add_argument("--runbooks", default=RUNBOOKS, help="where docs/runbook is served")
     commands = parser.add_subparsers()
     for name, run in (("check", check), ("draw", draw)):

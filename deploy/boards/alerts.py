@@ -17,7 +17,7 @@ _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
     return tuple(
         tuple(
-            Bound(objective.record(window), ">", burn.factor * objective.budget) for window in (burn.long, burn.short)
+            Bound(objective.recorded(window), ">", burn.factor * objective.budget) for window in (burn.long, burn.short)
         )
         for burn in BURNS
         if burn.severity == severity

@@ -36,6 +36,10 @@ class Objective(NamedTuple):
         """The name of the rule that records the share of bad ones over a window."""
         return f"job:marquee_{self.name}_bad:ratio_rate{window}"
 
+    def recorded(self, window: str) -> str:
+        """PromQL of what that rule recorded."""
+        return f"{self.record(window)}{{*}}"
+
     def share(self, over: str = "by (*) ") -> str:
         """PromQL of the share of bad ones; 0 where there was nothing at all."""
         bad, every = self.bad.replace("SUM", f"sum {over}"), self.all.replace("SUM", f"sum {over}")

@@ -18,24 +18,34 @@ ON_BOARDS = 'job=~"$job", cluster=~"$cluster", instance=~"$instance"'
 RATE_INTERVAL = "$__rate_interval"
 """What Grafana replaces by four scrapes at least."""
 _MATCHERS = re.compile(r"\{\*(?:,\s*)?")
+_LABELS = re.compile(r'(\w+)\s*[=!]~?\s*"')
 _NAMES = re.compile(r"\b(?:marquee|process|python)_\w+")
 
 
-def fill(text: str, *, selector: str = "", interval: str = RATE_INTERVAL, site: str = SITE) -> str:
+def fill(text: str, *, selector: str = "", interval: str = RATE_INTERVAL) -> str:
     """The query with its rooms filled.
 
     Args:
         text: PromQL with rooms.
         selector: matchers for every series, such as `job="recs", cluster="eu1"`; empty for all there are.
         interval: of rates.
-        site: labels by which installations are told apart.
     """
 
     def matchers(found: re.Match[str]) -> str:
         return "{" + selector + (", " if selector and "," in found[0] else "")
 
     filled = _MATCHERS.sub(matchers, text).replace("{}", "").replace("[*]", f"[{interval}]")
-    return re.sub(r"\b(by|on) \(\*", rf"\1 ({site}", filled)
+    return re.sub(r"\b(by|on) \(\*", rf"\1 ({site_of(selector)}", filled)
+
+
+def site_of(selector: str) -> str:
+    """The labels by which installations are told apart, where a selector names others.
+
+    >>> site_of('namespace="media", job=~"recs.*"')
+    'job, cluster, namespace'
+    """
+    named = [label for label in _LABELS.findall(selector) if label != "instance"]
+    return ", ".join(dict.fromkeys([*SITE.split(", "), *named]))
 
 
 def share(part: str, whole: str, by: str = "") -> str:
