@@ -2,7 +2,6 @@
 
 from deploy.boards.alerting import Alert, Bound, above, outside
 
-_FUNNEL = 'sum by (*) (rate(marquee_ad_funnel_total{*, reason="REASON"}[WINDOW]))'
 _DECIDED = 'sum by (*) (rate(marquee_ad_decisions_total{*, outcome=~"filled|unfilled|failed"}[5m]))'
 _FAILED = 'sum by (*) (rate(marquee_ad_decisions_total{*, outcome="failed"}[5m]))'
 _STOPS = "sum by (*) (increase(marquee_ad_stop_seconds_count{*}[1h]))"
@@ -80,14 +79,6 @@ AD_ALERTS = (
         description=(
             "Bids are chance times price: too high, and advertisers pay for nothing; too low, and they do not show."
         ),
-    ),
-    Alert(
-        name="MarqueeAdCapsUnknown",
-        severity="ticket",
-        lasting="5m",
-        any_of=above(_FUNNEL.replace("REASON", "cap_unknown").replace("WINDOW", "5m"), 0.1),
-        summary="Caps of {{ $labels.job }} could not be looked up {{ $value | humanize }} times a second",
-        description="A cap that cannot be read counts as reached: line items with caps do not show.",
     ),
     Alert(
         name="MarqueeAdStopSlow",

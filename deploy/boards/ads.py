@@ -3,8 +3,7 @@
 from deploy.boards.panels import Board, Mark, Panel, Query, Row, lines
 from deploy.boards.promql import share
 
-_REFUSED = "no_consent|blocked|unapproved|capped|cap_unknown|paced|budget_exhausted|below_floor|outbid"
-_STEPS = f"targeted|{_REFUSED}|bid|won|served"
+_GOT_ON = "targeted|bid|won|served"
 
 
 def _reason(reason: str) -> str:
@@ -23,16 +22,14 @@ _FUNNEL = Row(
                 "why-not LINE_ITEM."
             ),
             unit="cps",
-            queries=(
-                Query(f'sum by (reason) (rate(marquee_ad_funnel_total{{*, reason=~"{_STEPS}"}}[*]))', "{{reason}}"),
-            ),
+            queries=(Query("sum by (reason) (rate(marquee_ad_funnel_total{*}[*]))", "{{reason}}"),),
             height=10,
         ),
         lines(
             "Why line items did not show",
             "The reasons over time. A step in one: a campaign, a budget, a cap or consent changed.",
             "cps",
-            Query(f'sum by (reason) (rate(marquee_ad_funnel_total{{*, reason=~"{_REFUSED}"}}[*]))', "{{reason}}"),
+            Query(f'sum by (reason) (rate(marquee_ad_funnel_total{{*, reason!~"{_GOT_ON}"}}[*]))', "{{reason}}"),
             area=True,
         ),
         lines(
@@ -122,7 +119,7 @@ _MONEY = Row(
     ),
 )
 _RULES = Row(
-    "Pacing, caps and consent",
+    "Pacing, caps and the kill switch",
     (
         lines(
             "Throttled by pacing",
@@ -135,13 +132,9 @@ _RULES = Row(
         ),
         lines(
             "Caps",
-            (
-                "Line items held back because the person had seen them often enough; or because nobody could tell, "
-                "which is a fault."
-            ),
+            "Line items held back because the person had seen them often enough.",
             "cps",
             Query(f"sum(rate({_reason('capped')}[*]))", "capped"),
-            Query(f"sum(rate({_reason('cap_unknown')}[*]))", "could not be told"),
         ),
         lines(
             "Kill switch, 99 %",

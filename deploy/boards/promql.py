@@ -19,7 +19,7 @@ RATE_INTERVAL = "$__rate_interval"
 """What Grafana replaces by four scrapes at least."""
 _MATCHERS = re.compile(r"\{\*(?:,\s*)?")
 _LABELS = re.compile(r'(\w+)\s*[=!]~?\s*"')
-_NAMES = re.compile(r"\b(?:marquee|process|python)_\w+")
+_NAMES = re.compile(r"(?<![\w:])(?:marquee|process|python)_\w+")
 
 
 def fill(text: str, *, selector: str = "", interval: str = RATE_INTERVAL) -> str:

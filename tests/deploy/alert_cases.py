@@ -134,7 +134,6 @@ CASES: Mapping[str, Case] = {
     "MarqueeAdOverspend": _gauge("marquee_ad_overspend_ratio", 0.02, 0.005),
     "MarqueeAdsBehindPlan": Case(_lines(3, 5), _lines(2, 8)),
     "MarqueeAdCalibrationOff": _gauge('marquee_ad_calibration_ratio{objective="click"}', 0.5, 0.8),
-    "MarqueeAdCapsUnknown": _counter('marquee_ad_funnel_total{reason="cap_unknown"}', 12, 3),
     "MarqueeAdStopSlow": Case(_stops(1, 2), _stops(2, 2)),
 }
 
