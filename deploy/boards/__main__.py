@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.boards import BOARDS
+from deploy.boards.prometheus import Prometheus, Scope, Unanswered
 from deploy.boards.rules import RUNBOOKS, alert_rules, recording_rules
 
 HERE = Path(__file__).parents[1]
@@ -36,7 +37,6 @@ def write(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Print every query with how many series it returns; 1 where one returns none that should."""
     from deploy.boards.check import answers, table
-    from deploy.boards.prometheus import Prometheus, Scope
 
     scope = Scope(job=options.job, cluster=options.cluster, selector=options.selector, interval=options.interval)
     found = answers(Prometheus(options.url), scope)
@@ -47,7 +47,6 @@ def check(options: argparse.Namespace) -> int:
 def draw(options: argparse.Namespace) -> int:
     """Draw each board into a folder; says which."""
     from deploy.boards.pictures import draw as picture
-    from deploy.boards.prometheus import Prometheus, Scope
 
     scope = Scope(job=options.job, cluster=options.cluster, interval=options.interval)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("folder", type=Path)
             command.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args(arguments)
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except (OSError, Unanswered) as error:
+        sys.stderr.write(f"failed: {error}\n")
+        return 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping

@@ -65,6 +65,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
     assert all(case.fires != case.quiet for name, case in CASES.items() if name != "MarqueeHitRateFell")
 
 
+@pytest.mark.slow
 def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: Path) -> None:
     series = [one for name, case in CASES.items() for one in _of_job(f"{name} fires", case.fires)]
     series += [one for name, case in CASES.items() for one in _of_job(f"{name} quiet", case.quiet)]
@@ -72,12 +73,14 @@ def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: 
     _cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
 
 
+@pytest.mark.slow
 def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
     name = "MarqueeHitRateFell"
     series = [*_of_job(f"{name} fires", HALF_HOURS.fires), *_of_job(f"{name} quiet", HALF_HOURS.quiet)]
     _cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
 
 
+@pytest.mark.slow
 def test_where_nothing_runs_nothing_fires(tmp_path: Path) -> None:
     asked = [{"expr": "ALERTS", "eval_time": "60m", "exp_samples": []}]
     _cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)

@@ -17,6 +17,7 @@ from deploy.boards.check import every_query
 from deploy.boards.objectives import OBJECTIVES
 from deploy.boards.prometheus import Scope
 from deploy.boards.promql import RATE_INTERVAL, names
+from deploy.processes import free_port
 from streams.process.metrics import LearnerMetrics, WorkerMetrics
 from tests.deploy import dashboard_linter
 from tests.deploy.dashboard_linter import exclusions, lint, series_of
@@ -152,3 +153,8 @@ def test_another_installation_has_its_own_selector_in_every_rule_and_variable(tm
     variables = json.loads((tmp_path / "grafana" / "overview.json").read_text())["templating"]["list"]
     assert all('namespace="media"' in one["query"] for one in variables if one["type"] == "query")
     assert "https://sre.example/m/MarqueeLag" in (tmp_path / "prometheus" / "alerts.yaml").read_text()
+
+
+def test_a_prometheus_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"http://127.0.0.1:{free_port()}"]) == 2
+    assert re.fullmatch(r"failed: .*refused.*\n", capsys.readouterr().err)
