@@ -166,6 +166,16 @@ _READING = (
 )
 _STORES = (
     Alert(
+        name="MarqueeHttpErrors",
+        severity="page",
+        lasting="5m",
+        any_of=above(
+            _share('marquee_http_requests_total{*, code="5xx"}', "marquee_http_requests_total{*}", "5m"), 0.05
+        ),
+        summary="{{ $value | humanizePercentage }} of requests over HTTP to {{ $labels.job }} fail",
+        description="The store, a broker or a full queue: the answers say which, with how long to wait.",
+    ),
+    Alert(
         name="MarqueeRedisErrors",
         severity="page",
         lasting="5m",

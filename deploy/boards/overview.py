@@ -172,6 +172,32 @@ _DURATION = Row(
         ),
     ),
 )
+_HTTP = Row(
+    "Over HTTP",
+    (
+        lines(
+            "Requests by route",
+            "What is asked over HTTP; probes and whatever is not there are other.",
+            "reqps",
+            Query("sum by (route) (rate(marquee_http_requests_total{*}[*]))", "{{route}}"),
+        ),
+        lines(
+            "Refused and failed",
+            "4xx are the askers' to mend; 5xx say that something is away, and /readyz says what.",
+            "reqps",
+            Query('sum by (code) (rate(marquee_http_requests_total{*, code=~"4xx|5xx"}[*]))', "{{code}}"),
+        ),
+        lines(
+            "Time of a request, 99 %",
+            "From the head of a request to its answer, by route.",
+            "s",
+            Query(
+                "histogram_quantile(0.99, sum by (le, route) (rate(marquee_http_request_seconds_bucket{*}[*])))",
+                "{{route}}",
+            ),
+        ),
+    ),
+)
 _PROCESSES = Row(
     "Processes",
     (
@@ -206,6 +232,7 @@ BOARD = Board(
         _RATE,
         _ERRORS,
         _DURATION,
+        _HTTP,
         _PROCESSES,
     ),
 )

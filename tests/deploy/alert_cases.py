@@ -96,6 +96,12 @@ CASES: Mapping[str, Case] = {
     "MarqueeDeadLetters": _counter('marquee_dead_letters_total{topic="events", code="malformed"}', 120, 30, _CONSUMED),
     "MarqueeRecordsExpired": _counter('marquee_records_expired_total{topic="events"}', 5, 0),
     "MarqueeWorkHeldUp": _gauge('marquee_work_held_up{instance="w1"}', 1, 0),
+    "MarqueeHttpErrors": _counter(
+        'marquee_http_requests_total{route="POST /v1/events", code="5xx"}',
+        100,
+        40,
+        {'marquee_http_requests_total{route="POST /v1/events", code="2xx"}': _grows(1000)},
+    ),
     "MarqueeRedisErrors": Case(
         {'marquee_redis_errors_total{kind="timeout"}': _grows(30)},
         {
