@@ -14,7 +14,7 @@ from deploy.boards.panels import Board, Kind, Panel, Row
 from deploy.boards.prometheus import Prometheus, Scope, Series
 
 COLUMNS, ROW_INCHES, COLUMN_INCHES = 24, 0.36, 0.62
-STEPS, LEGENDS, DOTS_PER_INCH = 120, 9, 72
+STEPS, LEGENDS, DOTS_PER_INCH = 120, 9, 96
 _HEADING = 1.2
 _INK, _PALE, _PAPER = "#1f2933", "#9aa5b1", "#f5f7fa"
 _MARKS = {"green": "#2f9e44", "yellow": "#e8a200", "red": "#d6336c"}
@@ -155,10 +155,11 @@ def _bars(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, float]
     ordered = sorted(found, key=lambda one: _number(one.series.last))
     names, values = [_short(one.name) for one in ordered], [_number(one.series.last) for one in ordered]
     bars = axes.barh(names, values, color=_COLOURS[0], height=0.7)
-    axes.bar_label(bars, [readable(value, panel.unit) for value in values], fontsize=6, color=_INK, padding=2)
+    axes.bar_label(bars, [readable(value, panel.unit) for value in values], fontsize=6.5, color=_INK, padding=2)
     axes.set_xlim(0, max([*values, 1e-9]) * 1.25)
+    axes.set_ylim(len(names) - max(len(names), 4) - 0.6, len(names) - 0.4)
     axes.set_xticks([])
-    axes.tick_params(labelsize=6, length=0, colors=_INK)
+    axes.tick_params(labelsize=6.5, length=0, colors=_INK)
     axes.spines[:].set_visible(False)
 
 
@@ -175,13 +176,13 @@ def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlim(*over)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0), high if high > 0 else 1)
+    values = [value for one in found for _, value in one.series.values if not math.isnan(value)]
+    axes.set_ylim(bottom=min(*values, 0) * 1.1 if min(values) < 0 else 0, top=None if any(values) else 1)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value, panel.unit)))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: time.strftime("%H:%M:%S", time.gmtime(value))))
-    axes.tick_params(labelsize=6, length=2, colors=_INK)
+    axes.tick_params(labelsize=6.5, length=2, colors=_INK)
     axes.grid(color="#d9e2ec", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_PALE)
@@ -195,7 +196,7 @@ def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
         loc="upper left",
         bbox_to_anchor=(-0.06, -0.12),
         ncols=3 if len(names) > 2 else len(names),
-        fontsize=6,
+        fontsize=6.5,
         frameon=False,
         handlelength=1,
         columnspacing=1,

@@ -125,6 +125,8 @@ class Unowned:
 async def _held(admin: AIOKafkaAdminClient, group: str) -> set[Source] | None:
     """The partitions of the live members of a group; None while they are being divided.
 
+    A member with no assignment at all (the embedded broker tells of none) has what nobody knows.
+
     Raises:
         KafkaError: the coordinator is away, or this client may not describe the group.
     """
@@ -132,7 +134,7 @@ async def _held(admin: AIOKafkaAdminClient, group: str) -> set[Source] | None:
     code, _, state, _, _, members, *_ = answer.groups[0]
     if code:
         raise for_code(code)(group)
-    if state not in _SETTLED:
+    if state not in _SETTLED or not all(member[-1] for member in members):
         return None
     given = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]).assignment for member in members]
     return {Source(topic, n) for topics in given for topic, partitions in topics for n in partitions}
