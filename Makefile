@@ -10,8 +10,9 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests are compiled once, as the loops are, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on
 SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server promtool:prometheus
+SERVERS += node:nodejs npm:npm kcat:kcat
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
 define get
@@ -21,7 +22,8 @@ define get
 fi || exit 1; }
 endef
 
-# Tests that start no server; they may run side by side.
+# Tests that start no server: as many side by side as there are cores. Of the others two files are run side by side,
+# each with servers of its own: most of their time they wait.
 ALONE := not kafka and not embedded and not redis
 
 .PHONY: install demo test prove quick lint bench clean servers

@@ -182,7 +182,7 @@ def main() -> None:
     for mode, settings in modes.items():
         found = asyncio.run(measure(settings, endpoint, rounds))
         off = found["off"]
-        beside = ", ".join(f"{name} {us:.1f} (+{us - off:.1f}, {us / off - 1:+.1%})" for name, us in found.items())
+        beside = ", ".join(f"{name} {us:.1f} ({us - off:+.1f}, {us / off - 1:+.1%})" for name, us in found.items())
         print(f"{mode}: µs of CPU per event: {beside}")
     collector.terminate()
 

@@ -20,6 +20,7 @@ from streams.commands.ads import ads_app
 from streams.commands.bench import bench_app
 from streams.commands.bidding import bought
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, print_json, refuse_taken
+from streams.commands.contract import contract
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
@@ -58,6 +59,7 @@ _OF_ADS = ad_explain, ad_report
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
 app.command()(demo)
 app.command()(up)
+app.command()(contract)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")

@@ -44,9 +44,10 @@ LEARNER_LANES: tuple[TopicName, ...] = ("observations",)
 LEARNER_CONTROL: tuple[TopicName, ...] = ("models", "catalog")
 GROUPS: tuple[TopicName, ...] = (*WORKER_LANES, *LEARNER_LANES)
 """What groups read: whoever leads one of them tells of all that nobody reads."""
+_SCORING, _ADS = ("retrieve", "rank", "compose"), ("ads_decide", "ads_reserve")
 STAGES: Mapping[str, tuple[str, ...]] = {
-    "events": ("decode", "fold", "retrieve", "rank", "compose", "publish", "observe", "store"),
-    "requests": ("read", "retrieve", "rank", "compose", "ads_decide", "ads_reserve", "publish"),
+    "events": (*("decode", "fold", *_SCORING), *_ADS, "publish", "observe", "store"),
+    "requests": ("read", *_SCORING, *_ADS, "publish"),
 }
 LEARNING: Mapping[str, tuple[str, ...]] = {"observations": ("read", "learn", "freeze", "checkpoint")}
 

@@ -72,7 +72,7 @@ class Traced(Spans):
 
 
 def spans_of(settings: Settings, role: str) -> Spans:
-    """As the settings say; nothing of OpenTelemetry is imported where nothing is traced.
+    """As the settings say; nothing of OpenTelemetry is imported here where nothing is traced.
 
     Raises:
         SettingsError: `tracing.endpoint` is set and the extra is not installed. The process does not start.

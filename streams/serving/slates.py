@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import xxhash
@@ -35,6 +36,7 @@ _SOURCES = tuple(
 NOWHERE = -1
 _NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 """The place of a slate that has no items."""
+T = TypeVar("T", bound=np.generic)
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
@@ -70,11 +72,12 @@ class Trigger:
 class PublishedSlate:
     """A slate as it goes out; `at` is its place among the scored slates.
 
-    `item_N` are the ids of its places, 0-padded, `x_NF` their features, `propensity_N` with which probability each
-    item stands in its place; places beyond what was asked for may be filled.
+    `item_N` are the ids of its places, 0-padded and 0 where ads stand, `x_NF` their features, `propensity_N` with which
+    probability each item stands in its place; places beyond what was asked for may be filled.
 
-    Of the items that were asked for: `row_N` their rows, `source_N` who proposed them, `explored` how many chance put
-    there. `known`: was it made of a history; `taught`: in the ranker's order?
+    Of the items that were asked for and stand there: `row_N` their rows, `source_N` who proposed them, `explored` how
+    many chance put there. `filled`: places that hold an item or an ad; `known`: was it made of a history; `taught`: in
+    the ranker's order?
     """
 
     trigger: Trigger
@@ -87,15 +90,25 @@ class PublishedSlate:
     row_N: NDArray[np.int32]
     source_N: NDArray[np.uint8]
     explored: int
+    filled: int
     known: bool
     taught: bool
     ads: Sequence[Decision] = ()
-    """What became of the places for ads that its request names."""
+    """What became of the places for ads that its request names, or that its surface has."""
+    kept: bytes | None = None
+    """What is stored of a page with ads: all but these, for they are of this moment; None where it is all of it."""
 
     @property
     def slate_id(self) -> str:
         """What the slate is called."""
         return self.trigger.slate_id
+
+
+class Seats(NamedTuple):
+    """Where everything stands on a page that brings ads: the ads that do, and the places of organic items, in order."""
+
+    shown: tuple[Decision, ...]
+    place_N: NDArray[np.intp]
 
 
 def write_slates(
@@ -107,12 +120,14 @@ def write_slates(
     stamps: Stamps,
     now_ms: int,
     sold: Mapping[int, Sequence[Decision]] | None = None,
+    seats: Mapping[int, Seats] | None = None,
 ) -> list[PublishedSlate]:
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
 
     Who asked for no items (`NOWHERE`) gets none, and the ads.
 
-    `sold` are the ads of those triggers that asked for any, by their place.
+    `sold` are the ads of those triggers that asked for any, or whose surface brings some, by their place; `seats` is
+    how pages are laid that have ads among their items.
     """
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
@@ -123,15 +138,22 @@ def write_slates(
     known_Q = np.any(scored.query.row_PH[s.position_Q] >= 0, axis=1)
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
-        places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
+        chosen = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
+        page = seats.get(n) if seats else None
+        placed = zip(page.place_N.tolist(), chosen, strict=False) if page else enumerate(chosen)
         slate = _slate(
-            trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
+            trigger, _places(placed, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
-        if ads := (sold or {}).get(n, ()):
-            slate.ads = tuple(for_page(decision.record) for decision in ads)
+        ads, kept = sold.get(n, ()) if sold else (), None
+        if shown := page.shown if page else ads:
+            kept = records.encode(slate) if page else None
+            slate.ads = tuple(for_page(decision.record) for decision in shown)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
-        filled = min(size_Q[q], trigger.size) if q != NOWHERE else 0
+        held = min(size_Q[q], len(page.place_N) if page else trigger.size) if q != NOWHERE else 0
+        if page and page.shown:
+            at_N = page.place_N
+            item_N, x_NF, propensity_N = _seated(item_N, at_N), _seated(x_NF, at_N), _seated(propensity_N, at_N)
         out.append(
             PublishedSlate(
                 trigger=trigger,
@@ -141,15 +163,24 @@ def write_slates(
                 propensity_N=propensity_N,
                 at=q,
                 sampled=sampled,
-                row_N=s.row_QN[q, :filled] if filled else _NO_ROWS,
-                source_N=s.source_QN[q, :filled] if filled else _NO_SOURCES,
-                explored=sum(explored_QN[q][:filled]) if filled else 0,
+                row_N=s.row_QN[q, :held] if held else _NO_ROWS,
+                source_N=s.source_QN[q, :held] if held else _NO_SOURCES,
+                explored=sum(explored_QN[q][:held]) if held else 0,
+                filled=held + (len(page.shown) if page else 0),
                 known=q != NOWHERE and bool(known_Q[q]),
                 taught=scored.model.ranker.learned,
                 ads=ads,
+                kept=kept,
             )
         )
     return out
+
+
+def _seated(told_N: NDArray[T], place_N: NDArray[np.intp]) -> NDArray[T]:
+    """What is told of N items, by the places of a page: nothing stands in those of ads."""
+    out_N = np.zeros_like(told_N)
+    out_N[place_N] = told_N[: len(place_N)]
+    return out_N
 
 
 def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
@@ -160,9 +191,9 @@ def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
 
 
 def _places(
-    places: Iterable[tuple[int, float, int, int, int, int, bool, float, bool]], items: Items, country: str
+    places: Iterable[tuple[int, tuple[int, float, int, int, int, int, bool, float, bool]]], items: Items, country: str
 ) -> tuple[records.SlateItem, ...]:
-    """The places that are filled. Propensities are null where there was nothing to draw."""
+    """The places that are filled, by number. Propensities are null where there was nothing to draw."""
     names, categories = items.names, items.category_names
     return tuple(
         records.SlateItem(
@@ -177,7 +208,7 @@ def _places(
             propensity=propensity if propensity < 1 else None,
             explored=explored,
         )
-        for n, (row, score, mask, reason, held, category, there, propensity, explored) in enumerate(places)
+        for n, (row, score, mask, reason, held, category, there, propensity, explored) in places
         if row >= 0
     )
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import for_code
 
 from deploy.kafka_admin import admin_client
 from embeddings.events import Source
@@ -74,7 +74,7 @@ class Unowned:
                 async with asyncio.timeout(_LOOK_S):
                     await self.look(leads=leads, paused=paused)
                 self._said = ""
-            except (KafkaError, OSError, TimeoutError, NotImplementedError) as error:
+            except Exception as error:  # whatever a broker answers, nothing ends for want of a figure
                 self._forget()
                 if (said := f"{type(error).__name__}: {error}") != self._said:
                     log.warning("the lag of partitions that nobody delivers is not known: %s", said)
@@ -125,8 +125,6 @@ class Unowned:
 async def _held(admin: AIOKafkaAdminClient, group: str) -> set[Source] | None:
     """The partitions of the live members of a group; None while they are being divided.
 
-    A member with no assignment at all (the embedded broker tells of none) has what nobody knows.
-
     Raises:
         KafkaError: the coordinator is away, or this client may not describe the group.
     """
@@ -134,7 +132,7 @@ async def _held(admin: AIOKafkaAdminClient, group: str) -> set[Source] | None:
     code, _, state, _, _, members, *_ = answer.groups[0]
     if code:
         raise for_code(code)(group)
-    if state not in _SETTLED or not all(member[-1] for member in members):
+    if state not in _SETTLED or not all(member[-1] for member in members):  # Tansu settles before it has divided
         return None
     given = [ConsumerProtocol.ASSIGNMENT.decode(member[-1]).assignment for member in members]
     return {Source(topic, n) for topics in given for topic, partitions in topics for n in partitions}

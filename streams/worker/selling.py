@@ -15,6 +15,7 @@ from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
+from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.campaign_lives import CampaignLives
@@ -49,6 +50,8 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    slates: SlateAds | None = field(init=False)
+    """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
     _warned: bool = field(init=False, default=False)
 
@@ -68,7 +71,11 @@ class Selling:
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=self._ledger(), heard=self.metrics.ads.heard, active=self.sells)
-        self.stats, self.answers = self._stats(), self._answers()
+        secret = ads.secret.get_secret_value().encode() if ads.secret else b""
+        asked = AskRules.of(settings, secret)
+        self.stats = self._stats()
+        self.answers = AdAnswers(server=self._server("requests"), rules=asked, judge=self._rules.judge)
+        self.slates = SlateAds.of(partial(self._server, "events"), asked, settings)
 
     def _ledger(self) -> RedisSpendLedger:
         return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
@@ -85,20 +92,20 @@ class Selling:
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
         self.metrics.ads.competing.set(sum(line is not None for line in self.exchange.market.lines))
-        self.answers.server.prepare()
+        for one in (self.answers, self.slates):
+            if one is not None:
+                one.server.prepare()
 
-    def _answers(self) -> AdAnswers:
-        settings, secret = self.settings, self.settings.ads.secret
-        server = AdServer(
+    def _server(self, lane: str) -> AdServer:
+        """For one lane."""
+        return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
-            scorer=AdScorer(self.serving, settings),
+            scorer=AdScorer(self.serving, self.settings),
             ledger=self._ledger(),
-            settings=settings,
-            stage=partial(self.metrics.stage, lane="requests"),
+            settings=self.settings,
+            stage=partial(self.metrics.stage, lane=lane),
         )
-        asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
-        return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
 
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings

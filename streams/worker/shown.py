@@ -40,15 +40,14 @@ class Shown:
             return
         self.metrics.untaught.inc(sum(not slate.taught for slate in with_items))
         self.metrics.cold.inc(sum(not slate.known for slate in with_items))
-        self.metrics.short.inc(sum(len(slate.row_N) < slate.trigger.size for slate in with_items))
+        self.metrics.short.inc(sum(slate.filled < slate.trigger.size for slate in with_items))
         row_X, source_X = (
             np.concatenate(column) for column in zip(*((s.row_N, s.source_N) for s in with_items), strict=True)
         )
         self.metrics.held(row_X, source_X, sum(slate.explored for slate in with_items))
-        sizes = [len(slate.row_N) for slate in with_items]
         self.latest.show(
             [slate.trigger.user_id for slate in with_items],
-            [slate.item_N[:size] for slate, size in zip(with_items, sizes, strict=True)],
+            [slate.item_N[: slate.trigger.size] for slate in with_items],
         )
 
     def judge(self, answer: Answer) -> Mapping[str, int]:

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(600)]
 
 EVENTS = int(os.environ.get("BOARD_EVENTS", "30000"))
 PICTURES = os.environ.get("BOARD_PICTURES")
-INTERVAL = "30s" if PICTURES is None else "10s"
+INTERVAL = "30s"
 OVERRIDES = {
     "MARQUEE_SLATES__PER_EVENT": "all",
     "MARQUEE_LEARNER__REFRESH_MIN_S": "0.5",
