@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "Marquee needs Python 3.11 or later; set PYTHON to one" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call get,python3-venv)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,learner,demo,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,learner,demo,boards,test]'
 	$(BIN)/python -m streams.lab.warm
 	@touch $@
 

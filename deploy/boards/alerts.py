@@ -1,0 +1,316 @@
+"""What somebody is told of, and how soon. Every alert has a page in docs/runbook, two cases in tests/deploy.
+
+Alerts are of the whole service and of one cause each: what people feel (budgets, lag) pages; what will be felt
+later, or by one part, is a ticket.
+"""
+
+from deploy.boards.ad_alerts import AD_ALERTS
+from deploy.boards.alerting import Alert, Bound, above, outside
+from deploy.boards.objectives import BURNS, OBJECTIVES, Objective
+
+_OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_build_info{*})"
+_NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
+_HITS = 'sum by (*) (rate(marquee_takes_total{*, place=~"first_3|first_10"}[WINDOW]))'
+_JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
+
+
+def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
+    return tuple(
+        tuple(
+            Bound(objective.recorded(window), ">", burn.factor * objective.budget) for window in (burn.long, burn.short)
+        )
+        for burn in BURNS
+        if burn.severity == severity
+    )
+
+
+def _budget_alerts(objective: Objective) -> tuple[Alert, Alert]:
+    name = objective.name.capitalize()
+    look = "Look at the overview board's rows Errors and Duration for since when and where."
+    return (
+        Alert(
+            name=f"Marquee{name}BudgetBurnsFast",
+            severity="page",
+            lasting="2m",
+            any_of=_burning(objective, "page"),
+            summary=f"The {objective.name} budget of {{{{ $labels.job }}}} will be gone in hours or a few days",
+            description=f"Promised: {objective.says}. Of late {{{{ $value | humanizePercentage }}}} were not. {look}",
+        ),
+        Alert(
+            name=f"Marquee{name}BudgetBurns",
+            severity="ticket",
+            lasting="1h",
+            any_of=_burning(objective, "ticket"),
+            summary=f"The {objective.name} budget of {{{{ $labels.job }}}} will not last the thirty days",
+            description=f"Promised: {objective.says}. Of late {{{{ $value | humanizePercentage }}}} were not. {look}",
+        ),
+    )
+
+
+def _running(role: str) -> str:
+    last = f'marquee_build_info{{*, role="{role}"}}'
+    return f"count by (*) ({last}) or 0 * group by (*) (max_over_time({last}[6h]))"
+
+
+def _hit_share(window: str) -> str:
+    return f"{_HITS} / ({_JUDGED} > 0)".replace("WINDOW", window)
+
+
+def _share(part: str, whole: str, window: str) -> str:
+    parts, total = (f"sum by (*) (rate({each}[{window}]))" for each in (part, whole))
+    return f"{parts} / ({total} > 0) or 0 * {total}"
+
+
+_UP = (
+    Alert(
+        name="MarqueeDown",
+        severity="page",
+        lasting="5m",
+        any_of=(
+            (
+                Bound(
+                    "min by (*, instance) (up{*}) and on (*) group by (*) (max_over_time(marquee_build_info{*}[6h]))",
+                    "<",
+                    1,
+                ),
+            ),
+        ),
+        summary="{{ $labels.instance }} of {{ $labels.job }} cannot be scraped",
+        description=(
+            "The process has ended, hangs, or cannot be reached. The others have its partitions within seconds."
+        ),
+    ),
+    Alert(
+        name="MarqueeNoWorker",
+        severity="page",
+        lasting="2m",
+        any_of=((Bound(_running("worker"), "<", 1),),),
+        summary="No worker of {{ $labels.job }} is left",
+        description="Nobody reads events or answers requests. What waits in Kafka is kept and answered later.",
+    ),
+    Alert(
+        name="MarqueeNoLearner",
+        severity="ticket",
+        lasting="15m",
+        any_of=((Bound(_running("learner"), "<", 1),),),
+        summary="No learner of {{ $labels.job }} is left",
+        description=(
+            "Slates go on with the last snapshot; nothing new is learned. Observations wait within their retention."
+        ),
+    ),
+    Alert(
+        name="MarqueeRestarts",
+        severity="ticket",
+        lasting="1m",
+        any_of=above(f"max by (*, instance) (changes(process_start_time_seconds{{*}}[30m]) {_OF_OURS})", 3),
+        summary="{{ $labels.instance }} of {{ $labels.job }} started {{ $value }} times in half an hour",
+        description=("It ends again and again. The last lines of its log say why, and what to do."),
+    ),
+)
+_READING = (
+    Alert(
+        name="MarqueeLag",
+        severity="page",
+        lasting="5m",
+        any_of=above("max by (*, topic) (marquee_lag_seconds{*})", 60),
+        summary="{{ $labels.topic }} is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
+        description=(
+            "Slates come late. One partition: paused, held up, or a hot user. All: too few workers, or a slow store."
+        ),
+    ),
+    Alert(
+        name="MarqueePartitionUnowned",
+        severity="page",
+        lasting="3m",
+        any_of=above("max by (*, topic) (marquee_partitions_unowned{*})", 0),
+        summary="{{ $value }} partitions of {{ $labels.topic }} have no owner in {{ $labels.job }}",
+        description="Nobody reads them: whose events are there gets no new slate.",
+    ),
+    Alert(
+        name="MarqueePartitionPaused",
+        severity="page",
+        lasting="1m",
+        any_of=above(f"count by (*) (marquee_partition_paused{{*}}) or {_NONE_OF_OURS}", 0),
+        summary="{{ $value }} partitions of {{ $labels.job }} are paused",
+        description=(
+            "Nearly all of their last records were unreadable: a producer sends nonsense, or a release here misreads."
+        ),
+    ),
+    Alert(
+        name="MarqueeDeadLetters",
+        severity="ticket",
+        lasting="10m",
+        any_of=above(_share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m"), 0.01),
+        summary="{{ $value | humanizePercentage }} of records of {{ $labels.job }} could not be read",
+        description="They are on the topics for dead letters, byte for byte, with a code each.",
+    ),
+    Alert(
+        name="MarqueeRecordsExpired",
+        severity="page",
+        lasting="1m",
+        any_of=above("sum by (*, topic) (increase(marquee_records_expired_total{*}[1h]))", 0),
+        summary=(
+            "Retention removed {{ $value | humanize }} records of {{ $labels.topic }} before {{ $labels.job }} read "
+            "them"
+        ),
+        description="They are lost. Lag has reached the topic's retention.",
+    ),
+    Alert(
+        name="MarqueeWorkHeldUp",
+        severity="page",
+        lasting="2m",
+        any_of=above("max by (*, instance) (marquee_work_held_up{*})", 0),
+        summary="{{ $labels.instance }} of {{ $labels.job }} is held up",
+        description="Its batches wait for something outside: its /readyz says what.",
+    ),
+)
+_STORES = (
+    Alert(
+        name="MarqueeHttpErrors",
+        severity="page",
+        lasting="5m",
+        any_of=above(
+            _share('marquee_http_requests_total{*, code="5xx"}', "marquee_http_requests_total{*}", "5m"), 0.05
+        ),
+        summary="{{ $value | humanizePercentage }} of requests over HTTP to {{ $labels.job }} fail",
+        description="The store, a broker or a full queue: the answers say which, with how long to wait.",
+    ),
+    Alert(
+        name="MarqueeRedisErrors",
+        severity="page",
+        lasting="5m",
+        any_of=above('sum by (*, kind) (rate(marquee_redis_errors_total{*, kind!="fenced"}[5m]))', 0.2),
+        summary="Redis fails {{ $labels.job }} {{ $value | humanize }} times a second: {{ $labels.kind }}",
+        description=(
+            "Partitions pause and try again; requests get what is popular. Nothing is lost while Kafka keeps it."
+        ),
+    ),
+    Alert(
+        name="MarqueeBrokersSilent",
+        severity="page",
+        lasting="2m",
+        any_of=above("max by (*, instance) (marquee_brokers_silent_seconds{*})", 30),
+        summary="No broker has answered {{ $labels.instance }} for {{ $value | humanizeDuration }}",
+        description="Nothing is read or published. It goes on alone once brokers answer.",
+    ),
+    Alert(
+        name="MarqueePublishErrors",
+        severity="page",
+        lasting="5m",
+        any_of=above("sum by (*, publisher, kind) (rate(marquee_publish_errors_total{*}[5m]))", 0.05),
+        summary="{{ $labels.job }} cannot publish {{ $labels.publisher }}: {{ $labels.kind }}",
+        description="Its batches are sent again until they are acknowledged, and hold up what comes after them.",
+    ),
+    Alert(
+        name="MarqueeControlBehind",
+        severity="ticket",
+        lasting="5m",
+        any_of=(
+            (Bound("max by (*, topic) (marquee_control_unread_records{*})", ">", 1000),),
+            (Bound("max by (*, topic) (marquee_control_age_seconds{*})", ">", 60),),
+        ),
+        summary="{{ $labels.job }} is behind on {{ $labels.topic }}",
+        description="Removed items and stopped campaigns are offered until their records are read.",
+    ),
+)
+_LEARNING = (
+    Alert(
+        name="MarqueeSnapshotStale",
+        severity="ticket",
+        lasting="15m",
+        any_of=(
+            (
+                Bound(
+                    "max by (*) (marquee_snapshot_age_seconds{*}"
+                    ' and on (*, instance) marquee_build_info{*, role="worker"})',
+                    ">",
+                    3600,
+                ),
+                Bound("sum by (*) (rate(marquee_learner_rows_total{*}[30m]))", ">", 0),
+            ),
+        ),
+        summary="A worker of {{ $labels.job }} serves a snapshot {{ $value | humanizeDuration }} old",
+        description="The learner learns, yet no newer snapshot arrived there: none is announced, fetched or accepted.",
+    ),
+    Alert(
+        name="MarqueeSnapshotRefused",
+        severity="ticket",
+        lasting="1m",
+        any_of=above('sum by (*) (increase(marquee_snapshot_swaps_total{*, result="refused"}[30m]))', 0),
+        summary="Workers of {{ $labels.job }} refused a snapshot",
+        description="A checksum, a shape or a release does not fit. The snapshot before it serves on.",
+    ),
+    Alert(
+        name="MarqueeCheckpointStale",
+        severity="ticket",
+        lasting="10m",
+        any_of=(
+            (Bound("max by (*) (marquee_checkpoint_age_seconds{*})", ">", 600),),
+            (Bound("sum by (*) (increase(marquee_learner_failures_total{*}[30m]))", ">", 3),),
+        ),
+        summary="The learner of {{ $labels.job }} cannot write what it knows",
+        description=(
+            "A checkpoint, a snapshot or counters failed again and again. After a kill all since the last is learned "
+            "anew."
+        ),
+    ),
+    Alert(
+        name="MarqueeUntaught",
+        severity="ticket",
+        lasting="2h",
+        any_of=above(_share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), 0.5),
+        summary="{{ $value | humanizePercentage }} of slates of {{ $labels.job }} are not ordered by the ranker",
+        description=(
+            "Retrieval's own order serves: the ranker has learned too little, or is worse. The decisions board says "
+            "which."
+        ),
+    ),
+    Alert(
+        name="MarqueeHitRateFell",
+        severity="ticket",
+        lasting="1h",
+        any_of=((Bound(f"({_hit_share('6h')}) / ({_hit_share('3d')})", "<", 0.6),),),
+        summary="People of {{ $labels.job }} take what is offered {{ $value | humanizePercentage }} as often as before",
+        description=(
+            "Hits among the first ten in six hours, beside three days: a bad snapshot, a catalogue or a page that "
+            "changed."
+        ),
+    ),
+    Alert(
+        name="MarqueeCalibrationOff",
+        severity="ticket",
+        lasting="3h",
+        any_of=outside(
+            "min by (*, objective) (marquee_learner_calibration_ratio{*})",
+            0.5,
+            "max by (*, objective) (marquee_learner_calibration_ratio{*})",
+            2,
+        ),
+        summary=(
+            "Predictions of {{ $labels.objective }} in {{ $labels.job }} are {{ $value | humanize }} times what comes"
+        ),
+        description="What is predicted does not come true: told outcomes are missing, or people changed.",
+    ),
+    Alert(
+        name="MarqueeGpuMemory",
+        severity="ticket",
+        lasting="10m",
+        any_of=above(
+            'max by (*, instance, gpu) (marquee_gpu_memory_bytes{*, state="used"})'
+            ' / max by (*, instance, gpu) (marquee_gpu_memory_bytes{*, state="total"})',
+            0.95,
+        ),
+        summary="GPU {{ $labels.gpu }} of {{ $labels.instance }} is {{ $value | humanizePercentage }} full",
+        description="The next snapshot may not fit: search falls back to the CPU, which is slower.",
+        may_be_empty="there are no series where there is no NVIDIA driver",
+    ),
+)
+
+ALERTS = (
+    *(alert for objective in OBJECTIVES for alert in _budget_alerts(objective)),
+    *_UP,
+    *_READING,
+    *_STORES,
+    *_LEARNING,
+    *AD_ALERTS,
+)

@@ -1,0 +1,151 @@
+"""For each alert a case in which it fires and one, close to its bounds, in which it stays quiet.
+
+Series without `job`, in promtool's notation: `0+6x210` grows by six a minute for 210 minutes.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Series = Mapping[str, str]
+LONG = 210
+"""Minutes; `HitRateFell` counts in half hours instead."""
+
+
+class Case(NamedTuple):
+    """Series under which the alert fires, and others under which it does not; `also` are others that then fire."""
+
+    fires: Series
+    quiet: Series
+    also: tuple[str, ...] = ()
+
+
+def _is(value: float, minutes: int = LONG) -> str:
+    return f"{value}x{minutes}"
+
+
+def _grows(a_minute: float, minutes: int = LONG) -> str:
+    return f"0+{a_minute}x{minutes}"
+
+
+def _gauge(series: str, bad: float, good: float, beside: Series | None = None) -> Case:
+    return Case({series: _is(bad), **(beside or {})}, {series: _is(good), **(beside or {})})
+
+
+def _counter(series: str, bad: float, good: float, beside: Series | None = None) -> Case:
+    return Case({series: _grows(bad), **(beside or {})}, {series: _grows(good), **(beside or {})})
+
+
+def _slow(share: float) -> Series:
+    name = "marquee_event_to_slate_seconds"
+    return {
+        f'{name}_bucket{{le="0.2", trigger="event"}}': _grows(1000 * (1 - share)),
+        f'{name}_bucket{{le="+Inf", trigger="event"}}': _grows(1000),
+        f'{name}_count{{trigger="event"}}': _grows(1000),
+    }
+
+
+def _popular(share: float) -> Series:
+    return {
+        'marquee_slates_total{trigger="event"}': _grows(1000),
+        'marquee_slates_degraded_total{mode="popular"}': _grows(1000 * share),
+        'marquee_slates_degraded_total{mode="contextual"}': _grows(500),
+    }
+
+
+def _stops(quick: float, every: float) -> Series:
+    return {
+        'marquee_ad_stop_seconds_bucket{le="1.0"}': _grows(quick),
+        "marquee_ad_stop_seconds_count": _grows(every),
+    }
+
+
+def _lines(behind: int, on_plan: int) -> Series:
+    name = "marquee_ad_line_items"
+    return {
+        f'{name}{{standing="behind", instance="w1"}}': _is(behind),
+        f'{name}{{standing="on_plan", instance="w1"}}': _is(on_plan),
+        f'{name}{{standing="ahead", instance="w1"}}': _is(0),
+    }
+
+
+_WORKER = 'marquee_build_info{role="worker", instance="w1", version="1"}'
+_LEARNER = 'marquee_build_info{role="learner", instance="l1", version="1"}'
+_W1: Series = {_WORKER: _is(1)}
+_CONSUMED: Series = {'marquee_records_consumed_total{topic="events"}': _grows(6000)}
+_SLATES: Series = {'marquee_slates_total{trigger="event"}': _grows(1000)}
+_DECIDED: Series = {'marquee_ad_decisions_total{outcome="filled"}': _grows(1000)}
+_ROWS: Series = {"marquee_learner_rows_total": _grows(600)}
+
+CASES: Mapping[str, Case] = {
+    "MarqueeAvailabilityBudgetBurnsFast": Case(_popular(0.02), _popular(0.005), ("MarqueeAvailabilityBudgetBurns",)),
+    "MarqueeAvailabilityBudgetBurns": Case(_popular(0.004), _popular(0.0009)),
+    "MarqueeLatencyBudgetBurnsFast": Case(_slow(0.2), _slow(0.05), ("MarqueeLatencyBudgetBurns",)),
+    "MarqueeLatencyBudgetBurns": Case(_slow(0.04), _slow(0.009)),
+    "MarqueeDown": _gauge('up{instance="w1"}', 0, 1, _W1),
+    "MarqueeNoWorker": Case({_WORKER: _is(1, 100)}, _W1),
+    "MarqueeNoLearner": Case({_LEARNER: _is(1, 100)}, {_LEARNER: _is(1)}),
+    "MarqueeRestarts": Case(
+        {'process_start_time_seconds{instance="w1"}': f"0+240x{LONG}", **_W1},
+        {'process_start_time_seconds{instance="w1"}': "1000x190 2000x8 3000x8 4000x8", **_W1},
+    ),
+    "MarqueeLag": _gauge('marquee_lag_seconds{topic="events", partition="3"}', 70, 50),
+    "MarqueePartitionUnowned": _gauge('marquee_partitions_unowned{topic="events"}', 1, 0),
+    "MarqueePartitionPaused": Case(
+        {'marquee_partition_paused{topic="events", partition="3", code="malformed"}': _is(0.97), **_W1}, _W1
+    ),
+    "MarqueeDeadLetters": _counter('marquee_dead_letters_total{topic="events", code="malformed"}', 120, 30, _CONSUMED),
+    "MarqueeRecordsExpired": _counter('marquee_records_expired_total{topic="events"}', 5, 0),
+    "MarqueeWorkHeldUp": _gauge('marquee_work_held_up{instance="w1"}', 1, 0),
+    "MarqueeHttpErrors": _counter(
+        'marquee_http_requests_total{route="POST /v1/events", code="5xx"}',
+        100,
+        40,
+        {'marquee_http_requests_total{route="POST /v1/events", code="2xx"}': _grows(1000)},
+    ),
+    "MarqueeRedisErrors": Case(
+        {'marquee_redis_errors_total{kind="timeout"}': _grows(30)},
+        {
+            'marquee_redis_errors_total{kind="timeout"}': _grows(6),
+            'marquee_redis_errors_total{kind="fenced"}': _grows(600),
+        },
+    ),
+    "MarqueeBrokersSilent": _gauge('marquee_brokers_silent_seconds{instance="w1"}', 45, 3),
+    "MarqueePublishErrors": _counter('marquee_publish_errors_total{publisher="events", kind="away"}', 6, 1),
+    "MarqueeControlBehind": _gauge(
+        'marquee_control_unread_records{topic="catalog"}',
+        1500,
+        900,
+        {'marquee_control_age_seconds{topic="catalog"}': "9x210"},
+    ),
+    "MarqueeSnapshotStale": Case(
+        {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, **_ROWS},
+        {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _is(7)},
+    ),
+    "MarqueeSnapshotRefused": _counter('marquee_snapshot_swaps_total{result="refused"}', 1, 0),
+    "MarqueeCheckpointStale": _gauge(
+        "marquee_checkpoint_age_seconds", 700, 500, {'marquee_learner_failures_total{what="checkpoint"}': _grows(0)}
+    ),
+    "MarqueeUntaught": _counter("marquee_slates_untaught_total", 600, 400, _SLATES),
+    "MarqueeHitRateFell": Case({}, {}),
+    "MarqueeCalibrationOff": _gauge('marquee_learner_calibration_ratio{objective="engage", surface="home"}', 2.4, 1.8),
+    "MarqueeGpuMemory": _gauge(
+        'marquee_gpu_memory_bytes{instance="w1", gpu="0", state="used"}',
+        78e9,
+        70e9,
+        {'marquee_gpu_memory_bytes{instance="w1", gpu="0", state="total"}': _is(80e9)},
+    ),
+    "MarqueeAdLedgerClosed": _gauge("marquee_ad_ledger_closed", 1, 0),
+    "MarqueeAdDecisionsFail": _counter('marquee_ad_decisions_total{outcome="failed"}', 100, 40, _DECIDED),
+    "MarqueeAdStatsStale": _gauge("marquee_ad_stats_age_seconds", 40, 2),
+    "MarqueeAdOverspend": _gauge("marquee_ad_overspend_ratio", 0.02, 0.005),
+    "MarqueeAdsBehindPlan": Case(_lines(3, 5), _lines(2, 8)),
+    "MarqueeAdCalibrationOff": _gauge('marquee_ad_calibration_ratio{objective="click"}', 0.5, 0.8),
+    "MarqueeAdStopSlow": Case(_stops(1, 2), _stops(2, 2)),
+}
+
+_HIT, _MISS = 'marquee_takes_total{place="first_10"}', 'marquee_takes_total{place="not_shown"}'
+HALF_HOURS = Case(
+    {_HIT: "0+300x48 14700+100x16", _MISS: "0+700x48 34500+900x16"},
+    {_HIT: "0+300x48 14650+250x16", _MISS: "0+700x48 34350+750x16"},
+)
+"""A day in which three takes of ten were hits, and eight hours after it."""

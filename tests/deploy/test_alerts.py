@@ -1,0 +1,137 @@
+"""Each alert fires where it should and stays quiet where it should, as promtool sees it; each has its page."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from deploy.boards.__main__ import HERE
+from deploy.boards.alerts import ALERTS
+from streams.commands.cli import app
+from tests.deploy.alert_cases import CASES, HALF_HOURS, LONG, Series
+
+RULES = [str(HERE / "prometheus" / f"{name}.yaml") for name in ("recording", "alerts")]
+RUNBOOK = HERE.parent / "docs" / "runbook"
+SEVERITIES = {"page", "ticket"}
+
+
+def _promtool(*arguments: str) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool comes with Debian's prometheus")
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _of_job(job: str, series: Series) -> Iterator[dict[str, str]]:
+    for name, values in series.items():
+        metric, _, labels = name.rstrip("}").partition("{")
+        inside = ", ".join(part for part in (f'job="{job}"', labels) if part)
+        yield {"series": f"{metric}{{{inside}}}", "values": values}
+
+
+def _firing(minutes: int, fires: dict[str, tuple[str, ...]], quiet: list[str]) -> list[dict[str, Any]]:
+    """What is asked at the end: exactly these fire, and of the quiet ones nothing even pends."""
+    expected = [
+        {"labels": f'{{job="{job} fires", alertname="{name}", severity="{_severity(name)}"}}', "value": 1}
+        for job, names in fires.items()
+        for name in names
+    ]
+    at = f"{minutes}m"
+    asked = 'group by (job, alertname, severity) (ALERTS{alertstate="firing", job=~".* fires"})'
+    return [
+        {"expr": asked, "eval_time": at, "exp_samples": expected},
+        *({"expr": f'ALERTS{{alertname="{name}", job="{name} quiet"}}', "eval_time": at} for name in quiet),
+    ]
+
+
+def _severity(name: str) -> str:
+    return next(alert.severity for alert in ALERTS if alert.name == name)
+
+
+def _cases(path: Path, every: str, series: list[dict[str, str]], asked: list[dict[str, Any]]) -> None:
+    test = {"interval": every, "input_series": series, "promql_expr_test": asked}
+    path.write_text(json.dumps({"rule_files": RULES, "evaluation_interval": every, "tests": [test]}))
+    _promtool("test", "rules", str(path))
+
+
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    assert set(CASES) == {alert.name for alert in ALERTS}
+    assert all(case.fires != case.quiet for name, case in CASES.items() if name != "MarqueeHitRateFell")
+
+
+@pytest.mark.slow
+def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: Path) -> None:
+    series = [one for name, case in CASES.items() for one in _of_job(f"{name} fires", case.fires)]
+    series += [one for name, case in CASES.items() for one in _of_job(f"{name} quiet", case.quiet)]
+    fires = {name: (name, *case.also) for name, case in CASES.items() if case.fires}
+    _cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
+
+
+@pytest.mark.slow
+def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
+    name = "MarqueeHitRateFell"
+    series = [*_of_job(f"{name} fires", HALF_HOURS.fires), *_of_job(f"{name} quiet", HALF_HOURS.quiet)]
+    _cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
+
+
+@pytest.mark.slow
+def test_where_nothing_runs_nothing_fires(tmp_path: Path) -> None:
+    asked = [{"expr": "ALERTS", "eval_time": "60m", "exp_samples": []}]
+    _cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
+
+
+def test_examples_of_configurations_are_what_prometheus_takes() -> None:
+    _promtool("check", "config", str(HERE / "prometheus" / "prometheus.yml"))
+
+
+def test_alertmanager_is_told_of_no_alert_that_is_not_there() -> None:
+    named = set(re.findall(r"Marquee\w+", (HERE / "prometheus" / "alertmanager.yml").read_text()))
+    assert len(named) > 5
+    assert not named - {alert.name for alert in ALERTS}
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_says_how_long_how_bad_what_and_where_to_read_more(alert: Any) -> None:
+    text = (HERE / "prometheus" / "alerts.yaml").read_text().split(f'- alert: "{alert.name}"\n')[1].split("- alert:")[0]
+    assert re.search(r'for: "\d+[mh]"', text)
+    assert re.search(rf'severity: "{"|".join(SEVERITIES)}"', text)
+    assert f'/{alert.name}"' in re.search(r"runbook_url: (.*)", text)[1]  # type: ignore[index]
+    assert "summary: " in text
+    assert "description: " in text
+    page = (RUNBOOK / f"{alert.name}.md").read_text()
+    assert re.findall(r"^(#.*)$", page, re.M) == [
+        f"# {alert.name}",
+        "## What it means",
+        "## What to look at",
+        "## What to do",
+    ]
+    assert len(page.split()) > 60
+
+
+def test_pages_give_no_command_that_is_not_there() -> None:
+    groups = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    told = {
+        words
+        for page in RUNBOOK.glob("*.md")
+        for words in re.findall(r"`marquee ([a-z-]+)(?: ([a-z-]+))?", page.read_text())
+    }
+    assert len(told) > 12
+    for command, verb in told:
+        assert command in groups, command
+        verbs = getattr(groups[command], "commands", None)
+        assert verbs is None or verb in verbs, (command, verb)
+
+
+def test_no_page_is_left_of_an_alert_that_is_gone() -> None:
+    assert {path.stem for path in RUNBOOK.glob("Marquee*.md")} == {alert.name for alert in ALERTS}
+
+
+def test_the_list_of_pages_is_that_of_the_alerts() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.md\) \| (page|ticket) \|", (RUNBOOK / "README.md").read_text(), re.M)
+    assert rows == [(alert.name, alert.name, alert.severity) for alert in ALERTS]
