@@ -10,8 +10,10 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests are compiled once, as the loops are, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# program:Debian package that brings it; what Apache Kafka (fetched by Maven) and the Redis 7 tests run on
-SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven), the Redis 7 tests and containers without
+# an engine run on, and what fetches the schema of compose files
+SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server ip:iproute2 openssl:openssl go:golang-go kcat:kcat \
+	curl:curl
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
 define get
@@ -22,9 +24,9 @@ fi || exit 1; }
 endef
 
 # Tests that start no server; they may run side by side.
-ALONE := not kafka and not embedded and not redis
+ALONE := not kafka and not embedded and not redis and not charts
 
-.PHONY: install demo test prove quick lint bench clean servers
+.PHONY: install demo test prove charts quick lint bench clean servers
 
 install: $(STAMP)
 
@@ -43,15 +45,21 @@ demo: install
 test: lint servers
 	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m '$(ALONE)'
-	REQUIRE_SERVERS=1 $(BIN)/pytest -m 'not ($(ALONE))'
+	REQUIRE_SERVERS=1 $(BIN)/pytest -m 'not ($(ALONE)) and not charts'
 
 # The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder, a day of
-# two hundred campaigns with workers killed and Redis restarted.
-prove: install servers
+# two hundred campaigns with workers killed and Redis restarted, containers with loops for the image's kind of CPU.
+prove: install servers charts
 	REQUIRE_SERVERS=1 OUTAGE_S=120 \
 		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
+	REQUIRE_SERVERS=1 COMPILE_LOOPS=1 $(BIN)/pytest tests/deploy/test_containers.py
 	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 	REQUIRE_SERVERS=1 CAMPAIGNS=200 $(BIN)/pytest -rP --timeout 7200 tests/streams/lab/test_ad_simulation.py
+
+# The chart, rendered for every file of values and held to the schemas of Kubernetes and of others' resources. Helm is
+# built from its Go module the first time, which takes minutes and a Go of this year.
+charts: install servers
+	REQUIRE_SERVERS=1 $(BIN)/pytest -m charts
 
 # On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install

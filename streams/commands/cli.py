@@ -23,6 +23,7 @@ from streams.commands.console import Config, Failed, Json, complain, err, finish
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
+from streams.commands.init import init
 from streams.commands.qualities import Ask, Protocol, left_out, measured, print_quality, rounded
 from streams.commands.simulation import simulate_app
 from streams.commands.snapshots import snapshot_app
@@ -58,6 +59,7 @@ _OF_ADS = ad_explain, ad_report
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
 app.command()(demo)
 app.command()(up)
+app.command()(init)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
