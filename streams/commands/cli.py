@@ -28,6 +28,7 @@ from streams.commands.qualities import Ask, Protocol, left_out, measured, print_
 from streams.commands.simulation import simulate_app
 from streams.commands.snapshots import snapshot_app
 from streams.commands.state import state_app
+from streams.commands.top import top
 
 if TYPE_CHECKING:
     from streams.lab.datasets import Log
@@ -60,6 +61,7 @@ config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
 app.command()(demo)
 app.command()(up)
 app.command()(init)
+app.command()(top)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")
