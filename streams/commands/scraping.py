@@ -18,8 +18,8 @@ TIMEOUT = aiohttp.ClientTimeout(total=5)
 def address(url: str) -> str:
     """Where a process' metrics are, of what a person writes.
 
-    >>> address("10.0.0.7:6066"), address("https://worker:6066/metrics/")
-    ('http://10.0.0.7:6066/metrics', 'https://worker:6066/metrics')
+    >>> address("worker-1:6066"), address("https://worker:6066/metrics/")
+    ('http://worker-1:6066/metrics', 'https://worker:6066/metrics')
     """
     whole = (url if "://" in url else f"http://{url}").rstrip("/")
     return whole if whole.endswith("/metrics") else f"{whole}/metrics"
