@@ -51,6 +51,21 @@ def test_what_is_copied_is_there_and_not_left_out() -> None:
             assert f"!{source}" in ignored, source
 
 
+def test_what_is_needed_is_read_out_of_the_project(tmp_path: Path) -> None:
+    """The lines of Python in it, run as its shell runs them."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    said = re.sub(r"\\\n", "", DOCKERFILE.read_text())
+    lines = [part for run in re.findall(r"(?m)^RUN (.*)$", said) for part in run.split("&&") if "python -c" in part]
+    for line in lines:
+        environ = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "FAISS": "gpu"}
+        subprocess.run(["sh", "-ec", line], cwd=tmp_path, env=environ, check=True)
+    needs = (tmp_path / "needs.txt").read_text()
+    assert "numba>=" in needs
+    assert "faiss-gpu==" in needs
+    assert "torch" not in needs
+    assert (tmp_path / "learner.txt").read_text().startswith("torch>=")
+
+
 def test_images_are_named_without_a_host() -> None:
     for image in images().values():
         assert not image.base or re.fullmatch(r"[\w.${}-]+(:[\w.${}-]+)?", image.base), image.base
