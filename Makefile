@@ -45,7 +45,7 @@ demo: install
 test: lint servers
 	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m '$(ALONE)'
-	REQUIRE_SERVERS=1 $(BIN)/pytest -m 'not ($(ALONE)) and not charts'
+	REQUIRE_SERVERS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not ($(ALONE)) and not charts'
 
 # The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder, a day of
 # two hundred campaigns with workers killed and Redis restarted, containers with loops for the image's kind of CPU.

@@ -11,7 +11,7 @@ from embeddings.redis_connection import RedisLine
 
 COMMANDS = ("get", "set")
 """What is asked of Redis."""
-_KEPT_MS = 90 * 86_400_000
+KEPT_MS = 90 * 86_400_000
 
 
 class Keepsake(Protocol):
@@ -46,9 +46,11 @@ class MemoryKeepsake(Keepsake):
 
 
 class RedisKeepsake(Keepsake):
-    """`Keepsake` in Redis or Valkey, under one key, for three months after it was kept last."""
+    """`Keepsake` in Redis or Valkey, under one key, for three months after it was kept last, or as said."""
 
-    def __init__(self, url: str, name: str, *, prefix: str = "mq", timeout_s: float = 2.0) -> None:
+    def __init__(
+        self, url: str, name: str, *, prefix: str = "mq", timeout_s: float = 2.0, kept_ms: int = KEPT_MS
+    ) -> None:
         """Nothing connects before the first call.
 
         Args:
@@ -56,7 +58,9 @@ class RedisKeepsake(Keepsake):
             name: what it is.
             prefix: first part of the key.
             timeout_s: for each read and write.
+            kept_ms: for how long after it was kept last.
         """
+        self._kept_ms = str(kept_ms).encode()
         self._line, self._key = RedisLine(url, timeout_s=timeout_s), f"{prefix}:kept:{name}".encode()
 
     def load(self) -> bytes | None:
@@ -66,4 +70,4 @@ class RedisKeepsake(Keepsake):
 
     def keep(self, value: bytes) -> None:
         """See `Keepsake.keep`."""
-        self._line.exchange((b"SET", self._key, value, b"PX", str(_KEPT_MS).encode()))
+        self._line.exchange((b"SET", self._key, value, b"PX", self._kept_ms))

@@ -62,8 +62,8 @@ KINDS: Mapping[str, str] = {
 }
 """What may happen to an ad that was decided, and the name under which the first of a decision is counted."""
 TOLD = (
-    *("opportunities", "targeted", "no_consent", "blocked", "capped", "cap_unknown", "budget_exhausted", "paced"),
-    *("unapproved", "bid", "below_floor", "outbid", "top_bid", "won", "served"),
+    *("targeted", "blocked", "unapproved", "capped", "cap_unknown", "paced", "budget_exhausted"),
+    *("bid", "below_floor", "outbid", "won", "served"),
 )
 """What a `Tally` may count, and names that begin with `LOST_TO`."""
 LOST_TO = "lost_to:"

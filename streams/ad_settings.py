@@ -18,7 +18,7 @@ from streams.secret_files import Secret
 
 _RATE = re.compile(r"([A-Z]{3})=([0-9]{1,15})")
 _FLOOR = re.compile(r"([^=]+)=([0-9]{1,15})")
-_KIND = re.compile(r"[a-z_]{1,32}|[0-9]{1,3}:[A-Za-z0-9._-]{1,32}")
+_KIND = re.compile(r"[a-z_]{1,32}|cattax:[0-9]{1,3}|[0-9]{1,3}:[A-Za-z0-9._-]{1,32}")
 FloorField = Literal["tagid", "surface", "format", "country", "devicetype"]
 
 

@@ -142,6 +142,7 @@ class Creative:
     age: int | None = None
     weight: int = 1
     sequence: int = 0
+    bundle: str = ""
     behalf: str | None = None
     paid: str | None = None
     transparency: tuple[Mapping[str, Any], ...] = ()

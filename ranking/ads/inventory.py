@@ -24,15 +24,21 @@ FORMATS = ("banner", "video", "audio", "native")
 ANY_SIZE = 0
 UNRATED_AGE = 13
 """What nobody rated is shown to no child: neither under `coppa` nor under a parental limit below this."""
+TAXONOMIES = range(1, 10)
+"""Numbers of AdCOM's list of category taxonomies that requests and creatives may speak in."""
+UNCATEGORISED = 0
+"""In place of a taxonomy: categories that are not there, or that nobody else can read."""
 _FLIGHT_BYTES = 16
+_FEW_TOKENS = 256
+"""So many are not worth looking for those that nobody carries."""
 _BLOCKED = {
     "adv": Loss.advertiser_excluded, "cat": Loss.category_excluded, "cattax": Loss.category_excluded,
+    "app": Loss.app_excluded,
 }  # fmt: skip
 _LINES = np.dtype(
     [
         ("hash", "u8"), ("live", "?"), ("type", "u1"), ("priority", "u1"), ("bid_type", "u1"), ("rotation", "u1"),
-        ("bid_micros", "i8"), ("campaign", "i4"), ("advertiser", "i4"), ("deal", "i4"), ("deal_at", "i1"),
-        ("deal_micros", "i8"),
+        ("bid_micros", "i8"), ("advertiser", "i4"), ("deal", "i4"), ("deal_at", "i1"), ("deal_micros", "i8"),
     ]
 )  # fmt: skip
 _CREATIVES = np.dtype(
@@ -65,6 +71,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._of)
 
+    @property
+    def words(self) -> list[str]:
+        """The words in the order of their numbers."""
+        return list(self._of)
+
     def learn(self, words: Iterable[str]) -> list[int]:
         """The numbers of words, given where they are new."""
         for word in (words := list(dict.fromkeys(words))):
@@ -86,13 +97,13 @@ class House:
         rows: L.
         lines: by row; `None` where there is none.
         line_L: structured columns of line items: `hash` names it in every worker, `live` is whether it is active,
-            `campaign` and `advertiser` are numbers, `deal` a token or -1, money is micros.
+            `advertiser` and `deal` are tokens (-1: no deal), money is micros.
         flight_start_L1, flight_F2: their flights, from and until in ms.
         creative_start_L1, creative_N: their creatives, structured columns: `format` is a place in `FORMATS`, `size` is
             `size_of` or `ANY_SIZE`, `duration_s` 0 where it has none.
         creatives: the creatives themselves, in the same order.
         carried_start_N1, carried_M: tokens that creatives carry: `adv:` hosts, `cat:` categories, `attr:`, `mime:`.
-        tokens: what the numbers mean; shared, and only grows.
+        tokens: what the numbers mean; shared with other snapshots, and may have grown since.
         loss_T: `Tokens.losses`.
     """
 
@@ -132,7 +143,7 @@ class Inventory:
     _row_of: dict[str, int] = field(default_factory=dict)
     _rows_of: dict[str, set[int]] = field(default_factory=dict)
     _free: list[int] = field(default_factory=list)
-    _numbers: dict[str, int] = field(default_factory=dict)
+    _room: int = _FEW_TOKENS
     _columns_of: dict[int, "_Row"] = field(default_factory=dict)
     _taken: House | None = None
 
@@ -184,10 +195,20 @@ class Inventory:
             self._columns_of.pop(row, None)
             self._free.append(row)
 
-    def _number(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+    def _renumber(self) -> None:
+        """Give numbers anew where more than half of them are nobody's any more: snapshots keep those that they have."""
+        columns = self._columns_of.values()
+        carried_M = _joined([row.carried for row in columns], np.dtype(np.int32))
+        line_L = _joined([row.line for row in columns], _LINES)
+        used = len(np.unique(np.concatenate([carried_M, line_L["advertiser"], line_L["deal"][line_L["deal"] >= 0]])))
+        if 2 * used < len(self.tokens):
+            self.tokens = Tokens()
+            self._columns_of = {row: self._columns(line) for row, line in enumerate(self._lines) if line}
+        self._room = max(2 * used, _FEW_TOKENS)
 
     def _made(self) -> House:
+        if len(self.tokens) > self._room:
+            self._renumber()
         lines = tuple(self._lines)
         made = [self._columns_of.get(row, _NO_ROW) for row in range(len(lines))]
         flight_F2 = _joined([row.flights for row in made], np.dtype(np.int64)).reshape(-1, 2)
@@ -226,8 +247,7 @@ class Inventory:
             line.bid_type,
             line.rotation,
             line.bid_micros,
-            self._number(f"campaign {line.campaign_id}"),
-            self._number(f"advertiser {line.advertiser}"),
+            self.tokens.learn([f"seat:{line.advertiser}"])[0],
             self.tokens.learn([f"deal:{deal.id}"])[0] if deal else -1,
             deal.at if deal else 0,
             deal.floor_micros if deal else 0,
@@ -235,10 +255,10 @@ class Inventory:
 
 
 def carries(creative: Creative) -> list[str]:
-    """What a creative can be blocked by, or must have: its hosts and those above them, its categories and theirs.
+    """What a creative can be blocked by, or must have: hosts and those above them, categories and theirs, its app.
 
     A block of `example.com` blocks `shop.example.com`, one of `IAB7` blocks `IAB7-39`, as in OpenRTB's first taxonomy;
-    `cattax` is the taxonomy of its categories.
+    `cattax` is the taxonomy of its categories, `UNCATEGORISED` where there is none that a request could speak of.
 
     >>> carries(Creative(key="k", crid="c", approved=True, adomain=("a.b.com",), cat=("IAB7-39",), attr=(3,)))
     ['adv:a.b.com', 'adv:b.com', 'adv:com', 'cat:1:IAB7-39', 'cat:1:IAB7', 'cattax:1', 'attr:3']
@@ -249,7 +269,8 @@ def carries(creative: Creative) -> list[str]:
         words.append(f"cat:{creative.cattax}:{cat}")
         if creative.cattax == 1 and "-" in cat:
             words.append(f"cat:1:{cat.partition('-')[0]}")
-    words += [f"cattax:{creative.cattax}"] if creative.cat else []
+    words.append(f"cattax:{creative.cattax if creative.cat and creative.cattax in TAXONOMIES else UNCATEGORISED}")
+    words += [f"app:{creative.bundle}"] if creative.bundle else []
     words += [f"attr:{attr}" for attr in creative.attr]
     return words + [f"mime:{mime.casefold()}" for mime in creative.mimes]
 

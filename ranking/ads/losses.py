@@ -33,3 +33,4 @@ class Loss(IntEnum):
     adjacency_block = 1005
     separation_block = 1006
     not_near = 1007
+    cap_unknown = 1008

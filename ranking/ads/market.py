@@ -19,7 +19,7 @@ from ranking.ads.caps import Caps, Known
 from ranking.ads.conjunctions import disjuncts
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import per_impression
-from ranking.ads.inventory import House, Inventory, starts
+from ranking.ads.inventory import House, Inventory
 from ranking.ads.losses import Loss
 from ranking.ads.pacing import Limit, Plans
 from ranking.ads.targeting import Snapshot, Targeting
@@ -33,6 +33,8 @@ _TERMS = np.dtype(
         ("asap", "?"), ("hours", "i8"), ("zone", "i8"),
     ]
 )  # fmt: skip
+_FEW_HOURS = 64
+"""So many choices of hours are not worth looking for those that are nobody's."""
 _NUMBERS = [Limit.lifetime_count, Limit.day_count]
 
 
@@ -47,14 +49,12 @@ class Market:
         currency: the auction's.
         rates: what other currencies are worth.
         key_L: hashes of line items' keys, the same in every worker; 0 where there is none.
-        campaign_L, advertiser_L: numbers of campaigns and advertisers.
         tier_L: who is served before whom: `terms.tier`.
         bid_micros_L: what is bid, in the auction's currency, rounded down: per thousand impressions or per event.
         deal_micros_L: floor or price of its deal per impression, in the auction's currency, rounded up; 0 without one.
         deal_at_L: `At.market` without a deal, else the deal's own rule.
         barred_L: 0, or a `Loss`: it does not bid, `why_not` says why.
         why_not: by key of a line item that does not bid, a sentence.
-        label_start_L1, label_N: labels of which no page has one twice, as numbers.
         plans: what was promised, money in the currency of each campaign. Clocks are UTC and a line item's flight goes
             from the beginning of its first to the end of its last: whoever paces knows what time it is.
         campaign_limit_L2: the campaign's own budget in all and a day, in its currency; `UNLIMITED` where it has none.
@@ -73,16 +73,12 @@ class Market:
     currency: str
     rates: Currencies
     key_L: NDArray[np.uint64]
-    campaign_L: NDArray[np.int32]
-    advertiser_L: NDArray[np.int32]
     tier_L: NDArray[np.int64]
     bid_micros_L: NDArray[np.int64]
     deal_micros_L: NDArray[np.int64]
     deal_at_L: NDArray[np.int8]
     barred_L: NDArray[np.int16]
     why_not: Mapping[str, str]
-    label_start_L1: NDArray[np.int64]
-    label_N: NDArray[np.int32]
     plans: Plans
     campaign_limit_L2: NDArray[np.int64]
     share_L: NDArray[np.int64]
@@ -98,6 +94,11 @@ class Market:
     def lines(self) -> tuple[LineItem | None, ...]:
         """Line items by row; None where there is none."""
         return self.house.lines
+
+    @property
+    def sells(self) -> bool:
+        """Is there any campaign, or was there one? Of those that were stopped events still come."""
+        return self.rows > 0
 
     def booked(self, row: int) -> bool:
         """Was a number booked of a line item, in all or a day?"""
@@ -130,8 +131,7 @@ class Exchange:
     _targeting: Targeting = field(init=False, default_factory=Targeting)
     _term_L: NDArray[Any] = field(init=False, default_factory=lambda: np.zeros(64, _TERMS))
     _curves: dict[int, tuple[float, ...]] = field(init=False, default_factory=dict)
-    _labels: dict[int, list[int]] = field(init=False, default_factory=dict)
-    _label_of: dict[str, int] = field(init=False, default_factory=dict)
+    _room: int = field(init=False, default=_FEW_HOURS)
     _hours_of: dict[terms.Hours | None, int] = field(init=False, default_factory=lambda: {None: 0})
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
@@ -176,20 +176,17 @@ class Exchange:
         for row in rows:
             self._targeting.remove(row)
             self._term_L[row] = np.zeros((), _TERMS)
-            for held in (self._curves, self._labels, self._why_not):
+            for held in (self._curves, self._why_not):
                 held.pop(row, None)
 
     def _take(self, row: int, line: LineItem, campaign: Campaign, version: int) -> None:
         self._targeting.put(row, line.targeting)
         if row >= len(self._term_L):
             self._term_L = np.concatenate((self._term_L, np.zeros(max(row + 1, len(self._term_L)), _TERMS)))
-        for held in (self._curves, self._labels, self._why_not):
+        for held in (self._curves, self._why_not):
             held.pop(row, None)
         if (curve := terms.curve(line)) != (1.0,):
             self._curves[row] = curve
-        if line.labels:
-            label_of = self._label_of
-            self._labels[row] = [label_of.setdefault(label, len(label_of)) for label in sorted(line.labels)]
         bid, deal, barred = self._prices(row, line)
         hours = terms.hours_asked(line.targeting)
         self._term_L[row] = (
@@ -214,11 +211,23 @@ class Exchange:
             return 0, 0, int(Loss.invalid)
         return int(bid[0]), int(floor[0]), 0
 
+    def _renumber(self) -> None:
+        """Give choices of hours numbers anew where more than half of them are nobody's any more."""
+        lines = [(row, line) for row, line in enumerate(self._inventory.snapshot().lines) if line is not None]
+        asked = {row: terms.hours_asked(line.targeting) for row, line in lines}
+        used = {None, *asked.values()}
+        if 2 * len(used) < len(self._hours_of):
+            self._hours_of = {hours: number for number, hours in enumerate(dict.fromkeys([None, *asked.values()]))}
+            for row, hours in asked.items():
+                self._term_L["hours"][row] = self._hours_of[hours]
+        self._room = max(2 * len(used), _FEW_HOURS)
+
     def _made(self) -> Market:
+        if len(self._hours_of) > self._room:
+            self._renumber()
         house, targeting = self._inventory.snapshot(), self._targeting.snapshot()
         term_L = self._term_L[: house.rows]
         column = {name: term_L[name].copy() for name in _TERMS.names or ()}
-        labels = [self._labels.get(row, ()) for row in range(house.rows)]
         return Market(
             rows=house.rows,
             house=house,
@@ -226,16 +235,12 @@ class Exchange:
             currency=self.currency,
             rates=self.rates,
             key_L=house.line_L["hash"].copy(),
-            campaign_L=house.line_L["campaign"].copy(),
-            advertiser_L=house.line_L["advertiser"].copy(),
             tier_L=column["tier"],
             bid_micros_L=column["bid_micros"],
             deal_micros_L=column["deal_micros"],
             deal_at_L=column["deal_at"],
             barred_L=column["barred"],
             why_not={line.key: why for row, why in self._why_not.items() if (line := house.lines[row])},
-            label_start_L1=starts(labels),
-            label_N=np.array([label for some in labels for label in some], np.int32),
             plans=self._plans(column),
             campaign_limit_L2=column["campaign_limit"],
             share_L=column["share"],

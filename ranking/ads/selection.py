@@ -25,8 +25,9 @@ ANY_AGE = 254
 class Slot:
     """One place for an ad, as OpenRTB's `imp` and its request say it.
 
-    `formats` are of `inventory.FORMATS`; `sizes`, `mimes` and `deals` are any where none is named (deals: only line
-    items without one). `blocked` are words of `inventory.carries`. `age_limit` is the highest rating in years.
+    `formats` are of `inventory.FORMATS`; `sizes`, `mimes`, `seats` and `deals` are any where none is named (deals: only
+    line items without one). A seat is an advertiser. `blocked` are words of `inventory.carries`, and `seat:` ones.
+    `age_limit` is the highest rating in years.
     """
 
     formats: tuple[str, ...] = FORMATS
@@ -34,6 +35,7 @@ class Slot:
     seconds: tuple[int, int] = (0, 0)
     mimes: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    seats: tuple[str, ...] = ()
     deals: tuple[str, ...] = ()
     deals_only: bool = False
     age_limit: int = ANY_AGE
@@ -53,6 +55,9 @@ class Slots(NamedTuple):
     any_mime_P: NDArray[np.bool_]
     blocked_start_P1: NDArray[np.int64]
     blocked_N: NDArray[np.int64]
+    seat_start_P1: NDArray[np.int64]
+    seat_N: NDArray[np.int64]
+    any_seat_P: NDArray[np.bool_]
     deal_start_P1: NDArray[np.int64]
     deal_N: NDArray[np.int64]
 
@@ -62,7 +67,8 @@ class Slots(NamedTuple):
         known = house.tokens.known
         sizes = [[size_of(*size) for size in slot.sizes] for slot in slots]
         mimes = [known(f"mime:{mime.casefold()}" for mime in slot.mimes) for slot in slots]
-        blocked, deals = [known(slot.blocked) for slot in slots], [known(map("deal:{}".format, s.deals)) for s in slots]
+        blocked, seats = [known(slot.blocked) for slot in slots], [known(map("seat:{}".format, s.seats)) for s in slots]
+        deals = [known(map("deal:{}".format, slot.deals)) for slot in slots]
         return cls(
             np.array([sum(1 << FORMATS.index(name) for name in slot.formats) for slot in slots], np.uint8),
             np.array([slot.seconds for slot in slots], np.int64).reshape(-1, 2),
@@ -72,6 +78,8 @@ class Slots(NamedTuple):
             *_lists(mimes),
             np.array([not slot.mimes for slot in slots], np.bool_),
             *_lists(blocked),
+            *_lists(seats),
+            np.array([not slot.seats for slot in slots], np.bool_),
             *_lists(deals),
         )
 
@@ -117,7 +125,8 @@ def fitting_while(
     most_M = np.diff(house.creative_start_L1)[row_M]
     code_M, start_M1 = np.zeros(len(row_M), np.int16), np.zeros(len(row_M) + 1, np.int64)
     creative_N = np.empty(int(most_M.sum()), np.int32)
-    lines = _Lines(house.line_L["live"], house.line_L["deal"], running_L, house.creative_start_L1)
+    line_L = house.line_L
+    lines = _Lines(line_L["live"], line_L["advertiser"], line_L["deal"], running_L, house.creative_start_L1)
     shown = [house.creative_N[name] for name in ("approved", "format", "size", "duration_s", "age")]
     creatives = _Creatives._make((*shown, house.carried_start_N1, house.carried_M, house.loss_T))
     mark_T = np.full(len(house.tokens), -1, np.int64)  # tokens may have come since
@@ -127,6 +136,7 @@ def fitting_while(
 
 class _Lines(NamedTuple):
     live_L: NDArray[np.bool_]
+    advertiser_L: NDArray[np.int32]
     deal_L: NDArray[np.int32]
     running_L: NDArray[np.bool_]
     creative_start_L1: NDArray[np.int64]
@@ -143,6 +153,7 @@ class _Creatives(NamedTuple):
     loss_T: NDArray[np.int16]
 
 
+_SEAT = int(Loss.seat_blocked)
 _PENDING, _FORMAT, _SIZE = int(Loss.creative_pending), int(Loss.wrong_format), int(Loss.size_not_allowed)
 _RATING, _EXPIRED, _INVALID = int(Loss.rating_block), int(Loss.expired), int(Loss.invalid)
 
@@ -171,11 +182,14 @@ def _fitting(
     used = 0
     for p in range(len(start_P1) - 1):
         for n in range(slots.blocked_start_P1[p], slots.blocked_start_P1[p + 1]):
-            mark_T[slots.blocked_N[n]] = 3 * p
+            mark_T[slots.blocked_N[n]] = 4 * p
         for n in range(slots.mime_start_P1[p], slots.mime_start_P1[p + 1]):
-            mark_T[slots.mime_N[n]] = 3 * p + 1
+            mark_T[slots.mime_N[n]] = 4 * p + 1
+        for n in range(slots.seat_start_P1[p], slots.seat_start_P1[p + 1]):
+            if mark_T[slots.seat_N[n]] != 4 * p:  # who is blocked is not let in
+                mark_T[slots.seat_N[n]] = 4 * p + 3
         for n in range(slots.deal_start_P1[p], slots.deal_start_P1[p + 1]):
-            mark_T[slots.deal_N[n]] = 3 * p + 2
+            mark_T[slots.deal_N[n]] = 4 * p + 2
         for m in range(start_P1[p], start_P1[p + 1]):
             row = row_M[m]
             code_M[m] = _line_loss(slots, p, row, lines, mark_T)
@@ -196,10 +210,13 @@ def _line_loss(slots: Slots, p: int, row: int, lines: _Lines, mark_T: NDArray[np
     """Why a line item cannot serve in a slot at this moment, whatever it shows; 0 if it can."""
     if not lines.live_L[row]:
         return _INVALID
+    seat = mark_T[lines.advertiser_L[row]]
+    if seat == 4 * p or not (slots.any_seat_P[p] or seat == 4 * p + 3):
+        return _SEAT
     deal = lines.deal_L[row]
     if deal < 0 and slots.deals_only_P[p]:
         return _INVALID
-    if deal >= 0 and mark_T[deal] != 3 * p + 2:
+    if deal >= 0 and mark_T[deal] != 4 * p + 2:
         return _INVALID
     return 0 if lines.running_L[row] else _EXPIRED
 
@@ -223,8 +240,8 @@ def _creative_loss(slots: Slots, p: int, c: int, creatives: _Creatives, mark_T: 
     mimed, blocked = slots.any_mime_P[p], 0
     for n in range(creatives.carried_start_N1[c], creatives.carried_start_N1[c + 1]):
         token = creatives.carried_M[n]
-        mimed |= mark_T[token] == 3 * p + 1
-        if mark_T[token] == 3 * p:
+        mimed |= mark_T[token] == 4 * p + 1
+        if mark_T[token] == 4 * p:
             blocked = max(blocked, int(creatives.loss_T[token]))
     if not mimed:
         return 5, _FORMAT

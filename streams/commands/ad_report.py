@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 
 BEHIND, AHEAD = 0.9, 1.1
 #: Steps of the funnel in the order in which a line item comes to them; the others say why one came no further.
-STEPS = ("opportunities", "targeted", "bid", "top_bid", "won", "served")
+STEPS = ("targeted", "bid", "won", "served")
 #: Why a line item did not show, in the order in which it is found out, and what that is.
 REASONS: Mapping[str, str] = {
-    "no_consent": "the person allows no ads, or none that count",
     "blocked": "page or person block its category, advertiser or rating",
     "unapproved": "no approved creative fits",
     "capped": "the person has seen it often enough",
-    "cap_unknown": "how often the person has seen it could not be read",
+    "cap_unknown": "how often the person has seen it is not known, or may not be kept",
     "budget_exhausted": "a budget is used up",
     "paced": "held back, so that the budget lasts",
     "below_floor": "bid below what the place asks",
@@ -188,10 +187,8 @@ def why_not(
         sentences.append(f"{key}: its flight has not begun")
     if one is None:
         sentences.append(f"{key}: no figures of it: no worker has considered it yet")
-    elif not steps["opportunities"]:
-        sentences.append(f"{key}: no request came that it could have been considered for")
     elif not steps["targeted"]:
-        sentences.append(f"{key}: its targeting held for none of {steps['opportunities']:,} opportunities")
+        sentences.append(f"{key}: no place was asked for that its targeting holds for")
     return {
         "line_item": key,
         "sentences": sentences,

@@ -131,7 +131,7 @@ class AdStats(Record):
         expected: how much of it was due by `time_ms`.
         delivered: how much of it there is.
         indicator: delivered over expected, of the limit that is furthest behind; null where nothing is due.
-        funnel: all other counts, by the names of the spend ledger (`opportunities`, `capped`, `outbid` …).
+        funnel: all other counts, by the names of the spend ledger (`targeted`, `capped`, `outbid` …).
         today: counts of today by the same names.
         lost_to: how often it lost to which line item, those it lost to most.
         hours: micros spent by the end of each of the latest hours, by epoch hour.

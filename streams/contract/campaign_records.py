@@ -250,6 +250,7 @@ class _Reader(NamedTuple):
             age=age_of(c.rating),
             weight=c.weight,
             sequence=c.sequence,
+            bundle=c.bundle or "",
             behalf=c.behalf,
             paid=c.paid,
             transparency=c.transparency,

@@ -22,8 +22,8 @@ Labels = Annotated[tuple[Word, ...], Meta(max_length=64)]
 class Creative(Record):
     """What an ad shows: where it is not `approved` it is shown to nobody. `dur` is in seconds, `item_id` what it sells.
 
-    `weight` counts where rotation is weighted, `sequence` where it is sequential. `behalf`, `paid` and `transparency`
-    are what the Digital Services Act has told to who sees it.
+    `bundle` is the app that it is an ad for. `weight` counts where rotation is weighted, `sequence` where it is
+    sequential. `behalf`, `paid` and `transparency` are what the Digital Services Act has told to who sees it.
     """
 
     crid: Id
@@ -47,6 +47,7 @@ class Creative(Record):
     rating: Word | None = None
     weight: Annotated[int, Meta(ge=1, le=10_000)] = 1
     sequence: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    bundle: Id | None = None
 
 
 class Cap(Record):

@@ -15,7 +15,7 @@ from streams.contract.imp_records import Imp
 from streams.contract.records import Request
 
 _OWN_OF_IMP = ("bcat", "badv", "battr", "keyvalues")
-_OWN = ("bcat", "badv", "bapp", "at", "cur", "tmax")
+_OWN = ("bcat", "badv", "bapp", "wseat", "bseat", "at", "cur", "tmax")
 
 
 def bid_request(request: Request) -> dict[str, Any]:

@@ -156,6 +156,8 @@ class Request(Record):
     cattax: Small = None
     badv: Blocks = ()
     bapp: Blocks = ()
+    wseat: Blocks = ()
+    bseat: Blocks = ()
     battr: Codes = ()
     user: User | None = None
     device: Device | None = None

@@ -13,28 +13,25 @@ from numpy.typing import NDArray
 
 from embeddings.errors import AlreadyCounted
 from embeddings.events import Source
-from embeddings.spend import LOST_TO, Tally
+from embeddings.spend import LOST_TO, TOLD, Tally
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 
-NAMES = (
-    *("targeted", "blocked", "unapproved", "capped", "paced", "budget_exhausted", "bid", "below_floor", "outbid"),
-    "won",
-    "served",
-)
 _TOLD_TO = 3
 """So many that a line item lost to most are told."""
-_AT = {name: n for n, name in enumerate(NAMES)}
+_AT = {name: n for n, name in enumerate(TOLD)}
 _OF_LOSS: dict[Loss, str] = {
     Loss.won: "won",
     Loss.creative_pending: "unapproved",
     Loss.capped: "capped",
+    Loss.cap_unknown: "cap_unknown",
     Loss.paced: "paced",
     Loss.budget_exhausted: "budget_exhausted",
     Loss.below_floor: "below_floor",
     Loss.below_deal_floor: "below_floor",
     Loss.outbid: "outbid",
     Loss.lost_to_deal: "outbid",
+    Loss.seat_blocked: "blocked",
     **{loss: "blocked" for loss in Loss if 200 <= loss < 300 and loss is not Loss.creative_pending},
     Loss.rating_block: "blocked",
     Loss.adjacency_block: "blocked",
@@ -49,7 +46,7 @@ for _loss, _name in _OF_LOSS.items():
 class Funnel:
     """Counts since they were told last, for one thread."""
 
-    _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(NAMES), 0), np.int64))
+    _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(TOLD), 0), np.int64))
     _market: Market | None = field(init=False, default=None)
     _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
     _lost: list[NDArray[np.int64]] = field(init=False, default_factory=list)
@@ -114,7 +111,7 @@ class Funnel:
     def _be_of(self, market: Market) -> None:
         if self._market is not market:
             self._flatten()
-            self._market, self._count_NL = market, np.zeros((len(NAMES), market.rows), np.int64)
+            self._market, self._count_NL = market, np.zeros((len(TOLD), market.rows), np.int64)
 
     def _flatten(self) -> None:
         """Counts by row become counts by key: rows may be another's tomorrow."""
@@ -122,9 +119,9 @@ class Funnel:
             return
         for n, row in zip(*(at.tolist() for at in np.nonzero(self._count_NL)), strict=True):
             if (line := self._market.lines[row]) is not None:
-                key = line.key, NAMES[n]
+                key = line.key, TOLD[n]
                 self._counts[key] = self._counts.get(key, 0) + int(self._count_NL[n, row])
-        for name, many in zip(NAMES, self._count_NL.sum(1).tolist(), strict=True):
+        for name, many in zip(TOLD, self._count_NL.sum(1).tolist(), strict=True):
             self._names[name] = self._names.get(name, 0) + many
         self._count_NL[:] = 0
         self._flatten_lost(self._market)

@@ -199,7 +199,7 @@ class _Reader:
             at=self.rules.at if at is None else At.first_price if at == At.first_price else At.second_price,
             floor_micros=terms.floor_micros,
             per_second_micros=terms.per_second_micros,
-            deal_floor_micros=terms.deal_floor_micros,
+            offers=terms.offers,
             tagid=imp.tagid or "",
             exp_s=imp.exp or 0,
         )

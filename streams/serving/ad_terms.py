@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from ranking.ads.auction import MOST_MICROS
 from ranking.ads.currencies import Currencies
-from ranking.ads.inventory import FORMATS
+from ranking.ads.inventory import FORMATS, TAXONOMIES, UNCATEGORISED
 from ranking.ads.selection import Slot
 from ranking.errors import UnknownCurrency
 from streams.contract.imp_records import Imp
 from streams.contract.records import Request, encode
 from streams.serving.ad_contexts import distinct, remember, seconds, sizes
+from streams.serving.ad_values import Offer
 
-_TAXONOMIES = range(1, 10)
 _MILLE = 1_000
 
 
@@ -28,7 +28,7 @@ class Terms(NamedTuple):
     slot: Slot
     floor_micros: int
     per_second_micros: int
-    deal_floor_micros: Mapping[str, int]
+    offers: Mapping[str, Offer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,20 @@ class Terminology:
 
     def _read(self, request: Request, imp: Imp, age_limit: int) -> Terms:
         per_second = max((said.mincpmpersec or 0 for said in (imp.video, imp.audio) if said), default=0)
-        deals = self._deals(imp)
+        offers = self._offers(imp)
         slot = Slot(
             formats=tuple(name for name in FORMATS if getattr(imp, name)) or FORMATS,
             sizes=sizes(imp),
             seconds=seconds(imp),
             mimes=distinct(mime for said in (imp.banner, imp.video, imp.audio) if said for mime in said.mimes or ()),
             blocked=distinct(_blocked(request, imp)),
-            deals=tuple(deals),
+            seats=distinct(request.wseat or ()),
+            deals=tuple(offers),
             deals_only=bool(imp.pmp and imp.pmp.private_auction),
             age_limit=age_limit,
         )
         floors = self._floor(imp.bidfloor, imp.bidfloorcur), self._floor(per_second, imp.bidfloorcur)
-        return Terms(slot, *floors, deals)
+        return Terms(slot, *floors, offers)
 
     def _floor(self, per_mille: float, currency: str) -> int:
         """A floor in units per thousand impressions as micros per impression; nothing below 0 is one."""
@@ -82,35 +83,46 @@ class Terminology:
         micros = Fraction(Decimal(repr(per_mille))) * (1_000_000 // _MILLE)
         return min(self.rates.least(micros, currency.upper(), self.currency), MOST_MICROS + 1)
 
-    def _deals(self, imp: Imp) -> dict[str, int]:
-        """What each deal asks for; one in a currency that nobody knows is not offered."""
-        floors = {}
+    def _offers(self, imp: Imp) -> dict[str, Offer]:
+        """The deals by id; one in a currency that nobody knows is not offered."""
+        offers = {}
         for deal in (imp.pmp and imp.pmp.deals) or ():
             try:
-                floors[deal.id] = self._floor(deal.bidfloor, deal.bidfloorcur)
+                floor = self._floor(deal.bidfloor, deal.bidfloorcur)
             except UnknownCurrency:
                 continue
-        return floors
+            offers[deal.id] = Offer(floor, frozenset(deal.wseat or ()), frozenset(map(_host, deal.wadomain or ())))
+        return offers
 
 
 def blocks_of(request: Request) -> bytes:
     """What a request blocks in all of its slots, as something to compare."""
-    return encode((request.bcat, request.cattax, request.badv, request.battr))
+    return encode(
+        (request.bcat, request.cattax, request.badv, request.bapp, request.battr, request.wseat, request.bseat)
+    )
+
+
+def _host(domain: str) -> str:
+    """A domain as creatives have theirs."""
+    return domain.casefold().removeprefix("www.")
 
 
 def _blocked(request: Request, imp: Imp) -> Iterable[str]:
     """Words of `inventory.carries` that a creative must not have.
 
-    A block list speaks of one taxonomy: what is categorised in another cannot be compared with it, and is blocked.
+    A block list speaks of one taxonomy: what is categorised in another, or not at all, cannot be compared with it, and
+    is blocked.
     """
     taxonomy = request.cattax or 1
     for host in (*(request.badv or ()), *(imp.badv or ())):
-        yield f"adv:{host.casefold().removeprefix('www.')}"
+        yield f"adv:{_host(host)}"
+    yield from (f"app:{bundle}" for bundle in request.bapp or ())
+    yield from (f"seat:{seat}" for seat in request.bseat or ())
     categories = (*(request.bcat or ()), *(imp.bcat or ()))
     for category in categories:
         yield f"cat:{taxonomy}:{category}"
     if categories:
-        yield from (f"cattax:{other}" for other in _TAXONOMIES if other != taxonomy)
+        yield from (f"cattax:{other}" for other in (UNCATEGORISED, *TAXONOMIES) if other != taxonomy)
     formats = [each for each in (imp.banner, imp.video, imp.audio, imp.native) if each]
     for attributes in (request.battr, imp.battr, *(each.battr for each in formats)):
         yield from (f"attr:{attribute}" for attribute in attributes or ())

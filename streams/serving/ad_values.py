@@ -1,11 +1,34 @@
 """What passes between the stages of an ad decision: who asks for which places, and what may be known of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ranking.ads.auction import At
+from ranking.ads.losses import Loss
 from ranking.ads.predicates import Opportunity
 from ranking.ads.selection import Slot
+
+
+class Offer(NamedTuple):
+    """A deal as a request offers it: what it asks of it per impression, and to whom; any where nobody is named.
+
+    Attributes:
+        floor_micros: in the auction's currency.
+        seats: advertisers.
+        domains: their domains, and what lies below.
+    """
+
+    floor_micros: int
+    seats: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    def loss(self, advertiser: str, adomain: Sequence[str]) -> Loss:
+        """Why an advertiser's creative may not use it, `won` if it may."""
+        if self.seats and advertiser not in self.seats:
+            return Loss.seat_blocked
+        above = {host.split(".", n)[-1] for host in adomain for n in range(host.count(".") + 1)}
+        return Loss.won if not self.domains or above & self.domains else Loss.advertiser_excluded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +43,7 @@ class AdPlace:
         at: the rule of price for candidates without a deal.
         floor_micros: what an impression must bring at least, in the auction's currency.
         per_second_micros: and each second of it.
-        deal_floor_micros: by deal id, what the request asks of a deal per impression.
+        offers: the deals that the request offers, by id.
         tagid: the placement, empty where the request names none.
         exp_s: how many seconds may pass until the impression; 0 where the request does not say.
     """
@@ -32,7 +55,7 @@ class AdPlace:
     at: At = At.second_price
     floor_micros: int = 0
     per_second_micros: int = 0
-    deal_floor_micros: Mapping[str, int] = field(default_factory=dict)
+    offers: Mapping[str, Offer] = field(default_factory=dict)
     tagid: str = ""
     exp_s: int = 0
 

@@ -30,12 +30,11 @@ from ranking.ads.exposed import Exposures as Counted
 from ranking.ads.exposed import Out
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.fit_tables import FitTables
-from ranking.ads.floors import Floors, reserves
+from ranking.ads.floors import Floors
 from ranking.ads.gates import sensitive, without
 from ranking.ads.inventory import House, running
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.predicates import fold
 from ranking.ads.separation import Kinds, kinds_of, sell_apart
 from ranking.ads.targeting import listed
 from ranking.ads.turns import crowded, yielded
@@ -45,6 +44,7 @@ from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
+from streams.serving.ad_reserves import reserves_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_values import AdAsk
 from streams.serving.budgets import Budgets
@@ -119,11 +119,6 @@ class AdServer:
     def __post_init__(self) -> None:
         self._floors = self.settings.ads.floor_table()
 
-    @property
-    def selling(self) -> bool:
-        """Is there any campaign?"""
-        return bool(len(self.exchange.market.house.creatives))
-
     def prepare(self) -> None:
         """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
         house = self.exchange.market.house
@@ -133,7 +128,7 @@ class AdServer:
     def in_flight(self, persons: Sequence[str]) -> list[InFlight | None]:
         """What is out for people, before their states are read; None for who is not known or cannot be looked up."""
         known = list(dict.fromkeys(person for person in persons if person))
-        if not known or not self.selling:
+        if not known or not self.exchange.market.sells:
             return [None] * len(persons)
         try:
             found = dict(zip(known, self.ledger.in_flight(known), strict=True))
@@ -184,7 +179,7 @@ class AdServer:
         for source, first, last in parts:
             self.funnel.read(source, first, last)
         now_ms = self.now_ms()
-        if now_ms < self._told_ms + _TELL_MS or not self.selling:
+        if now_ms < self._told_ms + _TELL_MS or not self.exchange.market.sells:
             return
         began_s = monotonic()
         try:
@@ -214,8 +209,10 @@ class AdServer:
         contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
 
     def _cap(self, contest: Contest, exposed: Exposed, market: Market) -> None:
-        """Who has shown enough to this person, by what they have seen and what is out."""
-        contest.keep(caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P))
+        """Who has shown enough to this person, by what they have seen and what is out, or may have."""
+        code_M = caps.capped(market.caps, exposed, contest.start_P1, contest.row_M, contest.ask_P)
+        unknown_M = ~exposed.known_P[contest.ask_P[contest.place_M]] & (code_M == Loss.capped)
+        contest.keep(np.where(unknown_M, np.int16(Loss.cap_unknown), code_M))
 
     def _pace(self, contest: Contest, market: Market, now_ms: int) -> None:
         """Who may bid now: budgets, what is due by now, what this worker holds."""
@@ -250,51 +247,24 @@ class AdServer:
         return Sale(auction, sold, taken_M)
 
     def _auction(self, contest: Contest, bids: Bids, market: Market) -> Auction:
-        house, places, row_M, place_M = market.house, contest.places, contest.row_M, contest.place_M
-        seconds_M = house.creative_N["duration_s"][bids.creative_M]
-        floor_P = np.array([place.floor_micros for place in places], np.int64)
-        floor_P = np.maximum(floor_P, self._floors.of_requests(self._floors.codes(self._floor_fields(contest))))
-        per_second_P = np.array([place.per_second_micros for place in places], np.int64)
-        deal_M = market.deal_at_L[row_M]
-        deal_floor_M = market.deal_micros_L[row_M].copy()
-        for m in np.flatnonzero(deal_M != At.market).tolist():
-            line = market.lines[row_M[m]]
-            asked = places[place_M[m]].deal_floor_micros
-            if line is not None and line.deal is not None:
-                deal_floor_M[m] = max(deal_floor_M[m], asked.get(line.deal.id, 0))
-        reserve_M = reserves(floor_P[place_M], per_second_P[place_M], seconds_M, deal_M, deal_floor_M)
+        house, row_M = market.house, contest.row_M
+        reserve_M, barred_M = reserves_of(contest, bids.creative_M, self._floors, market)
         crowd = contest.start_P1, contest.slots_P, market.tier_L[row_M], contest.need_M, bids.bid_M
+        deal_M = market.deal_at_L[row_M]
         reserve_M = np.where(deal_M == At.market, np.maximum(reserve_M, yielded(*crowd)), reserve_M)
         return Auction(
             start_Q=contest.start_P1,
             request_R=contest.identity_P,
             slots_R=contest.slots_P,
-            at_R=np.array([place.at for place in places], np.int8),
+            at_R=np.array([place.at for place in contest.places], np.int8),
             line_C=house.line_L["hash"][row_M],
             tier_C=contest.tier_M(market),
             bid_C=bids.bid_M,
             reserve_C=np.where(house.line_L["type"][row_M] == Type.house, 0, reserve_M),
             quality_C=np.full(len(row_M), 1000, np.int64),
             deal_C=deal_M,
-            barred_C=np.zeros(len(row_M), np.int16),
+            barred_C=barred_M,
         )
-
-    def _floor_fields(self, contest: Contest) -> list[tuple[str, ...]]:
-        """What floors of the house are judged by: the placement, and words of the opportunity that a floor names."""
-        told = []
-        for place in contest.places:
-            words = place.opportunity.words
-            said = [
-                [fold(word) for word in ([place.tagid] if name == "tagid" else words.get(name, ()))]
-                for name in self._floors.fields
-            ]
-            told.append(
-                tuple(
-                    next((word for word in some if word in known), "")
-                    for some, known in zip(said, self._floors.code_of, strict=True)
-                )
-            )
-        return told
 
     def _reserve(
         self,

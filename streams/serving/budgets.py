@@ -75,6 +75,7 @@ class Budgets:
         pacing: PacingSettings | None = None,
         system: System = SYSTEMS["marquee"],
         curve: Keepsake | None = None,
+        version: Callable[[int], int] = int,
     ) -> None:
         """Nothing is asked before the first tick that finds campaigns.
 
@@ -86,6 +87,7 @@ class Budgets:
             partitions: how many requests have.
             pacing: how far ahead pacing looks.
             system: how it is paced; others than ours are yardsticks.
+            version: what the ledger calls a version of the market; see `CampaignLives.told`.
             curve: where what was learned of traffic is left to whoever comes after; without it they begin anew.
         """
         self.worker, self.traffic = worker, Traffic()
@@ -101,7 +103,7 @@ class Budgets:
         self._seen: list[NDArray[np.int64]] = []
         self._market: Market | None = None
         self._bid_L = np.zeros(0, np.int64)
-        self._teller, self._sums, self._pace = BudgetTeller(), Sums(), Pace.fresh(0)
+        self._teller, self._sums, self._pace = BudgetTeller(version), Sums(), Pace.fresh(0)
         self._told_L3, self._need_L = np.zeros((0, 3), np.int64), np.zeros(0)
         self._now_ms, self._quarter, self._swept_ms, self._retell = 0, -1, 0, False
 
@@ -190,7 +192,7 @@ class Budgets:
         What the ledger refuses or does not answer is in `trouble`, and asked again at the next tick.
         """
         market = self._exchange.market
-        if not market.rows:
+        if not market.sells:
             return
         self._align(market, now_ms)
         ms = max(now_ms - self._now_ms, 1) if self._now_ms else _FIRST_MS

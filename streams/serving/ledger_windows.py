@@ -4,7 +4,7 @@
 True
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from embeddings.spend import ONE, UNLIMITED, Budget, SpendLedger, Window
@@ -32,9 +32,11 @@ def booked_of(key: str, day: str) -> tuple[Window, ...]:
 class BudgetTeller:
     """Tells the ledger budgets that it may not know: those of records that are new, and those of each day.
 
-    A window that has no budget has `UNLIMITED`, so that what is spent of it is counted.
+    A window that has no budget has `UNLIMITED`, so that what is spent of it is counted. `version` says what the ledger
+    calls a version of the market.
     """
 
+    version: Callable[[int], int] = int
     _unsaid: dict[Window, Budget] = field(init=False, default_factory=dict)
     _days: dict[str, str] = field(init=False, default_factory=dict)
 
@@ -73,7 +75,7 @@ class BudgetTeller:
             LedgerClosed, StoreUnavailable, StoreRefused: as the ledger does.
         """
         while some := list(self._unsaid.values())[:AT_ONCE]:
-            ledger.set_budgets(some)
+            ledger.set_budgets([budget._replace(version=self.version(budget.version)) for budget in some])
             for budget in some:
                 if self._unsaid.get(budget.window) is budget:
                     del self._unsaid[budget.window]

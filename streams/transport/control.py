@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.transport.brokers import answer, unanswered
+from streams.transport.logs import logs_of
 from streams.transport.tail import Reading, end_of, state_of
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ Handler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 _POLL_MS = 200
 _PAUSE_S, _TRIES_A_LINE = 0.5, 60
 _HELD_S = 5.0
+_MOST_OFFSET = 2**63
 _UNHEARD_S = 6.0
 """Brokers that answer nothing for so long may have moved, all of them."""
 
@@ -64,8 +67,11 @@ class ControlReader:
     max_records: int = 2_000
     silent_s: float = 60.0
     caught_up: asyncio.Event = field(default_factory=asyncio.Event)
+    lives: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
+    """Of some topics, who is told the identity of the log before its first record, and before one that begins anew."""
     at_end: Callable[[], object] = lambda: None
     """Called once, when everything was read to its end for the first time."""
+    _handled: dict[TopicPartition, int] = field(init=False, default_factory=dict)
     _readings: dict[TopicPartition, _Reading] = field(init=False, default_factory=dict)
     _heard_s: float = field(init=False, default_factory=time.time)
     """Epoch second of the last answer, or of the last look for who could give one."""
@@ -126,11 +132,25 @@ class ControlReader:
         again = self._assigned(consumer)
         for partition, records in fetched.items():
             if partition not in again:
+                if partition.topic in self.lives and records[0].offset <= self._handled.get(partition, _MOST_OFFSET):
+                    await self._tell_life(consumer, partition.topic)
                 await self.handlers[partition.topic](records)
+                self._handled[partition] = records[-1].offset
         self._note(consumer, quiet=not fetched)
         if not self.caught_up.is_set() and self.unread() is None:
             self.at_end()
             self.caught_up.set()
+
+    async def _tell_life(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+        """Ask which log it is, until a broker says it: what was fetched of it waits."""
+        while True:
+            with suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_UNHEARD_S):
+                    logs = await logs_of(consumer._client, [topic])
+                if topic in logs:
+                    self.lives[topic](logs[topic].identity)
+                    return
+            await asyncio.sleep(_PAUSE_S)
 
     async def _look_for_brokers(self, consumer: AIOKafkaConsumer) -> None:
         self._heard_s = max((self._heard_s, *(reading.answered_ms / 1000 for reading in self._readings.values())))

@@ -93,14 +93,14 @@ class ControlTopics:
         """Let campaigns compete, all at once, or one by one where one of them is too much for the index."""
         change = self.ads.exchange.change
         try:
-            change([(one.campaign, one.record.offset) for one in facts], stopped)
+            change([(one.campaign, self.ads.lives.version(one.record.offset)) for one in facts], stopped)
             return []
         except CampaignRefused:
             change([], stopped)
         dead = []
         for one in facts:
             try:
-                change([(one.campaign, one.record.offset)])
+                change([(one.campaign, self.ads.lives.version(one.record.offset))])
             except CampaignRefused as error:
                 dead.append(DeadLetter(one.source, one.record.offset, one.record, Code.invalid, str(error)))
         return dead

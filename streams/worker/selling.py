@@ -4,6 +4,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
+from embeddings.keepsake import KEPT_MS
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
@@ -14,13 +15,14 @@ from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
+from streams.serving.campaign_lives import CampaignLives
 from streams.serving.live_model import Serving
 from streams.settings import Settings
 from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
 from streams.worker.ad_stats import AdStatsLeader
 from streams.worker.spending import Spending
-from streams.worker.stores import spend_ledger, traffic_curve
+from streams.worker.stores import keepsake, spend_ledger
 
 log = logging.getLogger(__name__)
 _LONGEST_MS = 90 * 86_400_000
@@ -39,6 +41,7 @@ class Selling:
     metrics: WorkerMetrics
     publisher: Publisher
     exchange: Exchange = field(init=False)
+    lives: CampaignLives = field(init=False)
     budgets: Budgets = field(init=False)
     spending: Spending = field(init=False)
     stats: AdStatsLeader = field(init=False)
@@ -51,21 +54,23 @@ class Selling:
         settings, ads = self.settings, self.settings.ads
         self._rules = Rules.of(settings, {})
         self.exchange = Exchange(ads.rates(), ads.currency)
+        self.lives = CampaignLives(keepsake(settings, "campaign-lives", 100 * KEPT_MS))
         self.budgets = Budgets(
             spend_ledger(settings),
             self.exchange,
             ads,
             worker=f"{settings.kafka.client_id}-{secrets.token_hex(6)}",
             partitions=settings.topics.partitions,
-            curve=traffic_curve(settings),
+            curve=keepsake(settings, "traffic"),
+            version=self.lives.told,
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
         self.stats, self.answers = self._stats(), self._answers()
 
     def sells(self) -> bool:
-        """Is there any campaign?"""
-        return self.exchange.market.rows > 0
+        """See `Market.sells`."""
+        return self.exchange.market.sells
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""

@@ -47,11 +47,11 @@ class Spending:
             while True:
                 await asyncio.sleep(min(_LOOK_S, self.every_s))
                 market = self.exchange.market
-                if market.rows and (market is not seen or monotonic() >= due_s):
+                if market.sells and (market is not seen or monotonic() >= due_s):
                     due_s = await self._tick()
                     seen = market
         finally:
-            if self.exchange.market.rows:
+            if self.exchange.market.sells:
                 await self._thread.run(self.budgets.give_back, epoch_ms())
 
     async def _tick(self) -> float:

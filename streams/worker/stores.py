@@ -2,7 +2,7 @@
 
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from embeddings.keepsake import RedisKeepsake
+from embeddings.keepsake import KEPT_MS, RedisKeepsake
 from embeddings.redis_store import RedisUserStore
 from embeddings.spend_redis import RedisSpendLedger
 from streams.settings import Settings
@@ -36,8 +36,8 @@ def _with_credentials(url: str, username: str | None, password: str | None) -> s
     return urlunsplit(parts._replace(netloc=who + parts.netloc))
 
 
-def traffic_curve(settings: Settings) -> RedisKeepsake:
-    """Where workers leave what they learned of when people come; it connects at its first call."""
+def keepsake(settings: Settings, name: str, kept_ms: int = KEPT_MS) -> RedisKeepsake:
+    """Where workers leave something for those to come, such as when people come; it connects at its first call."""
     s = settings.redis
     url = _with_credentials(s.url, s.username, s.password.get_secret_value() if s.password else None)
-    return RedisKeepsake(url, "traffic", prefix=s.prefix, timeout_s=s.timeout_s)
+    return RedisKeepsake(url, name, prefix=s.prefix, timeout_s=s.timeout_s, kept_ms=kept_ms)

@@ -94,6 +94,7 @@ class Worker:
         self.control = ControlReader(
             options=settings.kafka.client_options(),
             handlers=self.control_topics.handlers(),
+            lives={settings.topics.name("campaigns"): self.ads.lives.begin},
             at_end=items.catalogue_read,
         )
 

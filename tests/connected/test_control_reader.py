@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.embedded import Broker
 from deploy.kafka import KafkaServer
-from deploy.kafka_admin import admin_client
+from deploy.kafka_admin import TopicsRefused, admin_client
 from streams.transport import control
 from streams.transport.control import ControlReader
 from tests.connected.relays import Relay
@@ -117,6 +117,33 @@ async def test_a_topic_that_the_brokers_do_not_name_yet_is_not_read(kafka: Kafka
         assert not read.reader.caught_up.is_set()
         kafka.create_topic(f"{topic_prefix}.missing", partitions=1)
         assert await read.caught_up() == [b"1"]
+
+
+async def test_a_topic_that_is_made_anew_is_another_log(kafka: KafkaServer, topic_prefix: str) -> None:
+    topic, lives = f"{topic_prefix}.campaigns", list[str]()
+    kafka.create_topic(topic, 1)
+    await publish(kafka.bootstrap, topic, b"a", b"b")
+    async with reading(kafka.bootstrap, topic) as read:
+        read.reader.lives = {topic: lives.append}
+        await until(lambda: read.values[topic] == [b"a", b"b"])
+        assert len(lives) == 1
+        async with admin_client(bootstrap_servers=kafka.bootstrap) as admin:
+            await admin.delete_topics([topic])
+        await again(kafka, topic)
+        await publish(kafka.bootstrap, topic, b"c")
+        await until(lambda: read.values[topic] == [b"a", b"b", b"c"], 30)
+    assert len(set(lives)) == len(lives) == 2
+
+
+async def again(kafka: KafkaServer, topic: str) -> None:
+    """Create a topic as soon as the one of its name is gone."""
+    for _ in range(50):
+        try:
+            kafka.create_topic(topic, 1)
+            return
+        except TopicsRefused:
+            await asyncio.sleep(0.1)
+    raise AssertionError(topic)
 
 
 async def test_transactions_at_the_end_hold_nothing_up(

@@ -210,6 +210,7 @@ def test_factors_are_the_best_approximation_of_their_width() -> None:
     assert error == pytest.approx(np.sqrt((values[10:] ** 2).sum()), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_factors_of_a_larger_catalogue_agree_with_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = PairCounts()
     counts.update(*a_log(3_000))

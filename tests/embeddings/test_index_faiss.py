@@ -1,6 +1,7 @@
 """In which order inverted lists are visited, and how many of them."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from embeddings import index_faiss
@@ -56,6 +57,7 @@ def test_by_how_wide_lists_are_more_is_found_in_as_many() -> None:
     assert recall(engine, vectors_ND, query_QD, everything_N) > recall(by_centres, vectors_ND, query_QD, everything_N)
 
 
+@pytest.mark.slow
 def test_under_a_mask_as_much_is_found_as_without_and_no_more_lists_than_that_takes() -> None:
     vectors_ND, query_QD = factors(50_000)
     engine, _ = index_faiss.ivf(vectors_ND, 8, 1, 0.97)

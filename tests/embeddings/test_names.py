@@ -9,6 +9,7 @@ from embeddings.names import Names
 steps = st.lists(st.tuples(st.booleans(), st.dictionaries(st.integers(0, 30), st.text(min_size=1))), max_size=12)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(steps)
 def test_rows_have_the_names_they_were_given_last(many: list[tuple[bool, dict[int, str]]]) -> None:

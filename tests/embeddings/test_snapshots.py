@@ -135,6 +135,7 @@ def test_a_server_that_fails_once_is_asked_again(tmp_path: Path) -> None:
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_always_fails_is_asked_three_times(tmp_path: Path) -> None:
     asked = []
     with serving(tmp_path, lambda: bool(asked.append(1))) as url:
@@ -293,6 +294,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, served: str) -> No
         snapshots.load(dataclasses.replace(manifest, bytes=0), max_bytes=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("uri", "passes"),
     [("ftp://x/y", True), ("s3://x/y", False), ("what://x/y", False), ("snapshot-1", True),

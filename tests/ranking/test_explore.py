@@ -76,6 +76,7 @@ def test_where_nothing_is_left_nothing_is_drawn():
     assert not explored_PN.any()
 
 
+@pytest.mark.slow
 def test_what_is_dealt_does_not_depend_on_the_order_of_the_candidates():
     index_PN, mask_PK, chance_PN, key_PS = a_pack(7, 2, turns=200)
     order = np.array([3, 1, 6, 0, 2, 5, 4])

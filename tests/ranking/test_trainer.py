@@ -138,6 +138,7 @@ def test_outcomes_are_learned_and_come_true():
     assert progress.predicted == pytest.approx(progress.observed, abs=0.03)
 
 
+@pytest.mark.slow
 def test_calibration_follows_a_click_rate_that_drifts():
     """After as long a time as you like: what has been summed up by then must not hold the steps back."""
     trainer, rng = Trainer(SMALL), np.random.default_rng(0)
@@ -161,6 +162,7 @@ def shown_in_places(rows=12_000):
     return x_RX, np.where(second_R, 7, 5), label_R, np.where(below_R, 9, 0)
 
 
+@pytest.mark.slow
 def test_an_item_is_not_thought_better_for_the_place_it_stood_in():
     x_RX, item_R, label_R, place_R = shown_in_places()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ranking.ads.campaigns import (
     BidType,
     Campaign,
+    Creative,
     Deal,
     Delivery,
     Goal,
@@ -51,13 +52,12 @@ campaigns = st.builds(
 
 def told(market: Market) -> dict[str, tuple[object, ...]]:
     """What a market says of each line item, whatever its row."""
-    label_of = {number: name for name, number in _labels(market).items()}
     matched_PL = dense(market.targeting.match(ASKED), market.targeting.rows)
     plans = market.plans
     return {
         line.key: (
             *(column[row] for column in (market.tier_L, market.bid_micros_L, market.barred_L, market.version_L)),
-            sorted(label_of[n] for n in market.label_N[market.label_start_L1[row] : market.label_start_L1[row + 1]]),
+            market.hours[plans.hours_L[row]],
             plans.curve_LK[row, : plans.parts_L[row]].tolist(),
             plans.limit_LG[row].tolist(),
             matched_PL[:, row].tolist(),
@@ -67,14 +67,6 @@ def told(market: Market) -> dict[str, tuple[object, ...]]:
         for row, line in enumerate(market.lines)
         if line is not None
     }
-
-
-def _labels(market: Market) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row, line in enumerate(market.lines):
-        numbers = market.label_N[market.label_start_L1[row] : market.label_start_L1[row + 1]].tolist()
-        found |= dict(zip(sorted(line.labels) if line else (), numbers, strict=True))
-    return found
 
 
 @settings(deadline=None, max_examples=40)
@@ -94,6 +86,55 @@ def test_changes_come_to_what_is_left(changes: list[Campaign | str]) -> None:
     held_PL = dense(exchange.market.targeting.match(ASKED), exchange.market.targeting.rows)
     for row, line in enumerate(exchange.market.lines):
         assert held_PL[:, row].tolist() == [line is not None and holds(line.targeting, asked) for asked in ASKED]
+
+
+def test_generations_of_campaigns_leave_no_words_behind() -> None:
+    exchange = an_exchange(a_campaign("stays", a_line(campaign="stays", targeting=DayPart(1, "UTC"))))
+    first = exchange.market
+    most = 0
+    for generation in range(50):
+        names = [f"g{generation}-{n}" for n in range(8)]
+        exchange.change(
+            [(_own_words(name), generation) for name in names], [f"g{generation - 1}-{n}" for n in range(8)]
+        )
+        most = max(most, len(exchange.market.house.tokens), len(exchange.market.hours))
+    anew = an_exchange(
+        a_campaign("stays", a_line(campaign="stays", targeting=DayPart(1, "UTC"))), *map(_own_words, names)
+    )
+    held = len(anew.market.house.tokens)
+    assert most <= max(2 * held, 256) + 8 * 8
+    assert len(exchange.market.hours) <= 64 + 8
+    assert first.hours == (None, DayPart(1, "UTC"))
+    assert _said(exchange.market) == _said(anew.market)
+
+
+def _own_words(name: str) -> Campaign:
+    """A campaign whose words no other has."""
+    creative = Creative(
+        key=f"{name}/l/cr", crid="cr", approved=True, adomain=(f"{name}.example",), cat=(name,), cattax=2,
+        bundle=f"app.{name}", mimes=(f"x/{name}",), format="banner",
+    )  # fmt: skip
+    bit = int(name[1:-2]) * 8 + int(name[-1])
+    line = a_line(
+        campaign=name, advertiser=name, creatives=(creative,), targeting=DayPart(1 + bit, "UTC"),
+        deal=Deal(id=name, floor_micros=1, at=2, guaranteed=False),
+    )  # fmt: skip
+    return a_campaign(name, line)
+
+
+def _said(market: Market) -> dict[str, tuple[object, ...]]:
+    """The words behind the numbers of each line item, and the hours it asks for."""
+    house = market.house
+    word_of = dict(enumerate(house.tokens.words))
+    said = {}
+    for row, line in enumerate(house.lines):
+        if line is not None:
+            first, last = house.creative_start_L1[row : row + 2]
+            tokens = house.carried_M[house.carried_start_N1[first] : house.carried_start_N1[last]].tolist()
+            own = house.line_L[row]
+            words = sorted(word_of[token] for token in [*tokens, int(own["advertiser"])])
+            said[line.key] = words, word_of.get(int(own["deal"])), market.hours[market.plans.hours_L[row]]
+    return said
 
 
 def test_a_snapshot_stays_as_it_was() -> None:

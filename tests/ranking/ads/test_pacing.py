@@ -100,6 +100,7 @@ def off_plan(system: str) -> float:
     return float(np.abs(run.history_TLG[:, 0, MICROS] / BUDGET - due_T).mean())
 
 
+@pytest.mark.slow
 def test_ours_is_nearest_to_plan_of_all_systems() -> None:
     distance = {system: off_plan(system) for system in SYSTEMS}
     assert min(distance, key=distance.__getitem__) == "marquee"
@@ -119,6 +120,7 @@ def test_a_flight_of_an_hour_delivers(limit: str, per_day: float) -> None:
     assert run.by(0.5, which) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [1, 24])
 def test_ten_impressions_are_ten_impressions_and_spread(hours: int) -> None:
     plan = plans(40, hours=hours, start_ms=START_MS + (20 if hours == 1 else 0) * HOUR_MS, count=10)

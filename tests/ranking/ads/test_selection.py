@@ -81,6 +81,7 @@ def fit(house: House, *slots: Slot, now_ms: int = NOW_MS) -> Fits:
         (Slot(blocked=("cat:1:IAB7",)), {"cat": ("IAB7-39",)}, Loss.category_excluded),
         (Slot(blocked=("cat:1:IAB7-3",)), {"cat": ("IAB7-39",)}, None),
         (Slot(blocked=("cat:1:7",)), {"cat": ("7",), "cattax": 6}, None),
+        (Slot(blocked=("cattax:0",)), {}, Loss.category_excluded),
         (Slot(blocked=("attr:3",)), {"attr": (1, 3)}, Loss.creative_filtered),
     ],
 )

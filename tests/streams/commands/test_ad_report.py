@@ -4,7 +4,7 @@ import pytest
 
 from embeddings.spend import OWN, TOLD
 from streams.commands.ad_explain import explained, losses
-from streams.commands.ad_report import REASONS, curve, delivery, ecpm_micros, reported, resolved, top, why_not
+from streams.commands.ad_report import REASONS, STEPS, curve, delivery, ecpm_micros, reported, resolved, top, why_not
 from streams.commands.console import Failed
 from streams.contract.ad_records import AdStats
 from tests.streams.adverts import LINE, a_decision, a_line
@@ -12,7 +12,7 @@ from tests.streams.builders import NOW_MS
 
 STATS = AdStats(
     key=LINE, campaign_id="c", line_item_id="l", currency="EUR", impressions=200, clicks=5, spent_micros=600_000,
-    indicator=0.8, funnel={"opportunities": 900, "targeted": 500, "capped": 90, "outbid": 200, "paced": 7, "bid": 300},
+    indicator=0.8, funnel={"targeted": 500, "capped": 90, "outbid": 200, "paced": 7, "bid": 300},
     lost_to={"d/x": 150}, hours={"10": 100, "11": 100, "12": 180, "14": 340},
 )  # fmt: skip
 
@@ -27,8 +27,9 @@ def test_what_stops_it_most_comes_first() -> None:
     assert top(STATS, 2) == {"outbid": 200, "capped": 90}
 
 
-def test_every_reason_is_a_count_of_the_ledger() -> None:
-    assert set(REASONS) <= {*TOLD, *OWN}
+def test_every_step_and_reason_is_counted_and_every_count_is_one() -> None:
+    assert {*STEPS, *REASONS} <= {*TOLD, *OWN}
+    assert set(TOLD) <= {*STEPS, *REASONS}
 
 
 def test_delivery_is_red_behind_and_yellow_ahead() -> None:
@@ -52,9 +53,7 @@ def test_a_line_item_is_named_in_full_or_by_its_own_id_where_that_is_clear() -> 
 
 def test_why_not_says_how_far_it_comes_and_to_whom_it_loses() -> None:
     said = why_not(LINE, a_line(), STATS, [], NOW_MS)
-    assert said["steps"] == {
-        "opportunities": 900, "targeted": 500, "bid": 300, "top_bid": 0, "won": 0, "served": 0,
-    }  # fmt: skip
+    assert said["steps"] == {"targeted": 500, "bid": 300, "won": 0, "served": 0}
     assert (said["reasons"], said["lost_to"], said["sentences"]) == (
         {"capped": 90, "paced": 7, "outbid": 200},
         {"d/x": 150},
@@ -66,9 +65,8 @@ def test_why_not_says_what_needs_no_figures() -> None:
     assert "no campaign on the topic has it" in why_not("c/x", None, None, [], NOW_MS)["sentences"][0]
     unseen = why_not(LINE, a_line(flight_from=NOW_MS + 1), None, [], NOW_MS)["sentences"]
     assert unseen == ["c/l: its flight has not begun", "c/l: no figures of it: no worker has considered it yet"]
-    idle = why_not(LINE, a_line(), AdStats(key=LINE, funnel={"opportunities": 12}), [], NOW_MS)["sentences"]
-    assert idle == ["c/l: its targeting held for none of 12 opportunities"]
-    assert "no request came" in why_not(LINE, a_line(), AdStats(key=LINE), [], NOW_MS)["sentences"][0]
+    idle = why_not(LINE, a_line(), AdStats(key=LINE), [], NOW_MS)["sentences"]
+    assert idle == ["c/l: no place was asked for that its targeting holds for"]
 
 
 def test_codes_of_losses_are_said_in_words() -> None:

@@ -325,6 +325,7 @@ def test_python_m_streams_is_the_same_command() -> None:
     assert done.stdout.startswith("marquee ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
 def test_products_are_computed_by_one_thread_unless_somebody_says_otherwise(said: dict[str, str], threads: str) -> None:
     """A second one waits in a loop for its part of products that are too small to share."""

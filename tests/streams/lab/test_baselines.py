@@ -13,6 +13,7 @@ def ranks(name: str, *events: tuple[int, int]) -> list[float]:
     return BASELINES[name](user_R, item_R, 0).tolist()
 
 
+@pytest.mark.slow
 def test_unknown_people_and_items_are_misses_and_repeats_are_not_scored() -> None:
     for name in BASELINES:
         got = ranks(name, (0, A), (0, A), (1, A), (0, B))

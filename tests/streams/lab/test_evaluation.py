@@ -78,6 +78,7 @@ def test_what_is_measured_searches_and_calls_new_what_the_settings_say() -> None
     assert (bench.serving.live.index.kind, bench.serving.fresh_for_s) == ("torch", 60)
 
 
+@pytest.mark.slow
 def test_progress_is_said() -> None:
     said: list[str] = []
     log = a_table(100, items=5)

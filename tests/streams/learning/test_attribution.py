@@ -148,6 +148,7 @@ def test_an_impression_too_many_is_not_taken_up_and_none_is_closed_early() -> No
     assert attribution.dropped == 7, "there is room again"
 
 
+@pytest.mark.slow
 def test_fifty_thousand_open_impressions_close_when_it_is_time() -> None:
     attribution = Attribution(window_s=100)
     show(attribution, SLATE)

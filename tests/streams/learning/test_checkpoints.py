@@ -67,6 +67,7 @@ def wrote(journal: Journal, learner: Learner, offset: int) -> list[str]:
     return sorted(path.name.partition("-")[0] for path in journal.folder.folder.iterdir())
 
 
+@pytest.mark.slow
 def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
     observations: list[Observation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_after_a_whole_come_increments_and_a_restart_finds_the_last_of_them(
     assert found.offsets == {}
 
 
+@pytest.mark.slow
 def test_a_whole_comes_again_when_increments_come_to_half_of_it(
     observations: list[Observation], tmp_path: Path
 ) -> None:
@@ -187,6 +189,7 @@ def test_what_is_learned_while_a_checkpoint_is_written_is_not_in_it(
         assert everything(restored(journal.folder)[0]) == before
 
 
+@pytest.mark.slow
 def test_a_learner_killed_at_any_point_finds_a_state_as_it_was(observations: list[Observation], tmp_path: Path) -> None:
     """Of every prefix of what is written, with what is half written beside it."""
     journal, learner, states = Journal(CheckpointFolder(tmp_path / "all")), roomy(), list[dict[str, Any]]()

@@ -103,6 +103,7 @@ def test_of_an_overlap_only_the_new_rows_are_learned() -> None:
     assert counts(learner) == counts(taught(told(whole.deliver(LOG[:200]))))
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 199), max_size=6))
 @settings(deadline=None, max_examples=15)
 def test_counts_do_not_depend_on_how_the_log_was_cut(cuts: list[int]) -> None:

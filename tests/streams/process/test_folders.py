@@ -46,6 +46,7 @@ def test_a_learner_does_not_start_where_it_cannot_write(tmp_path: Path) -> None:
     assert done.stderr.startswith("settings: learner.checkpoint_dir = 'file/c': cannot be written")
 
 
+@pytest.mark.slow
 def test_loops_are_compiled_where_they_cannot_be_kept() -> None:
     code = "from embeddings.ids import murmur2; from ranking.jit import kernel; print(murmur2([b'u1'])[0])"
     environ = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": ""}

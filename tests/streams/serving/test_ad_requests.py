@@ -101,7 +101,7 @@ def test_deals_have_floors_of_their_own_and_one_of_unknown_money_is_not_offered(
         {"id": "c", "bidfloor": 1, "bidfloorcur": "XTS"},
     ]
     made = place({"id": "1", "pmp": {"private_auction": 1, "deals": deals}})
-    assert made.deal_floor_micros == {"a": 2_500, "b": 1_084}
+    assert {name: offer.floor_micros for name, offer in made.offers.items()} == {"a": 2_500, "b": 1_084}
     assert (made.slot.deals, made.slot.deals_only) == (("a", "b"), True)
 
 

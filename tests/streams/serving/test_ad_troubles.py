@@ -70,7 +70,7 @@ def test_an_ended_line_item_weighs_nothing() -> None:
     assert [told(one) for one in with_it.decided] == [told(one) for one in without_it.decided]
     assert with_it.shown["old"] == 0
     assert with_it.shown["a"] > 10
-    assert with_it.count("old/l", "opportunities") == 0
+    assert with_it.count("old/l", "targeted") == 0
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -333,7 +333,10 @@ def test_who_cannot_be_looked_up_is_shown_nothing_that_has_a_cap(monkeypatch: py
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(house.workers[0].server.ledger, "in_flight", away)
-    assert one(house.decisions(a_request())).campaign_id == "free"
+    decision = one(house.decisions(a_request()))
+    assert (decision.campaign_id, decision.losses) == ("free", {"cap_unknown": 1})
+    house.workers[0].answerer.ads.server.tell([])
+    assert house.workers[0].server.funnel.take_names()["cap_unknown"] == 1
 
 
 def test_a_currency_without_a_rate_does_not_bid() -> None:
@@ -366,3 +369,12 @@ def test_figures_say_how_far_line_items_came_and_to_whom_they_lost() -> None:
     counts = house.workers[0].server.ledger.totals().counts
     assert counts["high/l"]["won"] == counts["high/l"]["served"] == 4
     assert counts["low/l"]["targeted"] == counts["low/l"]["outbid"] == counts["low/l"]["lost_to:high/l"] == 4
+
+
+def test_what_was_counted_before_the_last_campaign_was_stopped_is_told() -> None:
+    house = a_house(a_campaign())
+    house.decisions(a_request())
+    house.publish(stop=["spring"])
+    house.now_ms += 5_000
+    house.decisions(a_request("bob"))
+    assert house.workers[0].server.ledger.totals().counts["spring/l"]["served"] == 1

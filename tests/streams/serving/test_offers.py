@@ -44,6 +44,7 @@ def assert_alike(offer: Offer, anew: Offer, size: int) -> None:
         np.testing.assert_array_equal(getattr(offer, name), getattr(anew, name), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_an_offer_that_followed_is_the_one_that_would_be_made_anew(seed: int) -> None:
     draw, items, now_s = np.random.default_rng(seed), Items(capacity=64, catalogue_unread=seed % 2 == 0), NOW

@@ -99,6 +99,7 @@ def cut(log: Sequence[Raw], cuts: Sequence[int]) -> list[Sequence[Raw]]:
     return [log[a:b] for a, b in pairwise(ends)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 79), max_size=8), st.integers(0, 2**20))
 @settings(max_examples=25, deadline=None)
 def test_states_do_not_depend_on_how_the_log_was_cut(cuts: list[int], seed: int) -> None:

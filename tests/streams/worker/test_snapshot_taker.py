@@ -153,6 +153,7 @@ async def test_what_cannot_be_fetched_is_said_once_and_tried_until_it_can(
     assert swaps(worker) == {"swapped": 1, "refused": 1}
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_away_is_asked_again_and_another_address_is_tried_at_once(
     worker: Worker, snapshot: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
