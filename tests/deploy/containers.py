@@ -137,6 +137,10 @@ class Machine:
         """What an engine sends to a container that is to stop; the child is only the way into it."""
         os.kill(int(_children(child.pid)), signal.SIGTERM)
 
+    def inside(self, child: Child, folder: str) -> Path:
+        """A folder of a running container, as this machine sees it."""
+        return Path(f"/proc/{_children(child.pid)}/root{folder}")
+
     def _is_up(self) -> bool:
         there = [*self._enter(), "test", "-e", f"{self.folder}/ready"]
         return bool(self._first) and subprocess.run(there, check=False).returncode == 0

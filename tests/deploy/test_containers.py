@@ -163,6 +163,13 @@ def test_an_event_from_the_host_is_answered_by_kafka_and_http(installation: Inst
     assert by_kafka["slate_id"] == by_http["slate_id"]
 
 
+def test_nothing_is_compiled_that_the_image_brought(installation: Installation) -> None:
+    brought = {file.name for file in installation.loops.rglob("*.nbc")}
+    for name in ("worker", "learner"):
+        loops = installation.machine.inside(installation.running[name], "/tmp/loops")
+        assert {file.name for file in loops.rglob("*.nbc")} == brought, name
+
+
 def test_top_sees_both(installation: Installation) -> None:
     command = [*installation.images["worker"].entrypoint, "top", "--json", "127.0.0.1:6066", "127.0.0.1:6067"]
     said = installation.machine.run(command, **installation.how("worker"))

@@ -38,3 +38,4 @@ def test_a_person_is_told_in_a_line(tmp_path: Path, place: str, code: int, capsy
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert len(said.splitlines()) == (1 if code else 3)
+    assert code or "[consent] in marquee.toml" in said
