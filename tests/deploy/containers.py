@@ -28,6 +28,8 @@ from deploy.processes import Child, StartFailed
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 VENV = Path(sys.prefix)
+PACKAGES = ("streams", "embeddings", "ranking")
+"""Where compiled loops are kept beside their sources."""
 _HOSTS = "127.0.0.1 localhost kafka valkey worker learner prometheus alertmanager\n"
 
 
@@ -103,7 +105,7 @@ def compile_loops(folder: Path, image: Image) -> None:
 
 def copy_loops(folder: Path) -> None:
     """Put what was compiled beside the sources, for this machine's CPU, where a folder of loops has it."""
-    for cache in {index.parent for package in ("embeddings", "ranking") for index in (ROOT / package).rglob("*.nbi")}:
+    for cache in {index.parent for package in PACKAGES for index in (ROOT / package).rglob("*.nbi")}:
         sources = cache.parent
         place = folder / f"{sources.name}_{hashlib.sha1(str(sources).encode()).hexdigest()}"
         shutil.copytree(cache, place, ignore=shutil.ignore_patterns("*.pyc"))
@@ -185,7 +187,8 @@ class Machine:
         root = self.folder / "root"
         mounts = [f"mount -t tmpfs -o mode=1777 none {root}{folder}" for folder in scratch]
         mounts += [f"mount -t tmpfs -o mode=0775,uid={uid},gid={gid or 0} none {root}{folder}" for folder in owned]
-        for source, place in (binds or {}).items():
+        hidden = {place: str(place) for place in (ROOT, VENV) for folder in scratch if place.is_relative_to(folder)}
+        for source, place in {**hidden, **(binds or {})}.items():
             mounts += [_holder(source, f"{root}{place}"), f"mount --bind {source} {root}{place}"]
         mounts += [f"mount -o remount,ro,bind {root}"] if read_only else []
         words = [f"{name}={value}" for name, value in environment.items()]
