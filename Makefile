@@ -10,10 +10,11 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests are compiled once, as the loops are, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# program:Debian package that brings it; what Apache Kafka (fetched by Maven), the Redis 7 tests and containers without
-# an engine run on, and what fetches the schema of compose files
-SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server ip:iproute2 openssl:openssl go:golang-go kcat:kcat \
-	curl:curl
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on, then
+# containers without an engine, and what fetches the schema of compose files
+SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server
+SERVERS += node:nodejs npm:npm kcat:kcat
+SERVERS += ip:iproute2 curl:curl openssl:openssl go:golang-go
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
 define get
@@ -23,7 +24,8 @@ define get
 fi || exit 1; }
 endef
 
-# Tests that start no server; they may run side by side.
+# Tests that start no server: as many side by side as there are cores. Of the others two files are run side by side,
+# each with servers of its own: most of their time they wait.
 ALONE := not kafka and not embedded and not redis and not charts
 
 .PHONY: install demo test prove charts quick lint bench clean servers

@@ -142,7 +142,7 @@ def new_cluster_id() -> str:
 
 
 def java(main: str, *arguments: str) -> list[str]:
-    """The command line of one of Kafka's classes, such as `org.apache.kafka.tools.ConsoleConsumer`.
+    """The command line of one of Kafka's classes, such as `org.apache.kafka.tools.ConsoleProducer`.
 
     Raises:
         StartFailed: there is no `java`, or the jars could not be fetched.
@@ -159,7 +159,7 @@ def jars() -> Path:
     Raises:
         StartFailed: there is no `mvn`, or it failed.
     """
-    folder = _cache() / f"kafka-{kafka_version()}"
+    folder = cache_folder() / f"kafka-{kafka_version()}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f"{folder.name}.lock").open("w") as lock:
@@ -189,5 +189,6 @@ def _fetch(folder: Path) -> None:
         (Path(scratch) / "jars").rename(folder)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what is fetched once is kept, for all checkouts of a user."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marquee"

@@ -29,7 +29,7 @@ _OTHERS = {
     "length_s_N": ("f4", 1, 0),
     "used_s_N": ("u4", 1, 0),
     "age_N": ("u1", 1, 0),
-    **dict.fromkeys(("hidden_N", "removed_N", "catalogued_N", "named_N", "counted_N"), ("?", 1, 0)),
+    **dict.fromkeys(("rated_N", "hidden_N", "removed_N", "catalogued_N", "named_N", "counted_N"), ("?", 1, 0)),
 }
 """Type, width and what is there of an item nobody knows anything about."""
 
@@ -59,6 +59,7 @@ class Columns:
     language_N4: NDArray[np.uint64]
     used_s_N: NDArray[np.uint32]
     age_N: NDArray[np.uint8]
+    rated_N: NDArray[np.bool_]
     hidden_N: NDArray[np.bool_]
     removed_N: NDArray[np.bool_]
     catalogued_N: NDArray[np.bool_]

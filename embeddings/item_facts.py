@@ -14,7 +14,7 @@ class ItemFacts(NamedTuple):
     """One catalogue record, as far as ranking needs it. Times are epoch seconds; `makers` are series and creators.
 
     `language` is a word that says what the item is like; `languages` are those (`eligibility.language_of`) in which it
-    can be followed.
+    can be followed. `age` is from which it may be seen; 0 as well where it is not `rated`.
     """
 
     name: str
@@ -32,6 +32,7 @@ class ItemFacts(NamedTuple):
     age: int = 0
     hidden: bool = False
     length_s: float = 0.0
+    rated: bool = False
 
     def words(self) -> list[int]:
         """What it says of what the item is like (`embeddings.content`)."""

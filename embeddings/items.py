@@ -175,7 +175,7 @@ class Items:
                 c.words_NW[rows_R], c.length_s_N[rows_R] = words_RW, length_s_R
                 c.from_s_N[rows_R], c.until_s_N[rows_R] = from_s_R, until_s_R
                 c.territory_N4[rows_R], c.surface_N4[rows_R] = territory_R4, surface_R4
-                c.language_N4[rows_R] = language_R4
+                c.language_N4[rows_R], c.rated_N[rows_R] = language_R4, [fact.rated for fact in facts]
                 c.age_N[rows_R], c.hidden_N[rows_R] = age_R, hidden_R
                 c.first_seen_s_N[rows_R], c.fresh_s_N[rows_R] = first_s_R, fresh_s_R
                 c.removed_N[rows_R], c.catalogued_N[rows_R] = False, True

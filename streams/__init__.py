@@ -1,6 +1,6 @@
 """The Kafka edge and the composition root: the only package that imports faust. No room sees one below it here.
 
-    contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns
+    contract/   what is on the wire: `records`, and `decode`, how a whole fetch becomes columns; `schemas`, for others
     transport/  batches through Faust: `batching`, `deliveries`, `ledger`, `publishing`; `failures`, what errors mean
     process/    being a process: `member` of a group in its `host`, `metrics`, `health`
     serving/    event to slate over arrays; knows no Kafka      learning/  what is learned of it; knows no serving
@@ -12,7 +12,8 @@ Reading order: `serving.pipeline` (READ FIRST: event to slate), then what it cal
 at), `serving.values` (what passes between stages), `serving.scoring` with `query`, `retrieve`, `filter`, `rank` and
 `compose`, `serving.slates`. `learning.learner` (READ SECOND: what is learned of it), from what
 `serving.observation_writer` tells. `serving.ads` (READ THIRD: places for ads to decisions), with `serving.ad_requests`
-(what is asked), `serving.budgets` (who may spend) and `serving.ad_events` (what is billed). Then how it lives:
+and `serving.ad_pages` (what is asked), `serving.budgets` (who may spend) and `serving.ad_events` (what is billed). Then
+how it lives:
 `worker.events_lane` and `worker.unstored` (publish, store, acknowledge), `transport.deliveries` and `transport.ledger`
 (how batches arrive and when they are committed), `worker.worker` (what is wired to what), `commands.cli`.
 """

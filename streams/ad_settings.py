@@ -1,4 +1,4 @@
-"""How ads are sold, as settings: currency and floors, how money is held, and what a page may look like.
+"""How ads are sold, as settings: currency and floors, how money is held, and which surfaces bring ads unasked.
 
 >>> settings = Ads(currency="EUR", currencies=("EUR=1000000", "USD=1083412"), floors=("home;*=300000",))
 >>> settings.rates().micros["USD"], settings.floor_table().of_requests(np.array([[0, -1]])).tolist()
@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import Floors, per_impression
-from streams.half_lives import Group
+from streams.ad_surfaces import SurfaceAds
+from streams.half_lives import Group, Surface
 from streams.secret_files import Secret
 
 _RATE = re.compile(r"([A-Z]{3})=([0-9]{1,15})")
@@ -78,14 +79,8 @@ class Ads(Group):
     """Sensitive kinds of ads that are shown nevertheless, such as `alcohol`; categories such as `1:IAB8-5` too."""
     secret: Secret | None = None
     """Key of the hash that stands for people in the spend ledger, the same in every worker; without it, none."""
-    ad_load_max: float = Field(default=0.25, ge=0, le=1)
-    """Largest share of the places of a page that are ads."""
-    first_slot: int = Field(default=2, ge=1, le=1_000)
-    """The first place of a page that may be an ad; 1 is the top."""
-    min_gap: int = Field(default=3, ge=0, le=1_000)
-    """Organic items between two ads, at least."""
-    revenue_weight: float = Field(default=1, ge=0, le=1_000)
-    """λ: what a unit of money is worth beside organic value."""
+    surfaces: dict[Surface, SurfaceAds] = Field(default={})
+    """By surface: those whose slates bring ads though no `imp` asks for them."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Ads":

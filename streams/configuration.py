@@ -29,6 +29,10 @@ CONFIG = "MARQUEE_CONFIG"
 PLACES = (CONFIG, "MARQUEE_CACHE")
 #: Keys, and values of keys, that an earlier release had, and what to do instead.
 REMOVED = {
+    **{
+        f"ads.{name}": f"each surface that brings ads says its own: ads.surfaces.NAME.{name}"
+        for name in ("ad_load_max", "first_slot", "min_gap", "revenue_weight")
+    },
     "batching.shards": "run several worker processes to use more cores",
     "index.ef_search": "index.nprobe is the breadth of an approximate search",
     "index.kind = hnsw": "ivf finds more of the nearest items; auto takes it where exact search is slow",
@@ -231,7 +235,7 @@ def _general(key: str) -> str:
     >>> _general("policies.news.size")
     'policies.NAME.size'
     """
-    return re.sub(r"^policies\.[^.]+", "policies.NAME", key)
+    return re.sub(r"^(policies|ads\.surfaces)\.[^.]+", r"\1.NAME", key)
 
 
 def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | None:
@@ -241,7 +245,7 @@ def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | Non
             return f"{gone} was removed: {REMOVED[gone]}"
     if _general(key) in known:
         return None
-    near = difflib.get_close_matches(key, known, 1, 0.4)
+    near = [name for name in known if name.startswith(f"{key}.NAME.")] or difflib.get_close_matches(key, known, 1, 0.4)
     groups = sorted({name.partition(".")[0] for name in known})
     hint = f"did you mean {near[0]}?" if near else f"known groups: {', '.join(groups)}"
     return f"unknown setting {_plain(key)}; {hint}"
@@ -255,6 +259,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         said = detail["msg"].removeprefix("Value error, ")
         if leaf is None:
             yield f"{key or 'settings'}: {said}"
+        elif detail["type"] == "missing":
+            yield f"{key} is not set; allowed: {_allowed(leaf)}"
         else:
             hint = f"; {HINTS[key]}" if key in HINTS else ""
             yield f"{key} = {_printable(key, detail['input'])}: {said}; allowed: {_allowed(leaf)}{hint}"

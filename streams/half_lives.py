@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from embeddings import fading
 
+Surface = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 HalfLife = Annotated[float, Field(ge=60, le=10 * 365 * 86_400)]
 
 

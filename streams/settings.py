@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams import addresses
 from streams.ad_settings import Ads
-from streams.half_lives import Group, HalfLife, HalfLives
+from streams.half_lives import Group, HalfLife, HalfLives, Surface
 from streams.policies import LanguageRule, Objectives, SurfacePolicy, with_built_in
 from streams.secret_files import Secret
 
@@ -60,7 +60,6 @@ File = Annotated[Path, AfterValidator(addresses.readable), _like("a file that ca
 Folder = Annotated[Path, AfterValidator(addresses.folder), _like("a folder")]
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two), Field(json_schema_extra={"rule": "a power of two"})]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")]
-Surface = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -480,6 +479,12 @@ class Settings(BaseSettings):
         for name, policy in with_built_in(self.policies).items():
             if (policy.size or self.slates.size) > (policy.candidates or self.slates.candidates):
                 raise ValueError(f"policies.{name}: its size is more than its candidates")
+        for name, page in self.ads.surfaces.items():
+            own = self.policies.get(name) or self.policies.get("default")
+            size = (own and own.size) or self.slates.size
+            if page.ad_load_max and not page.room(size):
+                said = f"ad_load_max {page.ad_load_max} and first_slot {page.first_slot}"
+                raise ValueError(f"ads.surfaces.{name}: {said} leave no place for an ad on slates of {size}")
         return self
 
     @classmethod

@@ -8,14 +8,23 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from deploy import npm
 from deploy.embedded import Broker, Valkey
 from deploy.kafka import KafkaServer
 from tests import fuzzing  # noqa: F401  says how many examples a property has
 
-MARKERS = {"kafka": "kafka", "embedded_broker": "embedded", "valkey": "embedded", "redis7": "redis"}
+MARKERS = {
+    "kafka": "kafka",
+    "embedded_broker": "embedded",
+    "valkey": "embedded",
+    "redis7": "redis",
+    "npm_packages": "node",
+    "kcat": "kcat",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +69,21 @@ def kafka() -> Iterator[KafkaServer]:
     _needs("java")
     with KafkaServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def npm_packages() -> Path:
+    """The folder of the packages from npm that `deploy.npm` names."""
+    _needs("node")
+    _needs("npm")
+    return npm.packages()
+
+
+@pytest.fixture(scope="session")
+def kcat() -> str:
+    """Debian's kcat."""
+    _needs("kcat")
+    return "kcat"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from streams.commands.ads import ads_app
 from streams.commands.bench import bench_app
 from streams.commands.bidding import bought
 from streams.commands.console import Config, Failed, Json, complain, err, finish, load, print_json, refuse_taken
+from streams.commands.contract import contract
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
@@ -62,6 +63,7 @@ app.command()(demo)
 app.command()(up)
 app.command()(init)
 app.command()(top)
+app.command()(contract)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 app.add_typer(dlq_app, name="dlq")

@@ -4,24 +4,7 @@ from typing import Any
 
 import msgspec
 
-from streams.contract.fields import Id, Number, Record, Word
-
-
-class Imp(Record):
-    """An ad slot to fill, as OpenRTB's `imp` says it."""
-
-    id: Id
-    tagid: Id | None = None
-    instl: bool | int = 0
-    bidfloor: Number = 0.0
-    bidfloorcur: str = "USD"
-    secure: bool | int = 1
-    rwdd: bool | int = 0
-    video: dict[str, Any] | None = None
-    banner: dict[str, Any] | None = None
-    bcat: tuple[Word, ...] = ()
-    badv: tuple[Word, ...] = ()
-    battr: tuple[int, ...] = ()
+from streams.contract.fields import Record
 
 
 class AdDecision(Record):
@@ -32,6 +15,10 @@ class AdDecision(Record):
     how many candidates lost and why, `lost_to` who has what they wanted; `matched` says what the line item asked for
     and found, never more of the person. `expires_ms`, `billed_until_ms`, `kept_ms`, `windows`, `levels`, `person` and,
     in the campaign's currency, `reserved_micros` and `spends_micros` are the ledger's.
+
+    On a surface that brings ads unasked `position` is its place on the page (0 is the first, beside those of `items`);
+    events may name it by `slate_id` and `slot`. `show_rate` is the share of such ads that is expected to be shown,
+    `lambda` what a unit of money weighed beside organic value when the page was laid.
     """
 
     decision_id: str
@@ -41,6 +28,8 @@ class AdDecision(Record):
     slate_id: str | None = None
     request_id: str | None = None
     position: int | None = None
+    show_rate: float | None = None
+    tradeoff: float | None = msgspec.field(default=None, name="lambda")
     filled: bool = False
     campaign_id: str | None = None
     line_item_id: str | None = None

@@ -247,7 +247,7 @@ class _Reader(NamedTuple):
             categories=c.categories,
             text=c.text,
             language=(c.language or "").casefold(),
-            age=age_of(c.rating),
+            age=age_of(c.rating) if c.rating else None,
             weight=c.weight,
             sequence=c.sequence,
             bundle=c.bundle or "",

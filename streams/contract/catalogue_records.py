@@ -108,4 +108,5 @@ def facts_of(item: Item, name: str, added_s: int) -> ItemFacts:
         age=age_of(item.rating),
         hidden=bool(item.hidden or item.blocked),
         length_s=max(item.duration_s or 0.0, 0.0),
+        rated=bool(item.rating and item.rating.strip()),
     )

@@ -108,6 +108,7 @@ _WRONG = {
     ),
     Wrong.no_item: (Code.missing_field, "item_id is missing"),
     Wrong.no_value: (Code.missing_field, "a rating without a value"),
+    Wrong.no_decision: (Code.missing_field, "ad is set, and neither decision_id nor slate_id with slot is"),
 }
 
 

@@ -10,6 +10,7 @@ from xxhash import xxh32_intdigest as _xxh32
 from embeddings.events import AD_FORMS, CONSENT_STORE, Action, EventBatch, Fate
 from embeddings.ids import ITEM_MASK, NO_ITEM, item_id, murmur2
 from embeddings.jit import kernel
+from embeddings.spend import slate_decision_id
 from streams.contract.consent import CONSENT_LEARN
 from streams.contract.event_rows import Rows
 from streams.contract.fields import LAST_KEPT_MS
@@ -49,10 +50,14 @@ class Wrong(IntEnum):
     wrapped = 4
     no_value = 5
     misrouted = 6
+    no_decision = 7
 
 
 _FUTURE, _SECONDS, _NO_ITEM = int(Wrong.future), int(Wrong.seconds), int(Wrong.no_item)
 _WRAPPED, _NO_VALUE, _MISROUTED = int(Wrong.wrapped), int(Wrong.no_value), int(Wrong.misrouted)
+_NO_DECISION = int(Wrong.no_decision)
+_UNNAMED = 254
+"""In place of an action: an ad's event that does not say of which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ def columns_of(rows: Rows, rules: Rules, now_ms: int) -> Columns:
     if not all_fit(seen):
         item_B[np.array([unfit(user) is not None for user in seen])[user_B]] = _UNFIT
     action_B = np.array([_CODES.get(event.type, 0) for event in events], np.uint8)
-    ads_R = [r for r, event in enumerate(events) if event.decision_id]
-    action_B[ads_R] = [_AD_CODES.get(events[r].type, 0) for r in ads_R]
+    ads_R = [r for r, event in enumerate(events) if event.decision_id or event.ad]
+    action_B[ads_R] = [_AD_CODES.get(events[r].type, 0) if _named(events[r]) else _UNNAMED for r in ads_R]
     value_B = np.array([event.value for event in events], np.float32)
     time_ms_B = np.array([event.event_time for event in events], np.int64)
     published_ms_B = np.array([record.timestamp for record in rows.records], np.int64)
@@ -105,6 +110,13 @@ def columns_of(rows: Rows, rules: Rules, now_ms: int) -> Columns:
         refused_B=refused_B,
     )
     return Columns(batch, wrong_B, published_ms_B, misdated)
+
+
+def _named(event: Event) -> bool:
+    """Whether an event of an ad says of which; the decision about a slot of a slate has its id from these."""
+    if not event.decision_id and event.slate_id and event.slot is not None:
+        event.decision_id = slate_decision_id(event.slate_id, event.slot)
+    return bool(event.decision_id)
 
 
 @kernel
@@ -146,6 +158,8 @@ def _judge(
             wrong_B[r] = _NO_ITEM
         elif item_B[r] == _UNFIT:
             wrong_B[r] = _WRAPPED
+        elif action == _UNNAMED:
+            wrong_B[r] = _NO_DECISION
         elif early:
             wrong_B[r] = _SECONDS
         elif foreign_B[r]:

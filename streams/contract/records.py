@@ -66,7 +66,8 @@ class Event(Record):
 
     `type` is the name of an `embeddings.events.Action`, or `rating`, which reads as dislike or play by its value.
     `user_id` may be left to the record's key, `item_id` to slot events. `event_time` is epoch milliseconds.
-    `decision_id` says that it is of an ad: the one that was decided for a slot.
+    `decision_id` says that it is of an ad: the one that was decided for a slot. `ad` says so of what stands in `slot`
+    of `slate_id`, from which its `decision_id` follows.
     """
 
     type: Word
@@ -78,6 +79,7 @@ class Event(Record):
     slate_id: Id | None = None
     slot: int | None = None
     decision_id: Id | None = None
+    ad: Flag = None
     context: Context | None = None
     consent: Consent | None = None
 

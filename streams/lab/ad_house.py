@@ -31,6 +31,7 @@ from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
+from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.live_model import LiveModel, Serving, index_builder
@@ -190,7 +191,7 @@ class AdHouse:
         assert self.ledger is not None  # made above
         assert self.users is not None
         settings, rules, now_ms = self.settings, self._rules(), lambda: self.now_ms
-        scorer, ledgers = Scorer(self.serving, settings), [self.ledger() for _ in range(3)]
+        scorer, ledgers = Scorer(self.serving, settings), [self.ledger() for _ in range(4)]
         self._open[number] = ledgers
         budgets = Budgets(
             ledgers[0],
@@ -203,20 +204,23 @@ class AdHouse:
             curve=self._curve,
         )
         budgets.owned = range(_PARTITIONS * number, _PARTITIONS * (number + 1))
-        server = AdServer(
-            exchange=self.exchange,
-            budgets=budgets,
-            scorer=AdScorer(self.serving, settings),
-            ledger=ledgers[1],
-            settings=settings,
-            now_ms=now_ms,
+        server, beside = (
+            AdServer(
+                exchange=self.exchange,
+                budgets=budgets,
+                scorer=AdScorer(self.serving, settings),
+                ledger=ledger,
+                settings=settings,
+                now_ms=now_ms,
+            )
+            for ledger in (ledgers[1], ledgers[3])
         )
         asked = AskRules.of(settings, SECRET)
         events = AdEvents(ledger=ledgers[2], now_ms=now_ms)
         users = self.users()
         events.claimed(users.claim([Source("events", number)]))
         recommender = Recommender(users=users, scorer=scorer, rules=rules, settings=settings, now_ms=now_ms)
-        recommender.ad_seen = events.seen
+        recommender.ad_seen, recommender.ads = events.seen, SlateAds.of(lambda: beside, asked, settings)
         answerer = Answerer(
             users=self.users(),
             scorer=scorer,

@@ -91,9 +91,10 @@ class Stack:
         if self._temporary and not isinstance(error, Exception):
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _spawn(self, role: str, port: int) -> None:
+    def _spawn(self, role: str, port: int, *program: str) -> None:
         environment = {**self.environment, "MARQUEE_HTTP__PORT": str(port)}
-        child = Child([sys.executable, "-m", "streams", role], self.folder / f"{role}.log", env=environment)
+        command = [sys.executable, *(program or ("-m", "streams")), role]
+        child = Child(command, self.folder / f"{role}.log", env=environment)
         self._exit.callback(child.stop)
         self.children[role] = child
 

@@ -96,6 +96,11 @@ class Contest:
         """The row of the line item of each creative that fits."""
         return np.repeat(self.row_M, self.creatives_M)
 
+    @property
+    def show_rate_P(self) -> NDArray[np.float64]:
+        """What share of the ads of each place is expected to be shown."""
+        return np.array([place.show_rate for place in self.places])
+
     def keep(self, code_M: NDArray[np.int16]) -> None:
         """Let those go that have a code; what is left stays in its order."""
         gone_M = code_M != 0

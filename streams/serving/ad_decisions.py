@@ -48,22 +48,27 @@ class Reasons:
 
 
 class Winners(NamedTuple):
-    """W winners: their place and slot, who they are in the contest, what they pay per impression."""
+    """W winners: their place and slot, who they are in the contest, what they pay per impression.
+
+    `position_W` are places on pages, -1 where slots were asked for one by one.
+    """
 
     place_W: NDArray[np.intp]
     slot_W: NDArray[np.intp]
     candidate_W: NDArray[np.int64]
     row_W: NDArray[np.int32]
     price_W: NDArray[np.int64]
+    position_W: NDArray[np.int64]
 
     @classmethod
-    def of(cls, contest: Contest, sold: Sold, taken_M: NDArray[np.int64]) -> "Winners":
+    def of(cls, contest: Contest, sold: Sold, taken_M: NDArray[np.int64], position_RS: NDArray[np.int64]) -> "Winners":
         """Those of an auction whose budgets cover it."""
         place_W, slot_W = np.nonzero(sold.winner_RS != NOBODY)
         candidate_W = sold.winner_RS[place_W, slot_W]
         paid_W = taken_M[candidate_W] >= 0
         place_W, slot_W, candidate_W = place_W[paid_W], slot_W[paid_W], candidate_W[paid_W]
-        return cls(place_W, slot_W, candidate_W, contest.row_M[candidate_W], sold.price_RS[place_W, slot_W])
+        at_WS = place_W, slot_W
+        return cls(*at_WS, candidate_W, contest.row_M[candidate_W], sold.price_RS[at_WS], position_RS[at_WS])
 
 
 Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
@@ -134,11 +139,13 @@ class Recorder:
         type_W = house.line_L["bid_type"][w.row_W]
         bid_W = market.bid_micros_L[w.row_W]
         event_W = per_event(type_W, w.price_W, bid_W, self.bids.chance_M[w.candidate_W])
-        reserved_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
+        owed_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
+        reserved_W = at_rate(owed_W, self.contest.show_rate_P[w.place_W])
         level_W4 = market.caps.keys(w.row_W, creative_W)
         chances = self.bids.scored.chances
         columns = (
-            *(w.place_W, w.slot_W, w.row_W, creative_W, w.price_W, event_W, reserved_W, spends_W),
+            *(w.place_W, w.slot_W, w.position_W, w.row_W, creative_W, w.price_W, event_W),
+            *(reserved_W, owed_W, spends_W),
             *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
             *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
             *(
@@ -155,11 +162,13 @@ class Recorder:
         budgets: Budgets,
         p: int,
         slot: int,
+        position: int,
         row: int,
         creative_number: int,
         price: int,
         event: int,
         reserved: int,
+        owed: int,
         spends: int,
         bid: int,
         floor: int,
@@ -183,12 +192,15 @@ class Recorder:
         booked = budgets.booked(market, row, chances.get(BILLED_BY[market.counted_L[row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
-            decision_id=place.decision_ids[slot],
+            decision_id=place.decision_ids[position if place.page else slot],
             user_id=ask.kept_user_id,
-            imp_id=place.imp_ids[slot],
+            imp_id="" if place.page else place.imp_ids[slot],
             tagid=place.tagid,
             slate_id=ask.slate_id or None,
             request_id=ask.request_id,
+            position=position if place.page else None,
+            show_rate=place.page.show_rate if place.page else None,
+            tradeoff=round(place.page.rules.tradeoff * 1_000_000, 6) if place.page else None,
             filled=True,
             campaign_id=line.campaign_id,
             line_item_id=line.id,
@@ -209,7 +221,7 @@ class Recorder:
             currency=market.currency,
             rates=market.rates.version,
             reserved_micros=reserved,
-            spends_micros=reserved if by_impression else spends,
+            spends_micros=owed if by_impression else spends,
             min_to_win_micros=min_to_win,
             floor_micros=floor,
             pctr=chance_O[0],
@@ -232,7 +244,7 @@ class Recorder:
             windows=tuple((window.key, window.day) for window in budgets.windows(market, row)),
             booked=tuple((window.key, window.day) for window in booked.windows),
             booked_by=booked.kind if booked.windows else "",
-            holds=booked.holds if booked.windows else 0,
+            holds=max(round(booked.holds * place.show_rate), 1) if booked.windows else 0,
             levels=tuple(levels),
         )
 
@@ -251,8 +263,13 @@ class Recorder:
         of_ask: list[list[Decision]] = [[] for _ in self.contest.asks]
         for p, place in enumerate(self.contest.places):
             told = of_ask[self.contest.ask_P[p]]
-            for slot in range(len(place.imp_ids)):
-                told.append(stands.get((p, slot)) or self._empty(p, slot, refused.get((p, slot))))
+            found = [stands.get((p, slot)) for slot in range(len(place.imp_ids))]
+            if place.page:  # an empty one says once why
+                why = next((refused[p, slot] for slot in range(len(found)) if (p, slot) in refused), None)
+                told += [one for one in found if one] or [self._empty(p, 0, why)]
+                continue
+            for slot, one in enumerate(found):
+                told.append(one or self._empty(p, slot, refused.get((p, slot))))
         return Decided(of_ask, self.winners, self.bids, self.market)
 
     def _empty(self, p: int, slot: int, refused: str | None) -> Decision:
@@ -260,7 +277,7 @@ class Recorder:
         reason = refused or (max(losses, key=lambda name: losses[name]) if losses else "no_candidates")
         record = _nothing(
             ask,
-            (place.imp_ids[slot], place.decision_ids[slot], place.tagid),
+            (*place.named[slot], place.tagid),
             self.now_ms,
             currency=self.market.currency,
             nbr=_TECHNICAL if refused == Verdict.closed.name else 0,
@@ -320,6 +337,11 @@ def for_page(decision: AdDecision) -> AdDecision:
     return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
+def at_rate(micros_W: NDArray[np.int64], rate_W: NDArray[np.float64]) -> NDArray[np.int64]:
+    """What is to be reserved of amounts, of which so large a share is expected to be owed; rounded up."""
+    return np.ceil(micros_W * rate_W).astype(np.int64)
+
+
 _BEFORE = "decided_before"
 
 
@@ -329,8 +351,8 @@ def _refused(ask: AdAsk, now_ms: int, *, begun: bool) -> Iterator[Decision]:
     if ask.refused or begun:
         reason = Loss(ask.refused).name if ask.refused else _BEFORE
         for place in ask.places:
-            named = zip(place.imp_ids, place.decision_ids, strict=True)
-            pairs += [(imp_id, decision_id, place.tagid, reason, 0) for imp_id, decision_id in named]
+            if ask.refused or not place.page:
+                pairs += [(*named, place.tagid, reason, 0) for named in place.named]
     for imp_id, decision_id, tagid, reason, nbr in pairs:
         record = _nothing(ask, (imp_id, decision_id, tagid), now_ms, nbr=nbr, reasons=(reason,))
         yield Decision(record, encode(record), "again" if reason == _BEFORE else "refused")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ranking.ads.auction import At
+from ranking.ads.joint import PageRules
 from ranking.ads.losses import Loss
 from ranking.ads.predicates import Opportunity
 from ranking.ads.selection import Slot
@@ -31,6 +32,21 @@ class Offer(NamedTuple):
         return Loss.won if not self.domains or above & self.domains else Loss.advertiser_excluded
 
 
+@dataclass(frozen=True, slots=True)
+class PageTerms:
+    """A page whose ads are laid among its organic items.
+
+    Attributes:
+        rules: how; `tradeoff` is per micro.
+        size: its places.
+        show_rate: the share of its ads that is expected to be shown: so much of a price is reserved.
+    """
+
+    rules: PageRules
+    size: int
+    show_rate: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdPlace:
     """Places for ads that differ in nothing but their ids: one auction with as many slots as it has `imp_ids`.
@@ -46,6 +62,8 @@ class AdPlace:
         offers: the deals that the request offers, by id.
         tagid: the placement, empty where the request names none.
         exp_s: how many seconds may pass until the impression; 0 where the request does not say.
+        page: where these are no places yet: so many ads at most are laid on a page, and `decision_ids` are of all of
+            its places.
     """
 
     imp_ids: tuple[str, ...]
@@ -58,6 +76,19 @@ class AdPlace:
     offers: Mapping[str, Offer] = field(default_factory=dict)
     tagid: str = ""
     exp_s: int = 0
+    page: PageTerms | None = None
+
+    @property
+    def show_rate(self) -> float:
+        """What share of ads here is expected to be shown; all of them where they were asked for place by place."""
+        return self.page.show_rate if self.page else 1.0
+
+    @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """The `imp` id and decision id of each slot, to say why it is empty; an empty page says so once."""
+        if self.page:
+            return (("", self.decision_ids[0]),)
+        return tuple(zip(self.imp_ids, self.decision_ids, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

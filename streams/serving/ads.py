@@ -20,14 +20,11 @@ from numpy.typing import NDArray
 
 from embeddings.errors import LedgerClosed, StoreUnavailable
 from embeddings.events import Source
-from embeddings.exposures import Exposures
 from embeddings.spend import MOST_ROWS, Answer, InFlight, Reservation, SpendLedger, Verdict
 from embeddings.state_columns import UserStates
 from ranking.ads import caps
 from ranking.ads.auction import At, Auction, Sold
 from ranking.ads.campaigns import Type
-from ranking.ads.exposed import Exposures as Counted
-from ranking.ads.exposed import Out
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.fit_tables import FitTables
 from ranking.ads.floors import Floors
@@ -41,9 +38,11 @@ from ranking.ads.turns import crowded, yielded
 from streams.contract.records import encode
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
-from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, reserved
+from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, at_rate, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
+from streams.serving.ad_pages import Organic, lay, risks_of, unlaid
+from streams.serving.ad_people import People, exposed_of, personal
 from streams.serving.ad_reserves import reserves_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_values import AdAsk
@@ -60,36 +59,25 @@ _TELL_SHARE = 20
 _PACING = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class People:
-    """What is known of the people who ask, a row for each of A asks.
-
-    Attributes:
-        states: who they are; `exposures` which ads they saw.
-        known_A: could that be read?
-        flights: what is out for each; None where that is not known.
-    """
-
-    states: UserStates
-    exposures: Exposures
-    known_A: NDArray[np.bool_]
-    flights: Sequence[InFlight | None]
-
-
 class Sale(NamedTuple):
-    """What the auctions came to; `taken_M` is what was taken of each candidate's budget, -1 where nothing was."""
+    """What the auctions came to; `taken_M` is what was taken of each candidate's budget, -1 where nothing was.
+
+    `position_RS` are the places of winners on their pages, -1 where slots were asked for one by one.
+    """
 
     auction: Auction
     sold: Sold
     taken_M: NDArray[np.int64]
+    position_RS: NDArray[np.int64]
 
 
 class Beside(NamedTuple):
-    """What is worked out once for a house: which creatives are sensitive, and of which kinds they are."""
+    """What is worked out once for a house: which creatives are sensitive, of which kinds, and how risky neighbours."""
 
     house: House
     sensitive_N: NDArray[np.bool_]
     kinds: Kinds
+    risk_of: Mapping[str, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,8 +125,11 @@ class AdServer:
             return [None] * len(persons)
         return [found.get(person) for person in persons]
 
-    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes]:
-        """What was decided about slots when their requests came the first time, by decision id; it stands."""
+    def before(self, asks: Sequence[AdAsk]) -> dict[str, bytes] | None:
+        """What was decided about slots when their requests came the first time, by decision id; it stands.
+
+        None where that cannot be looked up; nor can anything be reserved then.
+        """
         ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
         try:
             found = [
@@ -147,29 +138,42 @@ class AdServer:
                 for value in self.ledger.decisions(ids[at : at + MOST_ROWS])
             ]
         except (LedgerClosed, StoreUnavailable):
-            return {}  # nor can anything be reserved
+            return None
         return {decision_id: value for decision_id, value in zip(ids, found, strict=True) if value}
 
-    def decide(self, asks: Sequence[AdAsk], people: People, before: Mapping[str, bytes] | None = None) -> Decided:
-        """What is shown in each place of each ask: decisions in their order, one per `imp`. Raises nothing transient.
+    def risk_of(self) -> Mapping[str, int]:
+        """How risky each creative of the house is beside organic items, by key: `ad_pages.seats`."""
+        return self._beside(self.exchange.market.house).risk_of
+
+    def decide(
+        self,
+        asks: Sequence[AdAsk],
+        people: People,
+        before: Mapping[str, bytes] | None = None,
+        organic: Organic | None = None,
+    ) -> Decided:
+        """What is shown in each place of each ask: decisions in their order, one per `imp`, or those of its page.
+
+        Raises nothing transient.
 
         Args:
             asks: A of them.
             people: what is known of who asks; a profile is looked at only where `AdAsk.personal` allows it.
             before: what was decided before.
+            organic: the items of their pages, where any ask is of one.
         """
         market, now_ms, before = self.exchange.market, self.now_ms(), before or {}
         contest = Contest.of(asks, before)
         if not len(contest.places):
             return Decided.empty(asks, before, now_ms)
-        personal_A, exposed = _personal(asks, people), _exposed(asks, people)
+        personal_A, exposed = personal(asks, people), exposed_of(asks, people)
         with self.stage("ads_decide"):
             self._match(contest, people.states, personal_A, market, now_ms)
             self._fit(contest, exposed, market, now_ms)
             self._cap(contest, exposed, market)
             self._pace(contest, market, now_ms)
             bids = bids_of(contest, self.scorer, people.states, personal_A, exposed, market, self.budgets.bids(market))
-            sale = self._sell(contest, bids, market, now_ms)
+            sale = self._sell(contest, bids, market, now_ms, organic)
         with self.stage("ads_reserve"):
             decided = self._reserve(contest, bids, exposed, people.flights, market, sale, now_ms)
             return decided.with_those_of(asks, before, now_ms)
@@ -228,23 +232,27 @@ class AdServer:
             return need_M
         return crowded(contest.start_P1, contest.slots_P, market.tier_L[contest.row_M], need_M)
 
-    def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int) -> Sale:
-        """The auctions of all places; a winner that its budget does not cover stands back and they are sold again."""
-        auction = self._auction(contest, bids, market)
+    def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int, organic: Organic | None) -> Sale:
+        """The auctions of all places; who its budget does not cover, or no page takes, stands back: sold again."""
+        auction, rate_P = self._auction(contest, bids, market), contest.show_rate_P
         kinds, page_P = self._beside(market.house).kinds, contest.ask_P.astype(np.int64)
         taken_M = np.full(len(contest.row_M), -1, np.int64)
         for _ in range(_ROUNDS):
-            sold = sell_apart(auction, page_P, kinds, bids.creative_M)
-            at_RS = np.nonzero(sold.winner_RS >= 0)
+            laid = unlaid(sell_apart(auction, page_P, kinds, bids.creative_M))
+            if organic is not None and any(place.page for place in contest.places):
+                laid = lay(contest, laid.sold, bids.creative_M, market, organic)
+            sold, at_RS = laid.sold, np.nonzero(laid.sold.winner_RS >= 0)
             winner_W = sold.winner_RS[at_RS]
             new_W = taken_M[winner_W] < 0
             price_W = market.charged(contest.row_M[winner_W[new_W]], sold.price_RS[at_RS][new_W])
+            price_W = at_rate(price_W, rate_P[at_RS[0][new_W]])
             covered_W = self.budgets.take(market, contest.row_M[winner_W[new_W]], price_W, now_ms)
             taken_M[winner_W[new_W][covered_W]] = price_W[covered_W]
-            if covered_W.all():
+            if covered_W.all() and not len(laid.blocked_B):
                 break
             auction.barred_C[winner_W[new_W][~covered_W]] = Loss.budget_exhausted
-        return Sale(auction, sold, taken_M)
+            auction.barred_C[laid.blocked_B] = Loss.adjacency_block
+        return Sale(auction, sold, taken_M, laid.position_RS)
 
     def _auction(self, contest: Contest, bids: Bids, market: Market) -> Auction:
         house, row_M = market.house, contest.row_M
@@ -277,7 +285,7 @@ class AdServer:
         now_ms: int,
     ) -> Decided:
         """Have the ledger keep what was sold: what it refuses is not shown, what it kept before stands."""
-        winners = Winners.of(contest, sale.sold, sale.taken_M)
+        winners = Winners.of(contest, sale.sold, sale.taken_M, sale.position_RS)
         recorder = Recorder(
             contest=contest,
             market=market,
@@ -338,24 +346,5 @@ class AdServer:
     def _beside(self, house: House) -> Beside:
         if self._made is None or self._made.house is not house:
             off_N = sensitive(house.creatives, self.settings.ads.allow_sensitive)
-            self._made = Beside(house, off_N, kinds_of(house))
+            self._made = Beside(house, off_N, kinds_of(house), risks_of(house))
         return self._made
-
-
-def _personal(asks: Sequence[AdAsk], people: People) -> NDArray[np.bool_]:
-    """Whose profile may be looked at, and is there. Shape (A,)."""
-    return np.array([ask.personal for ask in asks], np.bool_) & people.known_A
-
-
-def _exposed(asks: Sequence[AdAsk], people: People) -> Exposed:
-    """What caps are judged by: only of who may be counted, whose state was read and of whom it is known what is out."""
-    states = people.states
-    counted_A = np.array([bool(ask.person) for ask in asks], np.bool_)
-    out_A = np.array([flight is not None for flight in people.flights], np.bool_)
-    return Exposed(
-        Counted._make(people.exposures),
-        Out.of([flight.out if flight else None for flight in people.flights]),
-        states.last_s_U,
-        np.array([ask.now_ms // 1000 for ask in asks], np.int64),
-        counted_A & out_A & people.known_A,
-    )

@@ -103,7 +103,8 @@ class Budgets:
         self._seen: list[NDArray[np.int64]] = []
         self._market: Market | None = None
         self._bid_L = np.zeros(0, np.int64)
-        self._teller, self._sums, self._pace = BudgetTeller(version), Sums(), Pace.fresh(0)
+        sums = Sums(sure=not settings.surfaces)
+        self._teller, self._sums, self._pace = BudgetTeller(version), sums, Pace.fresh(0)
         self._told_L3, self._need_L = np.zeros((0, 3), np.int64), np.zeros(0)
         self._now_ms, self._quarter, self._swept_ms, self._retell = 0, -1, 0, False
 

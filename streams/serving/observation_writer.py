@@ -36,7 +36,7 @@ def observe(
     applied_B = folded.fate_B == Fate.applied
     user_U = np.array([xxhash.xxh64_intdigest(user.encode()) for user in batch.user_ids], np.uint64)
     policy_P = np.array([policy.hash for policy in asked.policies], np.uint32)
-    sampled_Q = np.array([slate.sampled for slate in slates], np.bool_)
+    sampled_Q, places = np.array([slate.sampled for slate in slates], np.bool_), scored.slates.x_QNF.shape[1:]
     for s, source in enumerate(batch.sources):
         row_R = np.flatnonzero((batch.source_B == s) & applied_B)
         if not len(row_R):
@@ -75,9 +75,9 @@ def observe(
             policy_E=policy_P[examples.position_E[example_E]],
             rate_E=np.full(len(example_E), asked.told.rate, np.float32),
             shown_L=np.array([slate_hash(slate.slate_id) for slate in shown], np.uint64),
-            shown_item_LN=_items_shown(shown, scored),
-            shown_x_LNF=scored.slates.x_QNF[(at_L := [slate.at for slate in shown])].astype(np.float16),
-            shown_propensity_LN=scored.slates.propensity_QN[at_L].astype(np.float16),
+            shown_item_LN=np.array([slate.item_N for slate in shown], np.uint64).reshape(-1, *places[:1]),
+            shown_x_LNF=np.array([slate.x_NF for slate in shown], np.float16).reshape(-1, *places),
+            shown_propensity_LN=np.array([slate.propensity_N for slate in shown], np.float16).reshape(-1, *places[:1]),
             policy_L=np.array([slate.trigger.policy.hash for slate in shown], np.uint32),
             rate_L=np.full(len(shown), shown_rate, np.float32),
         )
@@ -88,11 +88,6 @@ def _told(take_at: NDArray[np.intp], examples: Examples) -> tuple[NDArray[np.int
     example_T = np.searchsorted(examples.position_E, take_at)
     told_T = np.flatnonzero(np.append(examples.position_E, -1)[example_T] == take_at)
     return told_T, example_T[told_T]
-
-
-def _items_shown(shown: Sequence[PublishedSlate], scored: Scored) -> NDArray[np.uint64]:
-    places = scored.slates.row_QN.shape[1]
-    return np.array([slate.item_N for slate in shown], np.uint64).reshape(-1, places)
 
 
 def slate_hash(slate_id: str) -> int:

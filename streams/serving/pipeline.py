@@ -1,11 +1,12 @@
 """READ FIRST: a batch of behaviour becomes slates: decode, fold, retrieve, rank, compose; then publish and store.
 
-`Recommender.respond` is the whole service as one synchronous call over arrays; it touches Redis once, to load. Its
-slates leave at once; while they travel, `Recommender.tell` writes down what the batch teaches and `Recommender.keep`
-what it changes: the next batch is answered on top of that. All that a batch leads to is published before anything of it
-is stored (`Recommender.store`, for several batches at once), because an observation can only be told while the history
-before the event is still known. Killed before the store, the batches come again and are told again, and the
-learner drops the rows it has; killed after, nothing is missing. Only then is the input acknowledged.
+`Recommender.respond` is the whole service as one synchronous call over arrays; it touches Redis once, to load, and
+where slates bring ads reserves these (`ad_slates`). Its slates leave at once; while they travel, `Recommender.tell`
+writes down what the batch teaches and `Recommender.keep` what it changes: the next batch is answered on top of that.
+All that a batch leads to is published before anything of it is stored (`Recommender.store`, for several batches at
+once), because an observation can only be told while the history before the event is still known. Killed before the
+store, the batches come again and are told again, and the learner drops the rows it has; killed after, nothing is
+missing. Only then is the input acknowledged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ from streams.contract.decode import Decoded, decode
 from streams.contract.messages import Part
 from streams.contract.parsing import Rules
 from streams.contract.records import Trace
+from streams.serving.ad_answers import Filled
+from streams.serving.ad_slates import SlateAds
 from streams.serving.observation_writer import observe
 from streams.serving.planning import ExampleBudget, Plan, asked_of, plan_of, triggers_of
 from streams.serving.scoring import Scorer
@@ -91,6 +94,8 @@ class Recommender:
     """Answer every event from the moment before it, as `evaluate` does: what would have been offered?"""
     ad_seen: Callable[[Decoded], AdSeen | None] = no_ads
     """Which ads the events of a batch are impressions of. Asked before states are loaded; may raise as `respond`."""
+    ads: SlateAds | None = None
+    """Lays ads on slates, where their surface opted in. It reserves what they bring, and raises nothing."""
     logs: dict[Source, str] = field(default_factory=dict)
     """Which logs the offsets of input partitions are of, where that is known; kept with the marks."""
     _budget: ExampleBudget = field(init=False)
@@ -124,6 +129,7 @@ class Recommender:
         batch = decoded.batch
         with self.stage("fold"):
             ads = self.ad_seen(decoded)
+            flights = self.ads.in_flight(batch.user_ids) if self.ads else ()
             loaded = self.users.load(batch.user_ids, batch.sources)
             folded = self._fold(batch, loaded)
             impressions = fold_impressions(loaded.unanswered, loaded.states, batch, folded, self._fatigue_s)
@@ -140,9 +146,12 @@ class Recommender:
         moments = decoded, folded, loaded, impressions, plan, chosen
         asked = asked_of(*moments, triggers, policy, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
+        items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
+        sold = Filled({}, {})
+        if self.ads:
+            sold = self.ads.filled(triggers, decoded, plan, folded, exposures, flights, scored, at_Q)
         with self.stage("compose"):
-            items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
-            slates = write_slates(triggers, scored, at_Q, items, self.settings, stamps, self.now_ms())
+            slates = write_slates(triggers, scored, at_Q, items, self.settings, stamps, self.now_ms(), *sold)
         return Answer(
             decoded=decoded,
             loaded=loaded,
@@ -160,6 +169,7 @@ class Recommender:
 
     def tell(self, answer: Answer) -> None:
         """While the slates travel: write down what the batch teaches."""
+        of_ads = self.ads.take_told() if self.ads else ()
         with self.stage("observe"):
             if self.settings.observe.enabled:
                 examples = self.scorer.examples(answer.asked, answer.scored)
@@ -175,7 +185,7 @@ class Recommender:
                     self.settings.observe.shown,
                     self.logs,
                 )
-                answer.told = [(o.source, value) for o in observed for value in observations.pieces(o)]
+                answer.told = [(o.source, value) for o in (*observed, *of_ads) for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
         """Take down states, seen sets, latest slates, marks and totals of a batch; the next one is folded onto them.
@@ -240,7 +250,7 @@ class Recommender:
     def _latest(self, answer: Answer) -> SlateUpdate | None:
         """The last slate of each user."""
         user_Q = answer.decoded.batch.user_B[answer.plan.serve_Q].tolist()
-        latest = {user: slate.value for user, slate in zip(user_Q, answer.slates, strict=True)}
+        latest = {user: slate.kept or slate.value for user, slate in zip(user_Q, answer.slates, strict=True)}
         return SlateUpdate(list(latest), list(latest.values()), self.settings.slates.ttl_s) if latest else None
 
 

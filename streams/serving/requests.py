@@ -25,8 +25,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import Part, RawRecord
 from streams.contract.parsing import Rules, Unreadable, moment_ms, published_ms, read, user_of
 from streams.contract.records import Degraded, Request, decode_request
-from streams.serving.ad_answers import AdAnswers
-from streams.serving.ad_decisions import Decision
+from streams.serving.ad_answers import AdAnswers, Filled
 from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
@@ -50,7 +49,7 @@ class Answerer:
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
     ads: AdAnswers | None = None
-    """Fills the `imp`s of requests, where ads are sold."""
+    """Fills the `imp`s of requests and the pages of surfaces that opted in, where ads are sold."""
     missing: Collection[str] = ()
     """Topics that `reply_to` may name and that the brokers do not have."""
 
@@ -113,12 +112,12 @@ class Answerer:
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         at_P = np.searchsorted(scored.slates.position_Q, np.arange(len(triggers)))
         places = np.where(asked.serve_P, at_P, NOWHERE)
-        sold = dict[int, list[Decision]]()
+        ads = Filled({}, {})
         if self.ads and asking:
-            sold = self.ads.decided(asking, profiles, known=degraded is None, now_ms=self.now_ms())
+            ads = self.ads.decided(asking, profiles, scored, places, known=degraded is None, now_ms=self.now_ms())
         with self.stage("compose"):
             items, settings, now_ms = self.scorer.items, self.settings, self.now_ms()
-            return write_slates(triggers, scored, places, items, settings, stamps, now_ms, sold)
+            return write_slates(triggers, scored, places, items, settings, stamps, now_ms, *ads)
 
     def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
         try:

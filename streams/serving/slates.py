@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import xxhash
@@ -34,6 +35,7 @@ _SOURCES = tuple(
 )
 NOWHERE = -1
 """The place of a slate that has no items."""
+T = TypeVar("T", bound=np.generic)
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
@@ -69,8 +71,8 @@ class Trigger:
 class PublishedSlate:
     """A slate as it goes out; `at` is its place among the scored slates.
 
-    `item_N` are the ids of its places, 0-padded, `x_NF` their features, `propensity_N` with which probability each
-    item stands in its place; places beyond what was asked for may be filled.
+    `item_N` are the ids of its places, 0-padded and 0 where ads stand, `x_NF` their features, `propensity_N` with which
+    probability each item stands in its place; places beyond what was asked for may be filled.
     """
 
     trigger: Trigger
@@ -81,12 +83,21 @@ class PublishedSlate:
     at: int
     sampled: bool
     ads: Sequence[Decision] = ()
-    """What became of the places for ads that its request names."""
+    """What became of the places for ads that its request names, or that its surface has."""
+    kept: bytes | None = None
+    """What is stored of a page with ads: all but these, for they are of this moment; None where it is all of it."""
 
     @property
     def slate_id(self) -> str:
         """What the slate is called."""
         return self.trigger.slate_id
+
+
+class Seats(NamedTuple):
+    """Where everything stands on a page that brings ads: the ads that do, and the places of organic items, in order."""
+
+    shown: tuple[Decision, ...]
+    place_N: NDArray[np.intp]
 
 
 def write_slates(
@@ -98,12 +109,14 @@ def write_slates(
     stamps: Stamps,
     now_ms: int,
     sold: Mapping[int, Sequence[Decision]] | None = None,
+    seats: Mapping[int, Seats] | None = None,
 ) -> list[PublishedSlate]:
     """The slates of Q triggers as records, in their order; `at_Q` says where each is among the scored ones.
 
     Who asked for no items (`NOWHERE`) gets none, and the ads.
 
-    `sold` are the ads of those triggers that asked for any, by their place.
+    `sold` are the ads of those triggers that asked for any, or whose surface brings some, by their place; `seats` is
+    how pages are laid that have ads among their items.
     """
     s = scored.slates
     id_QN = ids_of(s.row_QN, items.ids.ids_N)
@@ -111,16 +124,30 @@ def write_slates(
     columns = [each.tolist() for each in (s.row_QN, s.score_QN, s.source_QN, *told)]
     out = []
     for n, (trigger, q) in enumerate(zip(_honest(triggers, scored.model), at_Q.tolist(), strict=True)):
-        places = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
+        chosen = zip(*(column[q][: trigger.size] for column in columns), strict=True) if q != NOWHERE else ()
+        page = seats.get(n) if seats else None
+        placed = zip(page.place_N.tolist(), chosen, strict=False) if page else enumerate(chosen)
         slate = _slate(
-            trigger, _places(places, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
+            trigger, _places(placed, items, trigger.viewer.country), scored, stamps, settings.slates.ttl_s, now_ms
         )
-        if ads := (sold or {}).get(n, ()):
-            slate.ads = tuple(for_page(decision.record) for decision in ads)
+        ads, kept = sold.get(n, ()) if sold else (), None
+        if shown := page.shown if page else ads:
+            kept = records.encode(slate) if page else None
+            slate.ads = tuple(for_page(decision.record) for decision in shown)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
-        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads))
+        if page and page.shown:
+            at_N = page.place_N
+            item_N, x_NF, propensity_N = _seated(item_N, at_N), _seated(x_NF, at_N), _seated(propensity_N, at_N)
+        out.append(PublishedSlate(trigger, records.encode(slate), item_N, x_NF, propensity_N, q, sampled, ads, kept))
     return out
+
+
+def _seated(told_N: NDArray[T], place_N: NDArray[np.intp]) -> NDArray[T]:
+    """What is told of N items, by the places of a page: nothing stands in those of ads."""
+    out_N = np.zeros_like(told_N)
+    out_N[place_N] = told_N[: len(place_N)]
+    return out_N
 
 
 def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
@@ -131,9 +158,9 @@ def _honest(triggers: Sequence[Trigger], model: LiveModel) -> Sequence[Trigger]:
 
 
 def _places(
-    places: Iterable[tuple[int, float, int, int, int, int, bool, float, bool]], items: Items, country: str
+    places: Iterable[tuple[int, tuple[int, float, int, int, int, int, bool, float, bool]]], items: Items, country: str
 ) -> tuple[records.SlateItem, ...]:
-    """The places that are filled. Propensities are null where there was nothing to draw."""
+    """The places that are filled, by number. Propensities are null where there was nothing to draw."""
     names, categories = items.names, items.category_names
     return tuple(
         records.SlateItem(
@@ -148,7 +175,7 @@ def _places(
             propensity=propensity if propensity < 1 else None,
             explored=explored,
         )
-        for n, (row, score, mask, reason, held, category, there, propensity, explored) in enumerate(places)
+        for n, (row, score, mask, reason, held, category, there, propensity, explored) in places
         if row >= 0
     )
 

@@ -30,12 +30,15 @@ class Sums:
         campaign_L2: micros of its campaign in all and today.
         yield_L: how much of its goal a win will come to: 1 for impressions, a click-through rate for clicks.
         heard_ms: when the ledger told them; long ago where it never did.
+        sure: is what is sold shown? Not where slates that nobody looks at bring ads: there what is out is as many
+            impressions as ads came to before.
     """
 
     spent_LG: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, len(Limit)), np.int64))
     campaign_L2: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     yield_L: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     heard_ms: int = 0
+    sure: bool = True
     _totals: Totals | None = field(init=False, default=None)
     _rows_of: Mapping[str, list[int]] = field(init=False, default_factory=dict)
     _days: dict[str, str] = field(init=False, default_factory=dict)
@@ -89,7 +92,7 @@ class Sums:
                 continue
             key, day, count = line.key, self._days[line.time_zone], counts.get(line.key, {})
             life, today = windows.get(Window(key, "", True), _NOTHING), windows.get(Window(key, day, True), _NOTHING)
-            least, self.yield_L[row] = _delivered(count, COUNTED[market.counted_L[row]])
+            least, self.yield_L[row] = _delivered(count, COUNTED[market.counted_L[row]], self.sure)
             number = max(-(-(life.spent + life.reserved) // ONE), least)
             number_today = max(number - (life.spent - today.spent) // ONE, 0)
             self.spent_LG[row] = _out(windows, key, ""), _out(windows, key, day), number, number_today
@@ -108,11 +111,11 @@ def _out(windows: Mapping[Window, Spent], key: str, day: str) -> int:
     return spent.spent + spent.reserved
 
 
-def _delivered(counts: Mapping[str, int], goal: str) -> tuple[int, float]:
+def _delivered(counts: Mapping[str, int], goal: str, sure: bool) -> tuple[int, float]:
     """How much of a goal was delivered at least, whoever booked it, and how much of it a win comes to."""
     done, reserved = counts.get(goal, 0), counts.get("reserved", 0)
     out = max(reserved - counts.get("released", 0) - counts.get("billed", 0), 0)
-    if goal == "impressions":
+    if goal == "impressions" and sure:
         return done + (0 if done < counts.get("billed", 0) else out), 1.0
-    share = (done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF)
-    return done, min(share, 1.0)
+    share = min((done + _PRIOR[goal] * _PRIOR_OF) / (max(reserved - out, done) + _PRIOR_OF), 1.0)
+    return done + int(out * share) * (goal == "impressions" and done >= counts.get("billed", 0)), share

@@ -55,6 +55,7 @@ def trace_of(slate: PublishedSlate, traced: Traced, scored: Scored, items: Items
     """The record of a traced slate; candidates stand best first."""
     share = slate.trigger.policy.exploration
     size = slate.trigger.size if share else 0
+    laid = int(np.count_nonzero(slate.item_N[:size]))  # ads may stand between
     held = np.flatnonzero(traced.row_K >= 0)
     best = held[np.argsort(-traced.score_K[held], kind="stable")]
     return records.Trace(
@@ -73,6 +74,6 @@ def trace_of(slate: PublishedSlate, traced: Traced, scored: Scored, items: Items
         else tuple(np.round(traced.shown_K[best].astype(np.float64), _PLACES).tolist()),
         features=tuple(map(tuple, np.round(traced.x_KF[best].astype(np.float64), _PLACES).tolist())),
         exploration=share or None,
-        places=tuple(items.names[row] for row in scored.slates.row_QN[slate.at][:size].tolist() if row >= 0),
+        places=tuple(items.names[row] for row in scored.slates.row_QN[slate.at][:laid].tolist()),
         propensities=tuple(p for p in slate.propensity_N[:size].tolist() if p),
     )

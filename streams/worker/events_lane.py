@@ -22,8 +22,9 @@ from streams.contract.records import encode
 from streams.process.member import Pause
 from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_events import AdEvents
+from streams.serving.ad_slates import SlateAds
 from streams.serving.pipeline import Answer, Recommender
-from streams.serving.slates import slate_record
+from streams.serving.slates import PublishedSlate, ad_records, slate_record
 from streams.settings import Settings
 from streams.transport.ledger import Unit
 from streams.transport.letters import DeadLetterTopic
@@ -54,6 +55,8 @@ class EventsLane:
     paused: Paused
     ads: AdEvents | None = None
     """What confirms events of ads, which the recommender asks what was seen of them."""
+    slate_ads: SlateAds | None = None
+    """What lays ads on slates, for the recommender."""
     unstored: Unstored = field(init=False)
     homes: Homes = field(init=False)
     expired: Expired = field(init=False)
@@ -97,12 +100,20 @@ class EventsLane:
             for source, mark in one.answer.marks.items():
                 self.homes.stored(source, mark.offset)
         for one in answered:
+            self._count_ads(one.answer)
             self.metrics.events(one.answer.fate_R)
             self._complain(one.answer.decoded)
             for letter in one.written:
                 self.metrics.dead_letter("events", letter.code)
         if left := self._left(unit, answered):
             raise Pause(left)
+
+    def _count_ads(self, answer: Answer) -> None:
+        for slate in self._with_ads(answer):
+            for decision in slate.ads:
+                self.metrics.ads.decided(decision.outcome)
+        if self.slate_ads:
+            self.metrics.ads.funnel(self.slate_ads.server.funnel.take_names())
 
     def _left(self, unit: Unit, answered: Sequence[Answered]) -> dict[Source, int]:
         """Partitions of which records were left alone, and where they go on one day."""
@@ -149,6 +160,7 @@ class EventsLane:
         dead = [letter for letter in answer.decoded.dead if letter.offset > done[letter.source]]
         out = [
             *(slate_record(slate, topics.name("slates")) for slate in answer.slates),
+            *(record for slate in self._with_ads(answer) for record in ad_records(slate, topics.name("ads"))),
             *(Outgoing(topics.name("traces"), trace.user_id.encode(), encode(trace)) for trace in answer.traces),
             *(
                 self._home(f, parts)
@@ -157,6 +169,9 @@ class EventsLane:
             ),
         ]
         return out, dead
+
+    def _with_ads(self, answer: Answer) -> Sequence[PublishedSlate]:
+        return answer.slates if self.slate_ads else ()
 
     def _home(self, record: Misrouted, parts: Sequence[Part]) -> Outgoing:
         """What is sent to the right partition; a letter where the topic takes it compressed only."""

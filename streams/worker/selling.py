@@ -13,6 +13,7 @@ from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_requests import AskRules
 from streams.serving.ad_scoring import AdScorer
+from streams.serving.ad_slates import SlateAds
 from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.campaign_lives import CampaignLives
@@ -47,6 +48,8 @@ class Selling:
     stats: AdStatsLeader = field(init=False)
     events: AdEvents = field(init=False)
     answers: AdAnswers = field(init=False)
+    slates: SlateAds | None = field(init=False)
+    """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
     _warned: bool = field(init=False, default=False)
 
@@ -66,7 +69,11 @@ class Selling:
         )
         self.spending = Spending(budgets=self.budgets, exchange=self.exchange, every_s=ads.tick_s)
         self.events = AdEvents(ledger=spend_ledger(settings), heard=self.metrics.ads.heard, active=self.sells)
-        self.stats, self.answers = self._stats(), self._answers()
+        secret = ads.secret.get_secret_value().encode() if ads.secret else b""
+        asked = AskRules.of(settings, secret)
+        self.stats = self._stats()
+        self.answers = AdAnswers(server=self._server(), rules=asked, judge=self._rules.judge)
+        self.slates = SlateAds.of(self._server, asked, settings)
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -79,20 +86,20 @@ class Selling:
             log.warning(
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
-        self.answers.server.prepare()
+        for one in (self.answers, self.slates):
+            if one is not None:
+                one.server.prepare()
 
-    def _answers(self) -> AdAnswers:
-        settings, secret = self.settings, self.settings.ads.secret
-        server = AdServer(
+    def _server(self) -> AdServer:
+        """For one lane."""
+        return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
-            scorer=AdScorer(self.serving, settings),
-            ledger=spend_ledger(settings),
-            settings=settings,
+            scorer=AdScorer(self.serving, self.settings),
+            ledger=spend_ledger(self.settings),
+            settings=self.settings,
             stage=self.metrics.stage,
         )
-        asked = AskRules.of(settings, secret.get_secret_value().encode() if secret else b"")
-        return AdAnswers(server=server, rules=asked, judge=self._rules.judge)
 
     def _stats(self) -> AdStatsLeader:
         exchange, settings = self.exchange, self.settings

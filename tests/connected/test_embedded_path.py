@@ -34,6 +34,7 @@ from streams.settings import Settings, TopicName
 from streams.transport.letters import read_to_end
 from streams.transport.publishing import Publisher
 from streams.worker.stores import user_store
+from tests.connected.validation import validated
 from tests.streams.builders import a_table
 
 pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -159,6 +160,10 @@ def test_every_event_is_answered_with_a_slate(installation: Installation, tmp_pa
     stamps = [last.received_ms, last.decoded_ms, last.folded_ms, last.retrieved_ms, last.ranked_ms, last.published_ms]
     assert stamps == sorted(stamps)
     assert render(run, tmp_path).stat().st_size > 10_000
+
+
+def test_every_record_of_the_demo_is_valid_by_its_schema(installation: Installation) -> None:
+    assert run(validated(installation.settings))["slates"] == len(LOG)
 
 
 def test_what_the_learner_learned_serves_in_the_worker(installation: Installation) -> None:

@@ -18,7 +18,7 @@ from deploy.embedded import Broker, Valkey
 from deploy.processes import Child, free_port, serves
 from streams.contract.records import Slate, decode_slate
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "streams", "embeddings", "ranking", "deploy")

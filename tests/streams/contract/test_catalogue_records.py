@@ -206,3 +206,9 @@ def test_a_null_member_reads_as_one_that_is_absent() -> None:
     kept, _, (letter,) = read((b"n1", nulls), (b"n2", b'{"item_id":null,"title":"Two","categories":[null]}'))
     assert names(kept) == ["n1"]
     assert (letter.offset, letter.code) == (1, Code.malformed)
+
+
+def test_what_nobody_rated_is_told_from_what_is_for_all_ages() -> None:
+    said = [b"null", b'"G"', b'" "']
+    kept, _, _ = read(*((b"m%d" % n, b'{"title":"A","rating":%s}' % one) for n, one in enumerate(said)))
+    assert [(item.facts.age, item.facts.rated) for item in kept] == [(0, False), (0, True), (0, False)]

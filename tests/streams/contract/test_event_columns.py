@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from embeddings.events import AD_FORMS, CONSENT_ALL, CONSENT_STORE, OF_ADS, TOUCHES, Action, Fate, Source
 from embeddings.ids import NO_ITEM, item_id
+from embeddings.spend import slate_decision_id
 from streams.contract.consent import Judge
 from streams.contract.deadletters import Code
 from streams.contract.decode import Decoded, decode
@@ -103,3 +104,26 @@ def test_each_type_happens_once_to_an_ad_but_conversions_are_told_apart_by_their
     bought = [event(type="conversion", event_id=name) for name in ("o1", "o2", "o1", None)]
     dedupe = decoded(*bought).batch.dedupe_B.tolist()
     assert (dedupe[0] == dedupe[2], dedupe[0] == dedupe[1], dedupe[3]) == (True, False, 0)
+
+
+def test_an_event_of_an_ad_on_a_page_may_name_its_slate_and_place_and_has_to_say_that_it_is_an_ads() -> None:
+    by_place = event(decision_id=None, slate_id="s1", slot=3)
+    found = decoded(by_place | {"ad": True}, by_place | {"ad": 1, "type": "click"}, by_place, by_place | {"ad": False})
+    named = slate_decision_id("s1", 3)
+    assert [e.decision_id for e in found.events] == [named, named, None, None]
+    assert OF_ADS[found.batch.action_B].tolist() == [True, True, False, False]
+    dedupe = decoded(by_place | {"ad": True}, event(decision_id=named)).batch.dedupe_B.tolist()
+    assert dedupe[0] == dedupe[1]
+
+
+def test_the_decision_that_it_names_stands() -> None:
+    (found,) = decoded(event(slate_id="s1", slot=3, ad=True)).events
+    assert found.decision_id == "d1"
+
+
+@pytest.mark.parametrize("where", [{}, {"slate_id": "s1"}, {"slot": 3}, {"slate_id": "", "slot": 3}])
+def test_an_ad_that_nobody_can_tell_is_a_dead_letter(where: dict[str, Any]) -> None:
+    found = decoded(event(decision_id=None, ad=True, **where), event())
+    ((code, said),) = [(letter.code, letter.detail) for letter in found.dead]
+    assert (code, len(found.batch)) == (Code.missing_field, 1)
+    assert "slate_id" in said

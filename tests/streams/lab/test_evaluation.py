@@ -53,6 +53,7 @@ def test_ranks_do_not_change_with_what_comes_after(run: Evaluation) -> None:
     np.testing.assert_array_equal(head.rank_R, run.rank_R[:640])
 
 
+@pytest.mark.slow
 def test_a_rank_does_not_depend_on_what_was_then_taken() -> None:
     """The last event is replaced by another: all ranks before it are the same, so nothing looked ahead."""
     other = dataclasses.replace(LOG, item_R=[*LOG.item_R[:639], LOG.item_R[0], *LOG.item_R[640:]])
@@ -128,6 +129,7 @@ def test_both_moments_are_told_of_the_same_events(run: Evaluation) -> None:
     assert run.written.recall_10 > 0.8 * run.quality.recall_10
 
 
+@pytest.mark.slow
 def test_a_slate_written_at_the_event_before_knows_nothing_of_how_long_it_took() -> None:
     """A ranker that is taught sees the pause before what is asked at the take, and only there."""
     settings, differ = evaluation_settings(small()), 0
@@ -145,6 +147,7 @@ def test_a_slate_written_at_the_event_before_knows_nothing_of_how_long_it_took()
     assert differ > 0
 
 
+@pytest.mark.slow
 def test_people_are_asked_for_what_they_took_last() -> None:
     later, event = (run_leave_last_out(LOG, small(), ask) for ask in ("later", "event"))
     assert later.popular == event.popular

@@ -200,6 +200,7 @@ def test_what_was_not_withdrawn_before_a_restart_is_after_it() -> None:
     assert len(again.withdrawn) >= 30
 
 
+@pytest.mark.slow
 def test_whoever_gets_a_row_begins_as_in_a_new_one() -> None:
     """Counts, pairs, contexts, vectors and names: a small learner knows of its items what a large one does."""
     small_one, large = (a_learner(small(learner={"max_items": most})) for most in (100, 10_000))

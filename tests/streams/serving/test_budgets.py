@@ -258,6 +258,7 @@ def test_a_paused_line_item_holds_no_money() -> None:
     assert not sellers.book.leases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_booked_clicks_are_delivered_and_hardly_exceeded(workers: int) -> None:
     """A click comes up to a minute after the impression; what is out and what was just shown count as they will."""
@@ -271,6 +272,7 @@ def test_booked_clicks_are_delivered_and_hardly_exceeded(workers: int) -> None:
     assert 17 <= sellers.clicks <= 20 + workers
 
 
+@pytest.mark.slow
 def test_a_booked_number_a_day_is_known_to_a_worker_that_starts_in_the_evening() -> None:
     flights = ((START_MS, START_MS + 5 * DAY_MS),)
     exchange = an_exchange(one(**impressions(40, daily=True, flights=flights)))
