@@ -10,9 +10,11 @@ export OPENBLAS_NUM_THREADS ?= 1
 # Tests are compiled once, as the loops are, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-# program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on
+# program:Debian package that brings it; what Apache Kafka (fetched by Maven), Redis 7 and foreign clients run on, then
+# containers without an engine, and what fetches the schema of compose files
 SERVERS := java:default-jre-headless mvn:maven redis-server:redis-server promtool:prometheus
 SERVERS += node:nodejs npm:npm kcat:kcat
+SERVERS += ip:iproute2 curl:curl openssl:openssl go:golang-go
 
 # Debian packages: installed where that is allowed, else the command that is missing is named.
 define get
@@ -24,9 +26,9 @@ endef
 
 # Tests that start no server: as many side by side as there are cores. Of the others two files are run side by side,
 # each with servers of its own: most of their time they wait.
-ALONE := not kafka and not embedded and not redis
+ALONE := not kafka and not embedded and not redis and not charts
 
-.PHONY: install demo test prove quick lint bench clean servers
+.PHONY: install demo test prove charts quick lint bench clean servers
 
 install: $(STAMP)
 
@@ -45,15 +47,21 @@ demo: install
 test: lint servers
 	$(BIN)/python -m streams.lab.warm
 	REQUIRE_SERVERS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m '$(ALONE)'
-	REQUIRE_SERVERS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not ($(ALONE))'
+	REQUIRE_SERVERS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not ($(ALONE)) and not charts'
 
 # The same scenarios at full length: outages of two minutes in every phase, 100,000 inputs for every decoder, a day of
-# two hundred campaigns with workers killed and Redis restarted.
-prove: install servers
+# two hundred campaigns with workers killed and Redis restarted, containers with loops for the image's kind of CPU.
+prove: install servers charts
 	REQUIRE_SERVERS=1 OUTAGE_S=120 \
 		$(BIN)/pytest -rP --timeout 7200 tests/connected/test_outages.py
+	REQUIRE_SERVERS=1 COMPILE_LOOPS=1 $(BIN)/pytest tests/deploy/test_containers.py
 	REQUIRE_SERVERS=1 EXAMPLES=100000 $(BIN)/pytest -rP --timeout 7200 -k fuzz
 	REQUIRE_SERVERS=1 CAMPAIGNS=200 $(BIN)/pytest -rP --timeout 7200 tests/streams/lab/test_ad_simulation.py
+
+# The chart, rendered for every file of values and held to the schemas of Kubernetes and of others' resources. Helm is
+# built from its Go module the first time, which takes minutes and a Go of this year.
+charts: install servers
+	REQUIRE_SERVERS=1 $(BIN)/pytest -m charts
 
 # On up to four cores, with fewer examples of every property: `make test` looks closer.
 quick: install

@@ -24,10 +24,12 @@ from streams.commands.contract import contract
 from streams.commands.demo import demo, up
 from streams.commands.dlq import dlq_app
 from streams.commands.extras import NotInstalled, require
+from streams.commands.init import init
 from streams.commands.qualities import Ask, Protocol, left_out, measured, print_quality, rounded
 from streams.commands.simulation import simulate_app
 from streams.commands.snapshots import snapshot_app
 from streams.commands.state import state_app
+from streams.commands.top import top
 
 if TYPE_CHECKING:
     from streams.lab.datasets import Log
@@ -59,6 +61,8 @@ _OF_ADS = ad_explain, ad_report
 config_app = typer.Typer(no_args_is_help=True, help="What the settings are.")
 app.command()(demo)
 app.command()(up)
+app.command()(init)
+app.command()(top)
 app.command()(contract)
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")

@@ -13,6 +13,9 @@ from streams.transport.batching import BatchApp
 from streams.transport.failures import is_known
 from streams.transport.watchdog import deadline
 
+STOP_S = 20.0
+"""How long a process may take to end after a signal; whoever runs it must not be less patient."""
+
 log = logging.getLogger(__name__)
 
 
@@ -100,7 +103,7 @@ def run_apps(
     *,
     beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ready: Callable[[], Coroutine[Any, Any, None]] | None = None,
-    stop_s: float = 20.0,
+    stop_s: float = STOP_S,
 ) -> int:
     """Run until a signal or a crash and return the exit code: 0 after SIGTERM or SIGINT, 1 after a crash.
 

@@ -90,6 +90,9 @@ def test_commands_of_a_worker_behave(marquee: Marquee) -> None:
     assert "not installed" in found["torch"]["detail"]
     assert marquee("topics", "apply").returncode == 0
     assert marquee("doctor").returncode == 0
+    assert marquee("init", "new").returncode == 0
+    assert marquee("config", "check", "--config", "new/marquee.toml").returncode == 0
+    assert "Connection refused" in marquee("top", "--once", "--interval", "0.1").stdout
 
 
 @pytest.mark.parametrize(

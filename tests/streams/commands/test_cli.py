@@ -62,7 +62,7 @@ def capture_warnings() -> Iterator[list[str]]:
 
 def test_every_verb_explains_itself(marquee: Any) -> None:
     verbs = ["demo", "up", "worker", "learner", "topics", "replay", "evaluate", "bench", "doctor", "config", "dlq"]
-    verbs += ["ads", "contract", "simulate", "state", "snapshot"]
+    verbs += ["ads", "contract", "init", "simulate", "state", "snapshot", "top"]
     assert {command.name for command in app.registered_groups} | {
         command.callback.__name__ for command in app.registered_commands if command.callback
     } == set(verbs)
