@@ -20,16 +20,13 @@ from embeddings.events import Source
 from embeddings.items import ItemCounts
 from embeddings.stoprule import StopRule
 from ranking.errors import RankingError
-from streams.contract import observations
-from streams.contract.cloudevents import place_of
 from streams.contract.consent import NOTHING, Judge
 from streams.contract.counter_records import counters_of
-from streams.contract.deadletters import Code, DeadLetter
-from streams.contract.fields import FIRST_MS, LAST_KEPT_MS
+from streams.contract.deadletters import DeadLetter
 from streams.contract.messages import Outgoing, Part
-from streams.contract.observations import LaterObservation, Observation, UnreadableObservation
 from streams.contract.parsing import Rules
 from streams.contract.records import encode, largest_record
+from streams.learning import readings
 from streams.learning.catalogue import CatalogueRecords
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Increment, Journal, UnreadableCheckpoint
 from streams.learning.learner import Learner
@@ -59,8 +56,6 @@ from streams.transport.standing import Standing, control_standing, standing_of
 from streams.transport.unowned import Unowned
 
 log = logging.getLogger(__name__)
-Told = tuple[Observation, int]
-"""What a worker told, and the second it did."""
 
 
 @dataclass(slots=True)
@@ -191,7 +186,7 @@ class Teacher:
         self.metrics.batch("observations", unit.size)
         with self.metrics.spans.batch("observations", unit.parts):
             with self.metrics.stage("read"):
-                told, dead = await self._thread.run(self._read, unit.parts)
+                told, dead = await self._thread.run(readings.read, unit.parts, self.settings.events.max_bytes)
             await self._put_aside(unit, dead)
             self.floods.count(unit.parts, dead)
             with self.metrics.stage("learn"):
@@ -210,28 +205,6 @@ class Teacher:
         for kind, count in (outcomes.attribution.take_dropped() | {"ads": self.learner.ads.take_dropped()}).items():
             metrics.dropping(kind, count)
 
-    def _read(self, parts: Sequence[Part]) -> tuple[list[Told], list[DeadLetter]]:
-        """What can be read, in order, and what is no observation; that is put aside once, not when it comes again."""
-        told: list[Told] = []
-        dead: list[DeadLetter] = []
-        for part in parts:
-            for record in part.records:
-                try:
-                    told_ms = record.timestamp if FIRST_MS <= record.timestamp <= LAST_KEPT_MS else LAST_KEPT_MS
-                    told.append((observations.decode(record.value), told_ms // 1000))
-                except LaterObservation as error:
-                    raise LaterObservation(f"{error} ({place_of(*part.source, record.offset).decode()})") from error
-                except UnreadableObservation as error:
-                    if record.offset >= part.committed:
-                        code = self._code_of(record.value)
-                        dead.append(DeadLetter(part.source, record.offset, record, code, str(error)))
-        return told, dead
-
-    def _code_of(self, value: bytes | None) -> Code:
-        if value is None:
-            return Code.null_value
-        return Code.too_large if len(value) > self.settings.events.max_bytes else Code.malformed
-
     async def _put_aside(self, unit: Unit, dead: Sequence[DeadLetter]) -> None:
         guard = Guard(retrying=lambda error: unit.retrying(type(error).__name__))
         done = await guard.run(lambda: self.letters.put(dead, still_waiting=unit.retrying))
@@ -240,7 +213,7 @@ class Teacher:
         for letter in done.result:
             self.metrics.dead_letter("observations", letter.code)
 
-    def _learn(self, parts: Sequence[Part], told: Sequence[Told]) -> int:
+    def _learn(self, parts: Sequence[Part], told: Sequence[readings.Told]) -> int:
         rows = sum(self.learner.learn(observation, told_s) for observation, told_s in told)
         self.offsets.update((part.source, part.last + 1) for part in parts)
         return rows
