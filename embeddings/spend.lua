@@ -50,11 +50,6 @@ local function lacking(tallies)  -- how far confirming has to come before the le
   end
   call('PEXPIRE', root .. 'need', LIFE)
 end
-local function column(rows, place)
-  local values = {}
-  for i, r in ipairs(rows) do values[i] = r[place] end
-  return values
-end
 local function chunks(command, key, list)
   for first = 1, #list, 1000 do call(command, key, unpack(list, first, math.min(first + 999, #list))) end
 end
@@ -152,29 +147,10 @@ local function count(key, name, number)
   local c = counts[key] or {}
   c[name], counts[key] = (c[name] or 0) + number, c
 end
-local looked = {}  -- what was asked for at once, until it is looked at
-local function look(kind, names)
-  local keys, wanted = {}, {}
-  for _, name in ipairs(names) do
-    local key = P .. kind .. name
-    if not wanted[key] then keys[#keys + 1], wanted[key] = key, true end
-  end
-  for first = 1, #keys, 1000 do
-    local last = math.min(first + 999, #keys)
-    for i, held in ipairs(call('MGET', unpack(keys, first, last))) do looked[keys[first + i - 1]] = held end
-  end
-end
-local function held_of(kind, name)
-  local key = P .. kind .. name
-  local held = looked[key]
-  looked[key] = nil
-  if held == nil then held = call('GET', key) end
-  return held
-end
 local function person(name, keep_ms)
   local p = people[name]
   if not p then
-    local held = held_of('p:', name)
+    local held = call('GET', P .. 'p:' .. name)
     p = held and unpacked(held) or {'', 0, {}}
     people[name] = p
   end
@@ -193,7 +169,7 @@ end
 local HEAD, IMPRESSION, ONE = 12, 1, 1000000
 -- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by, counted}
 local function decision(id)
-  local held = held_of('d:', id)
+  local held = call('GET', P .. 'd:' .. id)
   if not held then return end
   local at, d = cmsgpack.unpack_one(held, HEAD)
   d.state, d.number, d.out = string.sub(held, 1, 1), string.sub(held, 2, 2), string.sub(held, 3, 3)
@@ -288,7 +264,9 @@ local function flush()
       call('DEL', key)
       any = false
     end
-    if any and w.left ~= 0 then call('PEXPIRE', key, ttl_of(name)) end  -- all others were leased before
+    if any and w.left ~= 0 and (w.spent == 0 or any == w.spent) then  -- all others were told of, or leased, before
+      call('PEXPIRE', key, ttl_of(name))
+    end
     if any then changed[#changed + 1] = 'w:' .. name end
   end
   for key, names in pairs(counts) do
@@ -336,10 +314,10 @@ if op == 'budgets' then
       call('HINCRBY', key, 'left', b[2])
       if held[2] and held[2] ~= '0' then call('HINCRBY', key, 'left', '-' .. held[2]) end
       call('HSET', key, 'budget', b[2], 'version', b[3])
-      call('PEXPIRE', key, ttl_of(b[1]))
       local seq = call('INCR', P .. 'seq')
       call('ZADD', P .. 'dirty', seq, 'w:' .. b[1])
     end
+    call('PEXPIRE', key, ttl_of(b[1]))
   end
   renew('dirty', 'seq')
   call('PEXPIRE', STATE, LIFE)
@@ -364,9 +342,7 @@ elseif op == 'lease' then
   return {reply('ok', got)}
 elseif op == 'sweep' then
   local many = end_leases(a[1])
-  local ids = call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])
-  look('d:', ids)
-  for _, id in ipairs(ids) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, a[1])) do
     local d = decision(id)
     if not d then closed('rewound')
     elseif waits(d) then
@@ -402,8 +378,6 @@ if op == 'reserve' then
     local failed = counted(a[4], false)
     if failed then return failed end
   end
-  look('d:', column(rows, 1))
-  look('p:', a[6])
   for i, r in ipairs(rows) do
     local d, code = decision(r[1]), 0
     if d then
@@ -445,7 +419,6 @@ if op == 'reserve' then
 elseif op == 'confirm' then
   local failed, codes, values = counted(a[2], true), {}, {''}
   if failed then return failed end
-  look('d:', column(a[1], 1))
   for i, r in ipairs(a[1]) do
     local d, t = decision(r[1]), a[2][r[2]]
     local old = t and t.stored and r[3] <= t.stored
@@ -460,7 +433,6 @@ elseif op == 'confirm' then
   values[1] = reply('ok', codes)
   return values
 elseif op == 'folded' then
-  look('d:', a)
   for _, id in ipairs(a) do
     local d = decision(id)
     if d and d.out == 'o' and has(d, IMPRESSION) then
@@ -476,10 +448,8 @@ elseif op == 'folded' then
 end
 if op == 'known' then  -- what is out for people, and decisions
   local found, values = open and {}, {''}
-  look('p:', found and a[1] or {})
-  look('d:', a[2])
   for i, name in ipairs(found and a[1] or {}) do
-    local held = held_of('p:', name)
+    local held = call('GET', P .. 'p:' .. name)
     found[i] = held and unpacked(held) or {'', 0, {}}
   end
   for i, id in ipairs(a[2]) do

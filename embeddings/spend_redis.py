@@ -47,7 +47,7 @@ SCRIPT = "".join([*_CONSTANTS, f"local KINDS = {{{_NAMED}}}\n"]).encode() + (
     files("embeddings").joinpath("spend.lua").read_bytes()
 )
 COMMANDS = (
-    *("evalsha", "script|load", "get", "mget", "set", "setrange", "incr", "del", "pexpire"),
+    *("evalsha", "script|load", "get", "set", "setrange", "incr", "del", "pexpire"),
     *("hget", "hset", "hmget", "hgetall", "hincrby", "hdel", "zadd", "zrem", "zrangebyscore"),
 )
 """What the ledger asks of Redis, also inside its script."""
@@ -113,8 +113,7 @@ class RedisSpendLedger(SpendLedger):
         check_reservations(reservations, tallies)
         sets = _Sets()
         rows = [_row(one, sets) for one in reservations]
-        people = {one.person for one in reservations} - {""}
-        asked = worker, decided, rows, _tallies(tallies), sets.names, people
+        asked = worker, decided, rows, _tallies(tallies), sets.names
         try:
             codes, _, values = self._asked("reserve", asked, [_kept(one, sets) for one in reservations], now_ms)
         except LedgerClosed:

@@ -272,9 +272,8 @@ class Teacher:
         counts, names, withdrawn = await self._thread.run(self._changed)
         topic, now_ms = self.settings.topics.name("counters"), time.time_ns() // 1_000_000
         records = [Outgoing(topic, name.encode(), None) for name in withdrawn]
-        records += [
-            Outgoing(topic, counter.item_id.encode(), encode(counter)) for counter in counters_of(counts, names, now_ms)
-        ]
+        told = counters_of(counts, names, now_ms)
+        records += [Outgoing(topic, counter.item_id.encode(), encode(counter)) for counter in told]
         if not records:
             return
         try:
@@ -334,14 +333,8 @@ class Teacher:
             checks={"ready": ready},
             unowned=self.unowned,
         )
-        async with HealthServer(
-            host=http.host,
-            port=http.port,
-            registry=self.metrics.registry,
-            ready=ready,
-            tls=http.tls(),
-            observe=self.metrics.http.observed,
-        ):
+        registry, seen = self.metrics.registry, self.metrics.http.observed
+        async with HealthServer(http.host, http.port, registry, ready=ready, tls=http.tls(), observe=seen):
             while True:
                 self.metrics.learning.leads.set(self.leads())
                 await watching.second()

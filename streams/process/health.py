@@ -69,10 +69,10 @@ class HealthServer:
 
     def __init__(
         self,
-        *,
         host: str,
         port: int,
         registry: CollectorRegistry,
+        *,
         live: Mapping[str, Check] | None = None,
         ready: Mapping[str, Check] | None = None,
         started: Mapping[str, Check] | None = None,

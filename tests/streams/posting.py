@@ -15,6 +15,7 @@ from streams.worker.http_api import Api
 from streams.worker.outbox import Outbox
 from streams.worker.posted_events import PostedEvents
 from streams.worker.posted_requests import PostedRequests
+from streams.worker.shown import Shown
 from streams.worker.stored_slates import StoredSlates
 from tests.streams.builders import NOW_MS, Service, small
 from tests.streams.lanes import ITEMS, Topics
@@ -48,7 +49,13 @@ class Posting:
             settings=settings,
             slates=StoredSlates(reads=self.service.users, serving=self.service.serving, settings=settings),
             events=PostedEvents(outbox=outbox, settings=settings, now_ms=lambda: NOW_MS),
-            requests=PostedRequests(answerer=self.answerer, outbox=outbox, settings=settings, metrics=self.metrics),
+            requests=PostedRequests(
+                answerer=self.answerer,
+                outbox=outbox,
+                settings=settings,
+                metrics=self.metrics,
+                shown=Shown(self.metrics.slates),
+            ),
             now_ms=lambda: NOW_MS,
         )
         self.server = HealthServer(

@@ -83,7 +83,7 @@ async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_tha
         for page, status in (("/readyz", 503), ("/openapi.json", 200), ("/v1/users/a%2Fb/slate/", 404)):
             async with session.get(f"http://127.0.0.1:{port}{page}") as reply:
                 assert reply.status == status
-    assert asked_in == [loop]
+    assert set(asked_in) == {loop}
     assert set(served_in) == {worker._http_loop._loop}
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
