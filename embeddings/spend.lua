@@ -8,11 +8,12 @@
 --   w:      a window: budget, version, spent, reserved, left; what is leased is the rest of the budget
 --   d:      a decision: twelve bytes of what became of it, {reserved, line item, windows, person, levels, end,
 --           kind of event that is paid for, what it costs, last moment it does, windows of booked numbers, what is held of
---           one, kind that counts one, windows that only count what is spent}, the decision itself. The bytes are
+--           one, kind that counts one, windows that only count what is spent, advertiser}, the decision. The bytes are
 --             of the money  r(eserved) f(ree again) b(illed) k(nown: spent in totals) x(refused: the amount says why)
 --             of a number   as of money, and -(none)
 --             of the person o(ut) s(tate has it) -(neither)
 --             a bit for every kind of event that was counted, and which record was the impression, in eight letters
+--   v:      of which decision a conversion is, by advertiser and a hash of its id
 --   p:      of a person: {what changes when something was folded, when this may be forgotten, what is out by level}
 --   leases  by worker and line item: amount, end, windows        ends   when leases end        due   when decisions do
 --   c:      counts of a key                                      off    last offset counted, by partition
@@ -166,8 +167,8 @@ local function put_out(name, levels, step, keep_ms)
   end
   p.changed = true
 end
-local HEAD, IMPRESSION, ONE = 12, 1, 1000000
--- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by, counted}
+local HEAD, IMPRESSION, CONVERSION, ONE = 12, 1, 3, 1000000
+-- {reserved, key, names, person, levels, kept, billed_by, price, last, booked, holds, booked_by, counted, advertiser}
 local function decision(id)
   local held = call('GET', P .. 'd:' .. id)
   if not held then return end
@@ -215,8 +216,15 @@ local function expose(d, old, stamp)  -- its first impression: out until it is f
   d.out, d.stamp = old and 's' or 'o', stamp
 end
 local EXPOSES = 16
-local function happened(id, d, kind, stamp, old)
+local function elsewhere(id, d, conversion)  -- was it another decision's? If not it is this one's from now on
+  local key = P .. 'v:' .. (d[14] or '') .. '\n' .. conversion
+  local whose = call('GET', key)
+  if not whose then call('SET', key, id, 'PX', CONVERSIONS) end
+  return whose and whose ~= id
+end
+local function happened(id, d, kind, stamp, conversion, old)
   if has(d, kind) then return kind == IMPRESSION and stamp == d.stamp and 1 + EXPOSES or 1 end
+  if kind == CONVERSION and conversion ~= '' and elsewhere(id, d, conversion) then return 7 end
   local waited, code = waits(d), 6
   d.seen = d.seen + 2 ^ (kind - 1)
   if not old then count(d[2], KINDS[kind], 1) end
@@ -423,7 +431,7 @@ elseif op == 'confirm' then
     local d, t = decision(r[1]), a[2][r[2]]
     local old = t and t.stored and r[3] <= t.stored
     if d and d.state ~= 'x' then
-      codes[i], values[i + 1] = happened(r[1], d, r[4], r[5], old), d.value
+      codes[i], values[i + 1] = happened(r[1], d, r[4], r[5], r[6] or '', old), d.value
     else
       codes[i], values[i + 1] = 4, ''
       if not old then count(d and d[2] or '', 'invalid', 1) end

@@ -27,9 +27,9 @@ Per decision id there is one answer. It is kept until `kept_ms` with two states,
     reserved --billed_by--> billed                  reserved --sweep--> released --billed_by--> billed (late)
     out --impression, folded--> in the state        out --sweep, no impression--> not out --impression--> out
 
-The event of kind `billed_by` spends, until `billed_until_ms`; the first of every kind counts, whenever it comes. What
-is out counts against a person's caps until `folded` says that the person's state has it. So look it up (`known`) first
-and read the state after it: then an impression is in one of them, or in both, never in neither.
+The event of kind `billed_by` spends, until `billed_until_ms`; the first of every kind counts, whenever it comes. An id
+of a conversion is the first decision's that it came for, `elsewhere` for others of the advertiser. What is out counts
+against caps until `folded` says that the person's state has it: look up (`known`) before reading that, never after.
 
 A ledger that lost its data, or its tail, is closed: it leases and reserves nothing until it was rebuilt.
 
@@ -57,10 +57,8 @@ MOST_AMOUNT = 10**12
 """So much at most has one reservation or lease, in micros: sums of a batch stay exact."""
 MOST_ROWS = 4_096
 """So many rows at most has one call."""
-_VIEWING = ("viewable", "first_quartile", "midpoint", "third_quartile", "complete")
-KINDS: Mapping[str, str] = {
-    **{"impression": "impressions", "click": "clicks", "conversion": "conversions"},
-    **{kind: kind for kind in _VIEWING},
+KINDS: Mapping[str, str] = {"impression": "impressions", "click": "clicks", "conversion": "conversions"} | {
+    kind: kind for kind in ("viewable", "first_quartile", "midpoint", "third_quartile", "complete")
 }
 """What may happen to an ad that was decided, and the name under which the first of a decision is counted."""
 TOLD = (
@@ -119,7 +117,7 @@ class Reservation:
 
     Attributes:
         decision_id: of the slot it fills: see `decision_id`.
-        key: the line item; `windows` are those of its lease.
+        key: the line item, of `advertiser`, for whom an id of a conversion counts once; `windows` are of its lease.
         micros: what is reserved, 0 to `MOST_AMOUNT`.
         decision: returned as it is when the same id comes again, and with every event of it.
         expires_ms: when it is released if nothing was billed.
@@ -151,6 +149,7 @@ class Reservation:
     booked: tuple[Window, ...] = ()
     booked_by: str = "impression"
     holds: int = ONE
+    advertiser: str = ""
 
     @property
     def price(self) -> int:
@@ -171,12 +170,13 @@ class Answer(NamedTuple):
 
 
 class Billable(NamedTuple):
-    """Something that happened to an ad: which, where it was read, and what, of `KINDS`."""
+    """Something that happened to an ad: which, where it was read, what, of `KINDS`; the id of a conversion."""
 
     decision_id: str
     source: Source
     offset: int
     kind: str = "impression"
+    conversion_id: str = ""
 
 
 class Confirmed(NamedTuple):

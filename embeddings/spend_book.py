@@ -75,6 +75,8 @@ class Book:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     count_numbers: dict[str, int] = field(default_factory=dict)
     offsets: dict[Source, int] = field(default_factory=dict)
+    conversions: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    """By advertiser and id: whose they are, and until when that is known."""
     calls: Counter[str] = field(default_factory=Counter)
     need: dict[Source, int] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)

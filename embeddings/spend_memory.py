@@ -36,6 +36,7 @@ from embeddings.spend import (
 )
 from embeddings.spend_book import Account, Book, Decision, Held
 from embeddings.spend_checks import check, check_budgets, check_kinds, check_reservations
+from embeddings.spend_outcomes import CONVERSIONS_MS
 
 SLACK_MS = 2 * 86_400_000
 """So much longer than promised are decisions kept."""
@@ -176,6 +177,10 @@ class MemorySpendLedger(SpendLedger):
         made, place = found.made, (one.source, one.offset)
         if one.kind in found.seen:
             return Confirmed(Billing.again, made.decision, one.kind == "impression" and found.impression == place)
+        if one.kind == "conversion" and one.conversion_id:
+            known = made.advertiser, one.conversion_id
+            if book.conversions.setdefault(known, (made.decision_id, now_ms + CONVERSIONS_MS))[0] != made.decision_id:
+                return Confirmed(Billing.elsewhere, made.decision)
         found.seen.add(one.kind)
         if not old:
             book.count(made.key, KINDS[one.kind])
@@ -243,6 +248,8 @@ class MemorySpendLedger(SpendLedger):
                     book.put_out(found.made, -1)
             while book.ends and book.ends[0][0] + SLACK_MS < now_ms:
                 book.decisions.pop(heappop(book.ends)[1], None)
+            while book.conversions and next(iter(book.conversions.values()))[1] < now_ms:
+                del book.conversions[next(iter(book.conversions))]
             return many
 
     def _released(self, found: Decision) -> None:

@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+CONVERSIONS_MS = 92 * 86_400_000
+"""So long an id of a conversion is known: the longest attribution window, and two days for clocks that differ."""
+
 
 class Verdict(IntEnum):
     """What became of a reservation."""
@@ -25,3 +28,4 @@ class Billing(IntEnum):
     unknown = 4  # no such decision, or it was refused
     known = 5  # spent already in the totals that the ledger was rebuilt from
     other = 6  # counted; something else is paid for
+    elsewhere = 7  # a conversion that was confirmed for another decision: it changes nothing

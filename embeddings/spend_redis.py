@@ -37,10 +37,11 @@ from embeddings.spend import (
     Window,
 )
 from embeddings.spend_checks import check, check_budgets, check_kinds, check_reservations
+from embeddings.spend_outcomes import CONVERSIONS_MS
 
 DAY_MS = 86_400_000
-_KEPT_MS = {"DAYS": 45 * DAY_MS, "LIFE": 400 * DAY_MS, "SLACK": 2 * DAY_MS}
-"""How long Redis keeps windows of a day, everything that is not of a day, and decisions past their end."""
+_KEPT_MS = {"DAYS": 45 * DAY_MS, "LIFE": 400 * DAY_MS, "SLACK": 2 * DAY_MS, "CONVERSIONS": CONVERSIONS_MS}
+"""How long Redis keeps windows of a day, all that is not of a day, decisions past their end, ids of conversions."""
 _CONSTANTS = [f"local {name} = {ms}\n" for name, ms in _KEPT_MS.items()]
 _NAMED = ", ".join(f"'{name}'" for name in KINDS.values())
 SCRIPT = "".join([*_CONSTANTS, f"local KINDS = {{{_NAMED}}}\n"]).encode() + (
@@ -131,7 +132,8 @@ class RedisSpendLedger(SpendLedger):
         check_kinds([one.kind for one in billables])
         places = {tally.source: place for place, tally in enumerate(tallies, 1)}
         rows = [
-            (one.decision_id, places.get(one.source, 0), one.offset, _KIND[one.kind], _stamp(one)) for one in billables
+            (one.decision_id, places.get(one.source, 0), one.offset, _KIND[one.kind], _stamp(one), _conversion(one))
+            for one in billables
         ]
         codes, _, values = self._asked("confirm", (rows, _tallies(tallies)), (), now_ms)
         return [
@@ -237,13 +239,19 @@ def _kept(one: Reservation, sets: _Sets) -> bytes:
     money = one.micros, one.key, names[sets.at(one.windows)], one.person, [level for level, _ in one.rooms]
     billing = one.kept_ms, _KIND[one.billed_by], one.price, one.last_ms
     booking = names[sets.at(one.booked)], one.holds, _KIND[one.booked_by] if one.booked else 0
-    return _encode((*money, *billing, *booking, names[sets.at(one.counted)])) + one.decision
+    return _encode((*money, *billing, *booking, names[sets.at(one.counted)], one.advertiser)) + one.decision
 
 
 def _stamp(one: Billable) -> str:
     """Tells the record of an impression from another one's: eight letters; others need none."""
     place = f"{one.source.topic}/{one.source.partition}/{one.offset}"
     return xxhash.xxh32_hexdigest(place.encode()) if one.kind == "impression" else ""
+
+
+def _conversion(one: Billable) -> str:
+    """What a conversion's id is kept as: 32 letters, however long it is; empty of all else."""
+    told = one.kind == "conversion" and one.conversion_id
+    return xxhash.xxh128_hexdigest(told.encode()) if told else ""
 
 
 def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[str, str, int]]]]:

@@ -67,7 +67,8 @@ class Event(Record):
     `type` is the name of an `embeddings.events.Action`, or `rating`, which reads as dislike or play by its value.
     `user_id` may be left to the record's key, `item_id` to slot events. `event_time` is epoch milliseconds.
     `decision_id` says that it is of an ad: the one that was decided for a slot. `ad` says so of what stands in `slot`
-    of `slate_id`, from which its `decision_id` follows.
+    of `slate_id`, from which its `decision_id` follows. `conversion_id` is what the advertiser calls a conversion: it
+    counts for one ad of theirs, whichever events name.
     """
 
     type: Word
@@ -80,6 +81,7 @@ class Event(Record):
     slot: int | None = None
     decision_id: Id | None = None
     ad: Flag = None
+    conversion_id: Id | None = None
     context: Context | None = None
     consent: Consent | None = None
 

@@ -2,8 +2,8 @@
 
 A decision is told once, its events name it. A click answers its impression. A conversion is the ad's where it comes
 within the click window after a click, else within the view window after the impression: click over view; of several
-touches it is of the one that the event names, which is the last. The decisions held are the latest: an outcome that
-comes later than so many others were decided is not learned.
+touches it is of the one that the event names, and of several events with one `conversion_id` the first is told. The
+decisions held are the latest: an outcome that comes later than so many others were decided is not learned.
 """
 
 from collections import deque

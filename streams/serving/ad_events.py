@@ -22,7 +22,7 @@ from embeddings.spend import MOST_ROWS, ONE, Billable, Billing, Confirmed, Reser
 from ranking.ads.exposed import level_name
 from streams.contract.ad_records import AdDecision
 from streams.contract.decode import Decoded
-from streams.contract.records import decode_ad, encode
+from streams.contract.records import Event, decode_ad, encode
 from streams.serving.stages import epoch_ms
 
 LEVELS = 4
@@ -79,6 +79,7 @@ def reservation_of(
         booked=tuple(Window(key, day, counts=True) for key, day in decision.booked),
         booked_by=decision.booked_by or "impression",
         holds=decision.holds or ONE,
+        advertiser=decision.advertiser or "",
         decision=nameless(value, decision.user_id),
         expires_ms=decision.expires_ms,
         billed_until_ms=decision.billed_until_ms or None,
@@ -121,7 +122,11 @@ def billables_of(decoded: Decoded) -> tuple[NDArray[np.intp], list[Billable]]:
     row_A = np.flatnonzero(OF_ADS[batch.action_B])
     sources = [batch.sources[s] for s in batch.source_B[row_A].tolist()]
     rows = zip(row_A.tolist(), sources, batch.offset_B[row_A].tolist(), strict=True)
-    return row_A, [Billable(events[row].decision_id or "", s, offset, events[row].type) for row, s, offset in rows]
+    return row_A, [_billable(events[row], s, offset) for row, s, offset in rows]
+
+
+def _billable(event: Event, source: Source, offset: int) -> Billable:
+    return Billable(event.decision_id or "", source, offset, event.type, event.conversion_id or "")
 
 
 def stretches_of(decoded: Decoded) -> dict[Source, tuple[int, int]]:
@@ -251,13 +256,16 @@ class AdEvents:
         """The keys of exposures; one that its person's state does not hold stays out, or no cap would count it.
 
         So it is where the state may not, and where the event is somebody else's than the decision (who logged in in
-        between, say): then it counts for both.
+        between, say): then it counts for both. A conversion that is another decision's is a duplicate: nobody learns
+        of it.
         """
         levels, decided_s = dict[int, tuple[int, ...]](), dict[int, int]()
         for row, one, became in zip(row_A.tolist(), billables, confirmed, strict=True):
             decision = decode_ad(became.decision) if became.decision else None
             spends = decision is not None and became.billing in _SPENDS
             self.heard(one.kind, became.billing, amounts_of(decision)[1] if decision is not None and spends else 0)
+            if became.billing is Billing.elsewhere and batch.refused_B[row] == Fate.applied:
+                batch.refused_B[row] = Fate.duplicate
             if became.exposes and decision is not None and batch.refused_B[row] == Fate.applied:
                 if decision.person and self.person(batch.user_ids[batch.user_B[row]]) == decision.person:
                     self._exposed[one.source, one.offset] = one.decision_id

@@ -64,12 +64,13 @@ def a_day(ledger: SpendLedger) -> None:
 def test_every_key_has_a_time_to_live_and_one_slot(server: Valkey, ledger: RedisSpendLedger) -> None:
     a_day(ledger)
     reserve(ledger, a_reservation("no budget", 1, Window("c/new")), decided=True)
+    confirm(ledger, [one._replace(conversion_id="order 7") for one in billables(3, kind="conversion")])
     with pytest.raises(LedgerClosed):
         confirm(ledger, [], [tally(7, 9)], now_ms=NOW)
     with redis.Redis.from_url(server.url) as client:
         keys = client.keys("*")
         kinds = {key.rpartition(b"}:")[2].decode().partition(":")[2].partition(":")[0] for key in keys}
-        assert kinds == {"", *"wdpck", "leases", "ends", "due", "off", "dirty", "seq"}
+        assert kinds == {"", *"wdpckv", "leases", "ends", "due", "off", "dirty", "seq"}
         assert {key.partition(b"}")[0] for key in keys} == {b"mq:{spend"}
         assert all(client.ttl(key) > 86_400 for key in keys)
 

@@ -127,3 +127,12 @@ def test_an_ad_that_nobody_can_tell_is_a_dead_letter(where: dict[str, Any]) -> N
     ((code, said),) = [(letter.code, letter.detail) for letter in found.dead]
     assert (code, len(found.batch)) == (Code.missing_field, 1)
     assert "slate_id" in said
+
+
+@pytest.mark.parametrize("wrong", [7, True, ["order 7"], {"id": "7"}, "7" * 513])
+def test_an_id_of_a_conversion_that_is_none_is_a_dead_letter(wrong: object) -> None:
+    bought = event(type="conversion", conversion_id="7" * 512)
+    found = decoded(event(type="conversion", conversion_id=wrong), bought, bought | {"conversion_id": None})
+    ((code, said),) = [(letter.code, letter.detail) for letter in found.dead]
+    assert (code, [e.conversion_id for e in found.events]) == (Code.malformed, ["7" * 512, None])
+    assert "conversion_id" in said

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from embeddings.errors import LedgerClosed, StoreUnavailable
-from embeddings.events import Source
+from embeddings.events import Fate, Source
 from embeddings.spend import KINDS, MOST_ROWS, Billing, Confirmed, Tally
 from embeddings.spend_memory import Book, MemorySpendLedger
 from streams.contract.records import encode
@@ -219,6 +219,32 @@ def test_a_click_is_paid_where_it_was_sold_so() -> None:
     assert spent(ledger) == 0
     ads.seen(read(an_ad_event(1, "c", "click")))
     assert spent(ledger) == 500
+
+
+def test_one_conversion_that_names_two_ads_is_paid_for_once_and_nobody_learns_of_the_second() -> None:
+    """Also where the batch comes again to another worker: killed between the ledger and the store."""
+    ledger = opened(Ledger())
+    cpa = {"billed_by": "conversion", "spends_micros": 500, "advertiser": "acme"}
+    sell(
+        ledger,
+        a_decision("click", 3, **cpa),
+        a_decision("view", 3, **cpa),
+        a_decision("bolt", 3, **cpa | {"advertiser": "bolt"}),
+    )
+    names = ("click", "view", "bolt")
+    log = [an_ad_event(at, name, "conversion", conversion_id="order 7") for at, name in enumerate(names)]
+    for _ in range(2):
+        lane, decoded = events_of(ledger), read(*log)
+        for _ in range(2):
+            lane.seen(decoded)
+            assert decoded.batch.refused_B.tolist() == [Fate.applied, Fate.duplicate, Fate.applied]
+    assert (spent(ledger), ledger.totals().counts[LINE]["conversions"]) == (1_000, 2)
+
+
+def test_one_that_may_not_be_stored_is_told_as_such_whosever_it_is(ledger: Ledger) -> None:
+    decoded = read(*(an_ad_event(n, n, "conversion", conversion_id="o", consent=DENIED) for n in (1, 2)))
+    events_of(ledger).seen(decoded)
+    assert decoded.batch.refused_B.tolist() == [Fate.unconsented] * 2
 
 
 def test_a_reservation_is_the_decision_that_was_published_without_its_person() -> None:

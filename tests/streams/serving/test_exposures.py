@@ -8,7 +8,11 @@ import pytest
 from embeddings.errors import StoreUnavailable
 from embeddings.events import AD_FORMS, CONSENT_STORE, OF_ADS, Action, Fate
 from embeddings.exposures import AdSeen
+from embeddings.spend_memory import MemorySpendLedger
 from streams.contract.decode import Decoded
+from streams.serving.ad_events import AdEvents
+from streams.serving.observation_writer import slate_hash
+from tests.streams.adverts import a_decision, an_ad_event, called, decided, opened, sell
 from tests.streams.builders import EVENTS, NOW_MS, Raw, Service, a_log, an_event, small, told
 
 KEYS = (2, 4, 6, 8)
@@ -90,6 +94,18 @@ def test_an_ads_event_is_applied_once_and_told_by_its_code() -> None:
     assert service.deliver(log).folded.fate_B.tolist()[:3] == [Fate.replayed] * 3
     assert service.users.read(["u1"]).exposures.seen_U.tolist() == [1]
     assert service.users.marks([EVENTS])[EVENTS].totals[Fate.applied] == 2
+
+
+def test_a_conversion_of_two_ads_is_told_to_the_learner_once() -> None:
+    ledger = opened(MemorySpendLedger())
+    sell(ledger, a_decision(1, advertiser="acme"), a_decision(2, advertiser="acme"))
+    service = a_service(AdEvents(ledger=ledger, person=called, now_ms=lambda: NOW_MS).seen)
+    log = [an_ad_event(n, n, "conversion", conversion_id="order 7") for n in (1, 2)]
+    answer = service.deliver(log)
+    assert answer.folded.fate_B.tolist() == [Fate.applied, Fate.duplicate]
+    (observation,) = told(answer)
+    assert observation.slate_R.tolist() == [slate_hash(decided(1))]
+    assert service.users.marks([EVENTS])[EVENTS].totals[Fate.duplicate] == 1
 
 
 def test_where_nobody_knows_a_decision_nothing_is_counted() -> None:

@@ -196,6 +196,19 @@ async def test_decisions_that_nobody_can_bill_any_more_are_left_out(house: House
     assert (await house.rebuild()).decisions == 0
 
 
+async def test_a_conversion_from_before_the_loss_is_still_the_one_ads(house: House) -> None:
+    house.decide(1, 2, 3, billed_by="conversion", spends_micros=50, advertiser="acme")
+    bought = [an_ad_event(n, n, "conversion", conversion_id=name) for n, name in ((1, "o1"), (2, "o1"), (3, "o2"))]
+    house.happen(*bought[:2])
+    house.publish()
+    house.happen(*bought[2:])
+    house.lose()
+    await house.rebuild()
+    assert house.money() == (100, 10)
+    house.happen(an_ad_event(4, 2, "conversion", conversion_id="o2"))
+    assert (house.money(), house.ledger.totals().counts[LINE]["conversions"]) == ((100, 10), 2)
+
+
 async def test_what_is_out_for_people_is_out_again(house: House) -> None:
     house.decide(1)
     house.publish()
