@@ -14,6 +14,7 @@ from embeddings.items import ItemFacts
 from embeddings.spend import Window, slate_decision_id
 from streams.ad_surfaces import SurfaceAds
 from streams.contract.messages import Part
+from streams.contract.observations import Observation
 from streams.contract.records import Slate, decode_ad, decode_slate
 from streams.lab.ad_house import AdHouse
 from streams.serving.pipeline import Answer
@@ -186,6 +187,25 @@ def test_without_a_ledger_a_slate_is_organic(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(house.workers[0].recommender.ads.server.ledger, name, away)  # type: ignore[union-attr]
     slate = page(house)
     assert (len(slate.items), slate.ads) == (5, ())
+
+
+def test_ads_of_a_killed_life_are_told_to_the_learner_by_the_one_that_answers_again() -> None:
+    house = a_page_house(*CAMPAIGNS)
+    part = house.events([a_view(), a_view("bob", "f1")], 0)
+    (first,) = told_of(house, part)
+    house.kill(0)
+    (again,) = told_of(house, part)
+    assert len(first.ad_A) == 4
+    assert sorted(again.ad_A.tolist()) == sorted(first.ad_A.tolist())
+    assert (again.source, again.first, again.last) == (first.source, first.first, first.last)
+
+
+def told_of(house: AdHouse, part: Part) -> list[Observation]:
+    """What a batch teaches of ads; nothing of it is told or stored."""
+    answer(house, part)
+    ads = house.workers[0].recommender.ads
+    assert ads is not None
+    return ads.take_told()
 
 
 def test_a_stopped_campaign_is_on_no_page_not_even_on_one_that_comes_again() -> None:
