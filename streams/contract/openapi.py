@@ -105,7 +105,7 @@ _MEANS = {
     413: "The body is too large, or holds too many events. Nothing of it was taken.",
     415: "The body is of a kind that is not taken.",
     500: "It failed; sending it again does not help.",
-    503: "Redis or the brokers do not answer, or too many wait. Send it again after `Retry-After` seconds.",
+    503: "Redis or brokers do not answer, too many wait, or it starts. Send it again after `Retry-After` seconds.",
     504: "No answer within the deadline.",
 }
 

@@ -43,6 +43,8 @@ _SOON = {"Retry-After": "1"}
 _USERS, _SLATE = "/v1/users/", "/slate"
 _BODY_WITHIN_S, _GRACE_S = 30.0, 1.0
 """How long a body may take, and how long after its deadline an answer is waited for."""
+_LONGEST_MS = 600_000
+"""The longest deadline that a request may have."""
 _MOST_HELD = 64 << 20
 """Bytes of bodies at a time: more are told to come again, so that many large ones do not fill the memory."""
 _encode = msgspec.json.Encoder().encode
@@ -66,9 +68,9 @@ class _Asked(msgspec.Struct):
 
     def within_s(self, default_ms: int) -> float:
         """How long its answer is waited for."""
-        said = [ms if isinstance(ms, int) else None for ms in (self.deadline_ms, self.tmax)]
+        said = [ms if isinstance(ms, int) and 0 <= ms <= _LONGEST_MS else None for ms in (self.deadline_ms, self.tmax)]
         request = Request(request_id="-", deadline_ms=said[0], tmax=said[1])
-        return min(deadline_ms(request, 0, default_ms) / 1_000, 600.0) + _GRACE_S
+        return min(deadline_ms(request, 0, default_ms), _LONGEST_MS) / 1_000 + _GRACE_S
 
 
 _decode_asked = msgspec.json.Decoder(_Asked).decode
@@ -76,13 +78,18 @@ _decode_asked = msgspec.json.Decoder(_Asked).decode
 
 @dataclass(slots=True, kw_only=True)
 class Api:
-    """Finds the page of a path; of the event loop in which all three of its parts are."""
+    """Finds the page of a path; of the event loop in which all three of its parts are.
+
+    `started`: are the control topics read? A slate made or looked at before would lack what it does not know yet, and
+    hold what was removed; of any thread. Events are taken before, too.
+    """
 
     settings: Settings
     slates: StoredSlates
     events: PostedEvents
     requests: PostedRequests
     now_ms: Callable[[], int] = epoch_ms
+    started: Callable[[], bool] = lambda: True
     _pages: dict[str, Page] = field(init=False)
     _of_user: Page = field(init=False)
     _token: bytes = field(init=False)
@@ -92,13 +99,14 @@ class Api:
     def __post_init__(self) -> None:
         token = self.settings.http.token
         self._token = token.get_secret_value().encode() if token else b""
+        asked = self._once_started(self._held_for(self._slates))
         self._pages = {
             "/v1/events": Page("POST /v1/events", ("POST",), self._declining(self._held_for(self._events))),
-            "/v1/slates": Page("POST /v1/slates", ("POST",), self._declining(self._held_for(self._slates))),
+            "/v1/slates": Page("POST /v1/slates", ("POST",), self._declining(asked)),
             "/openapi.json": Page("GET /openapi.json", ("GET", "HEAD"), self._openapi),
         }
         route = f"GET {_USERS}{{user_id}}{_SLATE}"
-        self._of_user = Page(route, ("GET", "HEAD"), self._declining(self._latest))
+        self._of_user = Page(route, ("GET", "HEAD"), self._declining(self._once_started(self._latest)))
 
     def page(self, path: str) -> Page | None:
         """The page of a raw path, None where there is none."""
@@ -117,6 +125,14 @@ class Api:
                 return await reply(request)
             except Exception as error:
                 return _declined(error)
+
+        return answer
+
+    def _once_started(self, reply: Reply) -> Reply:
+        async def answer(request: web.BaseRequest) -> web.Response:
+            if not self.started():
+                raise Declined(503, "it has not started: /startupz says why", _SOON)
+            return await reply(request)
 
         return answer
 
@@ -167,8 +183,8 @@ class Api:
         """Count the bytes of a body while it is here; raises `Crowded` where with it there would be too many."""
 
         async def answer(request: web.BaseRequest) -> web.Response:
-            most = self.settings.http.max_body_bytes
-            size = most if request.content_length is None else min(request.content_length, most)
+            most, told = self.settings.http.max_body_bytes, request.content_length
+            size = most if told is None or "Content-Encoding" in request.headers else min(told, most)
             if self._held + size > max(_MOST_HELD, most):
                 raise Crowded
             self._held += size

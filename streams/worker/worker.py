@@ -258,6 +258,7 @@ class Worker:
             requests=PostedRequests(
                 answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics, shown=self.shown
             ),
+            started=self.control.caught_up.is_set,
         )
 
     async def run_control(self) -> None:

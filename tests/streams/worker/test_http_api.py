@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -48,6 +49,26 @@ async def test_who_asks_while_too_many_wait_is_told_when_to_come_again() -> None
         posting.api.slates._together.waiting = 0
         reply = await posting.ask("GET", "/v1/users/u1/slate")
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+
+
+async def test_before_it_has_started_there_are_no_slates_but_events_are_taken() -> None:
+    async with a_posting() as posting:
+        posting.api.started = lambda: False
+        slates = await posting.post("/v1/slates", {"request_id": "r", "user_id": "u1"})
+        latest = await posting.ask("GET", "/v1/users/u1/slate")
+        assert [(reply.status, reply.headers["Retry-After"]) for reply in (slates, latest)] == [(503, "1")] * 2
+        event = {"type": "view", "user_id": "u", "item_id": "i", "event_time": 1_750_000_000_000}
+        assert (await posting.post("/v1/events", event)).status == 202
+
+
+async def test_a_compressed_body_is_held_for_as_large_as_it_may_become() -> None:
+    whole = gzip.compress(b'{"request_id": "r", "user_id": "u1"}')
+    async with a_posting() as posting:
+        assert (await posting.post("/v1/slates", whole, Content_Encoding="gzip")).status == 200
+        posting.api._held = 63 << 20
+        assert (await posting.post("/v1/slates", {"request_id": "r", "user_id": "u1"})).status == 200
+        posting.api._held += 1
+        assert (await posting.post("/v1/slates", whole, Content_Encoding="gzip")).status == 503
 
 
 async def test_the_latest_slate_of_a_user_is_served_as_it_is_stored() -> None:

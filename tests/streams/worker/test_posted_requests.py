@@ -98,6 +98,9 @@ async def test_what_was_shown_is_told_where_the_events_of_the_same_people_are(po
 BAD: list[tuple[Any, str, str | None]] = [
     ({"request_id": "r"}, "missing_field", "user_id"),
     (ASK | {"n": "x"}, "malformed", "n"),
+    (ASK | {"tmax": -5_000}, "malformed", "tmax"),
+    (ASK | {"deadline_ms": -5_000}, "malformed", "deadline_ms"),
+    (b'{"request_id":"r","user_id":"u1","tmax":1%s}' % (b"0" * 400), "malformed", "tmax"),
     (ASK | {"request_id": ""}, "malformed", "request_id"),
     (b"{", "malformed", None),
     (b"[]", "malformed", None),
