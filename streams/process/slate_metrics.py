@@ -1,6 +1,7 @@
 """Slates and what they are worth: rate, latency, what they lack, who proposed what they hold, what was taken."""
 
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,7 +28,7 @@ _TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
 
 class SlateMetrics:
-    """What was published."""
+    """What was published; of any thread, for each lane and HTTP have one of their own."""
 
     def __init__(self, series: Series) -> None:
         """Create every series."""
@@ -87,7 +88,7 @@ class SlateMetrics:
             "Items that chance put in their place.",
             "Compare its share with the policy's `exploration`.",
         )
-        self._shown_s_N = np.zeros(0, np.int32)
+        self._shown_s_N, self._growing = np.zeros(0, np.int32), Lock()
         series.reads(
             "items_shown",
             "Distinct items in slates of this worker within the last hour.",
@@ -154,8 +155,9 @@ class SlateMetrics:
         for source, many in zip(self._sources, many_S.tolist(), strict=True):
             source.inc(many)
         if len(row_X):
-            self._grow(int(row_X.max()) + 1)
-            self._shown_s_N[row_X] = int(self._series.clock())
+            with self._growing:
+                self._grow(int(row_X.max()) + 1)
+                self._shown_s_N[row_X] = int(self._series.clock())
 
     def _grow(self, rows: int) -> None:
         if rows > len(self._shown_s_N):

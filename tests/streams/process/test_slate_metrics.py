@@ -1,6 +1,12 @@
 """What is told of slates: latency with exemplars, what they lack, who proposed what they hold, what was taken."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from embeddings.events import CONSENT_ALL, CONSENT_STORE, Fate
@@ -33,6 +39,25 @@ def test_the_slowest_slate_of_a_batch_that_belongs_to_a_trace_is_an_exemplar() -
     assert f'# {{trace_id="{TRACE}"}} 0.04' in lines[0]
     assert 'le="0.05"' in lines[0]
     assert value(metrics, "event_to_slate_seconds_count", trigger="event") == 3
+
+
+def test_lanes_that_tell_at_a_time_take_no_room_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, grown, pad = WorkerMetrics(process=False), threading.Event(), np.pad
+
+    def slowly(*args: Any) -> NDArray[np.int32]:
+        padded = pad(*args)
+        if len(padded) < 100:
+            grown.wait(0.2)  # the other lane would grow it meanwhile
+        return padded
+
+    monkeypatch.setattr(np, "pad", slowly)
+    with ThreadPoolExecutor(2) as lanes:
+        small = lanes.submit(metrics.slates.held, np.array([5], np.int32), np.zeros(1, np.uint8), 0)
+        large = lanes.submit(metrics.slates.held, np.array([900], np.int32), np.zeros(1, np.uint8), 0)
+        large.add_done_callback(lambda done: grown.set())
+        small.result()
+        large.result()
+    assert value(metrics, "items_shown") == 2
 
 
 def test_items_count_for_everyone_who_proposed_them_and_cover_the_catalogue_for_an_hour() -> None:
