@@ -119,6 +119,11 @@ class EventsLane:
         if self.slate_ads:
             self.metrics.ads.funnel(self.slate_ads.server.funnel.take_names())
 
+    async def tell_funnel(self) -> None:
+        """Have the ledger told what became of ads on slates, also while no events come. In the lane's own loop."""
+        if self.slate_ads:
+            self.slate_ads.server.tell(())
+
     def _left(self, unit: Unit, answered: Sequence[Answered]) -> dict[Source, int]:
         """Partitions of which records were left alone, and where they go on one day."""
         done = {source: mark.offset for one in answered for source, mark in one.answer.marks.items()}

@@ -285,7 +285,9 @@ class Worker:
         """Tell the funnel of ads once a second, while the worker lives."""
         while True:
             await asyncio.sleep(TELL_S)
-            await self._requests_loop.run(self.requests.tell_funnel())
+            await asyncio.gather(
+                self._requests_loop.run(self.requests.tell_funnel()), self._events_loop.run(self.events.tell_funnel())
+            )
 
     async def watch_store(self, app: BatchApp) -> None:
         """Have the events folded again that the store lost, also where no more come; while the worker lives."""

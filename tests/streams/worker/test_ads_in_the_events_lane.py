@@ -8,6 +8,7 @@ from streams.serving.ad_events import AdEvents
 from tests.streams.adverts import LINE, a_decision, an_ad_event, called, opened, out, sell, spent
 from tests.streams.builders import EVENTS, NOW_MS, an_event
 from tests.streams.lanes import Worker, a_worker, shaky_store
+from tests.streams.serving.test_ad_slates import CAMPAIGNS, a_page_house, a_view, answer
 
 
 @pytest.fixture
@@ -82,3 +83,15 @@ async def test_while_the_ledger_is_closed_everything_else_goes_on(worker: Worker
     assert (worker.mark.offset, seen(worker)) == (1, 0)
     with pytest.raises(LedgerClosed):
         ledger.totals()
+
+
+async def test_what_became_of_ads_on_slates_is_told_also_where_no_more_events_come(worker: Worker) -> None:
+    house = a_page_house(*CAMPAIGNS)
+    seller = house.workers[0]
+    worker.events.slate_ads = seller.recommender.ads
+    for user in ("ann", "bob"):
+        answer(house, house.events([a_view(user)], 0))
+    house.now_ms += 2_000
+    await worker.events.tell_funnel()
+    counts = seller.server.ledger.totals().counts.values()
+    assert sum(of.get("served", 0) for of in counts) == sum(of.get("reserved", 0) for of in counts) == 4
