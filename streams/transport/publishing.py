@@ -61,9 +61,11 @@ class PublishFailed(Exception):
     or its topic is forbidden; sending it again cannot help.
     """
 
-    def __init__(self, failed: int, of: int, cause: BaseException) -> None:
+    def __init__(self, failed: int, of: int, cause: BaseException, records: Sequence[Outgoing] = ()) -> None:
         super().__init__(f"{failed} of {of} records were not published: {type(cause).__name__}: {cause}")
         self.failed, self.of = failed, of
+        self.records = records
+        """Those that were not published; none where it may be any."""
         self.permanent = isinstance(cause, _PERMANENT)
         self.away = not isinstance(cause, UnknownTopicOrPartitionError)
         """Whether brokers were away or refused; they do answer where they say that there is no such topic."""
@@ -157,8 +159,8 @@ class Publisher:
         if again := _smaller(failures):
             await self._send(again, still_waiting)
         elif failures:
-            failed = sum(len(failure.records) for failure in failures)
-            raise PublishFailed(failed, len(batch), failures[0].error) from failures[0].error
+            failed = [record for failure in failures for record in failure.records]
+            raise PublishFailed(len(failed), len(batch), failures[0].error, failed) from failures[0].error
 
     def _absence(self) -> Callable[[], Awaitable[str | None]]:
         """A look at what keeps the brokers from acknowledging; None where nothing does that can be seen."""

@@ -31,7 +31,7 @@ class Outbox:
 
     publisher: Publisher
     within_s: float = _ACKNOWLEDGED_WITHIN_S
-    _together: Together[Sequence[Outgoing], None] = field(init=False)
+    _together: Together[Sequence[Outgoing], PublishFailed | None] = field(init=False)
     _sending: "asyncio.Task[None] | None" = field(init=False, default=None)
     _untold: deque[Outgoing] = field(init=False, default_factory=lambda: deque(maxlen=_MOST_UNTOLD))
     _telling: "asyncio.Task[None] | None" = field(init=False, default=None)
@@ -47,8 +47,8 @@ class Outbox:
             PublishFailed: they never will: too large for its topic, or forbidden.
             Crowded: too many wait.
         """
-        if records:
-            await self._together.ask(records)
+        if records and (failed := await self._together.ask(records)):
+            raise failed
 
     def tell(self, records: Sequence[Outgoing]) -> None:
         """Publish when the brokers take it. While they are away the latest few thousand records are kept."""
@@ -63,10 +63,18 @@ class Outbox:
             telling.cancel()
         await self.publisher.stop()
 
-    async def _publish(self, some: Sequence[Sequence[Outgoing]]) -> Sequence[None]:
+    async def _publish(self, some: Sequence[Sequence[Outgoing]]) -> Sequence[PublishFailed | None]:
+        """Why the records of each will never be there, if so; those that are there are not published again."""
+        failed = await self._sent(list(chain.from_iterable(some)))
+        if failed is None or len(some) == 1:
+            return [failed] * len(some)
+        lost = set(map(id, failed.records or chain.from_iterable(some)))
+        return [await self._sent([record for record in records if id(record) in lost]) for records in some]
+
+    async def _sent(self, records: Sequence[Outgoing]) -> PublishFailed | None:
         if self._sending is not None and not self._sending.done():
             raise BrokersAway
-        self._sending = asyncio.create_task(self.publisher.send_all(chain.from_iterable(some)))
+        self._sending = asyncio.create_task(self.publisher.send_all(records))
         self._sending.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody waits by then
         done, _ = await asyncio.wait({self._sending}, timeout=self.within_s)
         if not done:
@@ -75,9 +83,9 @@ class Outbox:
             self._sending.result()
         except PublishFailed as error:
             if error.permanent:
-                raise
+                return error
             raise BrokersAway from error
-        return [None] * len(some)
+        return None
 
     async def _tell(self) -> None:
         try:
