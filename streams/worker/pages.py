@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -118,9 +119,11 @@ class Pages:
             await self.loop.run(self.api.requests.tell_funnel())
 
     def _look_at_memory(self) -> None:
-        if self._pinged is None and (memory := self.memory()) is not None:
-            for state, size in zip(("used", "max"), memory, strict=True):
-                self.metrics.redis.memory.labels(state).set(size)
+        """A figure: where the store goes away between ping and this, it is told the next time."""
+        with suppress(StoreUnavailable):
+            if self._pinged is None and (memory := self.memory()) is not None:
+                for state, size in zip(("used", "max"), memory, strict=True):
+                    self.metrics.redis.memory.labels(state).set(size)
 
     def _partitions(self) -> str | None:
         names = self.settings.topics.name

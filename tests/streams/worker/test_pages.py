@@ -57,6 +57,21 @@ async def test_the_pages_say_what_is_missing(worker: Worker) -> None:
     assert pages_of(worker, Away())._ping() == "timeout"
 
 
+async def test_a_store_that_goes_away_before_it_says_its_memory_ends_nothing(worker: Worker) -> None:
+    pages, answers = pages_of(worker, MemoryUserStore()), [(8.0, 16.0)]
+
+    def memory() -> tuple[float, float]:
+        if not answers:
+            raise StoreUnavailable("timeout")
+        return answers.pop()
+
+    pages._pinged, pages.memory = pages._ping(), memory
+    for _ in range(2):
+        pages._look_at_memory()
+    told = worker.metrics.registry.get_sample_value
+    assert [told("marquee_redis_memory_bytes", {"state": state}) for state in ("used", "max")] == [8, 16]
+
+
 async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_that_works(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
