@@ -143,7 +143,11 @@ class HealthServer:
             allowed = ", ".join(sorted(page.methods))
             answer = json_answer(405, {"Allow": allowed}, error=f"this page takes {allowed}")
         else:
-            answer = await page.answer(request)
+            try:
+                answer = await page.answer(request)
+            except Exception:  # aiohttp logs it, and answers so
+                self._observe(page.route, 500, perf_counter() - began_s)
+                raise
         self._observe(page.route if page else OTHER, answer.status, perf_counter() - began_s)
         return answer
 

@@ -98,6 +98,8 @@ async def test_further_pages_are_found_and_everything_is_counted_by_its_route(wo
     told: list[tuple[str, int]] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
+        if request.query_string:
+            raise KeyError("ann")
         return web.Response(text="hello")
 
     page = Page("/hello/{name}", ("GET",), answer)
@@ -114,7 +116,9 @@ async def test_further_pages_are_found_and_everything_is_counted_by_its_route(wo
         for path in ("/hello/ann", "/hello/bob", "/livez"):
             await session.get(path)
         await session.put("/hello/ann")
-    assert told == [("/hello/{name}", 200), ("other", 404), ("/livez", 200), ("/hello/{name}", 405)]
+        assert (await session.get("/hello/ann?fail")).status == 500
+    route = "/hello/{name}"
+    assert told == [(route, 200), ("other", 404), ("/livez", 200), (route, 405), (route, 500)]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
