@@ -5,7 +5,7 @@ ads are called after it, as elsewhere after topic, partition and offset: the sam
 id, and the decisions that stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,16 +84,32 @@ class PostedRequests:
         return answers
 
     def _answer(self, some: Sequence[Posted]) -> tuple[list[PublishedSlate | DeadLetter], list[Outgoing]]:
-        places = [self._place(record) for record in some]
-        mine: dict[Source, dict[int, Posted]] = {}
-        for (source, offset), record in zip(places, some, strict=True):  # who asks twice at a time is answered once
-            mine.setdefault(source, {})[offset] = record._replace(offset=offset)
-        parts = [Part(source, list(by.values()), max(by), -1) for source, by in mine.items()]
+        """Who asks twice at a time is answered once; what is another request under the same name, behind the first."""
+        places, first = [self._place(record) for record in some], dict[tuple[Source, int], Posted]()
+        for place, record in zip(places, some, strict=True):
+            first.setdefault(place, record)
+        found, told = self._answered(first)
+        answers = [found[place] for place in places]
+        others = [n for n, record in enumerate(some) if record.value != first[places[n]].value]
+        if others:
+            later, more = self._answer([some[n] for n in others])
+            for n, answer in zip(others, later, strict=True):
+                answers[n] = answer
+            told += more
+        return answers, told
+
+    def _answered(
+        self, records: Mapping[tuple[Source, int], Posted]
+    ) -> tuple[dict[tuple[Source, int], PublishedSlate | DeadLetter], list[Outgoing]]:
+        mine: dict[Source, list[Posted]] = {}
+        for (source, offset), record in records.items():
+            mine.setdefault(source, []).append(record._replace(offset=offset))
+        parts = [Part(source, some, max(one.offset for one in some), -1) for source, some in mine.items()]
         slates, dead = self.answerer.respond(parts)
         found: dict[tuple[Source, int], PublishedSlate | DeadLetter] = {(one.source, one.offset): one for one in dead}
         found |= {(slate.trigger.source, slate.trigger.offset): slate for slate in slates}
         count_answers(self.metrics, self.shown, self.answerer, slates)
-        return [found[place] for place in places], taught(self.settings, self.answerer, slates)
+        return found, taught(self.settings, self.answerer, slates)
 
     def _place(self, record: Posted) -> tuple[Source, int]:
         """By its names; by its bytes where it has none, and so will be refused."""

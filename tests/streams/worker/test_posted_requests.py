@@ -85,6 +85,13 @@ async def test_those_who_ask_at_a_time_are_answered_in_one_go(
     assert max(reads) <= 25, "who asks twice at a time is answered once"
 
 
+async def test_other_requests_under_the_same_name_at_a_time_each_get_what_they_ask_for(posting: Posting) -> None:
+    asked = [ASK | {"n": n} for n in (2, 7, 3, 2, 5)]
+    slates = [slate_of(reply) for reply in await asyncio.gather(*(post(posting, one) for one in asked))]
+    assert [len(slate.items) for slate in slates] == [2, 7, 3, 2, 5]
+    assert len({slate.slate_id for slate in slates}) == 1
+
+
 async def test_what_was_shown_is_told_where_the_events_of_the_same_people_are(posting: Posting) -> None:
     slates = [slate_of(await post(posting, ASK | {"user_id": f"u{n}"})) for n in range(4)]
     await posting.api.requests.outbox.stop()
