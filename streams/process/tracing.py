@@ -7,6 +7,7 @@ many. Its stages are spans inside it. What a slate or an ad echoes is its own ev
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from streams.configuration import SettingsError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 """What the extra `otel` brings."""
+CLOSE_S = 3.0
+"""How long an end waits for who collects them."""
 
 
 class Spans:
@@ -67,8 +70,10 @@ class Traced(Spans):
         return span
 
     def close(self) -> None:
-        """See `Spans.close`."""
-        self._provider.shutdown()
+        """See `Spans.close`; what is not taken within `CLOSE_S` is lost: OpenTelemetry's own end waits for 30 s."""
+        closing = Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
 
 def spans_of(settings: Settings, role: str) -> Spans:
@@ -91,7 +96,9 @@ def spans_of(settings: Settings, role: str) -> Spans:
     from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
     provider = TracerProvider(
-        sampler=TraceIdRatioBased(tracing.share), resource=Resource.create({"service.name": f"marquee-{role}"})
+        sampler=TraceIdRatioBased(tracing.share),
+        resource=Resource.create({"service.name": f"marquee-{role}"}),
+        shutdown_on_exit=False,
     )
     exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))

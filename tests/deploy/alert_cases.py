@@ -109,7 +109,7 @@ CASES: Mapping[str, Case] = {
         40,
         {
             'marquee_http_requests_total{route="POST /v1/events", code="2xx"}': _grows(1000),
-            'marquee_http_requests_total{route="other", code="5xx"}': _grows(600),  # /readyz of a learner that stands by
+            'marquee_http_requests_total{route="other", code="5xx"}': _grows(600),  # a learner that stands by: /readyz
         },
     ),
     "MarqueeRedisErrors": Case(
