@@ -122,6 +122,9 @@ def test_nothing_is_installed_before_consent_is_decided() -> None:
     crowd = ("--set", "worker.scaling.enabled=true,worker.scaling.max=9,worker.scaling.prometheus=http://p.test")
     said = helm("template", "shop", CHART, "-f", HELM_FOLDER / "laptop.yaml", "--kube-version", VERSIONS[-1], *crowd)
     assert "9 workers would share 4 partitions" in said.stderr
+    crowd = ("--set", "worker.replicas=3,gpu.enabled=true,gpu.replicas=2")
+    said = helm("template", "shop", CHART, "-f", HELM_FOLDER / "laptop.yaml", "--kube-version", VERSIONS[-1], *crowd)
+    assert "5 workers would share 4 partitions" in said.stderr
 
 
 @pytest.mark.charts
