@@ -4,6 +4,7 @@ A batch is a span of a trace of its own, linked to the traces that its records c
 many. Its stages are spans inside it. What a slate or an ad echoes is its own event's `traceparent`, not the batch's.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 """What the extra `otel` brings."""
 CLOSE_S = 3.0
 """How long an end waits for who collects them."""
+COMPLAINS_S = 600.0
+"""That who collects them is away is said so often at most; the exporter says it with every try."""
 
 
 class Spans:
@@ -76,6 +79,18 @@ class Traced(Spans):
         closing.join(CLOSE_S)
 
 
+class Seldom(logging.Filter):
+    """Lets one line of a logger pass in `COMPLAINS_S`."""
+
+    _last_s = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if passes := record.created - self._last_s >= COMPLAINS_S:
+            self._last_s = record.created
+        return passes
+
+
 def spans_of(settings: Settings, role: str) -> Spans:
     """As the settings say; nothing of OpenTelemetry is imported here where nothing is traced.
 
@@ -100,6 +115,7 @@ def spans_of(settings: Settings, role: str) -> Spans:
         resource=Resource.create({"service.name": f"marquee-{role}"}),
         shutdown_on_exit=False,
     )
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(Seldom())
     exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Traced(provider, tracing.links)

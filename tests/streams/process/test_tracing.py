@@ -1,5 +1,6 @@
 """Spans of batches and stages: off unless asked for, linked to the traces that events came with, sent by OTLP."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -154,3 +155,12 @@ def test_an_end_does_not_wait_for_a_collector_that_is_away(monkeypatch: pytest.M
     spans.close()
     assert "spans" in {thread.name for thread in threading.enumerate()}  # it still waits, and nobody waits for it
     answered.set()
+
+
+def test_a_collector_that_is_away_is_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    spans = spans_of(ON, "worker")
+    log = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    for _ in range(3):
+        log.warning("Transient error")
+    spans.close()
+    assert caplog.text.count("Transient error") == 1
