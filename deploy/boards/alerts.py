@@ -255,7 +255,7 @@ _LEARNING = (
         lasting="1m",
         any_of=above('sum by (*) (increase(marquee_snapshot_swaps_total{*, result="refused"}[30m]))', 0),
         summary="Workers of {{ $labels.job }} refused a snapshot",
-        description="A checksum, a shape or a release does not fit. The snapshot before it serves on.",
+        description="It was not to be had, or a checksum, a shape or a release does not fit. The one before serves on.",
     ),
     Alert(
         name="MarqueeCheckpointStale",
