@@ -12,6 +12,7 @@ _OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_bui
 _NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
 _HITS = 'sum by (*) (rate(marquee_takes_total{*, place=~"first_3|first_10"}[WINDOW]))'
 _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
+_OBSERVED = 'topic=~".*observations.*"'
 
 
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
@@ -112,7 +113,7 @@ _READING = (
         name="MarqueeLag",
         severity="page",
         lasting="5m",
-        any_of=above("max by (*, topic) (marquee_lag_seconds{*})", 60),
+        any_of=above(f"max by (*, topic) (marquee_lag_seconds{{*, {_OBSERVED.replace('=~', '!~')}}})", 60),
         summary="{{ $labels.topic }} is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
         description=(
             "Slates come late. One partition: paused, held up, or a hot user. All: too few workers, or a slow store."
@@ -122,7 +123,7 @@ _READING = (
         name="MarqueePartitionUnowned",
         severity="page",
         lasting="3m",
-        any_of=above("max by (*, topic) (marquee_partitions_unowned{*})", 0),
+        any_of=above('max by (*, topic) (marquee_partitions_unowned{*, topic!="observations"})', 0),
         summary="{{ $value }} partitions of {{ $labels.topic }} have no owner in {{ $labels.job }}",
         description="Nobody reads them: whose events are there gets no new slate.",
     ),
@@ -170,7 +171,12 @@ _STORES = (
         severity="page",
         lasting="5m",
         any_of=above(
-            _share('marquee_http_requests_total{*, code="5xx"}', "marquee_http_requests_total{*}", "5m"), 0.05
+            _share(
+                'marquee_http_requests_total{*, route!="other", code="5xx"}',
+                'marquee_http_requests_total{*, route!="other"}',
+                "5m",
+            ),
+            0.05,
         ),
         summary="{{ $value | humanizePercentage }} of requests over HTTP to {{ $labels.job }} fail",
         description="The store, a broker or a full queue: the answers say which, with how long to wait.",
@@ -215,6 +221,17 @@ _STORES = (
 )
 _LEARNING = (
     Alert(
+        name="MarqueeLearningBehind",
+        severity="ticket",
+        lasting="15m",
+        any_of=above(f"max by (*) (marquee_lag_seconds{{*, {_OBSERVED}}})", 600),
+        summary="Learning is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
+        description=(
+            "Slates go on with what was learned before. What waits longer than the retention of observations is not "
+            "learned."
+        ),
+    ),
+    Alert(
         name="MarqueeSnapshotStale",
         severity="ticket",
         lasting="15m",
@@ -226,7 +243,7 @@ _LEARNING = (
                     ">",
                     3600,
                 ),
-                Bound("sum by (*) (rate(marquee_learner_rows_total{*}[30m]))", ">", 0),
+                Bound("sum by (*) (increase(marquee_learner_rows_total{*}[1h]))", ">", 2000),
             ),
         ),
         summary="A worker of {{ $labels.job }} serves a snapshot {{ $value | humanizeDuration }} old",
@@ -238,14 +255,17 @@ _LEARNING = (
         lasting="1m",
         any_of=above('sum by (*) (increase(marquee_snapshot_swaps_total{*, result="refused"}[30m]))', 0),
         summary="Workers of {{ $labels.job }} refused a snapshot",
-        description="A checksum, a shape or a release does not fit. The snapshot before it serves on.",
+        description="It was not to be had, or a checksum, a shape or a release does not fit. The one before serves on.",
     ),
     Alert(
         name="MarqueeCheckpointStale",
         severity="ticket",
         lasting="10m",
         any_of=(
-            (Bound("max by (*) (marquee_checkpoint_age_seconds{*})", ">", 600),),
+            (
+                Bound("min by (*) (marquee_checkpoint_age_seconds{*})", ">", 600),
+                Bound("sum by (*) (rate(marquee_learner_rows_total{*}[10m]))", ">", 0),
+            ),
             (Bound("sum by (*) (increase(marquee_learner_failures_total{*}[30m]))", ">", 3),),
         ),
         summary="The learner of {{ $labels.job }} cannot write what it knows",

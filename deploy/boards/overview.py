@@ -183,9 +183,11 @@ _HTTP = Row(
         ),
         lines(
             "Refused and failed",
-            "4xx are the askers' to mend; 5xx say that something is away, and /readyz says what.",
+            "4xx are the askers' to mend; 5xx say that something is away, and /readyz says what. Probes are left out.",
             "reqps",
-            Query('sum by (code) (rate(marquee_http_requests_total{*, code=~"4xx|5xx"}[*]))', "{{code}}"),
+            Query(
+                'sum by (code) (rate(marquee_http_requests_total{*, route!="other", code=~"4xx|5xx"}[*]))', "{{code}}"
+            ),
         ),
         lines(
             "Time of a request, 99 %",

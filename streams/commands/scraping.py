@@ -32,8 +32,9 @@ async def look(session: aiohttp.ClientSession, addresses: Sequence[str]) -> Foun
 
 
 async def _ask(session: aiohttp.ClientSession, address: str) -> Reading | str:
+    """Certificates are not verified: they are for public names, and processes are asked one by one."""
     try:
-        async with session.get(address, headers={"Accept": "text/plain"}) as answer:
+        async with session.get(address, headers={"Accept": "text/plain"}, ssl=False) as answer:
             text = await answer.text()
             return Reading.of(text, time.time()) if answer.status == 200 else f"answers {answer.status}"
     except TimeoutError:

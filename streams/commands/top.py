@@ -43,7 +43,8 @@ def _here(config: Config) -> str:
     from streams.addresses import url_of
 
     http = load(config).http
-    return url_of(ANYWHERE.get(http.host, http.host), http.port)
+    url = url_of(ANYWHERE.get(http.host, http.host), http.port)
+    return url.replace("http:", "https:", 1) if http.tls_cert else url
 
 
 async def _look_once(addresses: Sequence[str], interval_s: float) -> "Overview":

@@ -294,9 +294,9 @@ class ModelManifest(Record):
 
 
 class Privacy(Record):
-    """A wish or a receipt about one person, on topic `privacy`; the key is an HMAC of the user id.
+    """A wish or a receipt about one person, on topic `privacy`; nobody acts on it yet.
 
-    `user_id` travels only in a request, which its receipt replaces under the same key.
+    The key is an HMAC of the user id; `user_id` travels only in a request, which its receipt replaces under that key.
     """
 
     action: str

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -362,7 +363,6 @@ def run_learner(settings: Settings) -> int:
         writable(folder, setting)
     asyncio.run(topics.check(settings))
     teacher = Teacher(settings)
-    teacher.metrics.spans = spans_of(settings, "learner")
     b, topic = settings.batching, settings.topics.name("observations")
     lane = Lane(max_batch=b.max_batch, stuck_after_s=b.stuck_after_s, give_up_after_s=b.give_up_after_s)
     app = make_member(settings, "learner", {topic: lane}, positions=teacher.positions, assignor=LeaderAssignor)
@@ -370,4 +370,5 @@ def run_learner(settings: Settings) -> int:
     teacher.misfit_topics, teacher.lags, teacher.standing = app.misfit_topics, app.lags, partial(standing_of, app)
     teacher.unread = lambda source: lag.records if (lag := app.lags().get(source)) else 1
     serve(app, topic, teacher)
-    return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages, teacher.unowned.run])
+    with closing(spans_of(settings, "learner")) as teacher.metrics.spans:
+        return run_apps([app], beside=[teacher.run_clock, teacher.control.run, teacher.run_pages, teacher.unowned.run])

@@ -143,7 +143,7 @@ class AdMetrics:
         )
         self.units = series.gauge(
             "ad_ledger_units",
-            "Money of the line items that have a limit for life, units of any currency, as the leader published it.",
+            "Money of the line items with a limit for life that there are, units of any currency, as the leader says.",
             "If spent and reserved exceed budget, see marquee_ad_overspend_ratio.",
             state=("budget", "spent", "reserved", "leased"),
         )
@@ -152,7 +152,7 @@ class AdMetrics:
         self.delivery = series.gauge(
             "ad_line_items",
             "Line items with a plan, by how they stand against it.",
-            "If `behind` grows, `marquee ads explain` says what each lacks.",
+            "If `behind` grows, `marquee ads why-not LINE_ITEM` says what one lacks.",
             standing=get_args(Standing),
         )
         self.delivery_ratio = series.gauge(
@@ -173,7 +173,7 @@ class AdMetrics:
         )
         self.overspend = series.gauge(
             "ad_overspend_ratio",
-            "The most that any line item spent beyond a budget, over that budget; 0 where none did.",
+            "The most that any line item there is spent beyond a budget, over that budget; 0 where none did.",
             "If it is above the bound in docs/ads.md, call whoever owns the ledger.",
         )
         for standing in get_args(Standing):

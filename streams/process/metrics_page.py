@@ -1,7 +1,7 @@
 """docs/metrics.md, made of the series themselves: `python -m streams.process.metrics_page > docs/metrics.md`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -16,7 +16,8 @@ This page is made of the code: `python -m streams.process.metrics_page`. W is a 
 - Every label value is there from the start, counters at 0. A gauge that nobody has set is NaN, which fires no alert.
 - No label holds a user, an item, a campaign or the text of an error; a worker has fewer than 1,000 series.
 - `marquee_event_to_slate_seconds` has the objective, {EVENT_TO_SLATE_SLO_S:g} s, among its bounds. Under
-  OpenMetrics its buckets carry the trace id of an event that came with a `traceparent`.
+  OpenMetrics its buckets carry the trace id of an event that came with a `traceparent`; Prometheus keeps these with
+  `--enable-feature=exemplar-storage`.
 - `marquee_lag_records` and `marquee_lag_seconds` are told by the owner of a partition; of those that are no live
   member's by the owner of the first partition of `events`, or by the learner that leads: take
   `max by (topic, partition)` before you sum. Seconds are the age of the first record that waits, by its timestamp.
@@ -33,24 +34,25 @@ _SAID = {"gauge": "", "info": "_info", "counter": "_total", "histogram": "_bucke
 
 def describe() -> str:
     """The whole page."""
-    found: dict[str, tuple[MetricWrapperBase, str]] = {}
+    found: dict[str, dict[str, MetricWrapperBase]] = {}
     for who, metrics in (("W", WorkerMetrics(process=False)), ("L", LearnerMetrics(process=False))):
         for made in metrics.registry._collector_to_names:
             assert isinstance(made, MetricWrapperBase)
-            first, whose = found.get(made._name, (made, ""))
-            found[made._name] = first, f"{whose} {who}"
-    return _HEAD + "".join(_row(made, who.strip()) for _, (made, who) in sorted(found.items()))
+            found.setdefault(made._name, {})[who] = made
+    return _HEAD + "".join(_row(of) for _, of in sorted(found.items()))
 
 
-def _row(made: MetricWrapperBase, who: str) -> str:
-    name, labels = made._name + _SAID.get(str(made._type), ""), ", ".join(_labels(made))
-    return f"| `{name}` | {made._type} | {labels} | {who} | {made._documentation} |\n"
+def _row(of: Mapping[str, MetricWrapperBase]) -> str:
+    """A series, by who has it; what is said of it is the worker's where both have it."""
+    made, *_ = of.values()
+    name, labels = made._name + _SAID.get(str(made._type), ""), ", ".join(_labels(list(of.values())))
+    return f"| `{name}` | {made._type} | {labels} | {' '.join(of)} | {made._documentation} |\n"
 
 
-def _labels(made: MetricWrapperBase) -> Iterator[str]:
+def _labels(of: Sequence[MetricWrapperBase]) -> Iterator[str]:
     """The labels, with their values where these are known from the start."""
-    for place, label in enumerate(made._labelnames):
-        values = dict.fromkeys(values[place] for values in getattr(made, "_metrics", {}))
+    for place, label in enumerate(of[0]._labelnames):
+        values = dict.fromkeys(values[place] for made in of for values in getattr(made, "_metrics", {}))
         yield f"{label} = {' '.join(values)}" if values else label
 
 

@@ -4,9 +4,11 @@ A batch is a span of a trace of its own, linked to the traces that its records c
 many. Its stages are spans inside it. What a slate or an ad echoes is its own event's `traceparent`, not the batch's.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from streams.configuration import SettingsError
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 """What the extra `otel` brings."""
+CLOSE_S = 3.0
+"""How long an end waits for who collects them."""
+COMPLAINS_S = 600.0
+"""That who collects them is away is said so often at most; the exporter says it with every try."""
 
 
 class Spans:
@@ -67,8 +73,22 @@ class Traced(Spans):
         return span
 
     def close(self) -> None:
-        """See `Spans.close`."""
-        self._provider.shutdown()
+        """See `Spans.close`; what is not taken within `CLOSE_S` is lost: OpenTelemetry's own end waits for 30 s."""
+        closing = Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
+
+
+class Seldom(logging.Filter):
+    """Lets one line of a logger pass in `COMPLAINS_S`."""
+
+    _last_s = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if passes := record.created - self._last_s >= COMPLAINS_S:
+            self._last_s = record.created
+        return passes
 
 
 def spans_of(settings: Settings, role: str) -> Spans:
@@ -91,8 +111,11 @@ def spans_of(settings: Settings, role: str) -> Spans:
     from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
     provider = TracerProvider(
-        sampler=TraceIdRatioBased(tracing.share), resource=Resource.create({"service.name": f"marquee-{role}"})
+        sampler=TraceIdRatioBased(tracing.share),
+        resource=Resource.create({"service.name": f"marquee-{role}"}),
+        shutdown_on_exit=False,
     )
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(Seldom())
     exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Traced(provider, tracing.links)

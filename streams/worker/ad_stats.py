@@ -129,14 +129,15 @@ class AdStatsLeader:
         newer = await asyncio.to_thread(self.ledger.totals, known.totals)
         self.metrics.read()
         now_ms = self.now_ms()
-        promises = await self._promises(now_s, now_ms)
-        changed = await asyncio.to_thread(known.changed, newer, self.lines(), promises, now_ms)
+        promises, lines = await self._promises(now_s, now_ms), self.lines()
+        changed = await asyncio.to_thread(known.changed, newer, lines, promises, now_ms)
         await self.publisher.send_all([self._record(one) for one in changed.records.values()])
         known.take(changed)
         self.metrics.published()
         stand = (known.records[key].indicator for key in promises if key in known.records)
         self.metrics.standing(indicator for indicator in stand if indicator is not None)
-        self.metrics.money(await asyncio.to_thread(money_of, list(known.records.values())))
+        there = [record for key, record in known.records.items() if key in lines]
+        self.metrics.money(await asyncio.to_thread(money_of, there))
 
     def _record(self, one: AdStats) -> Outgoing:
         return Outgoing(self.topic, one.key.encode(), encode(one), (), 0)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -330,24 +331,24 @@ def run_worker(settings: Settings) -> int:
     _refuse_useless_store(settings)
     asyncio.run(topics.check(settings))
     worker = Worker(settings)
-    worker.metrics.spans = spans_of(settings, "worker")
-    app = worker.member()
-    pages = worker.pages(app)
-    return run_apps(
-        [app],
-        beside=[
-            worker.run_control,
-            worker.control_topics.letters.run,
-            worker.run_snapshots,
-            worker.turn_over,
-            worker.paused.run,
-            worker.unowned.run,
-            worker.ads.spending.run,
-            worker.ads.stats.run,
-            worker.tell_funnel,
-            pages.run,
-            pages.tell_funnel,
-            partial(worker.watch_store, app),
-        ],
-        ready=worker.is_warm,
-    )
+    with closing(spans_of(settings, "worker")) as worker.metrics.spans:
+        app = worker.member()
+        pages = worker.pages(app)
+        return run_apps(
+            [app],
+            beside=[
+                worker.run_control,
+                worker.control_topics.letters.run,
+                worker.run_snapshots,
+                worker.turn_over,
+                worker.paused.run,
+                worker.unowned.run,
+                worker.ads.spending.run,
+                worker.ads.stats.run,
+                worker.tell_funnel,
+                pages.run,
+                pages.tell_funnel,
+                partial(worker.watch_store, app),
+            ],
+            ready=worker.is_warm,
+        )

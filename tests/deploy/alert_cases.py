@@ -88,8 +88,15 @@ CASES: Mapping[str, Case] = {
         {'process_start_time_seconds{instance="w1"}': f"0+240x{LONG}", **_W1},
         {'process_start_time_seconds{instance="w1"}': "1000x190 2000x8 3000x8 4000x8", **_W1},
     ),
-    "MarqueeLag": _gauge('marquee_lag_seconds{topic="events", partition="3"}', 70, 50),
-    "MarqueePartitionUnowned": _gauge('marquee_partitions_unowned{topic="events"}', 1, 0),
+    "MarqueeLag": _gauge(
+        'marquee_lag_seconds{topic="marquee.events.v1", partition="3"}',
+        70,
+        50,
+        {'marquee_lag_seconds{topic="marquee.observations.v1", partition="all"}': _is(500)},
+    ),
+    "MarqueePartitionUnowned": _gauge(
+        'marquee_partitions_unowned{topic="events"}', 1, 0, {'marquee_partitions_unowned{topic="observations"}': _is(8)}
+    ),
     "MarqueePartitionPaused": Case(
         {'marquee_partition_paused{topic="events", partition="3", code="malformed"}': _is(0.97), **_W1}, _W1
     ),
@@ -100,7 +107,10 @@ CASES: Mapping[str, Case] = {
         'marquee_http_requests_total{route="POST /v1/events", code="5xx"}',
         100,
         40,
-        {'marquee_http_requests_total{route="POST /v1/events", code="2xx"}': _grows(1000)},
+        {
+            'marquee_http_requests_total{route="POST /v1/events", code="2xx"}': _grows(1000),
+            'marquee_http_requests_total{route="other", code="5xx"}': _grows(600),  # a learner that stands by: /readyz
+        },
     ),
     "MarqueeRedisErrors": Case(
         {'marquee_redis_errors_total{kind="timeout"}': _grows(30)},
@@ -117,13 +127,19 @@ CASES: Mapping[str, Case] = {
         900,
         {'marquee_control_age_seconds{topic="catalog"}': "9x210"},
     ),
+    "MarqueeLearningBehind": _gauge('marquee_lag_seconds{topic="marquee.observations.v1", partition="0"}', 700, 500),
     "MarqueeSnapshotStale": Case(
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, **_ROWS},
-        {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _is(7)},
+        {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _grows(15)},
     ),
     "MarqueeSnapshotRefused": _counter('marquee_snapshot_swaps_total{result="refused"}', 1, 0),
-    "MarqueeCheckpointStale": _gauge(
-        "marquee_checkpoint_age_seconds", 700, 500, {'marquee_learner_failures_total{what="checkpoint"}': _grows(0)}
+    "MarqueeCheckpointStale": Case(
+        {'marquee_checkpoint_age_seconds{instance="l1"}': _is(700), **_ROWS},
+        {
+            'marquee_checkpoint_age_seconds{instance="l1"}': _is(5),  # leads
+            'marquee_checkpoint_age_seconds{instance="l2"}': _is(9000),  # led
+            **_ROWS,
+        },
     ),
     "MarqueeUntaught": _counter("marquee_slates_untaught_total", 600, 400, _SLATES),
     "MarqueeHitRateFell": Case({}, {}),

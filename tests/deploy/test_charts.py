@@ -122,6 +122,9 @@ def test_nothing_is_installed_before_consent_is_decided() -> None:
     crowd = ("--set", "worker.scaling.enabled=true,worker.scaling.max=9,worker.scaling.prometheus=http://p.test")
     said = helm("template", "shop", CHART, "-f", HELM_FOLDER / "laptop.yaml", "--kube-version", VERSIONS[-1], *crowd)
     assert "9 workers would share 4 partitions" in said.stderr
+    crowd = ("--set", "worker.replicas=3,gpu.enabled=true,gpu.replicas=2")
+    said = helm("template", "shop", CHART, "-f", HELM_FOLDER / "laptop.yaml", "--kube-version", VERSIONS[-1], *crowd)
+    assert "5 workers would share 4 partitions" in said.stderr
 
 
 @pytest.mark.charts
@@ -201,6 +204,14 @@ def test_pages_and_probes_speak_tls_where_the_process_does() -> None:
     assert container["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
     (monitor,) = (thing for thing in things if thing["kind"] == "ServiceMonitor")
     assert monitor["spec"]["endpoints"][0]["scheme"] == "https"
+    assert monitor["spec"]["endpoints"][0]["tlsConfig"] == {"insecureSkipVerify": True}
+    (plain,) = (thing for thing in rendered(HELM_FOLDER / "team.yaml") if thing["kind"] == "ServiceMonitor")
+    assert "tlsConfig" not in plain["spec"]["endpoints"][0]
+    # alerts compare series of workers with the learner's, by job
+    label = plain["spec"]["jobLabel"]
+    monitored = [thing["metadata"]["labels"] for thing in things if thing["kind"] == "Service"]
+    assert len(monitored) > 1
+    assert {labels[label] for labels in monitored} == {"shop"}
 
 
 @pytest.mark.charts
@@ -225,6 +236,10 @@ def test_rules_and_boards_are_the_files_of_the_project() -> None:
     (rule,) = (thing for thing in things if thing["kind"] == "PrometheusRule")
     files = [yaml.safe_load((ROOT / f"deploy/prometheus/{name}.yaml").read_text()) for name in ("recording", "alerts")]
     assert rule["spec"]["groups"] == [group for file in files for group in file["groups"]]
+    ours = rendered(HELM_FOLDER / "team.yaml", VERSIONS[-1], "--set", "monitoring.runbooks=https://sre.test/m/")
+    (rule,) = (thing for thing in ours if thing["kind"] == "PrometheusRule")
+    links = [each["annotations"]["runbook_url"] for each in rule["spec"]["groups"][1]["rules"]]
+    assert all(link.startswith("https://sre.test/m/Marquee") for link in links)
     boards = {name for thing in things if thing["kind"] == "ConfigMap" for name in thing["data"]}
     assert boards == {board.name for board in (ROOT / "deploy" / "grafana").glob("*.json")}
     for thing in things:

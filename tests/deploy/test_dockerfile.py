@@ -57,11 +57,12 @@ def test_what_is_needed_is_read_out_of_the_project(tmp_path: Path) -> None:
     said = re.sub(r"\\\n", "", DOCKERFILE.read_text())
     lines = [part for run in re.findall(r"(?m)^RUN (.*)$", said) for part in run.split("&&") if "python -c" in part]
     for line in lines:
-        environ = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "FAISS": "gpu"}
+        environ = {"PATH": f"{Path(sys.executable).parent}:/bin:/usr/bin", "FAISS": "gpu", "EXTRAS": "otel"}
         subprocess.run(["sh", "-ec", line], cwd=tmp_path, env=environ, check=True)
     needs = (tmp_path / "needs.txt").read_text()
     assert "numba>=" in needs
     assert "faiss-gpu==" in needs
+    assert "opentelemetry-sdk>=" in needs
     assert "torch" not in needs
     assert (tmp_path / "learner.txt").read_text().startswith("torch>=")
 

@@ -1,8 +1,10 @@
 """What `marquee top` makes of workers' own answers, over HTTP."""
 
 import json
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,7 +15,10 @@ from deploy.processes import free_port
 from streams.commands.cli import main
 from streams.commands.overview import Overview
 from streams.commands.overview_table import table
+from streams.commands.readings import Reading
 from streams.commands.scraping import address, between, look
+from streams.commands.top import _here
+from streams.http_settings import Http
 from streams.process.health import HealthServer
 from streams.process.metrics import LearnerMetrics, Metrics, WorkerMetrics
 
@@ -130,6 +135,27 @@ async def test_what_is_no_worker_is_told(serve: Serve) -> None:
 
     found = await seen(f"http://127.0.0.1:{server.port}/nowhere", meanwhile=nothing)
     assert found.processes[0].away == "answers 404"
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for another host than this, and its key."""
+    certificate, key = tmp_path / "crt", tmp_path / "key"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=public.test"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_a_process_that_speaks_tls_is_asked_so(certified: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certified
+    config = tmp_path / "marquee.toml"
+    config.write_text(f'[http]\nport = 0\ntls_cert = "{cert}"\ntls_key = "{key}"\n')
+    assert _here(config) == "https://127.0.0.1:0"
+    tls = Http(tls_cert=str(cert), tls_key=str(key)).tls()
+    server = HealthServer("127.0.0.1", 0, WorkerMetrics().registry, tls=tls)
+    async with server, aiohttp.ClientSession() as session:
+        url = address(f"https://127.0.0.1:{server.port}")
+        assert isinstance((await look(session, [url]))[url], Reading)
 
 
 def test_nobody_there_is_exit_code_1_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:

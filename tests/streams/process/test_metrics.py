@@ -246,3 +246,8 @@ def test_the_page_of_metrics_is_what_the_code_says() -> None:
     assert page.read_text("utf-8") == describe(), (
         "write it anew: python -m streams.process.metrics_page > docs/metrics.md"
     )
+    (published,) = (
+        row for row in page.read_text("utf-8").split("\n") if row.startswith("| `marquee_published_records")
+    )
+    assert "events" in published  # a worker's
+    assert "learner" in published

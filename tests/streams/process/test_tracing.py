@@ -1,5 +1,6 @@
 """Spans of batches and stages: off unless asked for, linked to the traces that events came with, sent by OTLP."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from streams.configuration import SettingsError
 from streams.process import tracing
-from streams.process.tracing import UNTRACED, Traced, spans_of
+from streams.process.host import STOP_S
+from streams.process.tracing import CLOSE_S, UNTRACED, Traced, spans_of
 from streams.settings import Settings
 from streams.tracing_settings import Tracing
 from tests.streams.builders import EVENTS, REQUESTS, Raw, a_request, an_event
@@ -133,3 +135,32 @@ async def test_spans_arrive_at_a_collector(collector: tuple[str, list[tuple[str,
     assert (path, told["service.name"]) == ("/v1/traces", "marquee-worker")
     (batch,) = [s for scope in resource.scope_spans for s in scope.spans if s.name == "batch events"]
     assert [int.from_bytes(link.trace_id) for link in batch.links] == [trace_of(0)]
+
+
+def test_an_end_does_not_wait_for_a_collector_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CLOSE_S < STOP_S / 4
+    monkeypatch.setattr(tracing, "CLOSE_S", 0.1)
+    answered = threading.Event()
+
+    class Away(InMemorySpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            answered.wait(60)
+            return SpanExportResult.FAILURE
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(Away()))
+    spans = Traced(provider, links=0)
+    with spans.batch("events", []):
+        pass
+    spans.close()
+    assert "spans" in {thread.name for thread in threading.enumerate()}  # it still waits, and nobody waits for it
+    answered.set()
+
+
+def test_a_collector_that_is_away_is_told_once_in_ten_minutes(caplog: pytest.LogCaptureFixture) -> None:
+    spans = spans_of(ON, "worker")
+    log = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    for _ in range(3):
+        log.warning("Transient error")
+    spans.close()
+    assert caplog.text.count("Transient error") == 1

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaConnectionError
 from prometheus_client import CollectorRegistry
 
 from embeddings.errors import StoreUnavailable
-from embeddings.spend import Verdict
+from embeddings.spend import Budget, Verdict
 from embeddings.spend_memory import Book, MemorySpendLedger
 from streams.contract.ad_records import AdStats
 from streams.contract.records import decode_ad_stats, encode
@@ -19,6 +19,7 @@ from streams.transport.publishing import PublishFailed
 from streams.worker.ad_stats import AdStatsLeader
 from tests.streams.adverts import (
     DAY_MS,
+    LIFE,
     LINE,
     RULES,
     Topics,
@@ -111,6 +112,17 @@ async def test_what_changed_is_published_the_position_last(house: House) -> None
     assert keys(await house.step()) == [""]
     house.happen(an_ad_event(1, 1, "click"))
     assert [(one.key, one.clicks) for one in await house.step()] == [(LINE, 1), ("", 0)]
+
+
+async def test_money_of_a_campaign_that_was_taken_away_is_told_no_more(house: House) -> None:
+    house.sell(1)
+    house.happen(an_ad_event(0, 1))
+    house.ledger.set_budgets([Budget(LIFE, 5, 2)])
+    await settled(house)
+    assert (house.metric("overspend_ratio"), house.metric("ledger_units", state="budget")) == (1, 5 / 1e6)
+    house.leader.lines = dict
+    await house.step()
+    assert (house.metric("overspend_ratio"), house.metric("ledger_units", state="budget")) == (0, 0)
 
 
 async def test_another_worker_says_nothing_and_begins_when_it_has_led_for_a_while(house: House) -> None:
