@@ -174,7 +174,7 @@ class AdStack:
 def _doomed(trial: int) -> dict[str, Any]:
     """A campaign that wins whatever asks for it, until it is stopped."""
     name = f"doomed-{trial}"
-    creative = {"crid": "c", "approved": True, "format": "banner", "adomain": [f"{name}.example"]}
+    creative = {"crid": "c", "approved": True, "format": "banner", "adomain": [f"{name}.example"], "cat": ["IAB3"]}
     line = {
         "id": "l",
         "bid_micros": 90_000_000,

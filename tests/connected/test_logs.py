@@ -102,7 +102,7 @@ class Topics:
 
 async def ended(node: Node, sentence: str) -> None:
     assert node.child is not None
-    assert await asyncio.to_thread(node.child.wait, 30) == 1
+    assert await asyncio.to_thread(node.child.wait, 90) == 1
     said = node.child.tail(50)
     assert re.search(sentence, said), said
     assert "Traceback" not in said, said
