@@ -10,16 +10,17 @@ import pytest
 from streams.commands.cli import main
 
 HOUR_MS = 3_600_000
+NOW_MS = time.time_ns() // 1_000_000
+"""Of all bookings: two made a millisecond apart would share less."""
 
 
 def a_booking(name: str, quantity: int) -> dict[str, Any]:
-    now_ms = time.time_ns() // 1_000_000
     line = {
         "id": "l",
         "type": "standard",
         "bid_micros": 1_000_000,
         "goal": {"kind": "impressions", "quantity": quantity},
-        "flights": [{"from": now_ms + HOUR_MS, "until": now_ms + 49 * HOUR_MS}],
+        "flights": [{"from": NOW_MS + HOUR_MS, "until": NOW_MS + 49 * HOUR_MS}],
         "creatives": [{"crid": "cr", "approved": True, "adomain": [f"{name}.example"]}],
     }
     return {"campaign_id": name, "advertiser": name, "line_items": [line]}
