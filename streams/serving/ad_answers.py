@@ -107,10 +107,7 @@ class AdAnswers:
             flights=asking.flights,
         )
         decided, seats_A = decided_on(self.server, asks, people, asking.before, scored, at_P[at_A])
-        personal_A = np.array([ask.personal for ask in asks], np.bool_) & people.known_A
-        scorer, market = self.server.scorer, self.server.exchange.market
-        self._told += observed(decided, asking.triggers)
-        self._told += recalled(decided, asks, asking.triggers, states, personal_A, scorer, market)
+        self._told += taught(self.server, decided, asks, asking.triggers, people)
         return filled(asking.at_A, decided, seats_A)
 
     def take_told(self) -> list[Observation]:
@@ -147,6 +144,15 @@ def _in_time(ask: AdAsk, now_ms: int) -> AdAsk:
     if ask.refused or ask.deadline_ms is None or now_ms <= ask.deadline_ms:
         return ask
     return replace(ask, refused=int(Loss.expired))
+
+
+def taught(
+    server: AdServer, decided: Decided, asks: Sequence[AdAsk], triggers: Sequence[Trigger], people: People
+) -> Iterator[Observation]:
+    """What decisions on A asks teach: those made now, and those that stand since before."""
+    personal_A = np.array([ask.personal for ask in asks], np.bool_) & people.known_A
+    yield from observed(decided, triggers)
+    yield from recalled(decided, asks, triggers, people.states, personal_A, server.scorer, server.exchange.market)
 
 
 def observed(decided: Decided, triggers: Sequence[Trigger]) -> Iterator[Observation]:

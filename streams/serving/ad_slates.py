@@ -18,10 +18,9 @@ from embeddings.spend import InFlight
 from streams.contract.decode import Decoded
 from streams.contract.observations import Observation
 from streams.contract.records import Request
-from streams.serving.ad_answers import Filled, decided_on, filled, observed
+from streams.serving.ad_answers import Filled, decided_on, filled, taught
 from streams.serving.ad_pages import Surface, unasked
 from streams.serving.ad_people import People
-from streams.serving.ad_recall import recalled
 from streams.serving.ad_requests import AskRules, narrowed, person_of
 from streams.serving.ad_values import AdAsk
 from streams.serving.ads import AdServer
@@ -109,10 +108,7 @@ class SlateAds:
             flights=[flights[user] for user in user_A.tolist()],
         )
         decided, seats_A = decided_on(self.server, asks, people, before, scored, at_Q[at_A])
-        scorer, market, theirs = self.server.scorer, self.server.exchange.market, [triggers[q] for q in at_A]
-        personal_A = np.array([ask.personal for ask in asks], np.bool_)
-        self._told += observed(decided, theirs)
-        self._told += recalled(decided, asks, theirs, people.states, personal_A, scorer, market)
+        self._told += taught(self.server, decided, asks, [triggers[q] for q in at_A], people)
         self._tell(triggers)
         return filled(at_A, decided, seats_A)
 
