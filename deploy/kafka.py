@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 from xml.etree import ElementTree
@@ -159,13 +159,18 @@ def jars() -> Path:
     Raises:
         StartFailed: there is no `mvn`, or it failed.
     """
-    folder = cache_folder() / f"kafka-{kafka_version()}"
+    return filled_once(f"kafka-{kafka_version()}", _fetch)
+
+
+def filled_once(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder of the user's cache that `fill` makes at first use; safe to call from many processes."""
+    folder = cache_folder() / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f"{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
-                _fetch(folder)
+                fill(folder)
     return folder
 
 

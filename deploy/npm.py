@@ -3,7 +3,6 @@
 Needs `node` and `npm`. Where they come from is what npm was told.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-from deploy.kafka import cache_folder
+from deploy.kafka import filled_once
 from deploy.processes import StartFailed
 
 PACKAGES = ("@asyncapi/parser@3.6.6", "ajv@8.20.0", "kafkajs@2.2.4")
@@ -23,14 +22,7 @@ def packages() -> Path:
     Raises:
         StartFailed: there is no `npm`, or it failed.
     """
-    folder = cache_folder() / f"npm-{sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                _install(folder)
-    return folder
+    return filled_once(f"npm-{sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}", _install)
 
 
 def run(script: str, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
