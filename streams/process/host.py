@@ -5,6 +5,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from threading import Timer
 from typing import Any
 
 from mode import Service, Worker
@@ -44,6 +45,7 @@ class _Host(Worker):
     def __init__(self, beside: Service, apps: Sequence[Any], stop_s: float, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(beside, *apps, override_logging=False, redirect_stdouts=False, loop=loop)
         self._beside, self._apps, self._stop_s = beside, apps, stop_s
+        self._deadline: Timer | None = None
         self.known_end: BaseException | None = None
         """What ended it, where its message says all there is to say."""
 
@@ -61,9 +63,18 @@ class _Host(Worker):
         super()._shutdown_loop()
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
-        if not self._signal_stop_time:
-            deadline(self._stop_s, f"not stopped {self._stop_s:g} s after {number.name}")
+        self._expect_end(number.name)
         super()._schedule_shutdown(number)
+
+    async def stop(self) -> None:
+        """Stop everything: after a signal, a crash, or a start that failed."""
+        self._expect_end(repr(self.crash_reason or "the end began"))
+        await super().stop()
+
+    def _expect_end(self, why: str) -> None:
+        """End the process where it does not end by itself; the first reason counts."""
+        if self._deadline is None:
+            self._deadline = deadline(self._stop_s, f"not stopped {self._stop_s:g} s after {why}")
 
     async def _stop_children(self) -> None:
         for outcome in await asyncio.gather(*(app.stop() for app in self._apps), return_exceptions=True):
@@ -109,7 +120,8 @@ def run_apps(
 
     On a signal every app stops fetching, lets its agents finish what they began, commits it and leaves its group; the
     coroutines `beside` (health pages, control topics) are cancelled last. Whatever still runs `stop_s` after the
-    signal is ended with its stacks and exit code 77. No app starts, and takes partitions, before `ready` returns.
+    signal, or after the crash, is ended with its stacks and exit code 77. No app starts, and takes partitions, before
+    `ready` returns.
 
     Raises:
         Exception: what ended it, where its message says all there is to say (`failures.is_known`).

@@ -192,10 +192,10 @@ class BatchConsumer(driver.Consumer):
         finishing = asyncio.ensure_future(self._finish(monotonic() + patience_s))
         try:
             await asyncio.wait({finishing}, timeout=patience_s + _COMMIT_S)
-            if finishing.done():
-                finishing.result()
-            else:
+            if not finishing.done():
                 self.log.error("no commit within %g s, what is not committed will be delivered again", _COMMIT_S)
+            elif not finishing.cancelled():  # with the thread that commits, which is ending
+                finishing.result()
         finally:
             finishing.cancel()
             self._drained.set()

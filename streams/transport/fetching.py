@@ -144,6 +144,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         fetcher._get_actions_per_node = take_over_and_ask
 
+    async def _shutdown_thread(self) -> None:
+        """Mode waits for ever for a thread that a cancellation ended: aiokafka's tasks raise it where calls are cut."""
+        try:
+            await super()._shutdown_thread()
+        finally:
+            self.set_shutdown()
+
     def _overhear(self, client: Any) -> None:
         """Note when brokers answer, and whether they still know this member."""
         send, session_s = client.send, self.app.conf.broker_session_timeout

@@ -102,8 +102,12 @@ class Topics:
 
 async def ended(node: Node, sentence: str) -> None:
     assert node.child is not None
-    assert await asyncio.to_thread(node.child.wait, 90) == 1
+    try:
+        code = await asyncio.to_thread(node.child.wait, 90)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"it does not end: {node.child.tail(50)}") from None
     said = node.child.tail(50)
+    assert code == 1, said
     assert re.search(sentence, said), said
     assert "Traceback" not in said, said
     node.child = None

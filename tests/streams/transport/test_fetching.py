@@ -1,12 +1,14 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka.errors import UnknownMemberIdError
 from aiokafka.protocol.group import HeartbeatRequest
 
-from streams.transport.fetching import BatchThread
+from streams.transport.batching import BatchApp
+from streams.transport.fetching import Batching, BatchThread
 
 SESSION_S = 0.2
 
@@ -38,3 +40,16 @@ async def test_only_who_was_heard_all_the_time_lost_its_place_to_a_namesake(
     done, _ = await asyncio.wait([asyncio.ensure_future(broker.send(0, beat))], timeout=SESSION_S / 2)
     assert thread.displaced == displaced
     assert bool(done) != displaced, "who was displaced says nothing to the group any more"
+
+
+async def test_who_waits_for_the_thread_to_end_is_told_though_its_end_was_cut_off() -> None:
+    app = BatchApp("ending", Batching(client_options={}, lanes={}), broker="kafka://localhost")
+    thread = cast(Any, app.consumer)._thread
+    cut_off = SimpleNamespace(stop=AsyncMock(side_effect=asyncio.CancelledError))  # as aiokafka's where a commit was
+    thread._consumer = cut_off
+    try:
+        with pytest.raises(asyncio.CancelledError):
+            await thread._shutdown_thread()
+        await asyncio.wait_for(thread._shutdown.wait(), 5)
+    finally:
+        thread.thread_loop.close()
