@@ -56,7 +56,7 @@ ONE = 1_000_000
 MOST_AMOUNT = 10**12
 """So much at most has one reservation or lease, in micros: sums of a batch stay exact."""
 MOST_ROWS = 4_096
-"""So many rows at most has one call."""
+"""So many rows at most has one call, but for `SpendLedger.known`."""
 KINDS: Mapping[str, str] = {"impression": "impressions", "click": "clicks", "conversion": "conversions"} | {
     kind: kind for kind in ("viewable", "first_quartile", "midpoint", "third_quartile", "complete")
 }
@@ -296,6 +296,8 @@ class SpendLedger(Protocol):
 
     def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
         """What is out for people (see `in_flight`), and the decisions under these ids (see `decisions`), in one call.
+
+        However many there are: it is one round trip, `MOST_ROWS` of either at a time.
 
         Raises:
             LedgerClosed: it has lost everything.

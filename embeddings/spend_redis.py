@@ -16,9 +16,10 @@ from redis.exceptions import NoScriptError
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import Source
-from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
+from embeddings.redis_connection import UNWATCHED, Command, RedisLine, Watch
 from embeddings.spend import (
     KINDS,
+    MOST_ROWS,
     Answer,
     Billable,
     Billing,
@@ -95,11 +96,13 @@ class RedisSpendLedger(SpendLedger):
 
     def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
         """See `SpendLedger.known`."""
-        check(people)
-        check(decision_ids)
-        (found, why), _, values = self._asked("known", (people, decision_ids), (), 0)
-        out = [InFlight(dict(levels), version) for version, _, levels in found] if found is not False else None
-        return Known(out, values, why or "lost" if out is None else "")
+        firsts = range(0, max(len(people), len(decision_ids), 1), MOST_ROWS)
+        parts = [(people[at : at + MOST_ROWS], decision_ids[at : at + MOST_ROWS]) for at in firsts]
+        replies = self._exchange(*(self._command("known", part, (), 0) for part in parts))
+        told = [self._told(reply) for reply in replies]
+        why = next((why or "lost" for (found, why), _, _ in told if found is False), "")
+        out = [InFlight(dict(levels), version) for (found, _), _, _ in told for version, _, levels in found or ()]
+        return Known(None if why else out, [value for _, _, values in told for value in values], why)
 
     def reserve(
         self,
@@ -189,15 +192,23 @@ class RedisSpendLedger(SpendLedger):
 
     def _asked(self, op: str, asked: object, values: Sequence[bytes], now_ms: int) -> tuple[Any, str, list[bytes]]:
         """What the script answers, the ledger's epoch, and the values beside the answer."""
-        epoch, heard = self._heard
-        arguments = (op, now_ms, self._life, epoch, heard, _encode(asked), *values)
-        command = ("EVALSHA", _SHA, 1, self._state, *arguments)
+        return self._told(self._exchange(self._command(op, asked, values, now_ms))[0])
+
+    def _command(self, op: str, asked: object, values: Sequence[bytes], now_ms: int) -> Command:
+        """One call of the script, with what this client was told of calls last."""
+        return "EVALSHA", _SHA, 1, self._state, op, now_ms, self._life, *self._heard, _encode(asked), *values
+
+    def _exchange(self, *commands: Command) -> list[Any]:
+        """The replies to calls of the script, in one round trip; one more where the server has lost the script."""
         try:
-            reply: Any = self._line.exchange(command)[0]
+            return self._line.exchange(*commands)
         except StoreUnavailable as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
-            reply = self._line.exchange(("SCRIPT", "LOAD", SCRIPT), command)[1]
+            return self._line.exchange(("SCRIPT", "LOAD", SCRIPT), *commands)[1:]
+
+    def _told(self, reply: Any) -> tuple[Any, str, list[bytes]]:
+        """What a reply of the script says: see `_asked`."""
         kind, epoch, calls, answer = _decode(reply[0])
         if calls:
             self._heard = epoch, calls

@@ -29,6 +29,7 @@ from streams.serving.ledger_windows import NOT_BOOKED, LineWindows
 
 _MOST_KNOWN = 100_000
 _TECHNICAL = 1  # OpenRTB's no-bid reason for an error of ours
+_NOBODY_BIDS = "no_candidates"
 
 
 class Reasons:
@@ -102,6 +103,18 @@ class Decided:
     def empty(cls, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
         """Nothing was decided: gates said no, no place is an auction, or all was decided before."""
         return cls([[] for _ in asks]).with_those_of(asks, before, now_ms)
+
+    @classmethod
+    def unsold(cls, contest: Contest, market: Market, now_ms: int) -> "Decided":
+        """Nobody ever bid in this market: every place is empty, at no cost."""
+        of_ask: list[list[Decision]] = [[] for _ in contest.asks]
+        for place, a in zip(contest.places, contest.ask_P.tolist(), strict=True):
+            ask = contest.asks[a]
+            said = {"currency": market.currency, "nbr": 0, "reasons": (_NOBODY_BIDS,), "personal": ask.personal}
+            for slot in place.named:
+                record = _nothing(ask, (*slot, place.tagid), now_ms, **said)
+                of_ask[a].append(Decision(record, encode(record), "unfilled"))
+        return cls(of_ask)
 
     def with_those_of(self, asks: Sequence[AdAsk], before: Mapping[str, bytes], now_ms: int) -> "Decided":
         """With what was decided before, and slots that are no auction."""
@@ -282,7 +295,7 @@ class Recorder:
 
     def _empty(self, p: int, slot: int, refused: str | None) -> Decision:
         place, ask, losses = self.contest.places[p], self.contest.asks[self.contest.ask_P[p]], self._losses[p]
-        reason = refused or (max(losses, key=lambda name: losses[name]) if losses else "no_candidates")
+        reason = refused or (max(losses, key=lambda name: losses[name]) if losses else _NOBODY_BIDS)
         record = _nothing(
             ask,
             (*place.named[slot], place.tagid),

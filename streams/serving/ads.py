@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,10 @@ _ROUNDS = 3
 _TELL_MS, _SAY_MS = 1_000, 60_000
 _TELL_SHARE = 20
 """So many times longer than telling the funnel took it is not told again: of ten thousand line items that is long."""
+_AWAY_SHARE = 4
+"""So many times longer than a call waited in vain the ledger is not asked: a lane waits a fifth of its time at most."""
 _PACING = 1
+T = TypeVar("T")
 
 
 class Sale(NamedTuple):
@@ -104,6 +107,7 @@ class AdServer:
     funnel: Funnel = field(default_factory=Funnel)
     _told_ms: int = field(init=False, default=0)
     _said_ms: int = field(init=False, default=0)
+    _away_until_s: float = field(init=False, default=0.0)
     _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _tables: FitTables = field(init=False, default_factory=FitTables)
@@ -123,26 +127,24 @@ class AdServer:
     def known(self, persons: Sequence[str], asks: Sequence[AdAsk]) -> Known:
         """What the ledger knows: of people before their states are read, of slots when their requests came first.
 
-        Nobody is looked up where nothing is sold. `before` is None where it cannot be looked up: then nothing can be
-        reserved either.
+        Nothing is looked up where nothing was ever sold. `before` is None where it cannot be looked up: then nothing
+        can be reserved either.
         """
+        people = list(dict.fromkeys(person for person in persons if person))
         ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
-        people = list(dict.fromkeys(person for person in persons if person)) if self.exchange.market.sells else []
-        before: dict[str, bytes] | None = None
-        out, decisions, why = dict[str, InFlight](), dict[str, bytes](), ""
+        if not self.exchange.market.sells or not (people or ids):
+            return Known([None] * len(persons), {})
         try:
-            for at in range(0, max(len(ids), len(people)), MOST_ROWS):
-                some, asked = people[at : at + MOST_ROWS], ids[at : at + MOST_ROWS]
-                found = self.ledger.known(some, asked)
-                decisions |= {name: value for name, value in zip(asked, found.decisions, strict=True) if value}
-                out |= zip(some, found.out or [], strict=False)
-                why = why or found.why
-            before = decisions
+            found = self._asked(lambda: self.ledger.known(people, ids))
         except (LedgerClosed, StoreUnavailable) as error:
+            found, before = None, None
             why = str(error)
+        else:
+            before = {name: value for name, value in zip(ids, found.decisions, strict=True) if value}
+            why = found.why
         if why and people:
-            out = {}
             self._say("caps cannot be looked up, line items that have any are not served", why)
+        out = dict(zip(people, found.out or (), strict=False)) if found else {}
         return Known([out.get(person) for person in persons], before)
 
     def risk_of(self) -> Mapping[str, int]:
@@ -170,6 +172,8 @@ class AdServer:
         contest = Contest.of(asks, before)
         if not len(contest.places):
             return Decided.empty(asks, before, now_ms)
+        if not market.sells:
+            return Decided.unsold(contest, market, now_ms).with_those_of(asks, before, now_ms)
         personal_A, exposed = personal(asks, people), exposed_of(asks, people)
         with self.stage("ads_decide"):
             self._match(contest, people.states, personal_A, market, now_ms)
@@ -191,7 +195,11 @@ class AdServer:
             return
         began_s = monotonic()
         try:
-            self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
+            self.funnel.tell(
+                lambda tallies: self._asked(
+                    lambda: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms)
+                )
+            )
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
         self._told_ms = now_ms + int(1000 * _TELL_SHARE * (monotonic() - began_s))
@@ -327,13 +335,26 @@ class AdServer:
 
     def _answers(self, reservations: Sequence[Reservation], now_ms: int) -> list[Answer]:
         """What the ledger says; nothing is shown where it cannot be reached."""
-        answers: list[Answer] = []
+        answers, worker = list[Answer](), self.budgets.worker
         try:
             for at in range(0, len(reservations), MOST_ROWS):
-                answers += self.ledger.reserve(self.budgets.worker, reservations[at : at + MOST_ROWS], now_ms=now_ms)
+                some = reservations[at : at + MOST_ROWS]
+                answers += self._asked(lambda some=some: self.ledger.reserve(worker, some, now_ms=now_ms))  # type: ignore[misc]
         except (LedgerClosed, StoreUnavailable) as error:
             self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """What the ledger answers. One that has just kept a lane waiting in vain is not asked again for a while."""
+        began_s = monotonic()
+        if began_s < self._away_until_s:
+            raise StoreUnavailable("the spend ledger did not answer a moment ago")
+        try:
+            return call()
+        except StoreUnavailable:
+            now_s = monotonic()
+            self._away_until_s = now_s + _AWAY_SHARE * (now_s - began_s)
+            raise
 
     def _say(self, what: str, error: object) -> None:
         """Once in a while, not for every request."""
