@@ -8,6 +8,7 @@ import redis
 
 from deploy.embedded import Valkey
 from embeddings.errors import LedgerClosed, StoreRefused, StoreUnavailable
+from embeddings.redis_connection import Watch
 from embeddings.spend import Billing, Room, SpendLedger, Verdict, Window
 from embeddings.spend_redis import COMMANDS, RedisSpendLedger
 from tests.connected.relays import CutLine
@@ -73,6 +74,25 @@ def test_every_key_has_a_time_to_live_and_one_slot(server: Valkey, ledger: Redis
         assert kinds == {"", *"wdpckv", "leases", "ends", "due", "off", "dirty", "seq"}
         assert {key.partition(b"}")[0] for key in keys} == {b"mq:{spend"}
         assert all(client.ttl(key) > 86_400 for key in keys)
+
+
+def test_a_batch_of_pages_is_looked_up_in_one_round_trip(server: Valkey) -> None:
+    class Counts(Watch):
+        exchanges = 0
+
+        def exchanged(self, seconds: float) -> None:
+            self.exchanges += 1
+
+    watch = Counts()
+    own = RedisSpendLedger(server.url, watch=watch)
+    opened(own)
+    before = watch.exchanges
+    found = own.known(["p"] * 512, ids(range(512 * 20)))
+    assert (len(found.decisions), watch.exchanges - before) == (512 * 20, 1)
+    with redis.Redis.from_url(server.url) as admin:
+        admin.script_flush()
+    assert (own.known(["p"], ids(range(9_000))).why, watch.exchanges - before) == ("", 3), "the script came with it"
+    own.close()
 
 
 def test_a_server_that_was_killed_sells_nothing_until_it_was_rebuilt(server: Valkey, ledger: RedisSpendLedger) -> None:

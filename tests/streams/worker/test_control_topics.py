@@ -141,6 +141,17 @@ async def test_a_null_is_a_kill_switch(worker: Worker) -> None:
     assert dead(worker) == []
 
 
+async def test_nothing_competes_before_decisions_were_rehearsed_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sold = list[bool]()
+    monkeypatch.setattr("streams.worker.selling.rehearse", lambda *_: sold.append(worker.ads.sells()))
+    await campaigns(worker, ("nobody", None))
+    await campaigns(worker, ("c", a_campaign_record()))
+    await campaigns(worker, ("d", a_campaign_record()), first=7)
+    assert sold == [False]
+
+
 async def test_how_fast_a_campaign_is_stopped_is_measured_but_of_what_was_stopped_before_the_start(
     worker: Worker,
 ) -> None:
