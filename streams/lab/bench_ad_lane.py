@@ -34,6 +34,7 @@ from streams.process.host import spare_what_stays
 from streams.serving.slates import PublishedSlate
 from streams.serving.stages import epoch_ms
 from streams.settings import Settings
+from streams.worker.spending import pause_s
 from streams.worker.stores import spend_ledger, user_store
 
 SLOTS = 4
@@ -91,7 +92,8 @@ class Lane:
         self.house.now_ms = max(self.house.now_ms, epoch_ms())
         if (began_s := time.monotonic()) >= self._due_s:
             self.house.tick()
-            self._due_s = began_s + max(self.settings.ads.tick_s, 10 * (time.monotonic() - began_s))
+            took_s, bears_s = time.monotonic() - began_s, self.house.workers[0].budgets.bears_s
+            self._due_s = began_s + pause_s(took_s, self.settings.ads.tick_s, bears_s)
         answerer = self.house.workers[0].answerer
         slates, dead = answerer.respond([part])
         assert not dead, dead[0].detail

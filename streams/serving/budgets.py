@@ -53,6 +53,7 @@ class Budgets:
         owned: the partitions of requests that are this worker's now; None where all are.
         traffic: when people come, as this worker has learned it.
         trouble: why the ledger is not asked, or None.
+        bears_s: so long after a tick what it leased lasts, and its sums do though the next tick does not hear any.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Budgets:
         self._curve, self._inherited = curve, curve is None
         self._partitions = partitions
         self._pacing, self._system = pacing or PacingSettings(), system
+        self.bears_s = min(settings.chunk_s, self._pacing.dead_man_ms / 2_000)
         self._leases = Leases(ledger, worker, 1000 * settings.chunk_s, int(1000 * settings.lease_s))
         self._lock = Lock()
         self._held = Holdings.of(np.zeros(0, np.uint64))

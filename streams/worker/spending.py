@@ -19,8 +19,8 @@ _LOOK_S = 0.1
 class Spending:
     """Ticks budgets while there are campaigns, and at once where these changed; gives leases back at the end.
 
-    Where a tick takes long, the next one comes later: it takes a tenth of a core at most. Without campaigns nothing is
-    asked, and there is no thread.
+    Where a tick takes long, the next one comes later (`pause_s`). Without campaigns nothing is asked, and there is no
+    thread.
 
     Attributes:
         budgets: what is kept.
@@ -62,4 +62,15 @@ class Spending:
         if self.budgets.trouble != self._said:
             self._said = self.budgets.trouble
             log.warning("%s", f"no ads are sold: {self._said}" if self._said else "the spend ledger answers again")
-        return began_s + max(self.every_s, 10 * (monotonic() - began_s))
+        return began_s + pause_s(monotonic() - began_s, self.every_s, self.budgets.bears_s)
+
+
+def pause_s(took_s: float, every_s: float, bears_s: float) -> float:
+    """How long after a tick began the next one begins: it takes a tenth of a core at most, or else what it must.
+
+    The next one, should it take as long, is over before leases are spent: a tick that waits longer stops selling.
+
+    >>> [pause_s(took_s, 1.0, 5.0) for took_s in (0.05, 0.3, 0.75, 2.0, 9.0)]
+    [1.0, 3.0, 4.25, 3.0, 1.0]
+    """
+    return max(every_s, min(10 * took_s, bears_s - took_s))
