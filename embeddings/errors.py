@@ -31,7 +31,10 @@ class LedgerClosed(EmbeddingsError):
 
 
 class AlreadyCounted(EmbeddingsError):
-    """The spend ledger has counted records of a partition up to `covered`, inside a tally; nothing was done."""
+    """The spend ledger has counted records of a partition up to `covered`, inside a tally; nothing was done.
+
+    Or it stands there where a tally that `follows` begins elsewhere.
+    """
 
     def __init__(self, source: str, covered: int) -> None:
         super().__init__(f"{source} is counted up to {covered}")

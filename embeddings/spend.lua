@@ -248,7 +248,10 @@ local function counted(tallies, ordered)  -- nil, or what the call ends with
       lacking(tallies)
       return refused()
     end
-    if t.stored and t[2] < t.stored and t.stored < t[3] then return {reply('counted', {t[1], t.stored})} end
+    local elsewhere = t[5] and t.stored ~= t[2] and t.stored ~= t[3]
+    if t.stored and (elsewhere or t[2] < t.stored and t.stored < t[3]) then
+      return {reply('counted', {t[1], t.stored})}
+    end
   end
   for _, t in ipairs(tallies) do
     if not t.stored or t.stored < t[3] then

@@ -195,13 +195,15 @@ class Confirmed(NamedTuple):
 class Tally:
     """What was counted in the records of an input partition above one offset and up to another.
 
-    `counts` are by key (line item, campaign) and name, of `TOLD`.
+    `counts` are by key (line item, campaign) and name, of `TOLD`. One that `follows`, of a partition that several tell,
+    counts where the ledger stands at `above`, did where it stands at `upto`, and else is `AlreadyCounted`.
     """
 
     source: Source
     above: int
     upto: int
     counts: Mapping[tuple[str, str], int]
+    follows: bool = False
 
 
 class InFlight(NamedTuple):
@@ -295,14 +297,11 @@ class SpendLedger(Protocol):
         """
 
     def known(self, people: Sequence[str], decision_ids: Sequence[str]) -> Known:
-        """What is out for people (see `in_flight`), and the decisions under these ids (see `decisions`), in one call.
-
-        However many there are: it is one round trip, `MOST_ROWS` of either at a time.
+        """What is out for people (see `in_flight`), and decisions (see there): one round trip, however many they are.
 
         Raises:
             LedgerClosed: it has lost everything.
         """
-        raise NotImplementedError
 
     def in_flight(self, people: Sequence[str]) -> list[InFlight]:
         """What is out for people: reserved, or billed and not in their states yet. Read their states after this.
@@ -310,10 +309,9 @@ class SpendLedger(Protocol):
         Raises:
             LedgerClosed, StoreUnavailable: not known, so nobody with a cap is eligible.
         """
-        out, _, why = self.known(people, ())
-        if out is None:
-            raise LedgerClosed(f"the spend ledger is closed: {why}")
-        return out
+        if (found := self.known(people, ())).out is None:
+            raise LedgerClosed(f"the spend ledger is closed: {found.why}")
+        return found.out
 
     def reserve(
         self,

@@ -343,7 +343,8 @@ class MemorySpendLedger(SpendLedger):
                 book.why = book.why or "rewound"
                 self._miss(tallies)
                 self._check_open()
-            if tally.above < stored < tally.upto:
+            elsewhere = tally.follows and stored not in (tally.above, tally.upto)
+            if elsewhere or tally.above < stored < tally.upto:
                 raise AlreadyCounted(f"{tally.source.topic}/{tally.source.partition}", stored)
         for tally in tallies:
             if before.get(tally.source, tally.upto - 1) < tally.upto:

@@ -265,9 +265,9 @@ def _conversion(one: Billable) -> str:
     return xxhash.xxh128_hexdigest(told.encode()) if told else ""
 
 
-def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[str, str, int]]]]:
+def _tallies(tallies: Sequence[Tally]) -> list[tuple[str, int, int, list[tuple[str, str, int]], bool]]:
     return [
-        (_place(one.source), one.above, one.upto, [(*what, count) for what, count in one.counts.items()])
+        (_place(one.source), one.above, one.upto, [(*what, count) for what, count in one.counts.items()], one.follows)
         for one in tallies
     ]
 

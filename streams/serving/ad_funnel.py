@@ -6,9 +6,9 @@ decision.
 """
 
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from ranking.ads.market import Market
 
 POSTED = "http:requests"
 """Stands for the topic of requests that came over HTTP; none can be called so."""
-_POSTED_NAMES = 64
+_POSTED_NAMES, _STEP = 64, 1 << 20
 _TOLD_TO = 3
 """So many that a line item lost to most are told."""
 _AT = {name: n for n, name in enumerate(TOLD)}
@@ -51,6 +51,8 @@ for _loss, _name in _OF_LOSS.items():
 class Funnel:
     """Counts since they were told last, for one thread."""
 
+    follows: ClassVar[bool] = False
+    """See `embeddings.spend.Tally`."""
     _count_NL: NDArray[np.int64] = field(init=False, default_factory=lambda: np.zeros((len(TOLD), 0), np.int64))
     _market: Market | None = field(init=False, default=None)
     _counts: dict[tuple[str, str], int] = field(init=False, default_factory=dict)
@@ -96,13 +98,15 @@ class Funnel:
             LedgerClosed, StoreUnavailable: it may or may not be handed over. Call again.
         """
         self._flatten()
+        repeated = self._telling is not None
         if self._telling is None:
             self._telling = self._counts, self._reach
             self._counts, self._reach = {}, {}
         counts, reach = self._telling
         while reach:
             tallies = [
-                Tally(source=source, above=above, upto=upto, counts={}) for source, (above, upto) in reach.items()
+                Tally(source=source, above=above, upto=upto, counts={}, follows=self.follows)
+                for source, (above, upto) in reach.items()
             ]
             tallies[0] = replace(tallies[0], counts=counts)
             try:
@@ -110,10 +114,14 @@ class Funnel:
                 break
             except AlreadyCounted as known:
                 source = next(each for each in reach if f"{each.topic}/{each.partition}" == known.source)
-                upto = reach.pop(source)[1]
-                if known.covered < upto:
-                    reach[source] = known.covered, upto
+                left = self._left(reach.pop(source)[1], known.covered, repeated)
+                if left is not None:
+                    reach[source] = left
         self._telling = None
+
+    def _left(self, upto: int, covered: int, repeated: bool) -> tuple[int, int] | None:
+        """What is left of a stretch that the ledger has counted so far; `repeated`: it may have, by this very call."""
+        return (covered, upto) if covered < upto else None
 
     def take_names(self) -> dict[str, int]:
         """How often line items came to what since this was asked last, all of them together."""
@@ -156,14 +164,26 @@ class Funnel:
 
 @dataclass(slots=True)
 class PostedFunnel(Funnel):
-    """A funnel of requests that lie in no log: each tally begins when what it counts was decided.
+    """A funnel of requests that lie in no log: each tally follows where the ledger stands, to a place of its own.
 
-    Workers share a few dozen names, so that the ledger does not keep one for each that ever lived.
+    Workers share a few dozen names, so that the ledger does not keep one for each that ever lived; whoever finds that
+    another one told since follows that. What is lost is a call whose answer was lost, if another one of the same name
+    told before it was repeated: whether it was counted nobody can say, and nothing counts twice.
     """
 
+    follows: ClassVar[bool] = True
     _mine: Source = field(init=False, default_factory=lambda: Source(POSTED, secrets.randbelow(_POSTED_NAMES)))
+    _at: int = field(init=False, default=0)
 
     def read(self, source: Source, first: int, last: int) -> None:
         """See `Funnel.read`."""
-        now_us = time.time_ns() // 1_000
-        Funnel.read(self, self._mine, now_us, now_us)
+        if self._mine not in self._reach:
+            self._reach[self._mine] = self._behind(self._at)
+
+    def _left(self, upto: int, covered: int, repeated: bool) -> tuple[int, int] | None:
+        return None if repeated else self._behind(covered)
+
+    def _behind(self, above: int) -> tuple[int, int]:
+        """From there to a place that nobody else chooses, by all chances."""
+        self._at = above + 1 + secrets.randbelow(_STEP)
+        return above, self._at

@@ -116,27 +116,6 @@ def ledger(backend: Backend) -> SpendLedger:
     return opened(backend.open(), (LIFE, 100))
 
 
-def test_any_number_is_looked_up_at_a_time(backend: Backend) -> None:
-    ledger = opened(backend.open(), (LIFE, 100))
-    lease(ledger, 50)
-    rooms = (Room(LINE, 9),)
-    assert reserve(ledger, a_reservation(1, person="p1", rooms=rooms), a_reservation(2, person="p2", rooms=rooms)) == [
-        RESERVED,
-        RESERVED,
-    ]
-    people = ["p1", *(f"nobody {n}" for n in range(MOST_ROWS)), "p2"]
-    found = ledger.known(people, ids([2, *range(10, 10 + 2 * MOST_ROWS), 1]))
-    assert found.out is not None
-    assert [len(found.out), dict(found.out[0].out), dict(found.out[-1].out)] == [len(people), {LINE: 1}, {LINE: 1}]
-    assert [len(found.decisions), found.decisions[0], found.decisions[-1]] == [
-        2 * MOST_ROWS + 2,
-        b"decision 2",
-        b"decision 1",
-    ]
-    assert not any(found.decisions[1:-1])
-    assert not any(each.out for each in found.out[1:-1])
-
-
 def test_a_ledger_that_nobody_filled_sells_nothing(backend: Backend) -> None:
     ledger = backend.open()
     assert ledger.closed() == "lost"

@@ -103,5 +103,32 @@ def test_what_became_of_posted_requests_is_counted_once_by_workers_that_share_a_
     for n in range(1, 7):
         tell(workers[n % 2], ledger, n)
     totals = ledger.totals()
-    assert totals.counts[LINE]["won"] == 1 + 2 + 3 + 4 + 5 + 6
+    assert totals.counts[LINE]["won"] == 1 + 2 + 3 + 4 + 5 + 6, "whatever clocks they have"
     assert list(totals.offsets) == [Source(POSTED, 3)], "the ledger keeps one name, however many offsets requests have"
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_lost_answer_counts_nothing_of_posted_requests_twice(between: bool) -> None:
+    """Unless another worker of the same name told meanwhile what was counted is counted once."""
+    ledger, mine, other = Ledger(), PostedFunnel(), PostedFunnel()
+    mine._mine = other._mine = Source(POSTED, 3)
+    for funnel in (mine, other):
+        tell(funnel, ledger.kept, 1)
+    ledger.loses = [True]
+    mine._counts[LINE, "won"] = 10
+    mine.read(ASKED, 7, 7)
+    with pytest.raises(StoreUnavailable):
+        mine.tell(ledger)  # finds that another one told, and follows
+    if between:
+        tell(other, ledger.kept, 1)
+    mine.tell(ledger)
+    assert ledger.kept.totals().counts[LINE]["won"] == 12 + between
+
+
+def test_a_ledger_that_lost_its_tail_is_followed_from_where_it_stands() -> None:
+    funnel = PostedFunnel()
+    tell(funnel, an_open_ledger(), 1)
+    behind = an_open_ledger()
+    behind._book.offsets[funnel._mine] = 5
+    tell(funnel, behind, 2)
+    assert behind.totals().counts[LINE]["won"] == 2
