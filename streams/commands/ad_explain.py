@@ -52,7 +52,9 @@ async def decided(settings: "Settings", name: str) -> "list[AdDecision]":
             if record.value is None or word not in record.value:  # most are of others
                 continue
             one = decode_ad(record.value)
-            if name in (one.decision_id, one.slate_id, one.request_id):
+            if name not in (one.decision_id, one.slate_id, one.request_id):
+                continue
+            if one.filled or not (one.decision_id in found and found[one.decision_id].filled):  # that one stands
                 found[one.decision_id] = one
 
     await read_whole(settings, "ads", take, "decisions")

@@ -373,10 +373,12 @@ def _refused(ask: AdAsk, now_ms: int, *, begun: bool) -> Iterator[Decision]:
         reason = Loss(ask.refused).name if ask.refused else _BEFORE
         for place in ask.places:
             if ask.refused or not place.page:
-                pairs += [(*named, place.tagid, reason, 0) for named in place.named]
+                nbr = _TECHNICAL if ask.refused == Loss.internal else 0
+                pairs += [(*named, place.tagid, reason, nbr) for named in place.named]
     for imp_id, decision_id, tagid, reason, nbr in pairs:
         record = _nothing(ask, (imp_id, decision_id, tagid), now_ms, nbr=nbr, reasons=(reason,))
-        yield Decision(record, encode(record), "again" if reason == _BEFORE else "refused")
+        failed = "failed" if nbr == _TECHNICAL else "refused"
+        yield Decision(record, encode(record), "again" if reason == _BEFORE else failed)
 
 
 def _nothing(ask: AdAsk, slot: tuple[str, str, str], now_ms: int, **why: Any) -> AdDecision:

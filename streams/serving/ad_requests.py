@@ -164,11 +164,11 @@ class _Reader:
         payable = not self.request.cur or self.rules.currency in map(str.upper, self.request.cur)
         for n, imp in enumerate(self.request.imp):
             if imp.id in seen:
-                unfilled.append(self._unfilled(imp, "duplicate", f"{imp.id}\0{n}"))
+                unfilled.append(self._unfilled(imp, "duplicate", n))
                 continue
             seen.add(imp.id)
             if not payable:
-                unfilled.append(self._unfilled(imp, "currency", imp.id))
+                unfilled.append(self._unfilled(imp, "currency"))
                 continue
             alike.setdefault(encode(msgspec.structs.replace(imp, id="")), []).append(imp)
         places, blocks = [], blocks_of(self.request)
@@ -177,17 +177,18 @@ class _Reader:
                 terms = self.rules.sold.terms(self.request, imps[0], slot, blocks, self.age_limit)
                 places.append(self._place(imps, terms))
             except UnknownCurrency:
-                unfilled += [self._unfilled(imp, "currency", imp.id) for imp in imps]
+                unfilled += [self._unfilled(imp, "currency") for imp in imps]
         return tuple(places), tuple(unfilled)
 
-    def _unfilled(self, imp: Imp, reason: str, name: str) -> Unfilled:
-        return Unfilled(
-            imp_id=imp.id, decision_id=self._id(name), tagid=imp.tagid or "", reason=reason, nbr=INVALID_REQUEST
-        )
+    def _unfilled(self, imp: Imp, reason: str, place: int | None = None) -> Unfilled:
+        name = self._id(imp.id, place)
+        return Unfilled(imp_id=imp.id, decision_id=name, tagid=imp.tagid or "", reason=reason, nbr=INVALID_REQUEST)
 
-    def _id(self, name: str) -> str:
+    def _id(self, name: str, place: int | None = None) -> str:
+        """Of a slot by its name; by its place as well where it is not the first of that name."""
         source = self.trigger.source
-        return decision_id(source.topic, source.partition, self.trigger.offset, name)
+        topic = source.topic if place is None else f"{source.topic}\0again {place}"  # no topic is called so
+        return decision_id(topic, source.partition, self.trigger.offset, name)
 
     def _place(self, imps: Sequence[Imp], terms: Terms) -> AdPlace:
         imp, at = imps[0], self.request.at

@@ -134,17 +134,16 @@ class AdServer:
         ids = [decision_id for ask in asks for place in ask.places for decision_id in place.decision_ids]
         if not self.exchange.market.sells or not (people or ids):
             return Known([None] * len(persons), {})
+        out, why = dict[str, InFlight](), ""
+        before: dict[str, bytes] | None = None
         try:
-            found = self._asked(lambda: self.ledger.known(people, ids))
+            flights, decisions, why = self._asked(lambda: self.ledger.known(people, ids))
+            before = {name: value for name, value in zip(ids, decisions, strict=True) if value}
+            out = dict(zip(people, flights or (), strict=False))
         except (LedgerClosed, StoreUnavailable) as error:
-            found, before = None, None
             why = str(error)
-        else:
-            before = {name: value for name, value in zip(ids, found.decisions, strict=True) if value}
-            why = found.why
         if why and people:
             self._say("caps cannot be looked up, line items that have any are not served", why)
-        out = dict(zip(people, found.out or (), strict=False)) if found else {}
         return Known([out.get(person) for person in persons], before)
 
     def risk_of(self) -> Mapping[str, int]:

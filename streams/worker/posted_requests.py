@@ -41,9 +41,10 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 def place_of(user_id: str, request_id: str, partitions: int) -> tuple[Source, int]:
     """Where a request would lie: in the partition of its user, at an offset that only it has, by all chances."""
-    name = user_id.encode()
+    name, asked = user_id.encode(), request_id.encode()
     partition = int(murmur2([name])[0]) % partitions
-    return Source(POSTED, partition), xxhash.xxh3_64_intdigest(name + b"\0" + request_id.encode()) >> 1
+    both = b"\0".join(each.replace(b"\0", b"\0\xff") for each in (name, asked))  # no text has a byte 255
+    return Source(POSTED, partition), xxhash.xxh3_64_intdigest(both) >> 1
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,12 +1,16 @@
 """What is said of how line items stand, why they do not show, and why an ad was chosen."""
 
+from typing import Any, NamedTuple
+
 import pytest
 
 from embeddings.spend import OWN, TOLD
-from streams.commands.ad_explain import explained, losses
+from streams.commands.ad_explain import decided, explained, losses
 from streams.commands.ad_report import REASONS, STEPS, curve, delivery, ecpm_micros, reported, resolved, top, why_not
 from streams.commands.console import Failed
-from streams.contract.ad_records import AdStats
+from streams.contract.ad_records import AdDecision, AdStats
+from streams.contract.records import encode
+from streams.settings import Settings
 from tests.streams.adverts import LINE, a_decision, a_line
 from tests.streams.builders import NOW_MS
 
@@ -78,3 +82,20 @@ def test_an_explanation_names_the_winner_and_never_the_person() -> None:
     assert (said["line_item"], said["matched"], list(said["lost_to"])) == (LINE, ["country is DE"], ["d/y", "d/x"])
     assert "ann" not in str(said)
     assert explained(a_decision(2, filled=False))["line_item"] is None
+
+
+class Read(NamedTuple):
+    value: bytes | None
+
+
+async def test_what_was_sold_stands_whatever_was_said_when_it_could_not_be_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sold = a_decision(1)
+    failed = AdDecision(decision_id=sold.decision_id, nbr=1, reasons=("internal",))
+
+    async def read_whole(settings: Any, name: str, take: Any, what: str) -> None:
+        take([Read(encode(one)) for one in (failed, sold, failed)])
+
+    monkeypatch.setattr("streams.commands.ad_explain.read_whole", read_whole)
+    assert await decided(Settings(), sold.decision_id) == [sold]

@@ -69,6 +69,12 @@ def test_the_same_id_twice_is_one_place_and_one_refusal() -> None:
     assert refused.decision_id != kept.decision_ids[0]
 
 
+def test_no_slot_is_called_as_the_second_of_another_name() -> None:
+    made = ask(request({"id": "1"}, {"id": "1"}, {"id": "1\x001"}))
+    names = [one.decision_id for one in made.unfilled] + [name for place in made.places for name in place.decision_ids]
+    assert len(set(names)) == len(names) == 3
+
+
 def test_a_floor_in_an_unknown_currency_leaves_only_that_imp_unfilled() -> None:
     made = ask(request({"id": "1", "bidfloor": 1, "bidfloorcur": "XTS"}, {"id": "2", "bidfloorcur": "XTS"}))
     assert [(each.imp_id, each.reason, each.nbr) for each in made.unfilled] == [("1", "currency", 2)]

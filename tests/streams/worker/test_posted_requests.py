@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embeddings.ids import murmur2
 from embeddings.store import Profiles
@@ -12,6 +14,7 @@ from streams.contract.observations import decode
 from streams.contract.records import Slate, decode_ad, decode_slate, encode
 from streams.lab.ad_house import AdHouse
 from streams.serving.observation_writer import slate_hash
+from streams.worker.posted_requests import place_of
 from tests.streams.builders import DENIED, NOW_MS, REQUESTS, Raw, Service, small
 from tests.streams.lanes import AWAY, ITEMS, LOG
 from tests.streams.posting import PATIENT, Posting, Reply, a_posting
@@ -66,6 +69,12 @@ async def test_a_name_is_one_request_of_one_person(posting: Posting) -> None:
     assert again.slate_id == first.slate_id != other.slate_id
     assert len({slate.slate_id for slate in (first, other, *nameless)}) == 4
     assert all(slate.request_id for slate in nameless)
+
+
+@given(*2 * [st.tuples(*2 * [st.text("a\x00ÿ", max_size=4)])])
+def test_no_two_names_have_one_place_whatever_is_in_them(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert (place_of(*one, 1) == place_of(*other, 1)) == (one == other)
+    assert place_of("a\0b", "c", 1) != place_of("a", "b\0c", 1)
 
 
 async def test_those_who_ask_at_a_time_are_answered_in_one_go(
