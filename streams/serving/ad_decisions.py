@@ -377,8 +377,8 @@ def _refused(ask: AdAsk, now_ms: int, *, begun: bool) -> Iterator[Decision]:
                 pairs += [(*named, place.tagid, reason, nbr) for named in place.named]
     for imp_id, decision_id, tagid, reason, nbr in pairs:
         record = _nothing(ask, (imp_id, decision_id, tagid), now_ms, nbr=nbr, reasons=(reason,))
-        failed = "failed" if nbr == _TECHNICAL else "refused"
-        yield Decision(record, encode(record), "again" if reason == _BEFORE else failed)
+        outcome: Outcome = "again" if reason == _BEFORE else "failed" if nbr == _TECHNICAL else "refused"
+        yield Decision(record, encode(record), outcome)
 
 
 def _nothing(ask: AdAsk, slot: tuple[str, str, str], now_ms: int, **why: Any) -> AdDecision:
