@@ -203,9 +203,9 @@ _STORES = (
         name="MarqueePublishErrors",
         severity="page",
         lasting="5m",
-        any_of=above("sum by (*, publisher, kind) (rate(marquee_publish_errors_total{*}[5m]))", 0.05),
+        any_of=above("sum by (*, publisher, kind) (increase(marquee_publish_errors_total{*}[10m]))", 3),
         summary="{{ $labels.job }} cannot publish {{ $labels.publisher }}: {{ $labels.kind }}",
-        description="Its batches are sent again until they are acknowledged, and hold up what comes after them.",
+        description="Publications go on failing: each is sent again after a timeout, and holds up what comes after it.",
     ),
     Alert(
         name="MarqueeControlBehind",
@@ -253,9 +253,14 @@ _LEARNING = (
         name="MarqueeSnapshotRefused",
         severity="ticket",
         lasting="1m",
-        any_of=above('sum by (*) (increase(marquee_snapshot_swaps_total{*, result="refused"}[30m]))', 0),
-        summary="Workers of {{ $labels.job }} refused a snapshot",
-        description="It was not to be had, or a checksum, a shape or a release does not fit. The one before serves on.",
+        any_of=above(
+            'sum by (*, result) (increase(marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}[30m]))', 0
+        ),
+        summary="Workers of {{ $labels.job }} did not take a snapshot: {{ $labels.result }}",
+        description=(
+            "Unreachable: it cannot be fetched, and is tried again. Refused: a checksum, a shape or a release does not"
+            " fit. The one before serves on."
+        ),
     ),
     Alert(
         name="MarqueeCheckpointStale",

@@ -31,14 +31,15 @@ def _burn(objective: Objective) -> Panel:
 
 
 def _left(objective: Objective) -> Panel:
+    left = f"clamp_min(1 - ({objective.share('')}) / {objective.budget:g}, 0)"
     return Panel(
         kind="number",
         title=f"{objective.name.capitalize()} budget left",
-        description=f"Of what may be bad in {DAYS} days while {objective.says}. Below 0 the objective is missed.",
+        description=f"Of what may be bad in {DAYS} days while {objective.says}. At 0 the objective is missed.",
         unit="percentunit",
-        queries=(Query(_over(f"1 - ({objective.share('')}) / {objective.budget:g}", f"{DAYS}d"), "left"),),
+        queries=(Query(_over(left, f"{DAYS}d"), "left"),),
         width=3,
-        marks=(Mark(-1, "red"), Mark(0, "yellow"), Mark(0.25, "green")),
+        marks=(Mark(0, "red"), Mark(0.001, "yellow"), Mark(0.25, "green")),
         window=f"the budget is of {DAYS} days",
     )
 

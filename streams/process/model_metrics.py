@@ -42,8 +42,9 @@ class ModelMetrics:
         self.swaps = series.counter(
             "snapshot_swaps",
             "Announced snapshots, by whether they serve.",
-            "If `refused` rises, the log says why; the one before serves on.",
-            result=("swapped", "refused"),
+            "If `unreachable` rises, look at the learner's address and folder, which the log names; if `refused`"
+            " does, at releases. The one before serves on.",
+            result=("swapped", "refused", "unreachable"),
         )
         self.swap_seconds = series.histogram(
             "snapshot_swap_seconds",
@@ -110,8 +111,12 @@ class ModelMetrics:
         self._created_at = created_at_s
 
     def refused(self) -> None:
-        """An announced snapshot was refused; the one before it serves on."""
+        """An announced snapshot was refused for good; the one before it serves on."""
         self.swaps.labels("refused").inc()
+
+    def unreachable(self) -> None:
+        """An announced snapshot cannot be fetched, and is tried again; the one before it serves on."""
+        self.swaps.labels("unreachable").inc()
 
     def removed(self, known_N: NDArray[np.bool_]) -> None:
         """N removals were read; those of names that are no item's removed nothing."""

@@ -109,9 +109,8 @@ class SnapshotTaker:
 
     def _refused(self, record: ModelManifest, why: str, *, for_good: bool) -> None:
         failed, was_for_good = self._failed.get(int(record.version), (None, False))
-        if failed != record:
-            self.metrics.model.refused()
         if failed != record or was_for_good != for_good:
+            (self.metrics.model.refused if for_good else self.metrics.model.unreachable)()
             serves = f"version {self.serving.live.version} serves" if self.serving.live.version else "none serves yet"
             log.warning("snapshot %s %s; %s", record.version, why, serves)
         self._failed[int(record.version)] = record, for_good

@@ -35,7 +35,10 @@ def _counter(series: str, bad: float, good: float, beside: Series | None = None)
     return Case({series: _grows(bad), **(beside or {})}, {series: _grows(good), **(beside or {})})
 
 
-def _slow(share: float) -> Series:
+_SWAPPED = {'marquee_snapshot_swaps_total{result="swapped"}': _grows(1)}
+
+
+def slow(share: float) -> Series:
     name = "marquee_event_to_slate_seconds"
     return {
         f'{name}_bucket{{le="0.2", trigger="event"}}': _grows(1000 * (1 - share)),
@@ -79,8 +82,8 @@ _ROWS: Series = {"marquee_learner_rows_total": _grows(600)}
 CASES: Mapping[str, Case] = {
     "MarqueeAvailabilityBudgetBurnsFast": Case(_popular(0.02), _popular(0.005), ("MarqueeAvailabilityBudgetBurns",)),
     "MarqueeAvailabilityBudgetBurns": Case(_popular(0.004), _popular(0.0009)),
-    "MarqueeLatencyBudgetBurnsFast": Case(_slow(0.2), _slow(0.05), ("MarqueeLatencyBudgetBurns",)),
-    "MarqueeLatencyBudgetBurns": Case(_slow(0.04), _slow(0.009)),
+    "MarqueeLatencyBudgetBurnsFast": Case(slow(0.2), slow(0.05), ("MarqueeLatencyBudgetBurns",)),
+    "MarqueeLatencyBudgetBurns": Case(slow(0.04), slow(0.009)),
     "MarqueeDown": _gauge('up{instance="w1"}', 0, 1, _W1),
     "MarqueeNoWorker": Case({_WORKER: _is(1, 100)}, _W1),
     "MarqueeNoLearner": Case({_LEARNER: _is(1, 100)}, {_LEARNER: _is(1)}),
@@ -120,7 +123,10 @@ CASES: Mapping[str, Case] = {
         },
     ),
     "MarqueeBrokersSilent": _gauge('marquee_brokers_silent_seconds{instance="w1"}', 45, 3),
-    "MarqueePublishErrors": _counter('marquee_publish_errors_total{publisher="events", kind="away"}', 6, 1),
+    "MarqueePublishErrors": Case(
+        {'marquee_publish_errors_total{publisher="events", kind="unknown_topic"}': _grows(1)},  # timeouts of a minute
+        {'marquee_publish_errors_total{publisher="events", kind="away"}': f"0x{LONG - 3} 2x5"},  # a broker restarts
+    ),
     "MarqueeControlBehind": _gauge(
         'marquee_control_unread_records{topic="catalog"}',
         1500,
@@ -132,7 +138,10 @@ CASES: Mapping[str, Case] = {
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, **_ROWS},
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _grows(15)},
     ),
-    "MarqueeSnapshotRefused": _counter('marquee_snapshot_swaps_total{result="refused"}', 1, 0),
+    "MarqueeSnapshotRefused": Case(
+        {'marquee_snapshot_swaps_total{result="unreachable"}': _grows(1)},
+        {'marquee_snapshot_swaps_total{result="refused"}': _grows(0), **_SWAPPED},
+    ),
     "MarqueeCheckpointStale": Case(
         {'marquee_checkpoint_age_seconds{instance="l1"}': _is(700), **_ROWS},
         {

@@ -3,14 +3,16 @@
 Versions are pinned here as constraints.txt pins Python's; Go's checksum database vouches for what is fetched.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from deploy.kafka import filled_once
 
 COMPOSE = "github.com/compose-spec/compose-go/v2@v2.16.2"
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
@@ -38,15 +40,19 @@ def module(name: str) -> Path:
 
 def helm() -> str:
     """The program, built at first use: minutes, and Go as new as it wants."""
+    return str(filled_once(HELM.rpartition("/")[2], _build) / "helm")
+
+
+def _build(folder: Path) -> None:
+    """Build beside `folder`, then rename: a half-filled folder never has the final name."""
     if shutil.which("go") is None:
         refuse("go is not installed: apt-get install golang-go")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marquee" / HELM.rpartition("/")[2]
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / "helm").exists():
-            environ = {**os.environ, "GOBIN": str(cache), "CGO_ENABLED": "0"}
-            built = subprocess.run(["go", "install", HELM], cwd="/", env=environ, capture_output=True, text=True)
-            if built.returncode:
-                refuse(f"helm cannot be built: {built.stderr[-2000:]}")
-    return str(cache / "helm")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(scratch) / "programs"
+        environ = {**os.environ, "GOBIN": str(made), "CGO_ENABLED": "0"}
+        built = subprocess.run(
+            ["go", "install", HELM], cwd="/", env=environ, capture_output=True, text=True, check=False
+        )
+        if built.returncode:
+            refuse(f"helm cannot be built: {built.stderr[-2000:]}")
+        made.rename(folder)

@@ -13,8 +13,10 @@ import typer
 
 from deploy.boards.__main__ import HERE
 from deploy.boards.alerts import ALERTS
+from deploy.boards.overview import BOARD
+from deploy.boards.promql import fill
 from streams.commands.cli import app
-from tests.deploy.alert_cases import CASES, HALF_HOURS, LONG, Series
+from tests.deploy.alert_cases import CASES, HALF_HOURS, LONG, Series, slow
 
 RULES = [str(HERE / "prometheus" / f"{name}.yaml") for name in ("recording", "alerts")]
 RUNBOOK = HERE.parent / "docs" / "runbook"
@@ -84,6 +86,15 @@ def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
 def test_where_nothing_runs_nothing_fires(tmp_path: Path) -> None:
     asked = [{"expr": "ALERTS", "eval_time": "60m", "exp_samples": []}]
     _cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("late", "left"), [(0, 1), (0.004, 0.6), (0.49, 0)])
+def test_of_a_budget_all_to_nothing_is_left(tmp_path: Path, late: float, left: float) -> None:
+    (panel,) = [panel for panel in BOARD.panels() if panel.title == "Latency budget left"]
+    text = fill(panel.queries[0].text, selector='job="budget"')
+    asked = [{"expr": f"round({text}, 0.001)", "eval_time": "60m", "exp_samples": [{"labels": "{}", "value": left}]}]
+    _cases(tmp_path / "left.yaml", "1m", list(_of_job("budget", slow(late))), asked)
 
 
 def test_examples_of_configurations_are_what_prometheus_takes() -> None:
