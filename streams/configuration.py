@@ -198,7 +198,9 @@ def _plain(text: str) -> str:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise SettingsError(f"{_plain(str(path))}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{_plain(str(path))}: cannot be read as TOML: {_plain(str(error))}") from None
 
 
@@ -245,7 +247,7 @@ def _stranger(key: str, value: object, known: Mapping[str, object]) -> str | Non
             return f"{gone} was removed: {REMOVED[gone]}"
     if _general(key) in known:
         return None
-    near = [name for name in known if name.startswith(f"{key}.NAME.")] or difflib.get_close_matches(key, known, 1, 0.4)
+    near = [name for name in known if name.startswith(f"{key}.NAME.")] or difflib.get_close_matches(key, known, 1)
     groups = sorted({name.partition(".")[0] for name in known})
     hint = f"did you mean {near[0]}?" if near else f"known groups: {', '.join(groups)}"
     return f"unknown setting {_plain(key)}; {hint}"

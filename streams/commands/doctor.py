@@ -10,23 +10,27 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import KafkaError
 
 from deploy.kafka_admin import admin_client, misled, unreached
 from embeddings import jit
 from embeddings.errors import EmbeddingsError
+from embeddings.events import CONSENT_ALL
 from ranking.ranker import state_of
 from streams.commands import paused
 from streams.commands.console import Failed
 from streams.commands.extras import missing
 from streams.commands.snapshots import announcements
 from streams.configuration import SettingsError
-from streams.contract.consent import NOTHING, Judge
+from streams.contract.consent import CONSENT_LEARN, NOTHING, Judge
 from streams.contract.decode import Decoded, decode
 from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
+from streams.contract.unread import unread_members
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
@@ -100,7 +104,13 @@ def judge_producers(decoded: Decoded, topic: str) -> Finding:
     """Producers of events by the last records they wrote, read as a worker reads them. What it can mend is no fault."""
     records = len(decoded.batch) + len(decoded.aside)
     codes = Counter(letter.code.value for letter in decoded.dead)
+    traceless = int(np.count_nonzero(decoded.batch.consent_B & CONSENT_LEARN != CONSENT_LEARN))
+    unread = [members for record in decoded.records if (members := unread_members(record))]
+    common = Counter(chain.from_iterable(unread)).most_common(5)
+    names = ", ".join(ascii(name)[1:-1][:64] for name, _ in common)
     wrong = [
+        (traceless, "leave no trace and bring no slate: neither `consent` nor consent.default allows it"),
+        (len(unread), f"have members that nobody reads ({names})"),
         (len(decoded.misrouted), MISROUTED),
         (decoded.misdated, MISDATED),
         (len(decoded.dead), f"become dead letters ({', '.join(f'{n} {code}' for code, n in codes.items())})"),
@@ -177,8 +187,9 @@ async def _topics(settings: Settings) -> Finding:
 async def _producers(settings: Settings) -> Finding:
     topic, events = settings.topics.name("events"), settings.events
     parts = await last_records(settings.kafka.client_options(), topic)
+    silence = CONSENT_ALL if settings.consent.default == "grant" else NOTHING
     rules = Rules(
-        judge=Judge(NOTHING),
+        judge=Judge(silence, settings.consent.vendor_id),
         partitions={topic: settings.topics.partitions},
         max_bytes=events.max_bytes,
         max_depth=events.max_depth,

@@ -19,7 +19,7 @@ def init(
     written = write(folder)
     for file in written:
         err.print(f"wrote {file}", markup=False)
-    said = "[consent] in marquee.toml is yours to decide; docs/deploy.md has the images that compose.yaml names"
+    said = "[consent] in marquee.toml denies what events do not say; docs/deploy.md: images to build, a first event"
     err.print(said, markup=False)
     finish({"written": [str(file) for file in written]}, as_json)
 

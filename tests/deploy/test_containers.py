@@ -6,6 +6,7 @@ sees that deploy/compose.yaml has the same.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -32,26 +33,21 @@ from tests.deploy.containers import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.timeout(300)]
 
-BROKER = "localhost:19092"
 COMPILED = bool(os.environ.get("COMPILE_LOOPS"))
 """Whether loops are compiled for the image's kind of CPU, as its build does; else those for this machine's serve."""
 FOREIGN = "23456:0"
 """A user that no image knows, as some clusters choose one."""
-TALK = f"""
-curl -sf --json '{{"type": "play", "user_id": "u1", "item_id": "m1", "event_time": '$(date +%s)000'}}' \
-    http://127.0.0.1:6066/v1/events >&2
-kcat -C -b {BROKER} -t marquee.slates.v1 -o beginning -c 1 -q
-curl -sf http://127.0.0.1:6066/v1/users/u1/slate
-"""
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+TALK = re.findall(r"```sh\n(.*?)```", DEPLOY, re.DOTALL)[0]
+"""An event and its slate, as the page of a new deployment says them."""
 
 
 class Installation:
-    """The services of a folder that was begun with `marquee init`, and its owner decided about consent."""
+    """The services of a folder that was begun with `marquee init`, as it wrote them."""
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine, self.folder = machine, folder
         self.config, compose = write(folder)
-        self.config.write_text(self.config.read_text().replace('default = "deny"', 'default = "grant"'))
         self.services, self.images = services(compose, {}), images()
         self.running: dict[str, Child] = {}
         self.loops = folder / "loops"
@@ -147,6 +143,14 @@ def installation(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
     return installed
 
 
+def whole(text: str) -> Iterator[Any]:
+    """JSON values one after the other, with or without an end of line between them."""
+    while text := text.lstrip():
+        value, end = json.JSONDecoder().raw_decode(text)
+        yield value
+        text = text[end:]
+
+
 def test_worker_and_learner_are_healthy_by_the_files_own_checks(installation: Installation) -> None:
     installation.until_healthy("worker")
     installation.until_healthy("learner")
@@ -157,7 +161,8 @@ def test_an_event_from_the_host_is_answered_by_kafka_and_http(installation: Inst
     how = {"user": "0:0", "environment": {"PATH": os.environ["PATH"]}}
     said = installation.machine.run(["sh", "-ec", TALK], timeout_s=120, **how)
     assert said.returncode == 0, said.stderr
-    by_kafka, by_http = (json.loads(line) for line in said.stdout.splitlines())
+    posted, by_kafka, by_http = whole(said.stdout)
+    assert posted == {"accepted": 1, "refused": []}
     assert by_kafka["user_id"] == by_http["user_id"] == "u1"
     assert by_kafka["slate_id"] == by_http["slate_id"]
 

@@ -90,8 +90,16 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     file.write_text("size: 4")
     with pytest.raises(SettingsError, match="cannot be read as TOML"):
         load_settings(file, {})
-    with pytest.raises(SettingsError, match="cannot be read as TOML"):
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read: No such file or directory"):
         load_settings(tmp_path / "absent.toml", {})
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load_settings(tmp_path, {})
+
+
+def test_what_is_near_no_key_is_given_no_key() -> None:
+    said = refusal(FOO__X="1")
+    assert "did you mean" not in said
+    assert "known groups: ads, batching" in said
 
 
 @pytest.mark.parametrize(

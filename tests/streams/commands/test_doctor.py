@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from deploy.embedded import Broker, Valkey
 from deploy.processes import exchange, free_port
-from embeddings.events import Source
+from embeddings.events import CONSENT_ALL, Source
 from embeddings.ids import murmur2
 from embeddings.stoprule import BadRun
 from embeddings.store import PartitionMark
@@ -24,7 +24,7 @@ from streams.commands.doctor import (
     judge_topics,
 )
 from streams.commands.paused import release
-from streams.contract.consent import Judge
+from streams.contract.consent import NOTHING, Judge
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
@@ -88,15 +88,25 @@ def test_what_producers_should_set_is_said_with_how_many() -> None:
     good = [an_event(n, user) for n, user in enumerate(users)]
     seconds = an_event(200, users[0])._replace(value=b'{"type":"play","item_id":"a","event_time":1750000000}')
     undated = [record._replace(timestamp=-1) for record in good]
-    rules = Rules(judge=Judge(0), partitions={"events": 8})
+    rules = Rules(judge=Judge(CONSENT_ALL), partitions={"events": 8})
     finding = judge_producers(decode([(Source("events", 3), [*undated, seconds])], rules, NOW_MS), "events")
     assert finding.ok, "a worker mends it"
     assert f"{len(users)} of {len(users) + 1} are not in the partition" in finding.advice
     assert "partitioner=murmur2_random" in finding.advice
     assert "epoch milliseconds" in finding.advice
     assert "1 seconds" in finding.advice
-    here = Rules(judge=Judge(0))
+    here = Rules(judge=Judge(CONSENT_ALL))
     assert judge_producers(decode([(Source("events", 3), good)], here, NOW_MS), "events").advice == ""
+
+
+def test_events_that_come_to_nothing_and_members_that_nobody_reads_are_counted_and_named() -> None:
+    silent = [an_event(n, "u1") for n in range(3)]
+    said = [an_event(3, "u1", consent={"gdpr": 0}), an_event(4, "u1", consent={"store": True}, watched_s=9)]
+    rules = Rules(judge=Judge(NOTHING))
+    advice = judge_producers(decode([(Source("events", 0), [*silent, *said])], rules, NOW_MS), "events").advice
+    assert "4 of 5 leave no trace and bring no slate" in advice
+    assert "1 of 5 have members that nobody reads (" in advice
+    assert {"consent.store", "watched_s"} == set(advice.rpartition("(")[2].rstrip(")").split(", "))
 
 
 def test_whether_the_ranker_serves_is_said_and_why_not() -> None:
