@@ -117,8 +117,7 @@ class HealthServer:
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         self.port = await listen(self._runner, self.host, self.port, self._tls)
-        url = url_of(self.host, self.port)
-        log.info("%s answers", url.replace("http:", "https:", 1) if self._tls else url)
+        log.info("%s answers", url_of(self.host, self.port, tls=self._tls is not None))
         return self
 
     async def stop(self) -> None:
