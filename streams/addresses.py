@@ -7,6 +7,8 @@ quotes what it was given: it may hold a password. `streams.configuration` shows 
 'kafka-1:9092,[2001:db8::1]:9094'
 >>> url_of("::1", 6066)
 'http://[::1]:6066'
+>>> is_loopback("127.0.0.53"), is_loopback("0.0.0.0")
+(True, False)
 """
 
 import re
@@ -112,9 +114,17 @@ def folder(value: Path) -> Path:
     return value
 
 
-def url_of(host: str, port: int) -> str:
-    """The HTTP address of a host as it is written down: IPv6 in brackets."""
-    return f"http://{_joined(host.replace('%', '%25'), port)}"
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
+    """The HTTP or HTTPS address of a host as it is written down: IPv6 in brackets."""
+    return f"http{'s' if tls else ''}://{_joined(host.replace('%', '%25'), port)}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host."""
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _split(value: str) -> SplitResult:

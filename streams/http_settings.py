@@ -24,6 +24,8 @@ class Http(Group):
     """Its private key."""
     max_body_bytes: int = Field(default=1_048_576, ge=1_024, le=64 << 20)
     """A larger body is refused."""
+    max_connections: int = Field(default=512, ge=8, le=65_536)
+    """Connections at a time; one more takes the place of one that waits, or is answered 503."""
     max_events: int = Field(default=1_000, ge=1, le=100_000)
     """Most events in one body."""
 

@@ -170,7 +170,7 @@ def up(
         places = {
             "kafka": stack.broker.bootstrap,
             "redis": stack.valkey.url,
-            "http": f"http://127.0.0.1:{stack.http_port}",
+            "http": stack.url,
             "logs": str(stack.folder),
         }
         err.print(f"ready after {ready_s:.1f} s; nothing is kept after the end; Ctrl-C ends everything")

@@ -21,6 +21,7 @@ from embeddings import jit
 from embeddings.errors import EmbeddingsError
 from embeddings.events import CONSENT_ALL
 from ranking.ranker import state_of
+from streams.addresses import is_loopback, url_of
 from streams.commands import paused
 from streams.commands.console import Failed
 from streams.commands.extras import missing
@@ -31,6 +32,7 @@ from streams.contract.decode import Decoded, decode
 from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
 from streams.contract.unread import unread_members
+from streams.http_settings import Http
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
@@ -64,7 +66,7 @@ async def examine(settings: Settings) -> list[Finding]:
     found = await asyncio.gather(*(_patiently(name, check(settings)) for name, check in asked.items()))
     here = [_python(), _codecs(), _loops(), _folders(settings), _faiss(), _torch(), _demo()]
     here.append(judge_gpu(_gpus(), _faiss_gpus()))
-    return [judge_consent(settings), *found, *here]
+    return [judge_consent(settings), judge_http(settings.http), *found, *here]
 
 
 def judge_consent(settings: Settings) -> Finding:
@@ -72,6 +74,19 @@ def judge_consent(settings: Settings) -> Finding:
     default = settings.consent.default
     advice = "set MARQUEE_CONSENT__DEFAULT to deny (the safe answer) or grant" if default is None else ""
     return Finding(name="consent", ok=default is not None, detail=f"consent.default is {default}", advice=advice)
+
+
+def judge_http(http: Http) -> Finding:
+    """Who may post events and read slates over HTTP; a gateway before it may see to that, so that it is no fault."""
+    url, advice = url_of(http.host, http.port, tls=http.tls_cert is not None), []
+    reached = not is_loopback(http.host)
+    if reached and http.token is None:
+        advice.append("set http.token: whoever reaches this address may post events and read anybody's slate")
+    if reached and http.token is not None and http.tls_cert is None:
+        advice.append("set http.tls_cert and http.tls_key, or have a proxy speak TLS: the token goes in the clear")
+    who = "whoever has the token" if http.token else "whoever reaches it"
+    detail = f"{url}, /v1 answers {who}{'' if reached else ' on this machine'}"
+    return Finding(name="http", ok=True, detail=detail, advice="; ".join(advice))
 
 
 def judge_redis(info: Mapping[str, str], *, policy: str) -> Finding:

@@ -43,8 +43,7 @@ def _here(config: Config) -> str:
     from streams.addresses import url_of
 
     http = load(config).http
-    url = url_of(ANYWHERE.get(http.host, http.host), http.port)
-    return url.replace("http:", "https:", 1) if http.tls_cert else url
+    return url_of(ANYWHERE.get(http.host, http.host), http.port, tls=http.tls_cert is not None)
 
 
 async def _look_once(addresses: Sequence[str], interval_s: float) -> "Overview":

@@ -64,7 +64,7 @@ def _events(of: Mapping[type, Any]) -> dict[str, Any]:
         "responses": {
             "202": _answer("All are on the topic.", of[Receipt]),
             "400": _answer("Some are refused, each with the code of a dead letter; the others are there.", of[Receipt]),
-            **_problems(of, 401, 413, 415, 500, 503),
+            **_problems(of, 401, 408, 413, 415, 500, 503),
         },
     }
 
@@ -80,7 +80,7 @@ def _slates(of: Mapping[type, Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {JSON: {"schema": _unnamed(of[Request]), "example": _ASK}}},
         "responses": {
             "200": _answer("The slate.", of[Slate]),
-            **_problems(of, 400, 401, 413, 415, 500, 503, 504),
+            **_problems(of, 400, 401, 408, 413, 415, 500, 503, 504),
         },
     }
 
@@ -102,6 +102,7 @@ _MEANS = {
     400: "It cannot be read; `code` and `field` say what is wrong.",
     401: "The token is missing or wrong.",
     404: "There is none, or it has expired.",
+    408: "The body did not come whole in time. Nothing of it was taken.",
     413: "The body is too large, or holds too many events. Nothing of it was taken.",
     415: "The body is of a kind that is not taken.",
     500: "It failed; sending it again does not help.",

@@ -14,6 +14,7 @@ from typing import Self
 
 from deploy.embedded import Broker, Valkey
 from deploy.processes import Child, StartFailed, free_port, serves
+from streams.addresses import url_of
 from streams.configuration import load_settings
 from streams.contract.records import topic_specs
 from streams.settings import Settings
@@ -67,6 +68,11 @@ class Stack:
         """
         return load_settings(environ={**os.environ, **self.environment})
 
+    @property
+    def url(self) -> str:
+        """Where the worker answers over HTTP, or, where it is given a certificate, HTTPS."""
+        return url_of("127.0.0.1", self.http_port, tls=self.settings.http.tls_cert is not None)
+
     def __enter__(self) -> Self:
         try:
             specs = topic_specs(self.settings)
@@ -105,7 +111,7 @@ class Stack:
             StartFailed: it exited or stayed unready; the end of its log is in the message.
         """
         began = time.monotonic()
-        ready = f"http://127.0.0.1:{self.http_port}/readyz"
+        ready = f"{self.url}/readyz"
         self.children["worker"].wait_until(lambda: serves(ready), timeout_s)
         return time.monotonic() - began
 

@@ -335,7 +335,9 @@ class Teacher:
             unowned=self.unowned,
         )
         registry, seen = self.metrics.registry, self.metrics.http.observed
-        async with HealthServer(http.host, http.port, registry, ready=ready, tls=http.tls(), observe=seen):
+        async with HealthServer(
+            http.host, http.port, registry, ready=ready, tls=http.tls(), observe=seen, connections=http.max_connections
+        ):
             while True:
                 self.metrics.learning.leads.set(self.leads())
                 await watching.second()

@@ -21,11 +21,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streams.addresses import url_of
+from streams.process.connections import BoundedServer, Handler
 
 Check = Callable[[], str | None]
 """Why something is not as it should be, or None. Asked on the event loop at every request: it must not block."""
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Home = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Calls something in the event loop of the process, and waits for what it returns."""
 
@@ -81,6 +81,7 @@ class HealthServer:
         home: Home = at_home,
         tls: ssl.SSLContext | None = None,
         observe: Callable[[str, int, float], object] = lambda route, status, seconds: None,
+        connections: int = 512,
     ) -> None:
         """Nothing listens yet. A process is ready only when it has started: the checks of `started` count for both.
 
@@ -97,6 +98,7 @@ class HealthServer:
                 answers no probe.
             tls: Speaks https with it.
             observe: Told of every answer: route, `other` for paths that are none, status, seconds.
+            connections: At most so many at a time: see `BoundedServer`.
         """
         self.host, self.port = host, port
         self._registry, self._beyond, self._home, self._tls, self._observe = registry, beyond, home, tls, observe
@@ -105,6 +107,7 @@ class HealthServer:
         self._pages = {"/metrics": Page("/metrics", _READ, self._metrics)}
         for path, checks in probes.items():
             self._pages[path] = Page(path, _READ, self._probe(checks, (notes or {}) if path == "/readyz" else {}))
+        self._connections = connections
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> Self:
@@ -113,12 +116,17 @@ class HealthServer:
         Raises:
             OSError: the address is taken. The process has not started.
         """
-        server = web.Server(self._handle, access_log=None, logger=_server_log)  # of the loop that this is called in
+        server = BoundedServer(  # of the loop that this is called in
+            self._handle,
+            most=self._connections,
+            turned_away=lambda: self._observe(OTHER, 503, 0.0),
+            access_log=None,
+            logger=_server_log,
+        )
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         self.port = await listen(self._runner, self.host, self.port, self._tls)
-        url = url_of(self.host, self.port)
-        log.info("%s answers", url.replace("http:", "https:", 1) if self._tls else url)
+        log.info("%s answers", url_of(self.host, self.port, tls=self._tls is not None))
         return self
 
     async def stop(self) -> None:

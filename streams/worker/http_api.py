@@ -210,7 +210,10 @@ class Api:
                     body += some
                     if len(body) > most:
                         raise too_large
-        except (TimeoutError, web.RequestPayloadError, ConnectionError):
+        except TimeoutError:
+            said = f"the body did not come whole within {_BODY_WITHIN_S:g} s"
+            raise Declined(408, said, {"Connection": "close"}) from None
+        except (web.RequestPayloadError, ConnectionError):
             raise Declined(400, "the body did not come whole", {"Connection": "close"}) from None
         return bytes(body)
 

@@ -74,6 +74,7 @@ class Pages:
             beyond=self.api.page,
             home=_home(asyncio.get_running_loop()),
             tls=http.tls(),
+            connections=http.max_connections,
             observe=self.metrics.http.observed,
         )
         watching = Watching(

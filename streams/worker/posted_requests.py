@@ -5,6 +5,7 @@ ads are called after it, as elsewhere after topic, partition and offset: the sam
 id, and the decisions that stand.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from streams.serving.requests import Answerer
 from streams.serving.slates import PublishedSlate, ad_records
 from streams.settings import Settings
 from streams.worker.outbox import Outbox
-from streams.worker.requests_lane import count_answers, taught
+from streams.worker.requests_lane import count_answers, count_funnel, taught
 from streams.worker.shown import Shown
 
 _MOST = 64
@@ -59,11 +60,15 @@ class PostedRequests:
     _thread: Thread = field(init=False, default_factory=lambda: Thread("posted-requests"))
     _together: Together[Posted, PublishedSlate | DeadLetter] = field(init=False)
 
+    _out: list[PublishedSlate] = field(init=False, default_factory=list)
+
     def __post_init__(self) -> None:
         self._together = Together(answer=self._all, most=_MOST)
 
     async def answer(self, record: Posted) -> PublishedSlate | DeadLetter:
         """The slate, or why the request cannot be read. With decisions about ads, when the topic `ads` has them.
+
+        A slate is counted when it is returned: who gave up, or is told to come again, was shown none.
 
         Raises:
             BrokersAway, PublishFailed: nobody may show these ads; asked again, the request gets the same.
@@ -72,7 +77,15 @@ class PostedRequests:
         slate = await self._together.ask(record)
         if isinstance(slate, PublishedSlate):
             await self.outbox.send(ad_records(slate, self.settings.topics.name("ads")))
+            if not self._out:
+                asyncio.get_running_loop().call_soon(self._count)  # with all that are returned at this time
+            self._out.append(slate)
         return slate
+
+    def _count(self) -> None:
+        """Once for all who asked for the same at a time."""
+        slates, self._out = {id(slate): slate for slate in self._out}.values(), []
+        count_answers(self.metrics, self.shown, list(slates), self.answerer.now_ms())
 
     async def tell_funnel(self) -> None:
         """Have the ledger told what became of line items, also while no requests come."""
@@ -109,7 +122,7 @@ class PostedRequests:
         slates, dead = self.answerer.respond(parts)
         found: dict[tuple[Source, int], PublishedSlate | DeadLetter] = {(one.source, one.offset): one for one in dead}
         found |= {(slate.trigger.source, slate.trigger.offset): slate for slate in slates}
-        count_answers(self.metrics, self.shown, self.answerer, slates)
+        count_funnel(self.metrics, self.answerer)
         return found, taught(self.settings, self.answerer, slates)
 
     def _place(self, record: Posted) -> tuple[Source, int]:

@@ -74,7 +74,8 @@ class RequestsLane:
                 raise Unanswerable(str(error)) from error  # one request's fault, not a reason to end
             raise
         written = await self.letters.put(dead, still_waiting=unit.retrying)
-        count_answers(self.metrics, self.shown, self.answerer, slates)
+        count_answers(self.metrics, self.shown, slates, self.answerer.now_ms())
+        count_funnel(self.metrics, self.answerer)
         for letter in written:
             self.metrics.dead_letter("requests", letter.code)
         return slates, dead
@@ -102,11 +103,15 @@ def taught(settings: Settings, answerer: Answerer, slates: Sequence[PublishedSla
     ]
 
 
-def count_answers(metrics: WorkerMetrics, shown: Shown, answerer: Answerer, slates: Sequence[PublishedSlate]) -> None:
-    """Take down slates that are out, and what became of ads."""
-    shown.published("request", slates, answerer.now_ms())
+def count_answers(metrics: WorkerMetrics, shown: Shown, slates: Sequence[PublishedSlate], now_ms: int) -> None:
+    """Take down slates that are out since now, and what became of their ads."""
+    shown.published("request", slates, now_ms)
     for slate in slates:
         for decision in slate.ads:
             metrics.ads.decided(decision.outcome, price_micros=decision.record.price_micros)
+
+
+def count_funnel(metrics: WorkerMetrics, answerer: Answerer) -> None:
+    """Take down how far line items came in what was decided; in the thread that decides."""
     if answerer.ads:
         metrics.ads.funnel(answerer.ads.server.funnel.take_names())

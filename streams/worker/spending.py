@@ -12,7 +12,8 @@ from streams.serving.budgets import Budgets
 from streams.serving.stages import epoch_ms
 
 log = logging.getLogger(__name__)
-_LOOK_S = 0.1
+_LOOK_S, _LONG = 0.1, 30
+"""How often it looks whether it is time; after so many ticks without a partition it says so."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Spending:
     owned: Callable[[], Collection[int] | None] = lambda: None
     _thread: Thread = field(init=False, default_factory=lambda: Thread("spending"))
     _said: str | None = field(init=False, default=None)
+    _alone: int = field(init=False, default=0)
 
     async def run(self) -> None:
         """Tick for as long as the worker lives.
@@ -56,7 +58,10 @@ class Spending:
 
     async def _tick(self) -> float:
         """Tick once; returns when it is time for the next, by `monotonic`."""
-        self.budgets.owned = self.owned()
+        self.budgets.owned = owned = self.owned()
+        self._alone = 0 if owned is None or owned else self._alone + 1
+        if self._alone == _LONG:
+            log.warning("no partition of requests is assigned: no ad that has a budget or a booked number is sold here")
         began_s = monotonic()
         await self._thread.run(self.budgets.tick, epoch_ms())
         if self.budgets.trouble != self._said:

@@ -18,6 +18,7 @@ from streams.commands.doctor import (
     examine,
     judge_consent,
     judge_gpu,
+    judge_http,
     judge_producers,
     judge_ranker,
     judge_redis,
@@ -28,6 +29,7 @@ from streams.contract.consent import NOTHING, Judge
 from streams.contract.decode import decode
 from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
+from streams.http_settings import Http
 from streams.settings import Consent, Kafka, Redis, Settings, Topics
 from streams.transport import topics
 from streams.worker.stores import user_store
@@ -68,6 +70,19 @@ def test_old_redis_is_not_ok() -> None:
 def test_undecided_consent_is_not_ok() -> None:
     assert not judge_consent(Settings()).ok
     assert judge_consent(Settings(consent=Consent(default="deny"))).ok
+
+
+def test_who_may_ask_over_http_is_said_and_an_open_address_warned_of() -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert judge_http(Http(host=host)).advice == ""
+    for host in ("0.0.0.0", "::", "10.0.0.7", "worker-1"):
+        finding = judge_http(Http(host=host))
+        assert (finding.ok, "set http.token" in finding.advice) == (True, True)
+        assert "whoever reaches it" in finding.detail
+    finding = judge_http(Http(host="0.0.0.0", token="open sesame"))  # type: ignore[arg-type]
+    assert "http.token" not in finding.advice
+    assert "the token goes in the clear" in finding.advice
+    assert "open sesame" not in f"{finding}"
 
 
 def test_no_gpu_is_no_fault() -> None:

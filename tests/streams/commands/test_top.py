@@ -1,7 +1,6 @@
 """What `marquee top` makes of workers' own answers, over HTTP."""
 
 import json
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -137,17 +136,8 @@ async def test_what_is_no_worker_is_told(serve: Serve) -> None:
     assert found.processes[0].away == "answers 404"
 
 
-@pytest.fixture
-def certified(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for another host than this, and its key."""
-    certificate, key = tmp_path / "crt", tmp_path / "key"
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=public.test"]
-    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return certificate, key
-
-
-async def test_a_process_that_speaks_tls_is_asked_so(certified: tuple[Path, Path], tmp_path: Path) -> None:
-    cert, key = certified
+async def test_a_process_that_speaks_tls_is_asked_so(public_certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = public_certificate
     config = tmp_path / "marquee.toml"
     config.write_text(f'[http]\nport = 0\ntls_cert = "{cert}"\ntls_key = "{key}"\n')
     assert _here(config) == "https://127.0.0.1:0"

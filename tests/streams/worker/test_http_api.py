@@ -152,3 +152,13 @@ async def test_bytes_that_are_no_text_are_no_reason_to_fail(caplog: pytest.LogCa
         asked = post.replace(b"events", b"slates") + b"traceparent: \xfe\r\n" + whole
         assert await raw(posting, asked) == 200
         assert await raw(posting, asked.replace(b"application/json", b"application/cloudevents+json")) == 415
+
+
+async def test_a_body_that_does_not_come_in_time_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.worker.http_api._BODY_WITHIN_S", 0.05)
+    head = b"POST /v1/%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    async with a_posting() as posting:
+        for page in (b"events", b"slates"):
+            assert await raw(posting, head % page) == 408
+        assert posting.topics.published == []
+        assert posting.api._held == 0

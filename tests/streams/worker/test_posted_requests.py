@@ -143,16 +143,19 @@ async def test_past_its_deadline_an_answer_is_popular_and_far_beyond_it_none(
     assert slate_of(await post(posting, ASK | {"deadline_ms": 50})).degraded == "popular"
     assert slate_of(await post(posting, ASK | {"tmax": 70})).degraded is None
     monkeypatch.setattr("streams.worker.http_api._GRACE_S", 0.01)
-    hurry = asyncio.Event()
+    hurry, counted = asyncio.Event(), posting.metrics.registry.get_sample_value
+    assert counted("marquee_slates_total", {"trigger": "request"}) == 2
 
     async def slow(some: Sequence[Any]) -> Any:
         await hurry.wait()
-        return [None] * len(some)
+        return await posting.api.requests._all(some)
 
     posting.api.requests._together.answer = slow
     reply = await post(posting, ASK | {"deadline_ms": 5})
     hurry.set()
     assert (reply.status, reply.headers["Retry-After"]) == (504, "1")
+    slate_of(await post(posting, ASK | {"request_id": "r2", "deadline_ms": 30_000}))
+    assert counted("marquee_slates_total", {"trigger": "request"}) == 3, "nobody saw the one that came too late"
 
 
 async def test_a_request_that_nobody_can_answer_costs_its_neighbours_nothing(posting: Posting) -> None:
@@ -195,6 +198,9 @@ async def test_ads_are_shown_when_their_topic_has_them_and_once_for_a_name(house
     async with a_posting(answerer=house.workers[0].answerer) as posting:
         posting.topics.errors_of = {ADS: [AWAY]}
         assert (await post(posting, WANTED)).status == 503, "nobody could say later what was shown"
+        counted = posting.metrics.registry.get_sample_value
+        assert counted("marquee_slates_total", {"trigger": "request"}) == 0
+        assert counted("marquee_ad_decisions_total", {"outcome": "filled"}) == 0
         (ad,) = slate_of(await post(posting, WANTED)).ads
         assert (ad.filled, ad.campaign_id, ad.person) == (True, "spring", "")
         (again,) = slate_of(await post(posting, WANTED)).ads

@@ -9,12 +9,13 @@ import pytest
 from embeddings.errors import StoreUnavailable
 from embeddings.spend import Totals
 from embeddings.spend_memory import MemorySpendLedger
+from ranking.ads.campaigns import Delivery
 from ranking.ads.market import Exchange
 from streams.ad_settings import Ads
 from streams.lab.ad_house import AdHouse
 from streams.serving.budgets import Budgets
 from streams.worker.spending import Spending, pause_s
-from tests.ranking.ads.houses import a_campaign, an_exchange
+from tests.ranking.ads.houses import a_campaign, a_line, an_exchange
 from tests.streams.serving.selling import an_open_ledger
 from tests.streams.serving.test_ads import a_campaign as an_ad
 from tests.streams.serving.test_ads import a_house, a_request
@@ -121,3 +122,25 @@ async def test_a_ledger_that_is_closed_is_said_once_and_asked_again(caplog: pyte
     await asyncio.sleep(0.1)
     assert caplog.messages == ["no ads are sold: the spend ledger is closed: lost"]
     await ended(running)
+
+
+async def test_a_worker_without_partitions_says_once_that_it_sells_nothing_limited(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.worker.spending._LONG", 2)
+    limited = a_campaign("d", a_line(campaign="d", delivery=Delivery.asap), budget_micros=10_000_000)
+    exchange, ledger = an_exchange(a_campaign(), limited), an_open_ledger()
+    spending, mine = a_spending(exchange, ledger), set[int]()
+    spending.owned = lambda: mine
+    for _ in range(5):
+        await spending._tick()
+    assert {key for _, key in ledger._book.leases} == {"c/l"}
+    said = "no partition of requests is assigned: no ad that has a budget or a booked number is sold here"
+    assert caplog.messages == [said]
+    mine.add(3)
+    await spending._tick()
+    assert {key for _, key in ledger._book.leases} == {"c/l", "d/l"}
+    mine.clear()
+    for _ in range(2):
+        await spending._tick()
+    assert caplog.messages == [said, said]
