@@ -56,7 +56,8 @@ def _events(of: Mapping[type, Any]) -> dict[str, Any]:
         "summary": "Tell what people did.",
         "description": "One event or a list. A CloudEvent's attributes come as `ce-` headers beside a plain event, or "
         "with the event as `data` inside; with `source` and `id` it counts once, as long as at most seven other events "
-        "of its user came between. Without a `user_id` the attribute `partitionkey` names the user. The answer comes when all in-sync replicas have what was accepted.",
+        "of its user came between. Without a `user_id` the attribute `partitionkey` names the user. The answer comes "
+        "when all in-sync replicas have what was accepted.",
         "security": _TOKEN,
         "requestBody": {
             "required": True,
