@@ -102,7 +102,7 @@ def _latest(of: Mapping[type, Any]) -> dict[str, Any]:
         "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": _USER_ID}],
         "responses": {
             "200": _answer("The slate.", of[Slate]),
-            **_problems(of, 400, 401, 404, 503),
+            **_problems(of, 400, 401, 404, 500, 503),
         },
     }
 
