@@ -46,6 +46,23 @@ async def test_pages_take_what_they_are_for_and_nothing_else(posting: Posting) -
         assert (await posting.ask("GET", path)).status == 404
 
 
+async def test_who_waits_to_be_told_to_go_on_is_told_unless_the_body_is_not_taken() -> None:
+    event = b'{"type": "view", "user_id": "u", "item_id": "i", "event_time": 1750000000000}'
+    for kind, status in (("application/json", 202), ("text/plain", 415)):
+        async with a_posting(http={"max_body_bytes": 4_096}) as posting:
+            headers = {"Content-Type": kind}
+            reply = await posting.ask(
+                "POST", "/v1/events", data=event, headers=headers, expect100=True, timeout=aiohttp.ClientTimeout(5)
+            )
+            assert reply.status == status
+
+
+async def test_ids_are_as_long_here_as_elsewhere() -> None:
+    async with a_posting() as posting:
+        for user, status in (("😀" * 512, 404), ("x" * 513, 400)):
+            assert (await posting.ask("GET", f"/v1/users/{quote(user)}/slate")).status == status
+
+
 async def test_who_asks_while_too_many_wait_is_told_when_to_come_again() -> None:
     async with a_posting() as posting:
         posting.api.slates._together.waiting = 0
@@ -71,23 +88,6 @@ async def test_a_compressed_body_is_held_for_as_large_as_it_may_become() -> None
         assert (await posting.post("/v1/slates", {"request_id": "r", "user_id": "u1"})).status == 200
         posting.api._held += 1
         assert (await posting.post("/v1/slates", whole, Content_Encoding="gzip")).status == 503
-
-
-async def test_who_waits_to_be_told_to_go_on_is_told_unless_the_body_is_not_taken() -> None:
-    event = b'{"type": "view", "user_id": "u", "item_id": "i", "event_time": 1750000000000}'
-    for kind, status in (("application/json", 202), ("text/plain", 415)):
-        async with a_posting(http={"max_body_bytes": 4_096}) as posting:
-            headers = {"Content-Type": kind}
-            reply = await posting.ask(
-                "POST", "/v1/events", data=event, headers=headers, expect100=True, timeout=aiohttp.ClientTimeout(5)
-            )
-            assert reply.status == status
-
-
-async def test_ids_are_as_long_here_as_elsewhere() -> None:
-    async with a_posting() as posting:
-        for user, status in (("😀" * 512, 404), ("x" * 513, 400)):
-            assert (await posting.ask("GET", f"/v1/users/{quote(user)}/slate")).status == status
 
 
 async def test_the_latest_slate_of_a_user_is_served_as_it_is_stored() -> None:
