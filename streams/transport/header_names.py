@@ -12,13 +12,22 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 
+from streams.transport.unopened import end_of, sealed
+
 
 class _Kept(MemoryRecords):  # type: ignore[misc]  # aiokafka has no types
-    """What was fetched of a partition, with its bytes."""
+    """What was fetched of a partition, with its bytes; batches that would become too large stay packed."""
 
     def __init__(self, fetched: bytes) -> None:
         super().__init__(fetched)
-        self.fetched = fetched
+        self.fetched, self._at = fetched, 0
+
+    def next_batch(self) -> Any:
+        """The next one, None where there is none."""
+        if (batch := super().next_batch()) is None:
+            return None
+        at, self._at = self._at, end_of(self.fetched, self._at)
+        return sealed(batch, self.fetched, at)
 
 
 class _Text(bytearray):
@@ -46,7 +55,7 @@ class _Slowly(_MemoryRecordsPy):  # type: ignore[misc]
     def next_batch(self) -> Any:
         here = self._next_slice
         batch = super().next_batch()
-        return _AnyNames(here) if here is not None and batch.magic >= 2 else batch
+        return sealed(_AnyNames(here), bytes(here)) if here is not None and batch.magic >= 2 else batch
 
 
 class _AnyPartition(fetcher.PartitionRecords):  # type: ignore[misc]
