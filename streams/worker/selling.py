@@ -2,10 +2,12 @@
 
 import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from embeddings.keepsake import KEPT_MS
+from embeddings.patience import Patience
 from embeddings.spend_redis import RedisSpendLedger
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
@@ -46,6 +48,7 @@ class Selling:
     serving: Serving
     metrics: WorkerMetrics
     publisher: Publisher
+    patience: Mapping[str, Patience]
     exchange: Exchange = field(init=False)
     lives: CampaignLives = field(init=False)
     budgets: Budgets = field(init=False)
@@ -87,13 +90,13 @@ class Selling:
         asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
         self.answers, self.posted = (
-            AdAnswers(server=self._server("requests", funnel), rules=asked, judge=self._rules.judge)
-            for funnel in (Funnel(), PostedFunnel())
+            AdAnswers(server=self._server("requests", funnel, waits), rules=asked, judge=self._rules.judge)
+            for funnel, waits in ((Funnel(), "requests"), (PostedFunnel(), "posted"))
         )
-        self.slates = SlateAds.of(lambda: self._server("events", Funnel()), asked, settings)
+        self.slates = SlateAds.of(lambda: self._server("events", Funnel(), "events"), asked, settings)
 
-    def _ledger(self) -> RedisSpendLedger:
-        return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
+    def _ledger(self, patience: Patience | None = None) -> RedisSpendLedger:
+        return spend_ledger(self.settings, self.metrics.redis.watch("ads"), patience)
 
     def sells(self) -> bool:
         """See `Market.sells`."""
@@ -117,13 +120,13 @@ class Selling:
             if one is not None:
                 one.server.prepare()
 
-    def _server(self, lane: str, funnel: Funnel) -> AdServer:
-        """For one lane."""
+    def _server(self, lane: str, funnel: Funnel, waits: str) -> AdServer:
+        """For one lane, and with whose patience."""
         return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
             scorer=AdScorer(self.serving, self.settings),
-            ledger=self._ledger(),
+            ledger=self._ledger(self.patience[waits]),
             settings=self.settings,
             stage=partial(self.metrics.stage, lane=lane),
             funnel=funnel,

@@ -11,6 +11,7 @@ from typing import cast
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
+from embeddings.patience import Patience
 from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
@@ -48,7 +49,7 @@ from streams.worker.selling import Selling
 from streams.worker.shown import Shown
 from streams.worker.snapshot_taker import SnapshotTaker
 from streams.worker.stored_slates import StoredSlates
-from streams.worker.stores import user_store
+from streams.worker.stores import patience_of, user_store
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Worker:
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     unowned: Unowned = field(init=False)
+    _patience: Mapping[str, Patience] = field(init=False)
     _pages_store: RedisUserStore = field(init=False)
     _says_memory: bool = field(init=False, default=True)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -95,7 +97,8 @@ class Worker:
         self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.shown = Shown(self.metrics.slates)
-        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"))
+        self._patience = patience_of(settings)
+        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"), self._patience)
         self._pages_store = self._store("pages")
         self.paused = Paused(reads=self._pages_store, metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
@@ -121,8 +124,8 @@ class Worker:
             paused=lambda: {source: self.paused.at[source] for source in self.paused},
         )
 
-    def _store(self, client: str) -> RedisUserStore:
-        return user_store(self.settings, self.metrics.redis.watch(client))
+    def _store(self, client: str, waits: str = "") -> RedisUserStore:
+        return user_store(self.settings, self.metrics.redis.watch(client), self._patience.get(waits))
 
     def _memory(self) -> tuple[float, float] | None:
         """Bytes that the store uses and may use; None where it does not say."""
@@ -172,10 +175,11 @@ class Worker:
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users, publisher = self.settings, self._store("requests"), self._publisher("requests")
+        settings, publisher = self.settings, self._publisher("requests")
         return RequestsLane(
             answerer=Answerer(
-                users=users,
+                users=self._store("requests", "requests"),
+                patience=self._patience["requests"],
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
@@ -245,7 +249,8 @@ class Worker:
         """What takes events and answers requests over HTTP; all of it has connections and threads of its own."""
         settings, outbox = self.settings, Outbox(publisher=self._publisher("http"))
         answerer = Answerer(
-            users=self._store("http"),
+            users=self._store("http", "posted"),
+            patience=self._patience["posted"],
             scorer=Scorer(self.serving, settings),
             rules=Rules.of(settings, {}),
             settings=settings,
@@ -254,7 +259,7 @@ class Worker:
         )
         return Api(
             settings=settings,
-            slates=StoredSlates(reads=self._store("http"), serving=self.serving, settings=settings),
+            slates=StoredSlates(reads=self._store("http", "stored"), serving=self.serving, settings=settings),
             events=PostedEvents(outbox=outbox, settings=settings),
             requests=PostedRequests(
                 answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics, shown=self.shown
