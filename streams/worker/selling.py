@@ -16,7 +16,6 @@ from streams.serving.ad_answers import AdAnswers
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_funnel import Funnel, PostedFunnel
-from streams.serving.ad_rehearsal import rehearse
 from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_slates import SlateAds
@@ -24,7 +23,7 @@ from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.campaign_lives import CampaignLives
 from streams.serving.live_model import Serving
-from streams.serving.stages import epoch_ms
+from streams.serving.rehearsal import Rehearsal
 from streams.settings import Settings
 from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
@@ -49,6 +48,7 @@ class Selling:
     metrics: WorkerMetrics
     publisher: Publisher
     patience: Mapping[str, Patience]
+    rehearsal: Rehearsal
     exchange: Exchange = field(init=False)
     lives: CampaignLives = field(init=False)
     budgets: Budgets = field(init=False)
@@ -63,7 +63,6 @@ class Selling:
     _rules: Rules = field(init=False)
     _secret: bytes = field(init=False, repr=False)
     _warned: bool = field(init=False, default=False)
-    _rehearsed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         settings, ads = self.settings, self.settings.ads
@@ -101,12 +100,6 @@ class Selling:
     def sells(self) -> bool:
         """See `Market.sells`."""
         return self.exchange.market.sells
-
-    def rehearse(self) -> None:
-        """Load what decisions run; call it before campaigns are let in. It takes seconds, once."""
-        if not self._rehearsed:
-            self._rehearsed = True
-            rehearse(self.serving, self.settings, epoch_ms())
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""

@@ -23,8 +23,10 @@ from streams.process.threads import OwnLoop, Thread
 from streams.process.tracing import spans_of
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
+from streams.serving.rehearsal import Rehearsal
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings, TopicName
 from streams.transport import topics
 from streams.transport.batching import BatchApp, BatchConsumer
@@ -71,6 +73,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    rehearsal: Rehearsal = field(init=False)
     shown: Shown = field(init=False)
     paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
@@ -97,8 +100,9 @@ class Worker:
         self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.shown = Shown(self.metrics.slates)
-        self._patience = patience_of(settings)
-        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"), self._patience)
+        self._patience, self.rehearsal = patience_of(settings), Rehearsal(settings, epoch_ms())
+        of_stats = self._publisher("ad_stats")
+        self.ads = Selling(settings, self.serving, self.metrics, of_stats, self._patience, self.rehearsal)
         self._pages_store = self._store("pages")
         self.paused = Paused(reads=self._pages_store, metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
@@ -233,6 +237,7 @@ class Worker:
             metrics=self.metrics,
             reads=self._store("pages"),
             control=self.control,
+            rehearsed=lambda: self.rehearsal.ready,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             misfit_topics=app.misfit_topics,
@@ -264,7 +269,7 @@ class Worker:
             requests=PostedRequests(
                 answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics, shown=self.shown
             ),
-            started=self.control.caught_up.is_set,
+            started=lambda: self.control.caught_up.is_set() and self.rehearsal.ready,
         )
 
     async def run_control(self) -> None:
@@ -305,12 +310,16 @@ class Worker:
                 await cast(BatchConsumer, app.consumer).send_back(topic)
 
     async def is_warm(self) -> None:
-        """Return when the control topics were read and the snapshot they named serves, or cannot be had.
+        """Return when the control topics were read, the snapshot they named serves, or cannot be had, and it rehearsed.
 
-        A worker that took partitions before would offer what was removed long ago, in no learned order.
+        A worker that took partitions before would offer what was removed long ago, in no learned order, and let its
+        lanes wait for a compiler.
         """
-        await self.control.caught_up.wait()
+        await asyncio.gather(OwnLoop("rehearsal").run(self._rehearse()), self.control.caught_up.wait())
         await self.snapshots.settled()
+
+    async def _rehearse(self) -> None:
+        self.rehearsal.slates()
 
 
 def _refuse_useless_store(settings: Settings) -> None:
