@@ -3,7 +3,8 @@
 The worker runs as `marquee worker` with default settings; every user it is asked for has a stored slate. First many
 connections ask as fast as they are answered, then requests come at steady rates, half of what is aimed at and half of
 what the worker answered, and their time is taken from when each was due. Worker and floor take turns at each, on the
-same core and the same Redis. Then events and requests are posted.
+same core and the same Redis. Then events and requests are posted. The events' consent allows nothing: what the worker's
+events lane does with others, on the same core, is as much again, now or later.
 """
 
 import asyncio
@@ -244,7 +245,8 @@ def _posts(world: World, settings: Settings) -> Iterator[tuple[str, str, Body, i
 
     def event(n: int) -> records.Event:
         user, item = world.user_ids[users[n % 10_000]], world.item_names[items[n % 10_000]]
-        return records.Event(type="view", event_time=world.now_s * 1000, user_id=user, item_id=item)
+        none = records.Consent(gdpr=1)
+        return records.Event(type="view", event_time=world.now_s * 1000, user_id=user, item_id=item, consent=none)
 
     def request(n: int) -> bytes:
         return records.encode(records.Request(request_id=f"r{n}", user_id=world.user_ids[users[n % 10_000]]))
