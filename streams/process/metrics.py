@@ -33,7 +33,6 @@ from streams.process.slate_metrics import LATENCY_SECONDS, SlateMetrics, Trigger
 from streams.process.tracing import UNTRACED, both
 from streams.process.work_metrics import STAGE_SECONDS, PublishMetrics, RedisMetrics, StageMetrics
 from streams.settings import TopicName
-from streams.transport.deliveries import Lag
 from streams.transport.publishing import Told
 
 __all__ = ["LATENCY_SECONDS", "STAGE_SECONDS", "LearnerMetrics", "Metrics", "Objective", "Trigger", "WorkerMetrics"]
@@ -108,10 +107,6 @@ class Metrics:
     def dead_letter(self, topic: TopicName, code: Code) -> None:
         """A record of `topic` was acknowledged by its topic for dead letters."""
         self.input.dead_letters.labels(topic, code).inc()
-
-    def lags(self, lags: Mapping[Source, Lag]) -> None:
-        """How far behind all partitions are that this process tells of."""
-        self.group.lags(lags)
 
     def paused(self, source: Source, code: str, share: float) -> None:
         """An owned partition is paused: this share of its last records became dead letters, most with this code."""
