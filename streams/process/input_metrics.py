@@ -65,6 +65,33 @@ class InputMetrics:
         )
 
 
+class UnreadMetrics:
+    """How many records say something that nobody reads, in a sample."""
+
+    def __init__(self, series: Series, topics: Iterable[TopicName]) -> None:
+        """`topics` are those that others write."""
+        names = tuple(topics)
+        self.sampled = series.counter(
+            "records_sampled",
+            "Records that were looked at for members that nobody reads: one of each batch.",
+            "Divide marquee_records_sampled_unread_total by it for their share.",
+            topic=names,
+        )
+        self.unread = series.counter(
+            "records_sampled_unread",
+            "Of these, records with members that nobody reads, which are ignored.",
+            "If it rises, a producer may misspell one: the log names them once an hour, docs/contract.md has those that"
+            " are read.",
+            topic=names,
+        )
+
+    def looked(self, topic: TopicName, *, unread: bool) -> None:
+        """A record was looked at."""
+        self.sampled.labels(topic).inc()
+        if unread:
+            self.unread.labels(topic).inc()
+
+
 class LagMetrics:
     """How far behind partitions are, and how the membership in the group stands."""
 

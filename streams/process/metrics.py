@@ -21,10 +21,11 @@ from prometheus_client import CollectorRegistry
 
 from embeddings.events import Source
 from streams.contract.deadletters import Code
+from streams.contract.unread import KINDS
 from streams.process.ad_learning_metrics import AdLearningMetrics
 from streams.process.ad_metrics import AdMetrics
 from streams.process.http_metrics import HttpMetrics
-from streams.process.input_metrics import ControlMetrics, InputMetrics, LagMetrics
+from streams.process.input_metrics import ControlMetrics, InputMetrics, LagMetrics, UnreadMetrics
 from streams.process.learning_metrics import LearningMetrics, Objective
 from streams.process.model_metrics import ModelMetrics
 from streams.process.own_metrics import OwnMetrics
@@ -133,6 +134,7 @@ class WorkerMetrics(Metrics):
         )
         self.redis = RedisMetrics(self.series, ("events", "requests", "http", "pages", "ads"))
         self.slates = SlateMetrics(self.series)
+        self.unread = UnreadMetrics(self.series, KINDS)
         self.model = ModelMetrics(self.series)
         self.ads = AdMetrics(self.registry, clock)
 
