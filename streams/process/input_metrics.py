@@ -73,7 +73,7 @@ class UnreadMetrics:
         names = tuple(topics)
         self.sampled = series.counter(
             "records_sampled",
-            "Records that were looked at for members that nobody reads: one of each batch.",
+            "Records that were looked at for members that nobody reads: one of 64, and of a batch at most one.",
             "Divide marquee_records_sampled_unread_total by it for their share.",
             topic=names,
         )

@@ -14,6 +14,11 @@ def every_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
+def look(sample: UnreadSample, record: Raw) -> None:
+    """As at one of a batch of many."""
+    sample.look([record] * 64)
+
+
 def test_names_are_said_at_first_and_once_an_hour_and_those_since_then(caplog: pytest.LogCaptureFixture) -> None:
     metrics, now_s = WorkerMetrics(process=False), 0.0
     sample = UnreadSample("events", "clicks", metrics.unread, clock=lambda: now_s)
@@ -21,7 +26,7 @@ def test_names_are_said_at_first_and_once_an_hour_and_those_since_then(caplog: p
     def lines(*records: Raw) -> list[str]:
         caplog.clear()
         for record in records:
-            sample.look([record])
+            look(sample, record)
         return caplog.messages
 
     assert lines(an_event(0)) == []
@@ -38,9 +43,9 @@ def test_names_are_said_at_first_and_once_an_hour_and_those_since_then(caplog: p
 def test_what_is_said_stays_short_whatever_comes(caplog: pytest.LogCaptureFixture) -> None:
     sample, now_s = UnreadSample("events", "e", WorkerMetrics(process=False).unread, clock=lambda: now_s), 0.0
     for n in range(300):
-        sample.look([an_event(n, **{f"{n}\n\x1b[31m{'x' * 9_000}": 1, f"{n}b": 1})])
+        look(sample, an_event(n, **{f"{n}\n\x1b[31m{'x' * 9_000}": 1, f"{n}b": 1}))
     now_s = 4_000.0
-    sample.look([an_event(1, z=1)])
+    look(sample, an_event(1, z=1))
     assert len(sample._names) <= 66
     assert len(caplog.messages) == 2
     assert all(len(line) < 1_000 and line.isprintable() for line in caplog.messages)
@@ -50,9 +55,18 @@ def test_what_cannot_be_read_or_is_none_is_not_looked_at() -> None:
     metrics = WorkerMetrics(process=False)
     sample = UnreadSample("requests", "r", metrics.unread)
     for value in (None, b"{", b"[" * 100_000, b"\xff", b"", b'{"context":{"surface":}}'):
-        sample.look([Raw(0, value)])
+        look(sample, Raw(0, value))
     sample.look([])
     assert metrics.registry.get_sample_value("marquee_records_sampled_total", {"topic": "requests"}) == 0
+
+
+def test_small_batches_share_a_look_and_a_large_one_has_one() -> None:
+    metrics = WorkerMetrics(process=False)
+    sample, value = UnreadSample("events", "e", metrics.unread), metrics.registry.get_sample_value
+    for batches, size, looks in ((1, 1, 1), (63, 1, 1), (1, 1, 2), (63, 1, 2), (1, 500, 3), (1, 500, 4)):
+        for _ in range(batches):
+            sample.look([an_event(n) for n in range(size)])
+        assert value("marquee_records_sampled_total", {"topic": "events"}) == looks
 
 
 async def test_each_lane_looks_at_one_record_of_a_batch(caplog: pytest.LogCaptureFixture) -> None:
