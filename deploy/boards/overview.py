@@ -85,8 +85,8 @@ _NOW = Row(
         ),
         _number(
             "Furthest behind",
-            "Age of the first unread record of the slowest partition; 0 where nothing waits.",
-            "max(marquee_lag_seconds{*})",
+            "Age of the first unread event or request of the slowest partition; 0 where nothing waits.",
+            'max(marquee_lag_seconds{*, lane!="observations"})',
             "s",
         ),
     ),

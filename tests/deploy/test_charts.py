@@ -97,7 +97,7 @@ def test_values_fit_their_schema(values: Path) -> None:
         {"settings": {**PLACES, "consent": {"default": "deny"}, "ads": {"secret": "hunter2"}}},
         {"worker": {"replica": 2}},
         {"workers": {}},
-        {"terminationGracePeriodSeconds": 20},
+        {"terminationGracePeriodSeconds": 25},
         {"secrets": {"redis.password": "hunter2"}},
     ],
 )
@@ -177,7 +177,8 @@ def test_every_pod_is_hardened_and_has_time_to_stop(values: Path) -> None:
         (container,) = pod["containers"]
         assert pod["enableServiceLinks"] is False, name
         assert pod["automountServiceAccountToken"] is False
-        assert pod["terminationGracePeriodSeconds"] > STOP_S
+        rests_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1]) if "worker" in name else 0
+        assert pod["terminationGracePeriodSeconds"] > STOP_S + rests_s
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert f"{pod['securityContext']['runAsUser']}:0" == images()["worker"].user
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
