@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,14 @@ class GuardedKafka(KafkaServer):
 def grant(cluster: Cluster) -> None:
     """Run what is printed, with Kafka's own tool."""
     commands = [right.command(cluster.settings.kafka.bootstrap).split() for right in rights(cluster.settings, OF)]
-    running = [
-        subprocess.Popen(java("org.apache.kafka.tools.AclCommand", *words), stdout=subprocess.PIPE, text=True)
-        for _tool, *words in commands
-    ]
-    for tool in running:
-        said, _ = tool.communicate(timeout=120)
-        assert "ALLOW" in said
-        assert tool.returncode == 0
+
+    def run(command: list[str]) -> None:
+        tool = java("org.apache.kafka.tools.AclCommand", *command[1:])
+        said = subprocess.run(tool, capture_output=True, text=True, timeout=120)
+        assert "permissionType=ALLOW" in said.stdout, said.stdout + said.stderr
+
+    with ThreadPoolExecutor(3) as several:
+        list(several.map(run, commands))
 
 
 async def publish(cluster: Cluster, kafka: GuardedKafka, topic: Any, values: list[bytes], **more: Any) -> None:
