@@ -3,16 +3,8 @@
 Series without `job`, in promtool's notation: `0+6x210` grows by six a minute for 210 minutes.
 """
 
-import json
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import pytest
-
-from deploy.boards.__main__ import HERE
+from collections.abc import Mapping
+from typing import NamedTuple
 
 Series = Mapping[str, str]
 LONG = 210
@@ -248,24 +240,3 @@ HALF_HOURS = Case(
     {_HIT: "0+300x48 14650+250x16", _MISS: "0+700x48 34350+750x16"},
 )
 """A day in which three takes of ten were hits, and eight hours after it."""
-
-
-def promtool(*arguments: str) -> None:
-    """Have Prometheus' own tool look at something; its verdict is the test's."""
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool comes with Debian's prometheus")
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-RULES = tuple(HERE / "prometheus" / f"{name}.yaml" for name in ("recording", "alerts"))
-
-
-def promtool_cases(
-    path: Path, every: str, series: list[dict[str, str]], asked: list[dict[str, Any]], rules: Sequence[Path] = RULES
-) -> None:
-    """Evaluate rules over series and compare what is asked of them."""
-    test = {"interval": every, "input_series": series, "promql_expr_test": asked}
-    files = [str(rule) for rule in rules]
-    path.write_text(json.dumps({"rule_files": files, "evaluation_interval": every, "tests": [test]}))
-    promtool("test", "rules", str(path))

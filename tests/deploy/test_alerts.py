@@ -13,7 +13,8 @@ from deploy.boards.alerts import ALERTS
 from deploy.boards.overview import BOARD
 from deploy.boards.promql import fill
 from streams.commands.cli import app
-from tests.deploy.alert_cases import CASES, GONE, HALF_HOURS, LONG, Series, promtool, promtool_cases, slow
+from tests.deploy.alert_cases import CASES, GONE, HALF_HOURS, LONG, Series, slow
+from tests.deploy.promtool import cases, promtool
 
 RUNBOOK = HERE.parent / "docs" / "runbook"
 SEVERITIES = {"page", "ticket"}
@@ -55,14 +56,14 @@ def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: 
     series = [one for name, case in CASES.items() for one in _of_job(f"{name} fires", case.fires)]
     series += [one for name, case in CASES.items() for one in _of_job(f"{name} quiet", case.quiet)]
     fires = {name: (name, *case.also) for name, case in CASES.items() if case.fires}
-    promtool_cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
+    cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
 
 
 @pytest.mark.slow
 def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
     name = "MarqueeHitRateFell"
     series = [*_of_job(f"{name} fires", HALF_HOURS.fires), *_of_job(f"{name} quiet", HALF_HOURS.quiet)]
-    promtool_cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
+    cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
 
 
 @pytest.mark.slow
@@ -81,13 +82,13 @@ def test_who_is_gone_is_told_by_one_alert_or_another(tmp_path: Path) -> None:
         }
         for at in (3 * 60, 20 * 60, 48 * 60)
     ]
-    promtool_cases(tmp_path / "gone.yaml", "10m", series, asked)
+    cases(tmp_path / "gone.yaml", "10m", series, asked)
 
 
 @pytest.mark.slow
 def test_where_nothing_runs_nothing_fires(tmp_path: Path) -> None:
     asked = [{"expr": "ALERTS", "eval_time": "60m", "exp_samples": []}]
-    promtool_cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
+    cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def test_of_a_budget_all_to_nothing_is_left(tmp_path: Path, late: float, left: f
     (panel,) = [panel for panel in BOARD.panels() if panel.title == "Latency budget left"]
     text = fill(panel.queries[0].text, selector='job="budget"')
     asked = [{"expr": f"round({text}, 0.001)", "eval_time": "60m", "exp_samples": [{"labels": "{}", "value": left}]}]
-    promtool_cases(tmp_path / "left.yaml", "1m", list(_of_job("budget", slow(late))), asked)
+    cases(tmp_path / "left.yaml", "1m", list(_of_job("budget", slow(late))), asked)
 
 
 def test_examples_of_configurations_are_what_prometheus_takes() -> None:

@@ -18,8 +18,8 @@ from deploy.boards.rules import alert_rules, recording_rules
 from streams.configuration import SettingsError, load_settings
 from streams.process.host import STOP_S
 from tests.deploy import go_modules
-from tests.deploy.alert_cases import promtool_cases
 from tests.deploy.containers import ROOT, images
+from tests.deploy.promtool import cases
 
 HELM_FOLDER = ROOT / "deploy" / "helm"
 CHART = HELM_FOLDER / "marquee"
@@ -262,7 +262,7 @@ def test_two_releases_of_one_name_are_told_apart(tmp_path: Path) -> None:
             "exp_samples": [{"labels": f'{recorded}{{job="{job}"}}', "value": 0} for job in (late, fine)],
         },
     ]
-    promtool_cases(tmp_path / "cases.yaml", "1m", series, asked, rules=rules)
+    cases(tmp_path / "cases.yaml", "1m", series, asked, rules=rules)
 
 
 @pytest.mark.charts
