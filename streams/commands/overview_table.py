@@ -42,7 +42,7 @@ def _processes(processes: Sequence[ProcessView]) -> Table:
             continue
         rates = map(_number, (of.events_per_s, of.slates_per_s, of.ads_per_s, of.rows_per_s))
         times = map(_time, (of.p50_s, of.p99_s, of.lag_s))
-        version = (of.snapshot_version or "")[-12:]
+        version = str(of.snapshot_version or "")
         size = _number(of.cpu), _number(of.memory_bytes / 2**20)
         ranker = {"serves": "taught", None: ""}.get(of.ranker, of.ranker)
         said = f"{ranker or ''}{' (started anew)' if of.restarted else ''}"

@@ -69,7 +69,7 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     behind(one, "0", 5, 1.5)
     behind(other, "1", 7, 0.25)
     behind(other, "0", 4, 1.25)  # it had that one before
-    series(one, "marquee_snapshot_info").info({"version": "20260101T000000-0007"})
+    series(one, "marquee_snapshot_version").set(1_764_311_304)
     series(one, "marquee_ranker_state", state="no_snapshot").set(0)
     series(one, "marquee_ranker_state", state="serves").set(1)
 
@@ -85,7 +85,7 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     assert first.events_per_s == pytest.approx(3 * second.events_per_s, rel=0.5)
     assert found.events_per_s == first.events_per_s + second.events_per_s > 0
     assert (found.lag_s, found.lag_records) == (1.5, 12)
-    assert (first.snapshot_version, first.ranker, second.ranker) == ("20260101T000000-0007", "serves", "no_snapshot")
+    assert (first.snapshot_version, first.ranker, second.ranker) == (1_764_311_304, "serves", "no_snapshot")
     assert (first.role, third.role) == ("worker", "learner")
     assert third.rows_per_s > 0
     assert [stage.stage for stage in found.stages] == ["fold"]
