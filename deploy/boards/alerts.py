@@ -6,7 +6,7 @@ later, or by one part, is a ticket.
 
 from deploy.boards.ad_alerts import AD_ALERTS
 from deploy.boards.alerting import Alert, Bound, above, outside
-from deploy.boards.objectives import BURNS, OBJECTIVES, Objective
+from deploy.boards.objectives import BURNS, OBJECTIVES, Burn, Objective
 
 _OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_build_info{*})"
 _NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
@@ -16,13 +16,14 @@ _OBSERVED = 'topic=~".*observations.*"'
 
 
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
-    return tuple(
-        tuple(
-            Bound(objective.recorded(window), ">", burn.factor * objective.budget) for window in (burn.long, burn.short)
-        )
-        for burn in BURNS
-        if burn.severity == severity
-    )
+    return tuple(_burns(objective, burn) for burn in BURNS if burn.severity == severity)
+
+
+def _burns(objective: Objective, burn: Burn) -> tuple[Bound, ...]:
+    too_many = burn.factor * objective.budget
+    shares = [Bound(objective.recorded(window), ">", too_many) for window in (burn.long, burn.short)]
+    since = [Bound(objective.since.replace("[*]", burn.short), ">", 0)] if objective.since else []
+    return *shares, Bound(objective.bad_per_second(burn.long), ">", burn.fewest_per_second), *since
 
 
 def _budget_alerts(objective: Objective) -> tuple[Alert, Alert]:
@@ -57,11 +58,12 @@ def _hit_share(window: str) -> str:
     return f"{_HITS} / ({_JUDGED} > 0)".replace("WINDOW", window)
 
 
-def _share(part: str, whole: str, window: str) -> str:
-    parts, total = (f"sum by (*) (rate({each}[{window}]))" for each in (part, whole))
+def _share(part: str, whole: str, window: str, by: str = "*") -> str:
+    parts, total = (f"sum by ({by}) (rate({each}[{window}]))" for each in (part, whole))
     return f"{parts} / ({total} > 0) or 0 * {total}"
 
 
+_OF_EVENTS = "sum by (*) (rate(marquee_events_total{*}[15m]))"
 _UP = (
     Alert(
         name="MarqueeDown",
@@ -141,9 +143,24 @@ _READING = (
         name="MarqueeDeadLetters",
         severity="ticket",
         lasting="10m",
-        any_of=above(_share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m"), 0.01),
-        summary="{{ $value | humanizePercentage }} of records of {{ $labels.job }} could not be read",
+        any_of=above(
+            _share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m", "*, topic"), 0.01
+        ),
+        summary="{{ $value | humanizePercentage }} of {{ $labels.topic }} of {{ $labels.job }} could not be read",
         description="They are on the topics for dead letters, byte for byte, with a code each.",
+    ),
+    Alert(
+        name="MarqueeClockSkew",
+        severity="ticket",
+        lasting="15m",
+        any_of=above(
+            '(sum by (*) (rate(marquee_events_total{*, fate="late"}[15m]))'
+            " + sum by (*) (rate(marquee_events_misdated_total{*}[15m])))"
+            f" / ({_OF_EVENTS} > 0) or 0 * {_OF_EVENTS}",
+            0.05,
+        ),
+        summary="{{ $value | humanizePercentage }} of events of {{ $labels.job }} are late or misdated",
+        description="The clock of a producer or a broker is wrong, or a producer sends now what it kept for long.",
     ),
     Alert(
         name="MarqueeRecordsExpired",
@@ -192,6 +209,19 @@ _STORES = (
         ),
     ),
     Alert(
+        name="MarqueeRedisMemory",
+        severity="ticket",
+        lasting="10m",
+        any_of=above(
+            'max by (*) (marquee_redis_memory_bytes{*, state="used"})'
+            ' / (max by (*) (marquee_redis_memory_bytes{*, state="max"}) > 0)'
+            ' or 0 * max by (*) (marquee_redis_memory_bytes{*, state="used"})',
+            0.85,
+        ),
+        summary="Redis of {{ $labels.job }} is {{ $value | humanizePercentage }} full",
+        description="At its limit it refuses writes, as it should: events wait then, and slates are popular ones.",
+    ),
+    Alert(
         name="MarqueeBrokersSilent",
         severity="page",
         lasting="2m",
@@ -214,6 +244,7 @@ _STORES = (
         any_of=(
             (Bound("max by (*, topic) (marquee_control_unread_records{*})", ">", 1000),),
             (Bound("max by (*, topic) (marquee_control_age_seconds{*})", ">", 60),),
+            (Bound("min by (*, topic) (marquee_control_read{*})", "<", 1),),
         ),
         summary="{{ $labels.job }} is behind on {{ $labels.topic }}",
         description="Removed items and stopped campaigns are offered until their records are read.",
@@ -283,7 +314,14 @@ _LEARNING = (
         name="MarqueeUntaught",
         severity="ticket",
         lasting="2h",
-        any_of=above(_share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), 0.5),
+        any_of=(
+            (
+                Bound(_share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), ">", 0.5),
+                Bound(
+                    'max by (*) (max_over_time(marquee_ranker_state{*, state=~"behind_retrieval|serves"}[1d]))', ">", 0
+                ),
+            ),
+        ),
         summary="{{ $value | humanizePercentage }} of slates of {{ $labels.job }} are not ordered by the ranker",
         description=(
             "Retrieval's own order serves: the ranker has learned too little, or is worse. The decisions board says "
@@ -294,7 +332,12 @@ _LEARNING = (
         name="MarqueeHitRateFell",
         severity="ticket",
         lasting="1h",
-        any_of=((Bound(f"({_hit_share('6h')}) / ({_hit_share('3d')})", "<", 0.6),),),
+        any_of=(
+            (
+                Bound(f"({_hit_share('6h')}) / ({_hit_share('3d')})", "<", 0.6),
+                Bound(_JUDGED.replace("rate", "increase").replace("WINDOW", "6h"), ">", 200),
+            ),
+        ),
         summary="People of {{ $labels.job }} take what is offered {{ $value | humanizePercentage }} as often as before",
         description=(
             "Hits among the first ten in six hours, beside three days: a bad snapshot, a catalogue or a page that "
