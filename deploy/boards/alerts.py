@@ -58,6 +58,15 @@ def _hit_share(window: str) -> str:
     return f"{_HITS} / ({_JUDGED} > 0)".replace("WINDOW", window)
 
 
+def _risen(series: str, hours: float, by: str) -> str:
+    """By how much a counter rose. Of a process that is younger it is the whole: it may have risen before a first scrape.
+
+    What happens at a start is seen by no `increase`, and is when records have expired and a snapshot does not fit.
+    """
+    young = f"time() - process_start_time_seconds{{*}} < {hours * 3_600:g}"
+    return f"sum by ({by}) ({series} and on (*, instance) ({young}) or increase({series}[{hours * 60:g}m]))"
+
+
 def _share(part: str, whole: str, window: str, by: str = "*") -> str:
     parts, total = (f"sum by ({by}) (rate({each}[{window}]))" for each in (part, whole))
     return f"{parts} / ({total} > 0) or 0 * {total}"
@@ -166,7 +175,7 @@ _READING = (
         name="MarqueeRecordsExpired",
         severity="page",
         lasting="1m",
-        any_of=above("sum by (*, topic) (increase(marquee_records_expired_total{*}[1h]))", 0),
+        any_of=above(_risen("marquee_records_expired_total{*}", 1, "*, topic"), 0),
         summary=(
             "Retention removed {{ $value | humanize }} records of {{ $labels.topic }} before {{ $labels.job }} read "
             "them"
@@ -285,7 +294,7 @@ _LEARNING = (
         severity="ticket",
         lasting="1m",
         any_of=above(
-            'sum by (*, result) (increase(marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}[30m]))', 0
+            _risen('marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}', 0.5, "*, result"), 0
         ),
         summary="Workers of {{ $labels.job }} did not take a snapshot: {{ $labels.result }}",
         description=(

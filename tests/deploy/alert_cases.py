@@ -110,7 +110,13 @@ CASES: Mapping[str, Case] = {
         {'marquee_events_total{fate="late"}': _grows(40), "marquee_events_misdated_total": _grows(20), **_EVENTS},
         {'marquee_events_total{fate="late"}': _grows(20), "marquee_events_misdated_total": _grows(20), **_EVENTS},
     ),
-    "MarqueeRecordsExpired": _counter('marquee_records_expired_total{topic="events"}', 5, 0),
+    "MarqueeRecordsExpired": Case(
+        {'marquee_records_expired_total{topic="events"}': _grows(5)},
+        {
+            'marquee_records_expired_total{topic="events", instance="w1"}': _is(9),  # weeks ago, in the same life
+            'process_start_time_seconds{instance="w1"}': _is(0),
+        },
+    ),
     "MarqueeWorkHeldUp": _gauge('marquee_work_held_up{instance="w1"}', 1, 0),
     "MarqueeHttpErrors": _counter(
         'marquee_http_requests_total{route="POST /v1/events", code="5xx"}',
@@ -189,7 +195,14 @@ ALSO: Mapping[str, Series] = {
     },
     "MarqueeControlBehind": {'marquee_control_read{topic="campaigns"}': _is(0), **_W1},
     "MarqueeCheckpointStale": {'marquee_learner_failures_total{what="checkpoint"}': _grows(6)},
-    "MarqueeSnapshotRefused": {'marquee_snapshot_swaps_total{result="refused"}': f"0x{LONG - 9} 1x9", **_SWAPPED},
+    "MarqueeRecordsExpired": {
+        'marquee_records_expired_total{topic="events", instance="w1"}': f"_x{LONG - 3} 7x3",  # at its first scrape
+        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
+    },
+    "MarqueeSnapshotRefused": {
+        'marquee_snapshot_swaps_total{result="refused", instance="w1"}': f"_x{LONG - 3} 1x3",
+        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
+    },
 }
 """Other ways in which an alert fires."""
 
