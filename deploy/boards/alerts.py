@@ -139,6 +139,14 @@ _READING = (
         description="Nobody reads them: whose events are there gets no new slate.",
     ),
     Alert(
+        name="MarqueeTopicsUnfit",
+        severity="page",
+        lasting="10m",
+        any_of=((Bound('min by (*, instance) (marquee_check_ok{*, check="topics"})', "<", 1),),),
+        summary="Topics are not what {{ $labels.instance }} of {{ $labels.job }} was started for",
+        description="One is gone, was made anew, or has other partitions than topics.partitions: its /readyz says which.",
+    ),
+    Alert(
         name="MarqueePartitionPaused",
         severity="page",
         lasting="1m",

@@ -102,6 +102,12 @@ CASES: Mapping[str, Case] = {
     "MarqueePartitionUnowned": _gauge(
         'marquee_partitions_unowned{topic="events"}', 1, 0, {'marquee_partitions_unowned{topic="observations"}': _is(8)}
     ),
+    "MarqueeTopicsUnfit": _gauge(
+        'marquee_check_ok{instance="w1", probe="ready", check="topics"}',
+        0,
+        1,
+        {'marquee_check_ok{instance="w1", probe="ready", check="partitions"}': _is(0)},
+    ),
     "MarqueePartitionPaused": Case(
         {'marquee_partition_paused{topic="events", partition="3", code="malformed"}': _is(0.97), **_W1}, _W1
     ),
