@@ -5,8 +5,9 @@ later, or by one part, is a ticket.
 """
 
 from deploy.boards.ad_alerts import AD_ALERTS
-from deploy.boards.alerting import Alert, Bound, above, outside
+from deploy.boards.alerting import Alert, Bound, above, outside, risen, share
 from deploy.boards.objectives import BURNS, OBJECTIVES, Burn, Objective
+from deploy.boards.store_alerts import STORE_ALERTS
 
 _OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_build_info{*})"
 _NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
@@ -56,20 +57,6 @@ def _running(role: str) -> str:
 
 def _hit_share(window: str) -> str:
     return f"{_HITS} / ({_JUDGED} > 0)".replace("WINDOW", window)
-
-
-def _risen(series: str, hours: float, by: str) -> str:
-    """By how much a counter rose. Of a process that is younger it is the whole: it may have risen before a first scrape.
-
-    What happens at a start is seen by no `increase`, and is when records have expired and a snapshot does not fit.
-    """
-    young = f"time() - process_start_time_seconds{{*}} < {hours * 3_600:g}"
-    return f"sum by ({by}) ({series} and on (*, instance) ({young}) or increase({series}[{hours * 60:g}m]))"
-
-
-def _share(part: str, whole: str, window: str, by: str = "*") -> str:
-    parts, total = (f"sum by ({by}) (rate({each}[{window}]))" for each in (part, whole))
-    return f"{parts} / ({total} > 0) or 0 * {total}"
 
 
 _OF_EVENTS = "sum by (*) (rate(marquee_events_total{*}[15m]))"
@@ -144,7 +131,7 @@ _READING = (
         lasting="10m",
         any_of=((Bound('min by (*, instance) (marquee_check_ok{*, check="topics"})', "<", 1),),),
         summary="Topics are not what {{ $labels.instance }} of {{ $labels.job }} was started for",
-        description="One is gone, was made anew, or has other partitions than topics.partitions: its /readyz says which.",
+        description="One is gone, was made anew, or has other partitions than topics.partitions: see its /readyz.",
     ),
     Alert(
         name="MarqueePartitionPaused",
@@ -161,7 +148,7 @@ _READING = (
         severity="ticket",
         lasting="10m",
         any_of=above(
-            _share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m", "*, topic"), 0.01
+            share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m", "*, topic"), 0.01
         ),
         summary="{{ $value | humanizePercentage }} of {{ $labels.topic }} of {{ $labels.job }} could not be read",
         description="They are on the topics for dead letters, byte for byte, with a code each.",
@@ -183,7 +170,7 @@ _READING = (
         name="MarqueeRecordsExpired",
         severity="page",
         lasting="1m",
-        any_of=above(_risen("marquee_records_expired_total{*}", 1, "*, topic"), 0),
+        any_of=above(risen("marquee_records_expired_total{*}", 1, "*, topic"), 0),
         summary=(
             "Retention removed {{ $value | humanize }} records of {{ $labels.topic }} before {{ $labels.job }} read "
             "them"
@@ -197,74 +184,6 @@ _READING = (
         any_of=above("max by (*, instance) (marquee_work_held_up{*})", 0),
         summary="{{ $labels.instance }} of {{ $labels.job }} is held up",
         description="Its batches wait for something outside: its /readyz says what.",
-    ),
-)
-_STORES = (
-    Alert(
-        name="MarqueeHttpErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above(
-            _share(
-                'marquee_http_requests_total{*, route!="other", code="5xx"}',
-                'marquee_http_requests_total{*, route!="other"}',
-                "5m",
-            ),
-            0.05,
-        ),
-        summary="{{ $value | humanizePercentage }} of requests over HTTP to {{ $labels.job }} fail",
-        description="The store, a broker or a full queue: the answers say which, with how long to wait.",
-    ),
-    Alert(
-        name="MarqueeRedisErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above('sum by (*, kind) (rate(marquee_redis_errors_total{*, kind!="fenced"}[5m]))', 0.2),
-        summary="Redis fails {{ $labels.job }} {{ $value | humanize }} times a second: {{ $labels.kind }}",
-        description=(
-            "Partitions pause and try again; requests get what is popular. Nothing is lost while Kafka keeps it."
-        ),
-    ),
-    Alert(
-        name="MarqueeRedisMemory",
-        severity="ticket",
-        lasting="10m",
-        any_of=above(
-            'max by (*) (marquee_redis_memory_bytes{*, state="used"})'
-            ' / (max by (*) (marquee_redis_memory_bytes{*, state="max"}) > 0)'
-            ' or 0 * max by (*) (marquee_redis_memory_bytes{*, state="used"})',
-            0.85,
-        ),
-        summary="Redis of {{ $labels.job }} is {{ $value | humanizePercentage }} full",
-        description="At its limit it refuses writes, as it should: events wait then, and slates are popular ones.",
-    ),
-    Alert(
-        name="MarqueeBrokersSilent",
-        severity="page",
-        lasting="2m",
-        any_of=above("max by (*, instance) (marquee_brokers_silent_seconds{*})", 30),
-        summary="No broker has answered {{ $labels.instance }} for {{ $value | humanizeDuration }}",
-        description="Nothing is read or published. It goes on alone once brokers answer.",
-    ),
-    Alert(
-        name="MarqueePublishErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above("sum by (*, publisher, kind) (increase(marquee_publish_errors_total{*}[10m]))", 3),
-        summary="{{ $labels.job }} cannot publish {{ $labels.publisher }}: {{ $labels.kind }}",
-        description="Publications go on failing: each is sent again after a timeout, and holds up what comes after it.",
-    ),
-    Alert(
-        name="MarqueeControlBehind",
-        severity="ticket",
-        lasting="5m",
-        any_of=(
-            (Bound("max by (*, topic) (marquee_control_unread_records{*})", ">", 1000),),
-            (Bound("max by (*, topic) (marquee_control_age_seconds{*})", ">", 60),),
-            (Bound("min by (*, topic) (marquee_control_read{*})", "<", 1),),
-        ),
-        summary="{{ $labels.job }} is behind on {{ $labels.topic }}",
-        description="Removed items and stopped campaigns are offered until their records are read.",
     ),
 )
 _LEARNING = (
@@ -301,9 +220,7 @@ _LEARNING = (
         name="MarqueeSnapshotRefused",
         severity="ticket",
         lasting="1m",
-        any_of=above(
-            _risen('marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}', 0.5, "*, result"), 0
-        ),
+        any_of=above(risen('marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}', 0.5, "*, result"), 0),
         summary="Workers of {{ $labels.job }} did not take a snapshot: {{ $labels.result }}",
         description=(
             "Unreachable: it cannot be fetched, and is tried again. Refused: a checksum, a shape or a release does not"
@@ -333,7 +250,7 @@ _LEARNING = (
         lasting="2h",
         any_of=(
             (
-                Bound(_share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), ">", 0.5),
+                Bound(share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), ">", 0.5),
                 Bound(
                     'max by (*) (max_over_time(marquee_ranker_state{*, state=~"behind_retrieval|serves"}[1d]))', ">", 0
                 ),
@@ -395,7 +312,7 @@ ALERTS = (
     *(alert for objective in OBJECTIVES for alert in _budget_alerts(objective)),
     *_UP,
     *_READING,
-    *_STORES,
+    *STORE_ALERTS,
     *_LEARNING,
     *AD_ALERTS,
 )

@@ -2,8 +2,8 @@
 
 The windows and factors are those of Google's SRE workbook, chapter 5 ("Alerting on SLOs", 2018): a page where 2 % of
 the budget goes in an hour or 5 % in six, a ticket where 10 % goes in a day or in three. A short window beside each long
-one ends the alert soon after the trouble. Where little is asked for a share says little: one slow slate of an idle night
-is a budget gone. So there must have been `FEWEST` bad ones too (ibid., "Low-traffic services").
+one ends the alert soon after the trouble. Where little is asked for a share says little: one slow slate of an idle
+night is a budget gone. So there must have been `FEWEST` bad ones too (ibid., "Low-traffic services").
 """
 
 from typing import NamedTuple

@@ -85,9 +85,7 @@ class ModelMetrics:
             lambda: self._built_at,
         )
 
-    def indexed(
-        self, *, items: int, kind: str, device: str, built_at_s: float, recall: float = math.nan
-    ) -> None:
+    def indexed(self, *, items: int, kind: str, device: str, built_at_s: float, recall: float = math.nan) -> None:
         """An index serves now; `built_at_s` is epoch seconds, `recall` NaN where it was not measured."""
         self.index_items.set(items)
         self.index.info({"kind": kind, "device": device})

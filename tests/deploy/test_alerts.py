@@ -81,7 +81,8 @@ def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: 
 def test_nobody_is_told_at_a_first_start_in_an_idle_night_or_of_a_worker_that_is_replaced(tmp_path: Path) -> None:
     series = [one for name, calm in CALM.items() for one in _of_job(name, calm)]
     asked = 'ALERTS{alertstate="firing"}'
-    every = [{"expr": asked, "eval_time": f"{minute}m", "exp_samples": []} for minute in (5, 30, *range(LONG - 4, LONG))]
+    minutes = 5, 30, *range(LONG - 4, LONG)
+    every = [{"expr": asked, "eval_time": f"{minute}m", "exp_samples": []} for minute in minutes]
     _cases(tmp_path / "calm.yaml", "1m", series, every)
 
 
