@@ -161,3 +161,8 @@ class LearnerMetrics(Metrics):
         )
         self.learning = LearningMetrics(self.series, tuple(surfaces))
         self.ads = AdLearningMetrics(self.registry)
+
+    def resigned(self) -> None:
+        """Another learner leads: this one does not know how well it learns."""
+        self.learning.resigned()
+        self.ads.resigned()

@@ -13,7 +13,7 @@ from deploy.boards.alerts import ALERTS
 from deploy.boards.overview import BOARD
 from deploy.boards.promql import fill
 from streams.commands.cli import app
-from tests.deploy.alert_cases import CASES, GONE, HALF_HOURS, LONG, Series, slow
+from tests.deploy.alert_cases import ALSO, CALM, CASES, FEW, GONE, HALF_HOURS, LONG, Series, slow
 from tests.deploy.promtool import cases, promtool
 
 RUNBOOK = HERE.parent / "docs" / "runbook"
@@ -55,15 +55,28 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: Path) -> None:
     series = [one for name, case in CASES.items() for one in _of_job(f"{name} fires", case.fires)]
     series += [one for name, case in CASES.items() for one in _of_job(f"{name} quiet", case.quiet)]
+    series += [one for name, fires in ALSO.items() for one in _of_job(f"{name} also fires", fires)]
     fires = {name: (name, *case.also) for name, case in CASES.items() if case.fires}
-    cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
+    quiet = list(fires)
+    cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires | {f"{n} also": (n,) for n in ALSO}, quiet))
+
+
+@pytest.mark.slow
+def test_nobody_is_told_at_a_first_start_in_an_idle_night_or_of_a_worker_that_is_replaced(tmp_path: Path) -> None:
+    series = [one for name, calm in CALM.items() for one in _of_job(name, calm)]
+    asked = 'ALERTS{alertstate="firing"}'
+    minutes = 5, 30, *range(LONG - 4, LONG)
+    every = [{"expr": asked, "eval_time": f"{minute}m", "exp_samples": []} for minute in minutes]
+    cases(tmp_path / "calm.yaml", "1m", series, every)
 
 
 @pytest.mark.slow
 def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
     name = "MarqueeHitRateFell"
     series = [*_of_job(f"{name} fires", HALF_HOURS.fires), *_of_job(f"{name} quiet", HALF_HOURS.quiet)]
-    cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
+    night = {"expr": 'ALERTS{job="a night"}', "eval_time": f"{64 * 30}m", "exp_samples": []}
+    asked = [*_firing(64 * 30, {name: (name,)}, [name]), night]
+    cases(tmp_path / "half-hours.yaml", "30m", [*series, *_of_job("a night", FEW)], asked)
 
 
 @pytest.mark.slow
