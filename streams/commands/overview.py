@@ -29,7 +29,8 @@ class ProcessView:
     p50_s: float = math.nan
     """From the publication of an event or request to the acknowledgement of its slate."""
     p99_s: float = math.nan
-    snapshot_version: str | None = None
+    snapshot_version: int | None = None
+    """None before the first."""
     snapshot_age_s: float = math.nan
     ranker: str | None = None
     """`serves` once it is taught; else why it does not."""
@@ -106,7 +107,7 @@ def _process(url: str, of: Interval | str) -> ProcessView:
         lag_s=now.value("marquee_lag_seconds"),
         p50_s=quantile(latency, 0.5),
         p99_s=quantile(latency, 0.99),
-        snapshot_version=now.label("marquee_snapshot_info", "version"),
+        snapshot_version=_version(now.value("marquee_snapshot_version")),
         snapshot_age_s=now.value("marquee_snapshot_age_seconds"),
         ranker=now.label("marquee_ranker_state", "state"),
         cpu=of.rate("process_cpu_seconds_total"),
@@ -125,6 +126,10 @@ def _stages(here: Sequence[Interval]) -> list[StageView]:
             took = together(interval.buckets(STAGE, **only) for interval in here)
             views.append(StageView(lane, stage, per_s, quantile(took, 0.5), quantile(took, 0.99)))
     return views
+
+
+def _version(told: float) -> int | None:
+    return int(told) if told > 0 else None
 
 
 def _ads(of: Interval) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
@@ -51,8 +52,10 @@ async def _ask(session: aiohttp.ClientSession, address: str) -> Reading | str:
     except TimeoutError:
         return "does not answer in time"
     except (aiohttp.ClientError, OSError) as error:
-        number = getattr(error, "errno", None)
-        return os.strerror(number) if number else str(error) or type(error).__name__
+        number = getattr(error, "errno", None) or 0
+        if isinstance(getattr(error, "os_error", error), socket.gaierror):
+            return "no such host"
+        return os.strerror(number) if number > 0 else str(error) or type(error).__name__
     except ValueError:
         return "answers something else than metrics"
 

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from streams.configuration import SettingsError
-from streams.contract.cloudevents import TRACEPARENT, header
+from streams.contract.cloudevents import trace_context
 from streams.contract.messages import Part
 from streams.settings import Settings
 
@@ -24,7 +24,10 @@ NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 CLOSE_S = 3.0
 """How long an end waits for who collects them."""
 COMPLAINS_S = 600.0
-"""That who collects them is away is said so often at most; the exporter says it with every try."""
+"""That who collects them is away is said so often at most; the exporter says it with every try, and the queue before
+it every 20 s while it is full."""
+_QUEUE = "opentelemetry.sdk._shared_internal"
+"""Who says the latter."""
 
 
 class Spans:
@@ -115,7 +118,8 @@ def spans_of(settings: Settings, role: str) -> Spans:
         resource=Resource.create({"service.name": f"marquee-{role}"}),
         shutdown_on_exit=False,
     )
-    logging.getLogger(OTLPSpanExporter.__module__).addFilter(Seldom())
+    for name in (OTLPSpanExporter.__module__, _QUEUE):
+        logging.getLogger(name).addFilter(Seldom())
     exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Traced(provider, tracing.links)
@@ -141,22 +145,14 @@ def _links(parts: Sequence[Part], most: int) -> "list[Link]":
 
 
 def _contexts(parts: Sequence[Part]) -> Iterator[Any]:
-    """What each `traceparent` that can be read names: version, trace, span and flags, in hexadecimal."""
+    """What each `traceparent` that can be read names."""
     from opentelemetry.trace import SpanContext, TraceFlags
 
     for part in parts:
         for record in part.records:
-            said = header(record.headers, TRACEPARENT) if record.headers else None
-            words = said.split(b"-") if said else []
-            if len(words) < 4 or (len(words[1]), len(words[2])) != (32, 16):
-                continue
-            try:
-                trace, span, flags = (int(word, 16) for word in words[1:4])
-            except ValueError:
-                continue
-            context = SpanContext(trace, span, is_remote=True, trace_flags=TraceFlags(flags & 1))
-            if context.is_valid:
-                yield context
+            if (found := trace_context(record.headers)) is not None:
+                flags = TraceFlags(found.sampled)
+                yield SpanContext(int(found.trace_id, 16), int(found.span_id, 16), is_remote=True, trace_flags=flags)
 
 
 @contextmanager
