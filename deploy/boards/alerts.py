@@ -16,6 +16,13 @@ _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
 _OBSERVED = 'topic=~".*observations.*"'
 
 
+_ANSWERED = (
+    "group by (*, objective) (marquee_learner_calibration_ratio{*}) * on (*) group_left ()"
+    ' sum by (*) (increase(marquee_learner_impressions_total{*, outcome!="none"}[1d]))'
+)
+"""Impressions of a day that people answered, for each objective."""
+
+
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
     return tuple(_burns(objective, burn) for burn in BURNS if burn.severity == severity)
 
@@ -287,6 +294,7 @@ _LEARNING = (
             0.5,
             "max by (*, objective) (marquee_learner_calibration_ratio{*})",
             2,
+            Bound(_ANSWERED, ">", 100),
         ),
         summary=(
             "Predictions of {{ $labels.objective }} in {{ $labels.job }} are {{ $value | humanize }} times what comes"

@@ -178,7 +178,12 @@ CASES: Mapping[str, Case] = {
         "marquee_slates_untaught_total", 600, 400, {'marquee_ranker_state{state="behind_retrieval"}': _is(1), **_SLATES}
     ),
     "MarqueeHitRateFell": Case({}, {}),
-    "MarqueeCalibrationOff": _gauge('marquee_learner_calibration_ratio{objective="engage", surface="home"}', 2.4, 1.8),
+    "MarqueeCalibrationOff": _gauge(
+        'marquee_learner_calibration_ratio{objective="engage", surface="home"}',
+        2.4,
+        1.8,
+        {'marquee_learner_impressions_total{outcome="engaged"}': _grows(10)},
+    ),
     "MarqueeGpuMemory": _gauge(
         'marquee_gpu_memory_bytes{instance="w1", gpu="0", state="used"}',
         78e9,
@@ -190,7 +195,19 @@ CASES: Mapping[str, Case] = {
     "MarqueeAdStatsStale": _gauge("marquee_ad_stats_age_seconds", 40, 2),
     "MarqueeAdOverspend": _gauge("marquee_ad_overspend_ratio", 0.02, 0.005),
     "MarqueeAdsBehindPlan": Case(_lines(3, 5), _lines(2, 8)),
-    "MarqueeAdCalibrationOff": _gauge('marquee_ad_calibration_ratio{objective="click"}', 0.5, 0.8),
+    "MarqueeAdImpressionsMissing": _counter('marquee_ad_events_total{kind="impression"}', 20, 100, _DECIDED),
+    "MarqueeAdCalibrationOff": Case(
+        {
+            'marquee_ad_calibration_ratio{objective="click"}': _is(0.5),
+            'marquee_ad_events_total{kind="click"}': _grows(3),
+        },
+        {
+            'marquee_ad_calibration_ratio{objective="click"}': _is(0.8),
+            'marquee_ad_events_total{kind="click"}': _grows(3),
+            'marquee_ad_calibration_ratio{objective="conversion"}': _is(0.3),  # of a handful
+            'marquee_ad_events_total{kind="conversion"}': f"0x{LONG - 90} 1x30 2x30 3x30",
+        },
+    ),
     "MarqueeAdStopSlow": Case(_stops(1, 2), _stops(2, 2)),
 }
 ALSO: Mapping[str, Series] = {
