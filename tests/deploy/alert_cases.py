@@ -35,9 +35,6 @@ def _counter(series: str, bad: float, good: float, beside: Series | None = None)
     return Case({series: _grows(bad), **(beside or {})}, {series: _grows(good), **(beside or {})})
 
 
-_SWAPPED = {'marquee_snapshot_swaps_total{result="swapped"}': _grows(1)}
-
-
 def slow(share: float) -> Series:
     name = "marquee_event_to_slate_seconds"
     return {
@@ -163,8 +160,15 @@ CASES: Mapping[str, Case] = {
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _grows(15)},
     ),
     "MarqueeSnapshotRefused": Case(
-        {'marquee_snapshot_swaps_total{result="unreachable"}': _grows(1)},
-        {'marquee_snapshot_swaps_total{result="refused"}': _grows(0), **_SWAPPED},
+        {
+            'marquee_snapshot_swaps_total{result="unreachable", instance="w1"}': _grows(1),
+            'marquee_snapshot_swaps_total{result="swapped", instance="w1"}': _is(9),
+        },
+        {
+            'marquee_snapshot_swaps_total{result="refused", instance="w1"}': _is(1),
+            'marquee_snapshot_swaps_total{result="unreachable", instance="w1"}': f"0x{LONG - 20} 1x20",
+            'marquee_snapshot_swaps_total{result="swapped", instance="w1"}': f"8x{LONG - 18} 9x18",
+        },
     ),
     "MarqueeCheckpointStale": Case(
         {'marquee_checkpoint_age_seconds{instance="l1"}': _is(700), **_ROWS},
@@ -223,8 +227,8 @@ ALSO: Mapping[str, Series] = {
         'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
     },
     "MarqueeSnapshotRefused": {
-        'marquee_snapshot_swaps_total{result="refused", instance="w1"}': f"_x{LONG - 3} 1x3",
-        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
+        'marquee_snapshot_swaps_total{result="refused", instance="w1"}': f"_x{LONG - 7} 1x7",
+        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 7} {60 * LONG - 440}x7",
     },
 }
 """Other ways in which an alert fires."""
