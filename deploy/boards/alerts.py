@@ -10,10 +10,11 @@ from deploy.boards.objectives import BURNS, OBJECTIVES, Burn, Objective
 from deploy.boards.store_alerts import STORE_ALERTS
 
 _OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_build_info{*})"
+_LATELY = "1d"
+"""Who was not seen for so long was taken away on purpose."""
 _NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
 _HITS = 'sum by (*) (rate(marquee_takes_total{*, place=~"first_3|first_10"}[WINDOW]))'
 _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
-_OBSERVED = 'topic=~".*observations.*"'
 
 
 def _swaps(result: str) -> str:
@@ -67,8 +68,8 @@ def _budget_alerts(objective: Objective) -> tuple[Alert, Alert]:
 
 
 def _running(role: str) -> str:
-    last = f'marquee_build_info{{*, role="{role}"}}'
-    return f"count by (*) ({last}) or 0 * group by (*) (max_over_time({last}[6h]))"
+    now = f'marquee_build_info{{*, role="{role}"}}'
+    return f"count by (*) ({now}) or 0 * group by (*) (max_over_time({now}[{_LATELY}]))"
 
 
 def _hit_share(window: str) -> str:
@@ -79,12 +80,13 @@ _OF_EVENTS = "sum by (*) (rate(marquee_events_total{*}[15m]))"
 _UP = (
     Alert(
         name="MarqueeDown",
-        severity="page",
-        lasting="5m",
+        severity="ticket",
+        lasting="10m",
         any_of=(
             (
                 Bound(
-                    "min by (*, instance) (up{*}) and on (*) group by (*) (max_over_time(marquee_build_info{*}[6h]))",
+                    "min by (*, instance) (up{*})"
+                    f" and on (*) group by (*) (max_over_time(marquee_build_info{{*}}[{_LATELY}]))",
                     "<",
                     1,
                 ),
@@ -92,7 +94,7 @@ _UP = (
         ),
         summary="{{ $labels.instance }} of {{ $labels.job }} cannot be scraped",
         description=(
-            "The process has ended, hangs, or cannot be reached. The others have its partitions within seconds."
+            "It has ended, hangs, or cannot be reached. Others have its partitions; if none is left, other alerts page."
         ),
     ),
     Alert(
@@ -127,7 +129,7 @@ _READING = (
         name="MarqueeLag",
         severity="page",
         lasting="5m",
-        any_of=above(f"max by (*, topic) (marquee_lag_seconds{{*, {_OBSERVED.replace('=~', '!~')}}})", 60),
+        any_of=above('max by (*, topic) (marquee_lag_seconds{*, lane!="observations"})', 60),
         summary="{{ $labels.topic }} is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
         description=(
             "Slates come late. One partition: paused, held up, or a hot user. All: too few workers, or a slow store."
@@ -207,7 +209,7 @@ _LEARNING = (
         name="MarqueeLearningBehind",
         severity="ticket",
         lasting="15m",
-        any_of=above(f"max by (*) (marquee_lag_seconds{{*, {_OBSERVED}}})", 600),
+        any_of=above('max by (*) (marquee_lag_seconds{*, lane="observations"})', 600),
         summary="Learning is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
         description=(
             "Slates go on with what was learned before. What waits longer than the retention of observations is not "

@@ -15,18 +15,18 @@ _LAG = Row(
         lines(
             "Lag in seconds",
             (
-                "Age of the first unread record of the topic's slowest partition; 0 where none waits. This is what an "
+                "Age of the first unread record of the lane's slowest partition; 0 where none waits. This is what an "
                 "alert looks at."
             ),
             "s",
-            Query("max by (topic) (marquee_lag_seconds{*})", "{{topic}}"),
+            Query("max by (lane) (marquee_lag_seconds{*})", "{{lane}}"),
             marks=(Mark(0, "green"), Mark(60, "red")),
         ),
         lines(
             "Lag in records",
-            "Records that wait, per topic. An autoscaler adds workers by it, up to the number of partitions.",
+            "Records that wait, per lane. An autoscaler adds workers by it, up to the number of partitions.",
             "short",
-            Query("sum by (topic) (max by (topic, partition) (marquee_lag_records{*}))", "{{topic}}"),
+            Query("sum by (lane) (max by (*, lane, topic, partition) (marquee_lag_records{*}))", "{{lane}}"),
         ),
         Panel(
             kind="bars",
@@ -35,7 +35,7 @@ _LAG = Row(
                 "The ten slowest partitions. One alone: a hot user, or a paused partition. All: too few workers."
             ),
             unit="s",
-            queries=(Query("topk(10, max by (topic, partition) (marquee_lag_seconds{*}))", "{{topic}} {{partition}}"),),
+            queries=(Query("topk(10, max by (lane, partition) (marquee_lag_seconds{*}))", "{{lane}} {{partition}}"),),
         ),
     ),
 )

@@ -78,6 +78,67 @@ _SLATES: Series = {'marquee_slates_total{trigger="event"}': _grows(1000)}
 _DECIDED: Series = {'marquee_ad_decisions_total{outcome="filled"}': _grows(1000)}
 _ROWS: Series = {"marquee_learner_rows_total": _grows(600)}
 
+_DAYS = 48 * 6 + 1
+"""Ten minutes each."""
+
+
+def _target(instance: str, up: str, role: str = "", known: str = "") -> Series:
+    """A target that answered for an hour or always; `role` is empty where it never did."""
+    told = {f'marquee_build_info{{role="{role}", instance="{instance}", version="1"}}': known} if role else {}
+    return {f'up{{instance="{instance}"}}': up, **told}
+
+
+_STAYS, _HOUR = f"1x{_DAYS}", "1x6"
+_DIES = f"1x6 0x{_DAYS}"
+
+
+def _here(instance: str, role: str) -> Series:
+    return _target(instance, _STAYS, role, _STAYS)
+
+
+def _dead(instance: str, role: str) -> Series:
+    return _target(instance, _DIES, role, _HOUR)
+
+
+def _gone(instance: str, role: str) -> Series:
+    """No target any more."""
+    return _target(instance, _HOUR, role, _HOUR)
+
+
+GONE: Mapping[str, tuple[Series, tuple[str, ...]]] = {
+    "one worker of two": (
+        {**_here("w1", "worker"), **_dead("w2", "worker"), **_here("l1", "learner")},
+        ("MarqueeDown",),
+    ),
+    "a new worker that never answered": (
+        {**_here("w1", "worker"), **_target("w2", f"0x{_DAYS}"), **_here("l1", "learner")},
+        ("MarqueeDown",),
+    ),
+    "one learner of two": (
+        {**_here("w1", "worker"), **_here("l1", "learner"), **_dead("l2", "learner")},
+        ("MarqueeDown",),
+    ),
+    "all workers": (
+        {**_dead("w1", "worker"), **_dead("w2", "worker"), **_here("l1", "learner")},
+        ("MarqueeDown", "MarqueeNoWorker"),
+    ),
+    "all workers, no target left": (
+        {**_gone("w1", "worker"), **_gone("w2", "worker"), **_here("l1", "learner")},
+        ("MarqueeNoWorker",),
+    ),
+    "the learner": ({**_here("w1", "worker"), **_dead("l1", "learner")}, ("MarqueeDown", "MarqueeNoLearner")),
+    "the learner, no target left": ({**_here("w1", "worker"), **_gone("l1", "learner")}, ("MarqueeNoLearner",)),
+    "everybody, no target left": (
+        {**_gone("w1", "worker"), **_gone("l1", "learner")},
+        ("MarqueeNoLearner", "MarqueeNoWorker"),
+    ),
+    "a worker that was taken away": (
+        {**_here("w1", "worker"), **_gone("w2", "worker"), **_here("l1", "learner")},
+        (),
+    ),
+}
+"""Who is gone from 1 h on, and the alerts that tell; a role without a process for a day is taken for taken away."""
+
 CASES: Mapping[str, Case] = {
     "MarqueeAvailabilityBudgetBurnsFast": Case(_popular(0.02), _popular(0.005), ("MarqueeAvailabilityBudgetBurns",)),
     "MarqueeAvailabilityBudgetBurns": Case(_popular(0.004), _popular(0.0009)),
@@ -91,10 +152,10 @@ CASES: Mapping[str, Case] = {
         {'process_start_time_seconds{instance="w1"}': "1000x190 2000x8 3000x8 4000x8", **_W1},
     ),
     "MarqueeLag": _gauge(
-        'marquee_lag_seconds{topic="marquee.events.v1", partition="3"}',
+        'marquee_lag_seconds{lane="events", topic="klicks", partition="3"}',
         70,
         50,
-        {'marquee_lag_seconds{topic="marquee.observations.v1", partition="all"}': _is(500)},
+        {'marquee_lag_seconds{lane="observations", topic="gelernt", partition="all"}': _is(500)},
     ),
     "MarqueePartitionUnowned": _gauge(
         'marquee_partitions_unowned{topic="events"}', 1, 0, {'marquee_partitions_unowned{topic="observations"}': _is(8)}
@@ -154,7 +215,12 @@ CASES: Mapping[str, Case] = {
             'marquee_control_read{topic="catalog"}': _is(1),
         },
     ),
-    "MarqueeLearningBehind": _gauge('marquee_lag_seconds{topic="marquee.observations.v1", partition="0"}', 700, 500),
+    "MarqueeLearningBehind": _gauge(
+        'marquee_lag_seconds{lane="observations", topic="gelernt", partition="0"}',
+        700,
+        500,
+        {'marquee_lag_seconds{lane="events", topic="observations-of-sensors", partition="0"}': _is(50)},
+    ),
     "MarqueeSnapshotStale": Case(
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, **_ROWS},
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _grows(15)},

@@ -390,7 +390,7 @@ async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Pa
             metrics = await (await session.get("/metrics")).text()
         assert ready["checks"]["checkpoint"] == "ok"
         assert "is not read yet" in ready["checks"]["control"]
-        assert 'marquee_lag_records{partition="0",topic="marquee.observations.v1"} 7.0' in metrics
+        assert 'marquee_lag_records{lane="observations",partition="0",topic="marquee.observations.v1"} 7.0' in metrics
     finally:
         pages.cancel()
         await asyncio.wait([pages])

@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from streams.contract.deadletters import Code
 from streams.process.input_metrics import WHOLE
 from streams.process.metrics import GROUPS, STAGES, WORKER_LANES, LearnerMetrics, Metrics, WorkerMetrics
 from streams.process.metrics_page import describe
+from streams.settings import TOPIC_NAMES, TopicName
 from streams.transport.deliveries import Lag
 from streams.transport.standing import ControlStanding, Standing
 
+NAMES: Mapping[str, TopicName] = {f"marquee.{name}.v1": name for name in TOPIC_NAMES}
 PROCESSES = [WorkerMetrics, LearnerMetrics]
 REMEDY = re.compile(r"\. (If|Compare|Divide) [^.]")
 
@@ -48,7 +51,7 @@ def test_help_says_what_it_is_and_ends_with_what_to_do(kind: type[WorkerMetrics 
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_prometheus_own_linter_has_nothing_to_say(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     metrics = kind()
-    metrics.lags({Source("marquee.events.v1", 3): Lag(17, 2.5)})
+    metrics.group.lags({Source("marquee.events.v1", 3): Lag(17, 2.5)}, NAMES)
     metrics.paused(Source("marquee.events.v1", 3), "malformed", 0.9)
     text = generate_latest(metrics.registry)
     said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
@@ -72,7 +75,7 @@ def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetri
 def test_a_worker_with_64_partitions_has_fewer_than_1000_series() -> None:
     metrics = WorkerMetrics()
     lags = {Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)}
-    metrics.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)})
+    metrics.group.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)}, NAMES)
     metrics.own.probed("ready", {check: lambda: None for check in ("control", "store", "partitions", "work", "topics")})
     metrics.model.swapped(version="7", created_at_s=1, ranker="serves")
     metrics.model.indexed(items=1, kind="exact", device="cpu", built_at_s=1)
@@ -125,12 +128,15 @@ def test_a_dead_letter_is_counted_by_topic_and_code() -> None:
 
 def test_lag_of_a_partition_that_went_to_another_worker_is_gone() -> None:
     metrics, topic = WorkerMetrics(), "marquee.events.v1"
-    metrics.lags({Source(topic, 3): Lag(17, 2.5), Source(topic, 4): Lag(0, 0.0)})
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="3") == 17
-    assert value(metrics, "marquee_lag_seconds", topic=topic, partition="3") == 2.5
-    metrics.lags({Source(topic, 4): Lag(1, 0.5)})
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="3") is None
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="4") == 1
+
+    def lag(kind: str, partition: str) -> float | None:
+        return value(metrics, f"marquee_lag_{kind}", lane="events", topic=topic, partition=partition)
+
+    metrics.group.lags({Source(topic, 3): Lag(17, 2.5), Source(topic, 4): Lag(0, 0.0)}, NAMES)
+    assert (lag("records", "3"), lag("seconds", "3")) == (17, 2.5)
+    metrics.group.lags({Source(topic, 4): Lag(1, 0.5)}, NAMES)
+    assert lag("records", "3") is None
+    assert lag("records", "4") == 1
 
 
 def test_how_the_membership_stands_is_told_and_rebalances_are_counted() -> None:

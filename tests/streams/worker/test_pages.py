@@ -91,7 +91,7 @@ async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_tha
         return find(path)
 
     pages.api = SimpleNamespace(page=noting, stop=pages.api.stop)  # type: ignore[assignment]
-    monkeypatch.setattr(worker.metrics, "lags", lambda lags: served.set())
+    monkeypatch.setattr(worker.metrics.group, "lags", lambda lags, names: served.set())
     running = asyncio.create_task(pages.run())
     await served.wait()
     async with aiohttp.ClientSession() as session:
