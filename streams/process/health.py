@@ -31,6 +31,8 @@ Home = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 OTHER = "other"
 """Paths that are none of ours, together."""
+TURNED_AWAY = "turned_away"
+"""What was asked of a connection too many is not read."""
 _READ = frozenset({"GET", "HEAD"})
 
 log = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ class HealthServer:
         server = BoundedServer(  # of the loop that this is called in
             self._handle,
             most=self._connections,
-            turned_away=lambda: self._observe(OTHER, 503, 0.0),
+            turned_away=lambda: self._observe(TURNED_AWAY, 503, 0.0),
             access_log=None,
             logger=_server_log,
         )

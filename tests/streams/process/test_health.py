@@ -7,9 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.process.health import HealthServer, Page
+from streams.process.http_metrics import TURNED_AWAY, HttpMetrics
 from streams.process.metrics import WorkerMetrics
 from streams.settings import Settings
 
@@ -184,3 +186,33 @@ async def test_it_is_reached_where_it_says_that_it_listens(
                 assert reply.status == 200
     written = f"[{host}]" if ":" in host else host
     assert f"http://{written}:{server.port} answers" in caplog.messages
+
+
+async def test_connections_beyond_the_bound_are_told_apart_from_pages_that_are_not_there() -> None:
+    told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    metrics, going = HttpMetrics(CollectorRegistry()), asyncio.Event()
+
+    async def slow(_request: web.BaseRequest) -> web.Response:
+        told.put_nowait(("asked", 0))
+        await going.wait()
+        return web.Response()
+
+    def observe(route: str, code: int, seconds: float) -> None:
+        metrics.observed(route, code, seconds)
+        told.put_nowait((route, code))
+
+    page = Page("POST /v1/slates", {"GET"}, slow)
+    async with HealthServer(
+        "127.0.0.1", 0, CollectorRegistry(), beyond=lambda path: page, observe=observe, connections=1
+    ) as server:
+        _, busy = await asyncio.open_connection("127.0.0.1", server.port)
+        busy.write(b"GET /v1/slates HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await told.get() == ("asked", 0)
+        reader, one_more = await asyncio.open_connection("127.0.0.1", server.port)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503")
+        assert await told.get() == (TURNED_AWAY, 503)
+        going.set()
+        busy.close()
+        one_more.close()
+    requests = metrics.requests.labels(TURNED_AWAY, "5xx")._value.get()
+    assert requests == 1, "it is a route of its own, which an alert counts"
