@@ -23,7 +23,7 @@ class Collector(ThreadingHTTPServer):
         self.url, self.spans = f"http://127.0.0.1:{self.server_port}", 0
 
     def __enter__(self) -> "Collector":
-        threading.Thread(target=self.serve_forever, name="collector", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.05,), name="collector", daemon=True).start()
         return self
 
     def __exit__(self, *how: object) -> None:
