@@ -158,7 +158,7 @@ def _answer(
     for one in settings.values():
         install(site, world, one, snapshot, manifest)
     each = sizes.slates + int(STEADY_EPS * sizes.seconds)
-    log = with_traces(world.log("zipf", len(sides) * (rounds * each + (rounds // _TOGETHER + 1) * 2 * _WARM)))
+    log = with_traces(world.log("zipf", len(sides) * (rounds * each + (rounds // _TOGETHER + 1) * _WARM)))
     backlogs: Rounds = {name: [] for name in sides}
     steady: Rounds = {name: [] for name in sides}
     for first in range(0, rounds, _TOGETHER):
