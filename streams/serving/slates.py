@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from embeddings.items import Items
 from ranking.features import COLUMNS
 from ranking.reasons import Reason
 from streams.contract import records
+from streams.contract.ad_records import AdDecision
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.fields import UNKNOWN
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
-from streams.serving.ad_decisions import Decision, for_page
+from streams.serving.ad_decisions import Decision
 from streams.serving.live_model import LiveModel
 from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
@@ -35,6 +37,10 @@ NOWHERE = -1
 _NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 T = TypeVar("T", bound=np.generic)
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
+_NOT_FOR_PAGES: dict[str, Any] = {
+    **{"person": "", "windows": (), "counted": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
+}
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
 
@@ -144,7 +150,7 @@ def write_slates(
         ads, kept = sold.get(n, ()) if sold else (), None
         if shown := page.shown if page else ads:
             kept = records.encode(slate) if page else None
-            slate.ads = tuple(for_page(decision.record) for decision in shown)
+            slate.ads = tuple(_for_page(decision.record) for decision in shown)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
         item_N, x_NF, propensity_N = _told(s, id_QN, q, page)
         held = min(size_Q[q], len(page.place_N) if page else trigger.size) if q != NOWHERE else 0
@@ -180,6 +186,11 @@ def _told(
     if page is None or not page.shown:
         return item_N, x_NF, propensity_N
     return _seated(item_N, page.place_N), _seated(x_NF, page.place_N), _seated(propensity_N, page.place_N)
+
+
+def _for_page(decision: AdDecision) -> AdDecision:
+    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
+    return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
 def _seated(told_N: NDArray[T], place_N: NDArray[np.intp]) -> NDArray[T]:
