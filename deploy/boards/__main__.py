@@ -10,6 +10,8 @@ from deploy.boards.prometheus import Prometheus, Scope, Unanswered
 from deploy.boards.rules import RUNBOOKS, alert_rules, recording_rules
 
 HERE = Path(__file__).parents[1]
+_OF_A_RELEASE = 'job="job-of-the-release"'
+"""What the chart's rules select; its templates know the job's name."""
 
 
 def files(selector: str = "", runbooks: str = RUNBOOKS) -> Mapping[str, str]:
@@ -24,9 +26,19 @@ def files(selector: str = "", runbooks: str = RUNBOOKS) -> Mapping[str, str]:
     }
 
 
+def chart_files() -> Mapping[str, str]:
+    """Those that are the chart's own, by their place under deploy/: rules that see one release alone."""
+    place = "helm/marquee/files/prometheus"
+    return {
+        f"{place}/recording.yaml": recording_rules(_OF_A_RELEASE),
+        f"{place}/alerts.yaml": alert_rules(_OF_A_RELEASE),
+    }
+
+
 def write(options: argparse.Namespace) -> int:
     """Write the files; says which."""
-    for name, text in files(options.selector, options.runbooks).items():
+    written = files(options.selector, options.runbooks)
+    for name, text in ({**written, **chart_files()} if options.out == HERE else written).items():
         path = options.out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

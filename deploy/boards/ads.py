@@ -92,6 +92,13 @@ _MONEY = Row(
             area=True,
         ),
         lines(
+            "Due and delivered",
+            "Money that the plans of line items with a goal in money want by now, and what these delivered.",
+            "none",
+            Query("max by (state) (marquee_ad_plan_units{*})", "{{state}}"),
+            width=6,
+        ),
+        lines(
             "eCPM",
             "Spent per thousand impressions.",
             "none",
@@ -101,6 +108,7 @@ _MONEY = Row(
                 ' or 0 * sum(rate(marquee_ad_events_total{*, kind="impression"}[*]))',
                 "eCPM",
             ),
+            width=6,
         ),
         lines(
             "Budgets",
@@ -108,6 +116,7 @@ _MONEY = Row(
             "none",
             Query("max(marquee_ad_competing{*})", "competing"),
             Query("max(marquee_ad_exhausted{*})", "exhausted"),
+            width=6,
         ),
         lines(
             "Overspend",
@@ -115,6 +124,7 @@ _MONEY = Row(
             "percentunit",
             Query("max(marquee_ad_overspend_ratio{*})", "beyond"),
             marks=(Mark(0, "green"), Mark(0.01, "red")),
+            width=6,
         ),
     ),
 )
@@ -186,6 +196,7 @@ _LEDGER = Row(
             Query("max(marquee_ad_ledger_closed{*})", "closed"),
             Query("sum by (result) (rate(marquee_ad_rebuilds_total{*}[*]))", "rebuild {{result}}, per second"),
             marks=(Mark(0, "green"), Mark(1, "red")),
+            width=6,
         ),
         lines(
             "Age of totals and figures",
@@ -193,6 +204,7 @@ _LEDGER = Row(
             "s",
             Query("max(marquee_ad_ledger_age_seconds{*})", "totals"),
             Query("max(marquee_ad_stats_age_seconds{*})", "figures"),
+            width=6,
         ),
         lines(
             "What the ledger made of events",
@@ -204,6 +216,14 @@ _LEDGER = Row(
             Query("sum by (billing) (rate(marquee_ad_billings_total{*}[*]))", "{{billing}}"),
             Query("sum(rate(marquee_ad_swept_total{*}[*]))", "released at its end"),
             area=True,
+            width=6,
+        ),
+        lines(
+            "Money in the ledger",
+            "Of line items with a limit for life: budgets, what is spent, held by ads under way, leased to workers.",
+            "none",
+            Query("max by (state) (marquee_ad_ledger_units{*})", "{{state}}"),
+            width=6,
         ),
     ),
 )

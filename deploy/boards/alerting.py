@@ -61,6 +61,21 @@ def above(measure: str, limit: float) -> tuple[tuple[Bound, ...], ...]:
     return ((Bound(measure, ">", limit),),)
 
 
-def outside(least: str, lower: float, most: str, upper: float) -> tuple[tuple[Bound, ...], ...]:
-    """Trouble where the least is below one limit or the most above another."""
-    return ((Bound(least, "<", lower),), (Bound(most, ">", upper),))
+def outside(least: str, lower: float, most: str, upper: float, *where: Bound) -> tuple[tuple[Bound, ...], ...]:
+    """Trouble where the least is below one limit or the most above another, and all of `where` hold."""
+    return ((Bound(least, "<", lower), *where), (Bound(most, ">", upper), *where))
+
+
+def risen(series: str, hours: float, by: str) -> str:
+    """By how much a counter rose. Of a younger process it is the whole: it may have risen before its first scrape.
+
+    What happens at a start is seen by no `increase`, and is when records have expired and a snapshot does not fit.
+    """
+    young = f"time() - process_start_time_seconds{{*}} < {hours * 3_600:g}"
+    return f"sum by ({by}) ({series} and on (*, instance) ({young}) or increase({series}[{hours * 60:g}m]))"
+
+
+def share(part: str, whole: str, window: str, by: str = "*") -> str:
+    """A share of two rates over a window; 0 where there was nothing at all."""
+    parts, total = (f"sum by ({by}) (rate({each}[{window}]))" for each in (part, whole))
+    return f"{parts} / ({total} > 0) or 0 * {total}"

@@ -5,24 +5,43 @@ later, or by one part, is a ticket.
 """
 
 from deploy.boards.ad_alerts import AD_ALERTS
-from deploy.boards.alerting import Alert, Bound, above, outside
-from deploy.boards.objectives import BURNS, OBJECTIVES, Objective
+from deploy.boards.alerting import Alert, Bound, above, outside, risen, share
+from deploy.boards.objectives import BURNS, OBJECTIVES, Burn, Objective
+from deploy.boards.store_alerts import STORE_ALERTS
 
 _OF_OURS = "* on (*, instance) group_left () group by (*, instance) (marquee_build_info{*})"
+_LATELY = "1d"
+"""Who was not seen for so long was taken away on purpose."""
 _NONE_OF_OURS = "0 * group by (*) (marquee_build_info{*})"
 _HITS = 'sum by (*) (rate(marquee_takes_total{*, place=~"first_3|first_10"}[WINDOW]))'
 _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
-_OBSERVED = 'topic=~".*observations.*"'
+
+
+def _swaps(result: str) -> str:
+    return f'marquee_snapshot_swaps_total{{*, result="{result}"}}'
+
+
+_OUT_OF_REACH = (
+    f"{risen(_swaps('unreachable'), 0.5, '*, instance, result')}"
+    f" * on (*, instance) group_left () ({risen(_swaps('swapped'), 0.5, '*, instance')} < bool 1)"
+)
+"""Snapshots that a worker could not fetch and took none since: at a roll-out the learner is away for moments too."""
+_ANSWERED = (
+    "group by (*, objective) (marquee_learner_calibration_ratio{*}) * on (*) group_left ()"
+    ' sum by (*) (increase(marquee_learner_impressions_total{*, outcome!="none"}[1d]))'
+)
+"""Impressions of a day that people answered, for each objective."""
 
 
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
-    return tuple(
-        tuple(
-            Bound(objective.recorded(window), ">", burn.factor * objective.budget) for window in (burn.long, burn.short)
-        )
-        for burn in BURNS
-        if burn.severity == severity
-    )
+    return tuple(_burns(objective, burn) for burn in BURNS if burn.severity == severity)
+
+
+def _burns(objective: Objective, burn: Burn) -> tuple[Bound, ...]:
+    too_many = burn.factor * objective.budget
+    shares = [Bound(objective.recorded(window), ">", too_many) for window in (burn.long, burn.short)]
+    since = [Bound(objective.since.replace("[*]", burn.short), ">", 0)] if objective.since else []
+    return *shares, Bound(objective.bad_per_second(burn.long), ">", burn.fewest_per_second), *since
 
 
 def _budget_alerts(objective: Objective) -> tuple[Alert, Alert]:
@@ -49,28 +68,25 @@ def _budget_alerts(objective: Objective) -> tuple[Alert, Alert]:
 
 
 def _running(role: str) -> str:
-    last = f'marquee_build_info{{*, role="{role}"}}'
-    return f"count by (*) ({last}) or 0 * group by (*) (max_over_time({last}[6h]))"
+    now = f'marquee_build_info{{*, role="{role}"}}'
+    return f"count by (*) ({now}) or 0 * group by (*) (max_over_time({now}[{_LATELY}]))"
 
 
 def _hit_share(window: str) -> str:
     return f"{_HITS} / ({_JUDGED} > 0)".replace("WINDOW", window)
 
 
-def _share(part: str, whole: str, window: str) -> str:
-    parts, total = (f"sum by (*) (rate({each}[{window}]))" for each in (part, whole))
-    return f"{parts} / ({total} > 0) or 0 * {total}"
-
-
+_OF_EVENTS = "sum by (*) (rate(marquee_events_total{*}[15m]))"
 _UP = (
     Alert(
         name="MarqueeDown",
-        severity="page",
-        lasting="5m",
+        severity="ticket",
+        lasting="10m",
         any_of=(
             (
                 Bound(
-                    "min by (*, instance) (up{*}) and on (*) group by (*) (max_over_time(marquee_build_info{*}[6h]))",
+                    "min by (*, instance) (up{*})"
+                    f" and on (*) group by (*) (max_over_time(marquee_build_info{{*}}[{_LATELY}]))",
                     "<",
                     1,
                 ),
@@ -78,7 +94,7 @@ _UP = (
         ),
         summary="{{ $labels.instance }} of {{ $labels.job }} cannot be scraped",
         description=(
-            "The process has ended, hangs, or cannot be reached. The others have its partitions within seconds."
+            "It has ended, hangs, or cannot be reached. Others have its partitions; if none is left, other alerts page."
         ),
     ),
     Alert(
@@ -113,7 +129,7 @@ _READING = (
         name="MarqueeLag",
         severity="page",
         lasting="5m",
-        any_of=above(f"max by (*, topic) (marquee_lag_seconds{{*, {_OBSERVED.replace('=~', '!~')}}})", 60),
+        any_of=above('max by (*, topic) (marquee_lag_seconds{*, lane!="observations"})', 60),
         summary="{{ $labels.topic }} is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
         description=(
             "Slates come late. One partition: paused, held up, or a hot user. All: too few workers, or a slow store."
@@ -126,6 +142,14 @@ _READING = (
         any_of=above('max by (*, topic) (marquee_partitions_unowned{*, topic!="observations"})', 0),
         summary="{{ $value }} partitions of {{ $labels.topic }} have no owner in {{ $labels.job }}",
         description="Nobody reads them: whose events are there gets no new slate.",
+    ),
+    Alert(
+        name="MarqueeTopicsUnfit",
+        severity="page",
+        lasting="10m",
+        any_of=((Bound('min by (*, instance) (marquee_check_ok{*, check="topics"})', "<", 1),),),
+        summary="Topics are not what {{ $labels.instance }} of {{ $labels.job }} was started for",
+        description="One is gone, was made anew, or has other partitions than topics.partitions: see its /readyz.",
     ),
     Alert(
         name="MarqueePartitionPaused",
@@ -141,15 +165,30 @@ _READING = (
         name="MarqueeDeadLetters",
         severity="ticket",
         lasting="10m",
-        any_of=above(_share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m"), 0.01),
-        summary="{{ $value | humanizePercentage }} of records of {{ $labels.job }} could not be read",
+        any_of=above(
+            share("marquee_dead_letters_total{*}", "marquee_records_consumed_total{*}", "15m", "*, topic"), 0.01
+        ),
+        summary="{{ $value | humanizePercentage }} of {{ $labels.topic }} of {{ $labels.job }} could not be read",
         description="They are on the topics for dead letters, byte for byte, with a code each.",
+    ),
+    Alert(
+        name="MarqueeClockSkew",
+        severity="ticket",
+        lasting="15m",
+        any_of=above(
+            '(sum by (*) (rate(marquee_events_total{*, fate="late"}[15m]))'
+            " + sum by (*) (rate(marquee_events_misdated_total{*}[15m])))"
+            f" / ({_OF_EVENTS} > 0) or 0 * {_OF_EVENTS}",
+            0.05,
+        ),
+        summary="{{ $value | humanizePercentage }} of events of {{ $labels.job }} are late or misdated",
+        description="The clock of a producer or a broker is wrong, or a producer sends now what it kept for long.",
     ),
     Alert(
         name="MarqueeRecordsExpired",
         severity="page",
         lasting="1m",
-        any_of=above("sum by (*, topic) (increase(marquee_records_expired_total{*}[1h]))", 0),
+        any_of=above(risen("marquee_records_expired_total{*}", 1, "*, topic"), 0),
         summary=(
             "Retention removed {{ $value | humanize }} records of {{ $labels.topic }} before {{ $labels.job }} read "
             "them"
@@ -165,66 +204,12 @@ _READING = (
         description="Its batches wait for something outside: its /readyz says what.",
     ),
 )
-_STORES = (
-    Alert(
-        name="MarqueeHttpErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above(
-            _share(
-                'marquee_http_requests_total{*, route!="other", code="5xx"}',
-                'marquee_http_requests_total{*, route!="other"}',
-                "5m",
-            ),
-            0.05,
-        ),
-        summary="{{ $value | humanizePercentage }} of requests over HTTP to {{ $labels.job }} fail",
-        description="The store, a broker or a full queue: the answers say which, with how long to wait.",
-    ),
-    Alert(
-        name="MarqueeRedisErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above('sum by (*, kind) (rate(marquee_redis_errors_total{*, kind!="fenced"}[5m]))', 0.2),
-        summary="Redis fails {{ $labels.job }} {{ $value | humanize }} times a second: {{ $labels.kind }}",
-        description=(
-            "Partitions pause and try again; requests get what is popular. Nothing is lost while Kafka keeps it."
-        ),
-    ),
-    Alert(
-        name="MarqueeBrokersSilent",
-        severity="page",
-        lasting="2m",
-        any_of=above("max by (*, instance) (marquee_brokers_silent_seconds{*})", 30),
-        summary="No broker has answered {{ $labels.instance }} for {{ $value | humanizeDuration }}",
-        description="Nothing is read or published. It goes on alone once brokers answer.",
-    ),
-    Alert(
-        name="MarqueePublishErrors",
-        severity="page",
-        lasting="5m",
-        any_of=above("sum by (*, publisher, kind) (increase(marquee_publish_errors_total{*}[10m]))", 3),
-        summary="{{ $labels.job }} cannot publish {{ $labels.publisher }}: {{ $labels.kind }}",
-        description="Publications go on failing: each is sent again after a timeout, and holds up what comes after it.",
-    ),
-    Alert(
-        name="MarqueeControlBehind",
-        severity="ticket",
-        lasting="5m",
-        any_of=(
-            (Bound("max by (*, topic) (marquee_control_unread_records{*})", ">", 1000),),
-            (Bound("max by (*, topic) (marquee_control_age_seconds{*})", ">", 60),),
-        ),
-        summary="{{ $labels.job }} is behind on {{ $labels.topic }}",
-        description="Removed items and stopped campaigns are offered until their records are read.",
-    ),
-)
 _LEARNING = (
     Alert(
         name="MarqueeLearningBehind",
         severity="ticket",
         lasting="15m",
-        any_of=above(f"max by (*) (marquee_lag_seconds{{*, {_OBSERVED}}})", 600),
+        any_of=above('max by (*) (marquee_lag_seconds{*, lane="observations"})', 600),
         summary="Learning is {{ $value | humanizeDuration }} behind in {{ $labels.job }}",
         description=(
             "Slates go on with what was learned before. What waits longer than the retention of observations is not "
@@ -252,10 +237,8 @@ _LEARNING = (
     Alert(
         name="MarqueeSnapshotRefused",
         severity="ticket",
-        lasting="1m",
-        any_of=above(
-            'sum by (*, result) (increase(marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}[30m]))', 0
-        ),
+        lasting="5m",
+        any_of=(*above(risen(_swaps("refused"), 0.5, "*, result"), 0), *above(_OUT_OF_REACH, 0)),
         summary="Workers of {{ $labels.job }} did not take a snapshot: {{ $labels.result }}",
         description=(
             "Unreachable: it cannot be fetched, and is tried again. Refused: a checksum, a shape or a release does not"
@@ -283,7 +266,14 @@ _LEARNING = (
         name="MarqueeUntaught",
         severity="ticket",
         lasting="2h",
-        any_of=above(_share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), 0.5),
+        any_of=(
+            (
+                Bound(share("marquee_slates_untaught_total{*}", "marquee_slates_total{*}", "1h"), ">", 0.5),
+                Bound(
+                    'max by (*) (max_over_time(marquee_ranker_state{*, state=~"behind_retrieval|serves"}[1d]))', ">", 0
+                ),
+            ),
+        ),
         summary="{{ $value | humanizePercentage }} of slates of {{ $labels.job }} are not ordered by the ranker",
         description=(
             "Retrieval's own order serves: the ranker has learned too little, or is worse. The decisions board says "
@@ -294,7 +284,12 @@ _LEARNING = (
         name="MarqueeHitRateFell",
         severity="ticket",
         lasting="1h",
-        any_of=((Bound(f"({_hit_share('6h')}) / ({_hit_share('3d')})", "<", 0.6),),),
+        any_of=(
+            (
+                Bound(f"({_hit_share('6h')}) / ({_hit_share('3d')})", "<", 0.6),
+                Bound(_JUDGED.replace("rate", "increase").replace("WINDOW", "6h"), ">", 200),
+            ),
+        ),
         summary="People of {{ $labels.job }} take what is offered {{ $value | humanizePercentage }} as often as before",
         description=(
             "Hits among the first ten in six hours, beside three days: a bad snapshot, a catalogue or a page that "
@@ -310,6 +305,7 @@ _LEARNING = (
             0.5,
             "max by (*, objective) (marquee_learner_calibration_ratio{*})",
             2,
+            Bound(_ANSWERED, ">", 100),
         ),
         summary=(
             "Predictions of {{ $labels.objective }} in {{ $labels.job }} are {{ $value | humanize }} times what comes"
@@ -335,7 +331,7 @@ ALERTS = (
     *(alert for objective in OBJECTIVES for alert in _budget_alerts(objective)),
     *_UP,
     *_READING,
-    *_STORES,
+    *STORE_ALERTS,
     *_LEARNING,
     *AD_ALERTS,
 )

@@ -15,18 +15,18 @@ _LAG = Row(
         lines(
             "Lag in seconds",
             (
-                "Age of the first unread record of the topic's slowest partition; 0 where none waits. This is what an "
+                "Age of the first unread record of the lane's slowest partition; 0 where none waits. This is what an "
                 "alert looks at."
             ),
             "s",
-            Query("max by (topic) (marquee_lag_seconds{*})", "{{topic}}"),
+            Query("max by (lane) (marquee_lag_seconds{*})", "{{lane}}"),
             marks=(Mark(0, "green"), Mark(60, "red")),
         ),
         lines(
             "Lag in records",
-            "Records that wait, per topic. An autoscaler adds workers by it, up to the number of partitions.",
+            "Records that wait, per lane. An autoscaler adds workers by it, up to the number of partitions.",
             "short",
-            Query("sum by (topic) (max by (topic, partition) (marquee_lag_records{*}))", "{{topic}}"),
+            Query("sum by (lane) (max by (*, lane, topic, partition) (marquee_lag_records{*}))", "{{lane}}"),
         ),
         Panel(
             kind="bars",
@@ -35,7 +35,7 @@ _LAG = Row(
                 "The ten slowest partitions. One alone: a hot user, or a paused partition. All: too few workers."
             ),
             unit="s",
-            queries=(Query("topk(10, max by (topic, partition) (marquee_lag_seconds{*}))", "{{topic}} {{partition}}"),),
+            queries=(Query("topk(10, max by (lane, partition) (marquee_lag_seconds{*}))", "{{lane}} {{partition}}"),),
         ),
     ),
 )
@@ -69,6 +69,7 @@ _PARTITIONS = Row(
             "cps",
             Query("sum by (topic) (rate(marquee_records_consumed_total{*}[*]))", "{{topic}}"),
             area=True,
+            width=6,
         ),
         lines(
             "Records in a batch",
@@ -80,12 +81,22 @@ _PARTITIONS = Row(
                 " or 0 * sum by (topic) (rate(marquee_batch_records_count{*}[*]))",
                 "{{topic}}",
             ),
+            width=6,
         ),
         lines(
             "Oldest batch under way",
             "Age of the oldest batch that is not acknowledged. The process ends itself when one is stuck.",
             "s",
             Query("max by (instance, topic) (marquee_oldest_unit_seconds{*})", "{{instance}} {{topic}}"),
+            width=6,
+        ),
+        lines(
+            "Late and misdated",
+            "Events too old for what is known of their person, and such without a publish time that can be: clocks.",
+            "cps",
+            Query('sum by (fate) (rate(marquee_events_total{*, fate="late"}[*]))', "{{fate}}"),
+            Query("sum(rate(marquee_events_misdated_total{*}[*]))", "misdated"),
+            width=6,
         ),
     ),
 )
@@ -115,12 +126,14 @@ _STORES = Row(
             "From handing a batch over to the acknowledgement of all in-sync replicas.",
             "s",
             _quantiles("marquee_publish_seconds", "publisher"),
+            width=6,
         ),
         lines(
             "Publishing failed",
             "Batches the broker did not take; they are sent again. Refused: rights or size, by the log line.",
             "cps",
             Query("sum by (publisher, kind) (rate(marquee_publish_errors_total{*}[*]))", "{{publisher}} {{kind}}"),
+            width=6,
         ),
         lines(
             "Brokers silent",
@@ -128,6 +141,14 @@ _STORES = Row(
             "s",
             Query("max by (instance) (marquee_brokers_silent_seconds{*})", "{{instance}}"),
             marks=(Mark(0, "green"), Mark(30, "red")),
+            width=6,
+        ),
+        lines(
+            "Redis memory",
+            "What Redis uses, and what it may; 0 is no limit. At the limit it refuses writes, and evicts nothing.",
+            "bytes",
+            Query("max by (state) (marquee_redis_memory_bytes{*})", "{{state}}"),
+            width=6,
         ),
     ),
 )
@@ -170,18 +191,28 @@ _SNAPSHOTS = Row(
             "short",
             Query("max by (instance) (marquee_index_items{*})", "{{instance}}"),
             Query("max(marquee_learner_items{*})", "learned"),
+            width=6,
         ),
         lines(
             "Index age",
             "Since the index that serves was built, per worker.",
             "s",
             Query("max by (instance) (marquee_index_age_seconds{*})", "{{instance}}"),
+            width=6,
         ),
         lines(
             "Checkpoint age",
             "Since the learner wrote what it knows. So much is learned again after a kill.",
             "s",
             Query("max(marquee_checkpoint_age_seconds{*})", "checkpoint"),
+            width=6,
+        ),
+        lines(
+            "Snapshot that serves",
+            "Its number, per worker; 0 before the first. One that stays behind cannot fetch it, or has it pinned.",
+            "none",
+            Query("max by (instance) (marquee_snapshot_version{*})", "{{instance}}"),
+            width=6,
         ),
     ),
 )

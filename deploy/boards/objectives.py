@@ -2,12 +2,15 @@
 
 The windows and factors are those of Google's SRE workbook, chapter 5 ("Alerting on SLOs", 2018): a page where 2 % of
 the budget goes in an hour or 5 % in six, a ticket where 10 % goes in a day or in three. A short window beside each long
-one ends the alert soon after the trouble.
+one ends the alert soon after the trouble. Where little is asked for a share says little: one slow slate of an idle
+night is a budget gone. So there must have been `FEWEST` bad ones too (ibid., "Low-traffic services").
 """
 
 from typing import NamedTuple
 
 DAYS = 30
+FEWEST = 10
+"""Bad slates in the long window, below which nobody is told."""
 
 
 class Objective(NamedTuple):
@@ -19,6 +22,8 @@ class Objective(NamedTuple):
         bad: PromQL of the rate of bad ones, with `{*}` for the selector, `by (*)`, and `[*]` for the window.
         all: PromQL of the rate of all.
         says: what is promised, in words.
+        since: PromQL of what is above 0 since it has been promised, `[*]` for how long ago that is asked of; empty for
+            ever.
     """
 
     name: str
@@ -26,6 +31,7 @@ class Objective(NamedTuple):
     bad: str
     all: str
     says: str
+    since: str = ""
 
     @property
     def budget(self) -> float:
@@ -40,6 +46,10 @@ class Objective(NamedTuple):
         """PromQL of what that rule recorded."""
         return f"{self.record(window)}{{*}}"
 
+    def bad_per_second(self, window: str) -> str:
+        """PromQL of the rate of bad ones over a window."""
+        return self.bad.replace("SUM", "sum by (*) ").replace("[*]", f"[{window}]")
+
     def share(self, over: str = "by (*) ") -> str:
         """PromQL of the share of bad ones; 0 where there was nothing at all."""
         bad, every = self.bad.replace("SUM", f"sum {over}"), self.all.replace("SUM", f"sum {over}")
@@ -52,6 +62,10 @@ AVAILABILITY = Objective(
     bad='SUM(rate(marquee_slates_degraded_total{*, mode=~"cached|popular"}[*]))',
     all="SUM(rate(marquee_slates_total{*}[*]))",
     says="99.9 % of slates are made of the person's fresh profile and a snapshot, not of what is cached or popular",
+    since=(
+        "max by (*) (max_over_time(marquee_snapshot_version{*}[1d] offset [*]))"
+        " or 0 * group by (*) (marquee_build_info{*})"
+    ),
 )
 LATENCY = Objective(
     name="latency",
@@ -66,6 +80,9 @@ LATENCY = Objective(
 OBJECTIVES = (AVAILABILITY, LATENCY)
 
 
+_SECONDS = {"h": 3_600, "d": 86_400}
+
+
 class Burn(NamedTuple):
     """So many times faster than the budget allows, over a long window and a short one."""
 
@@ -73,6 +90,11 @@ class Burn(NamedTuple):
     long: str
     short: str
     severity: str
+
+    @property
+    def fewest_per_second(self) -> float:
+        """The rate of bad ones over the long window below which nobody is told."""
+        return FEWEST / (int(self.long[:-1]) * _SECONDS[self.long[-1]])
 
 
 PAGE_FAST = Burn(14.4, "1h", "5m", "page")

@@ -85,8 +85,8 @@ _NOW = Row(
         ),
         _number(
             "Furthest behind",
-            "Age of the first unread record of the slowest partition; 0 where nothing waits.",
-            "max(marquee_lag_seconds{*})",
+            "Age of the first unread event or request of the slowest partition; 0 where nothing waits.",
+            'max(marquee_lag_seconds{*, lane!="observations"})',
             "s",
         ),
     ),
@@ -124,18 +124,33 @@ _ERRORS = Row(
             "Records nobody could read, by topic. What they are: marquee dlq list, by code.",
             "cps",
             Query("sum by (topic) (rate(marquee_dead_letters_total{*}[*]))", "{{topic}}"),
+            width=6,
         ),
         lines(
             "Slates made of less",
             "Of all slates: cached and popular count against the objective; contextual is what consent left.",
             "percentunit",
             Query(share("marquee_slates_degraded_total{*}", "marquee_slates_total{*}", "mode"), "{{mode}}"),
+            width=6,
+        ),
+        lines(
+            "Members nobody reads",
+            "Share of records that say something nobody reads, of a sample: misspelt, or of a later release.",
+            "percentunit",
+            Query(
+                "sum by (topic) (rate(marquee_records_sampled_unread_total{*}[*]))"
+                " / (sum by (topic) (rate(marquee_records_sampled_total{*}[*])) > 0)"
+                " or 0 * sum by (topic) (rate(marquee_records_sampled_total{*}[*]))",
+                "{{topic}}",
+            ),
+            width=6,
         ),
         lines(
             "Stages that failed",
             "A stage raised; its batch is tried again. The log says why, once.",
             "ops",
             Query("sum by (lane, stage) (rate(marquee_stage_errors_total{*}[*]))", "{{lane}} {{stage}}"),
+            width=6,
         ),
     ),
 )

@@ -63,6 +63,7 @@ def lines(
     *queries: Query,
     marks: tuple[Mark, ...] = (),
     area: bool = False,
+    width: int = 8,
     may_be_empty: str = "",
 ) -> Panel:
     """A panel of lines, or of stacked areas."""
@@ -72,6 +73,7 @@ def lines(
         description=description,
         unit=unit,
         queries=queries,
+        width=width,
         marks=marks,
         may_be_empty=may_be_empty,
     )

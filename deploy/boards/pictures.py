@@ -173,12 +173,14 @@ def _figure(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
 
 
 def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, float]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
     axes.set_xlim(*over)
     values = [value for one in found for _, value in one.series.values if not math.isnan(value)]
     axes.set_ylim(bottom=min(*values, 0) * 1.1 if min(values) < 0 else 0, top=None if any(values) else 1)
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    if panel.unit == "bytes" and any(values):
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.ceil(math.log2(max(values) / 4))))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable(value, panel.unit)))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: time.strftime("%H:%M:%S", time.gmtime(value))))
@@ -188,8 +190,9 @@ def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
     axes.spines[["left", "bottom"]].set_color(_PALE)
     handles, names = axes.get_legend_handles_labels()
     if len(names) > LEGENDS:
-        handles, names = handles[: LEGENDS - 1], [*names[: LEGENDS - 1]]
-        handles, names = [*handles, axes.plot([], [], color="none")[0]], [*names, f"+ {len(found) - LEGENDS + 1} more"]
+        shown = sorted(sorted(range(len(found)), key=lambda n: -_most(found[n]))[: LEGENDS - 1])
+        handles = [*(handles[n] for n in shown), axes.plot([], [], color="none")[0]]
+        names = [*(names[n] for n in shown), f"+ {len(found) - LEGENDS + 1} more"]
     axes.legend(
         handles,
         names,
@@ -208,6 +211,10 @@ def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
 def _coloured(found: list[Drawn]) -> Iterator[tuple[str, Drawn]]:
     for n, one in enumerate(found):
         yield _COLOURS[n % len(_COLOURS)], one
+
+
+def _most(one: Drawn) -> float:
+    return max(_number(value) for _, value in one.series.values)
 
 
 def _number(value: float | None) -> float:
@@ -246,7 +253,7 @@ def _time(value: float) -> str:
 
 
 def _of_lines(left: float, bottom: float, wide: float, high: float) -> tuple[float, float, float, float]:
-    return left + wide * 0.115, bottom + high * 0.31, wide * 0.86, high * 0.55
+    return left + 0.038, bottom + high * 0.31, wide - 0.053, high * 0.55
 
 
 def _of_bars(left: float, bottom: float, wide: float, high: float) -> tuple[float, float, float, float]:

@@ -30,6 +30,7 @@ from streams.commands.simulation import simulate_app
 from streams.commands.snapshots import snapshot_app
 from streams.commands.state import state_app
 from streams.commands.top import top
+from streams.commands.topics_acl import acl
 
 if TYPE_CHECKING:
     from streams.lab.datasets import Log
@@ -314,6 +315,9 @@ def _say_acl(settings: "Settings", as_json: bool) -> None:
     if not as_json:
         sys.stdout.write(rule + "\n")
     finish({"commands": COMMANDS, "keys": f"{settings.redis.prefix}:*", "rule": rule}, as_json)
+
+
+topics_app.command("acl")(acl)
 
 
 @topics_app.command("plan")

@@ -31,11 +31,12 @@ from streams.contract.consent import CONSENT_LEARN, NOTHING, Judge
 from streams.contract.decode import Decoded, decode
 from streams.contract.parsing import Rules
 from streams.contract.records import ModelManifest
-from streams.contract.unread import unread_members
+from streams.contract.unread import spoken, unread_members
 from streams.http_settings import Http
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.brokers import unanswered
 from streams.transport.tail import last_records
 from streams.worker.complaints import MISDATED, MISROUTED
 from streams.worker.stores import user_store
@@ -122,7 +123,7 @@ def judge_producers(decoded: Decoded, topic: str) -> Finding:
     traceless = int(np.count_nonzero(decoded.batch.consent_B & CONSENT_LEARN != CONSENT_LEARN))
     unread = [members for record in decoded.records if (members := unread_members(record))]
     common = Counter(chain.from_iterable(unread)).most_common(5)
-    names = ", ".join(ascii(name)[1:-1][:64] for name, _ in common)
+    names = spoken(name for name, _ in common)
     wrong = [
         (traceless, "leave no trace and bring no slate: neither `consent` nor consent.default allows it"),
         (len(unread), f"have members that nobody reads ({names})"),
@@ -168,7 +169,8 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
     except (KafkaError, EmbeddingsError, OSError) as error:
         said = str(error).removeprefix(f"{type(error).__name__}: ")  # Kafka's say their kind themselves
-        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {said}", advice=_ADVICE[name])
+        detail = unanswered(error) or f"{type(error).__name__}: {said}"
+        return Finding(name=name, ok=False, detail=detail, advice=_ADVICE[name])
 
 
 _ADVICE = {

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def top(
-    urls: Annotated[list[str] | None, typer.Argument(help="Processes, as host:port; without any the one here.")] = None,
+    urls: Annotated[
+        list[str] | None, typer.Argument(help="Processes, as host:port or host; none: the one here.")
+    ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1, max=3600)] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look twice, say what happened between, and end.")] = False,
     config: Config = None,
@@ -31,7 +33,7 @@ def top(
 
     seen = asyncio.run(_look_once(addresses, interval))
     if not as_json:
-        out.print(table(seen))
+        out.print(table(seen, out.width))
     finish(seen.plain(), as_json)
     if all(process.away for process in seen.processes):
         raise Failed(f"nobody answers at {addresses[0]}: {seen.processes[0].away}")
@@ -66,9 +68,9 @@ async def _look_on(addresses: Sequence[str], interval_s: float) -> None:
 
     async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
         before = await look(session, addresses)
-        with Live(table(between({}, before)), console=out, screen=True, auto_refresh=False) as live:
+        with Live(table(between({}, before), out.width), console=out, screen=True, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(interval_s)
                 after = await look(session, addresses)
-                live.update(table(between(before, after)), refresh=True)
+                live.update(table(between(before, after), out.width), refresh=True)
                 before = after

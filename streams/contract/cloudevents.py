@@ -9,8 +9,10 @@ b'1970-01-01T00:00:00.000Z'
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +25,18 @@ TRACEPARENT = "traceparent"
 INPUT = "marquee-input"
 #: Longer headers are not repeated as they are.
 SMALL_BYTES = 1_024
+
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-|\Z)")
+"""W3C Trace Context, level 1: version, trace, span, flags; later versions may say more behind them."""
+
+
+class TraceContext(NamedTuple):
+    """What a record's `traceparent` names: a trace and a span in hexadecimal, and whether these are kept anywhere."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
 
 
 class Envelope(msgspec.Struct):
@@ -108,6 +122,14 @@ def event_headers(
         ("content-type", JSON),
         *passed,
     ]
+
+
+def trace_context(headers: Headers) -> TraceContext | None:
+    """The trace that a record belongs to; None where its headers name none that can be read."""
+    said = header(headers, TRACEPARENT) if headers else None
+    if said is None or (found := _TRACEPARENT.match(said)) is None:
+        return None
+    return TraceContext(found[1].decode(), found[2].decode(), bool(int(found[3], 16) & 1))
 
 
 def place_of(topic: str, partition: int, offset: int) -> bytes:

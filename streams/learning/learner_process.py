@@ -228,6 +228,7 @@ class Teacher:
                 await asyncio.sleep(s.counters_every_s)
                 if not self.leads():
                     self._announced = False
+                    self.metrics.resigned()
                     continue
                 await self._announce_again()
                 await self._publish_counters()
@@ -244,6 +245,7 @@ class Teacher:
         """Once it leads, knows what was announced, and listens where that can be fetched."""
         if not self._announced and self._restored and self.control.caught_up.is_set() and self.server.listens:
             self._announced = await self.builder.announce_again()
+            self.builder.report()
 
     def _may_count(self) -> bool:
         """Whether its counts are fit to be told: of a life that has a number, and of all that there was at its start.

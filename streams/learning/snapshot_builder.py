@@ -135,7 +135,7 @@ class SnapshotBuilder:
             metrics={"loss": p.loss, "hits": p.hits, "retrieval_hits": p.retrieval_hits, "gain": p.gain, **standing},
         )
         await self._publish((key_of(manifest.version), record))
-        self._report(learner)
+        self.report()
 
     async def _withdraw(self, newest: Manifest) -> None:
         """Say which versions are kept no longer, then delete them. Those pinned stay."""
@@ -163,13 +163,15 @@ class SnapshotBuilder:
                 [Outgoing(topic, key, encode(record) if record else None) for key, record in records]
             )
 
-    def _report(self, learner: Learner) -> None:
-        """How well each objective was predicted before it was learned."""
+    def report(self) -> None:
+        """Tell the metrics how well each objective was predicted before it was learned, where something was."""
+        learner = self.learner()
         progress = learner.trainer.listwise()
-        self.metrics.learning.scored("next_item", loss=progress.loss)
-        self.metrics.learning.ranked(
-            examples=progress.rows, gain=progress.gain, hits=progress.hits, retrieval_hits=progress.retrieval_hits
-        )
+        if progress.rows:
+            self.metrics.learning.scored("next_item", loss=progress.loss)
+            self.metrics.learning.ranked(
+                examples=progress.rows, gain=progress.gain, hits=progress.hits, retrieval_hits=progress.retrieval_hits
+            )
         for head, objective in HEADS.items():
             outcome = learner.trainer.outcome(head)
             if outcome.rows:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry
 
-from streams.process.series import Series
+from streams.process.series import Series, unset
 
 AdOutcome = Literal["click", "complete", "conversion"]
 
@@ -57,3 +57,8 @@ class AdLearningMetrics:
     def drifted(self, outcome: AdOutcome, advertisers: int) -> None:
         """Of so many advertisers the chances of an outcome are wrong beyond what chance explains."""
         self._drifted.labels(outcome).set(advertisers)
+
+    def resigned(self) -> None:
+        """Another learner leads, and tells from now on."""
+        for gauge in (self._ratio, self._error, self._entropy, self._drifted):
+            unset(gauge)

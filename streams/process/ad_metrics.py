@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 from prometheus_client import CollectorRegistry
 
 from embeddings.spend import KINDS, TOLD, Billing
-from streams.process.series import Series
+from streams.process.series import Series, unset
 
 Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
 """What became of a slot: sold; not; decided before; nothing may be shown there at all; the ledger did not answer."""
@@ -176,8 +176,6 @@ class AdMetrics:
             "The most that any line item there is spent beyond a budget, over that budget; 0 where none did.",
             "If it is above the bound in docs/ads.md, call whoever owns the ledger.",
         )
-        for standing in get_args(Standing):
-            self.delivery.labels(standing).set(math.nan)
 
     def decided(self, outcome: Outcome, many: int = 1, *, price_micros: int = 0) -> None:
         """So many slots came to this, and were sold for so much each."""
@@ -237,12 +235,6 @@ class AdMetrics:
     def resigned(self) -> None:
         """Another worker leads, and tells from now on how old its figures are."""
         self._totals_at = self._published_at = math.nan
-        for gauge in (self.closed, self.delivery_ratio, self.exhausted, self.overspend):
-            gauge.set(math.nan)
-        for gauge, states in (
-            (self.delivery, get_args(Standing)),
-            (self.units, ("budget", "spent", "reserved", "leased")),
-            (self.plan_units, ("due", "delivered")),
-        ):
-            for state in states:
-                gauge.labels(state).set(math.nan)
+        leaders = self.closed, self.delivery_ratio, self.exhausted, self.overspend
+        for gauge in (*leaders, self.delivery, self.units, self.plan_units):
+            unset(gauge)

@@ -14,6 +14,8 @@ BATCH_RECORDS = (1, 4, 16, 64, 256, 512, 1_024, 4_096)
 
 WHOLE = -1
 """All partitions of a topic together: of one that another group reads and nobody does, told where series are many."""
+_Place = tuple[TopicName, str, str]
+"""Lane, topic and partition, as labels say them."""
 _OF_LANES = {Code.future, Code.seconds, Code.misrouted, Code.unknown_topic}
 """What a record of a control topic cannot be."""
 
@@ -63,6 +65,33 @@ class InputMetrics:
         )
 
 
+class UnreadMetrics:
+    """How many records say something that nobody reads, in a sample."""
+
+    def __init__(self, series: Series, topics: Iterable[TopicName]) -> None:
+        """`topics` are those that others write."""
+        names = tuple(topics)
+        self.sampled = series.counter(
+            "records_sampled",
+            "Records that were looked at for members that nobody reads: one of 64, and of a batch at most one.",
+            "Divide marquee_records_sampled_unread_total by it for their share.",
+            topic=names,
+        )
+        self.unread = series.counter(
+            "records_sampled_unread",
+            "Of these, records with members that nobody reads, which are ignored.",
+            "If it rises, a producer may misspell one: the log names them once an hour, docs/contract.md has those that"
+            " are read.",
+            topic=names,
+        )
+
+    def looked(self, topic: TopicName, *, unread: bool) -> None:
+        """A record was looked at."""
+        self.sampled.labels(topic).inc()
+        if unread:
+            self.unread.labels(topic).inc()
+
+
 class LagMetrics:
     """How far behind partitions are, and how the membership in the group stands."""
 
@@ -73,6 +102,7 @@ class LagMetrics:
             "lag_records",
             "Records that wait in a partition of this process, or in one that nobody delivers.",
             "If it grows for minutes, add a worker; take max by (topic, partition) before a sum.",
+            lane=(),
             topic=(),
             partition=(),
         )
@@ -80,6 +110,7 @@ class LagMetrics:
             "lag_seconds",
             "Age of the first record of a partition that waits, 0 where none does.",
             "If it is beyond what your users bear, add a worker, or look at /readyz of the one that has the partition.",
+            lane=(),
             topic=(),
             partition=(),
         )
@@ -119,26 +150,22 @@ class LagMetrics:
             "Since a broker answered.",
             "If it grows, no broker answers: look at kafka.bootstrap, the network and the brokers.",
         )
-        self._told = set[Source]()
+        self._told = set[_Place]()
         self._generation = -1
 
-    def lag(self, source: Source, lag: Lag) -> None:
-        """How far behind a partition is."""
-        self.records.labels(*_place(source)).set(lag.records)
-        self.seconds.labels(*_place(source)).set(lag.seconds)
+    def lags(self, lags: Mapping[Source, Lag], names: Mapping[str, TopicName]) -> None:
+        """How far behind all are that this process tells of; those of before are told by others now.
 
-    def lags(self, lags: Mapping[Source, Lag]) -> None:
-        """How far behind all are that this process tells of; those of before are told by others now."""
-        for source in self._told - lags.keys():
-            self.released(source)
-        for source, lag in lags.items():
-            self.lag(source, lag)
-        self._told = set(lags)
-
-    def released(self, source: Source) -> None:
-        """Another process tells of a partition from now on."""
-        for gauge in (self.records, self.seconds):
-            gauge.remove(*_place(source))
+        `names` are the short ones of topics: a topic may be called anything, its lane is what rules go by.
+        """
+        places = {_place(source, names[source.topic]): lag for source, lag in lags.items()}
+        for place in self._told - places.keys():
+            self.records.remove(*place)
+            self.seconds.remove(*place)
+        for place, lag in places.items():
+            self.records.labels(*place).set(lag.records)
+            self.seconds.labels(*place).set(lag.seconds)
+        self._told = set(places)
 
     def stand(self, standing: Standing, names: Mapping[str, TopicName]) -> None:
         """How the membership stands; `names` are the short ones of topics."""
@@ -158,8 +185,8 @@ class LagMetrics:
             self.unowned.labels(*topic).set(math.nan if many is None else many.get(topic[0], 0))  # type: ignore[call-overload]
 
 
-def _place(source: Source) -> tuple[str, str]:
-    return source.topic, "all" if source.partition == WHOLE else str(source.partition)
+def _place(source: Source, lane: TopicName) -> _Place:
+    return lane, source.topic, "all" if source.partition == WHOLE else str(source.partition)
 
 
 class ControlMetrics:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal, get_args
 
-from streams.process.series import Series
+from streams.process.series import Series, unset
 
 Objective = Literal["next_item", "engage", "complete"]
 Order = Literal["ranker", "retrieval"]
@@ -163,3 +163,9 @@ class LearningMetrics:
     def checkpointed(self) -> None:
         """Counts, weights and offsets are on disk."""
         self._checkpoint_at = self._clock()
+
+    def resigned(self) -> None:
+        """Another learner leads, and tells from now on how well it learns and how old that is."""
+        self._snapshot_at = self._checkpoint_at = math.nan
+        for gauge in (self.loss, self.items, self.examples, self.gain, self.hits, self.calibration_ratio):
+            unset(gauge)

@@ -21,10 +21,11 @@ from prometheus_client import CollectorRegistry
 
 from embeddings.events import Source
 from streams.contract.deadletters import Code
+from streams.contract.unread import KINDS
 from streams.process.ad_learning_metrics import AdLearningMetrics
 from streams.process.ad_metrics import AdMetrics
 from streams.process.http_metrics import HttpMetrics
-from streams.process.input_metrics import ControlMetrics, InputMetrics, LagMetrics
+from streams.process.input_metrics import ControlMetrics, InputMetrics, LagMetrics, UnreadMetrics
 from streams.process.learning_metrics import LearningMetrics, Objective
 from streams.process.model_metrics import ModelMetrics
 from streams.process.own_metrics import OwnMetrics
@@ -33,7 +34,6 @@ from streams.process.slate_metrics import LATENCY_SECONDS, SlateMetrics, Trigger
 from streams.process.tracing import UNTRACED, both
 from streams.process.work_metrics import STAGE_SECONDS, PublishMetrics, RedisMetrics, StageMetrics
 from streams.settings import TopicName
-from streams.transport.deliveries import Lag
 from streams.transport.publishing import Told
 
 __all__ = ["LATENCY_SECONDS", "STAGE_SECONDS", "LearnerMetrics", "Metrics", "Objective", "Trigger", "WorkerMetrics"]
@@ -109,10 +109,6 @@ class Metrics:
         """A record of `topic` was acknowledged by its topic for dead letters."""
         self.input.dead_letters.labels(topic, code).inc()
 
-    def lags(self, lags: Mapping[Source, Lag]) -> None:
-        """How far behind all partitions are that this process tells of."""
-        self.group.lags(lags)
-
     def paused(self, source: Source, code: str, share: float) -> None:
         """An owned partition is paused: this share of its last records became dead letters, most with this code."""
         self.input.paused.labels(source.topic, str(source.partition), code).set(share)
@@ -138,6 +134,7 @@ class WorkerMetrics(Metrics):
         )
         self.redis = RedisMetrics(self.series, ("events", "requests", "http", "pages", "ads"))
         self.slates = SlateMetrics(self.series)
+        self.unread = UnreadMetrics(self.series, KINDS)
         self.model = ModelMetrics(self.series)
         self.ads = AdMetrics(self.registry, clock)
 
@@ -164,3 +161,8 @@ class LearnerMetrics(Metrics):
         )
         self.learning = LearningMetrics(self.series, tuple(surfaces))
         self.ads = AdLearningMetrics(self.registry)
+
+    def resigned(self) -> None:
+        """Another learner leads: this one does not know how well it learns."""
+        self.learning.resigned()
+        self.ads.resigned()

@@ -21,7 +21,8 @@ This page is made of the code: `python -m streams.process.metrics_page`. W is a 
 - `marquee_lag_records` and `marquee_lag_seconds` are told by the owner of a partition; of those that are no live
   member's by the owner of the first partition of `events`, or by the learner that leads: take
   `max by (topic, partition)` before you sum. Seconds are the age of the first record that waits, by its timestamp.
-  A worker tells of `observations` that no learner reads as one: `partition="all"`.
+  A topic may be called anything: `lane` says what it is. A worker tells of `observations` that no learner reads as
+  one: `partition="all"`.
 - `marquee_takes_total` is judged by the slate that the same worker published for the person before. After a
   restart, or where another worker answered, a take is `unknown`.
 - `process_*`, `python_gc_*` and `python_info` are those of Python's own client.

@@ -28,11 +28,6 @@ class ModelMetrics:
         )
 
     def _snapshots(self, series: Series) -> None:
-        self.snapshot = series.info(
-            "snapshot",
-            "The snapshot that serves.",
-            "Compare between workers: one that stays behind cannot fetch it, as its log says.",
-        )
         self.version = series.gauge(
             "snapshot_version",
             "Number of the snapshot that serves, 0 before the first.",
@@ -90,12 +85,10 @@ class ModelMetrics:
             lambda: self._built_at,
         )
 
-    def indexed(
-        self, *, items: int, kind: str, device: str, version: str, built_at_s: float, recall: float = math.nan
-    ) -> None:
+    def indexed(self, *, items: int, kind: str, device: str, built_at_s: float, recall: float = math.nan) -> None:
         """An index serves now; `built_at_s` is epoch seconds, `recall` NaN where it was not measured."""
         self.index_items.set(items)
-        self.index.info({"kind": kind, "device": device, "version": version})
+        self.index.info({"kind": kind, "device": device})
         self.recall.set(recall)
         self._built_at = built_at_s
 
@@ -106,7 +99,6 @@ class ModelMetrics:
             self.swap_seconds.observe(seconds)
         for state in get_args(RankerState):
             self.ranker.labels(state).set(state == ranker)
-        self.snapshot.info({"version": version})
         self.version.set(int(version) if version.isdigit() else math.nan)
         self._created_at = created_at_s
 

@@ -63,6 +63,12 @@ class Series:
         self.reads(name, what, do, lambda: self.clock() - since_s())
 
 
+def unset(gauge: Gauge) -> None:
+    """What a gauge said is not known any more: all of its series are NaN."""
+    for series in [gauge.labels(*values) for values in gauge._metrics] if gauge._labelnames else [gauge]:
+        series.set(math.nan)
+
+
 def _products(labels: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
     """All combinations of label values; none where there are no labels."""
     return iter(product(*labels.values())) if labels else iter(())

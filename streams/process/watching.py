@@ -53,7 +53,7 @@ class Watching:
                 **{source: unowned.dated(source, lag) for source, lag in lags.items()},
             }
             self.metrics.group.nobodys(unowned.many(names))
-        self.metrics.lags(lags)
+        self.metrics.group.lags(lags, names)
         for probe, checks in self.checks.items():
             self.metrics.own.probed(probe, checks)
         self.metrics.own.gpus()

@@ -19,6 +19,7 @@ from streams.contract.deadletters import Code, DeadLetter
 from streams.contract.messages import RawRecord
 from streams.contract.parsing import Rules, read
 from streams.contract.records import Counter, decode_counter, decode_model
+from streams.contract.unread import KINDS
 from streams.process.metrics import WorkerMetrics
 from streams.serving.live_model import Serving
 from streams.serving.stages import epoch_ms
@@ -27,6 +28,7 @@ from streams.transport.control import Handler
 from streams.worker.control_letters import ControlLetters
 from streams.worker.selling import Selling
 from streams.worker.snapshot_taker import SnapshotTaker
+from streams.worker.unread_sample import UnreadSample
 
 T = TypeVar("T")
 CONTROL: tuple[TopicName, ...] = ("catalog", "campaigns", "counters", "models")
@@ -57,10 +59,17 @@ class ControlTopics:
             "counters": self._counters,
             "models": self._announced,
         }
-        return {name(topic): partial(self._counted, topic, handler) for topic, handler in handle.items()}
+        samples = {topic: UnreadSample(topic, name(topic), self.metrics.unread) for topic in KINDS.keys() & handle}
+        return {
+            name(topic): partial(self._counted, topic, handler, samples.get(topic)) for topic, handler in handle.items()
+        }
 
-    async def _counted(self, topic: TopicName, handler: Handler, records: Sequence[ConsumerRecord]) -> None:
+    async def _counted(
+        self, topic: TopicName, handler: Handler, sample: UnreadSample | None, records: Sequence[ConsumerRecord]
+    ) -> None:
         self.metrics.input.consumed.labels(topic).inc(len(records))
+        if sample:
+            sample.look(records)
         await handler(records)
 
     async def _catalogue(self, records: Sequence[ConsumerRecord]) -> None:
@@ -103,7 +112,7 @@ class ControlTopics:
     def _sell(self, facts: list[CampaignFacts], stopped: list[str]) -> list[DeadLetter]:
         """Let campaigns compete, all at once, or one by one where one of them is too much for the index."""
         if facts:
-            self.ads.rehearse()
+            self.ads.rehearsal.ads()
         change = self.ads.exchange.change
         try:
             change([(one.campaign, self.ads.lives.version(one.record.offset)) for one in facts], stopped)

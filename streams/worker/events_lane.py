@@ -34,6 +34,7 @@ from streams.worker.attempts import whole_or_apart
 from streams.worker.complaints import MISDATED, MISROUTED, Complaint
 from streams.worker.paused import Paused
 from streams.worker.shown import Shown
+from streams.worker.unread_sample import UnreadSample
 from streams.worker.unstored import Answered, Unstored
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,12 @@ class EventsLane:
     unstored: Unstored = field(init=False)
     homes: Homes = field(init=False)
     expired: Expired = field(init=False)
+    unread: UnreadSample = field(init=False)
     misrouted: Complaint = field(init=False, default_factory=lambda: Complaint(MISROUTED))
     misdated: Complaint = field(init=False, default_factory=lambda: Complaint(MISDATED))
 
     def __post_init__(self) -> None:
+        self.unread = UnreadSample("events", self.settings.topics.name("events"), self.metrics.unread)
         self.homes, self.expired = self.recommender.rules.homes, Expired(self._count_expired)
         self.unstored = Unstored(
             recommender=self.recommender,
@@ -134,6 +137,7 @@ class EventsLane:
     def _complain(self, decoded: Decoded) -> None:
         records, topic = len(decoded.batch) + len(decoded.aside), self.settings.topics.name("events")
         self.metrics.slates.misdated.inc(decoded.misdated)
+        self.unread.look(decoded.records)
         self.misrouted.count(topic, records, len(decoded.misrouted))
         self.misdated.count(topic, records, decoded.misdated)
 

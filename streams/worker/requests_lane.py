@@ -1,5 +1,6 @@
 """Requests in, slates and what they teach out; retried while brokers are away, never skipped or swallowed."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from streams.transport.letters import DeadLetterTopic, Floods
 from streams.transport.publishing import Publisher, PublishFailed
 from streams.worker.attempts import settled, whole_or_apart
 from streams.worker.shown import Shown
+from streams.worker.unread_sample import UnreadSample
 
 
 class Unanswerable(Exception):
@@ -36,9 +38,11 @@ class RequestsLane:
     metrics: WorkerMetrics
     shown: Shown
     floods: Floods = field(init=False)
+    unread: UnreadSample = field(init=False)
 
     def __post_init__(self) -> None:
         self.floods = Floods(StopRule(self.settings.limits.dead_letter_share))
+        self.unread = UnreadSample("requests", self.settings.topics.name("requests"), self.metrics.unread)
 
     async def __call__(self, unit: Unit) -> None:
         """Answer every readable request of a unit, degraded where it must be.
@@ -54,6 +58,7 @@ class RequestsLane:
             done = await whole_or_apart(guard, unit.parts, partial(self._answer, unit))
         self.floods.count(unit.parts, [letter for _, dead in done for letter in dead])  # and none pauses: an answer is
         # worth seconds
+        self.unread.look(random.choice(unit.parts).records)
         told = [record for slates, _ in done for record in taught(self.settings, self.answerer, slates)]
         settled(await guard.run(lambda: self.publisher.send_all(told, still_waiting=unit.retrying)))
 

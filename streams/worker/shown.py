@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from embeddings.events import TAKES, Fate, Says, actions_that
-from streams.contract.cloudevents import TRACEPARENT, header
+from streams.contract.cloudevents import trace_context
 from streams.process.metrics import Trigger
 from streams.process.slate_metrics import Place, SlateMetrics
 from streams.serving.pipeline import Answer
@@ -19,7 +19,6 @@ _BEGINS = TAKES & ~actions_that(Says.goes_on)
 PLACES: tuple[Place, ...] = ("unknown", "not_shown", "first_3", "first_10", "later")
 _BOUNDS = NOT_SHOWN, 0, 3, 10
 """Where each but the first of `PLACES` begins."""
-_TRACE_ID = 32
 
 
 @dataclass(slots=True)
@@ -68,9 +67,6 @@ class Shown:
 
 
 def _trace(slate: PublishedSlate) -> str | None:
-    """The id of the trace that a slate's trigger came with: `traceparent` is version, trace, span and flags."""
-    headers = slate.trigger.headers
-    if not headers or (said := header(headers, TRACEPARENT)) is None:
-        return None
-    parts = said.split(b"-")
-    return parts[1].decode("ascii", "replace") if len(parts) >= 4 and len(parts[1]) == _TRACE_ID else None
+    """The id of the trace that a slate's trigger belongs to, where that was sampled: no other can be looked at."""
+    context = trace_context(slate.trigger.headers)
+    return context.trace_id if context and context.sampled else None

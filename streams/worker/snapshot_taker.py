@@ -128,7 +128,6 @@ class SnapshotTaker:
             items=live.index.size,
             kind=live.index.kind,
             device=live.index.device,
-            version=record.version,
             built_at_s=time.time(),
             recall=live.index.recall,
         )

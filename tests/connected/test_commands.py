@@ -158,8 +158,8 @@ def test_workers_go_back_to_the_snapshot_before_and_forward_again_without_a_rest
     def serving() -> int:
         with urllib.request.urlopen(places["http"] + "/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        said = [line for line in lines if line.startswith("marquee_snapshot_info{")]
-        return int(said[-1].split('version="')[1].split('"')[0] or 0)
+        (said,) = (line for line in lines if line.startswith("marquee_snapshot_version "))
+        return int(float(said.split()[1]))
 
     def learn(began_s: int) -> None:
         rows = ({"user_id": f"v{n % 9}", "item_id": f"i{n % 40}", "timestamp": began_s + n} for n in range(1_500))

@@ -103,9 +103,16 @@ def compile_loops(folder: Path, image: Image) -> None:
     subprocess.run([sys.executable, "-m", "streams.lab.warm"], cwd=folder.parent, env=environ, check=True)
 
 
-def copy_loops(folder: Path) -> None:
-    """Put what was compiled beside the sources, for this machine's CPU, where a folder of loops has it."""
-    for cache in {index.parent for package in PACKAGES for index in (ROOT / package).rglob("*.nbi")}:
+def copy_loops(folder: Path, root: Path = ROOT) -> None:
+    """Put what was compiled beside the sources, for this machine's CPU, where a folder of loops has it.
+
+    Raises:
+        StartFailed: nothing was compiled in this checkout.
+    """
+    caches = {index.parent for package in PACKAGES for index in (root / package).rglob("*.nbi")}
+    if not caches:
+        raise StartFailed(f"no loop is compiled in {root}: run python -m streams.lab.warm there, as make install does")
+    for cache in caches:
         sources = cache.parent
         place = folder / f"{sources.name}_{hashlib.sha1(str(sources).encode()).hexdigest()}"
         shutil.copytree(cache, place, ignore=shutil.ignore_patterns("*.pyc"))

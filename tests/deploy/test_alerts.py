@@ -1,9 +1,6 @@
 """Each alert fires where it should and stays quiet where it should, as promtool sees it; each has its page."""
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +13,11 @@ from deploy.boards.alerts import ALERTS
 from deploy.boards.overview import BOARD
 from deploy.boards.promql import fill
 from streams.commands.cli import app
-from tests.deploy.alert_cases import CASES, HALF_HOURS, LONG, Series, slow
+from tests.deploy.alert_cases import ALSO, CALM, CASES, FEW, GONE, HALF_HOURS, LONG, Series, slow
+from tests.deploy.promtool import cases, promtool
 
-RULES = [str(HERE / "prometheus" / f"{name}.yaml") for name in ("recording", "alerts")]
 RUNBOOK = HERE.parent / "docs" / "runbook"
 SEVERITIES = {"page", "ticket"}
-
-
-def _promtool(*arguments: str) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool comes with Debian's prometheus")
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _of_job(job: str, series: Series) -> Iterator[dict[str, str]]:
@@ -56,12 +46,6 @@ def _severity(name: str) -> str:
     return next(alert.severity for alert in ALERTS if alert.name == name)
 
 
-def _cases(path: Path, every: str, series: list[dict[str, str]], asked: list[dict[str, Any]]) -> None:
-    test = {"interval": every, "input_series": series, "promql_expr_test": asked}
-    path.write_text(json.dumps({"rule_files": RULES, "evaluation_interval": every, "tests": [test]}))
-    _promtool("test", "rules", str(path))
-
-
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
     assert set(CASES) == {alert.name for alert in ALERTS}
     assert all(case.fires != case.quiet for name, case in CASES.items() if name != "MarqueeHitRateFell")
@@ -71,21 +55,53 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 def test_each_alert_fires_in_its_case_alone_and_is_quiet_in_the_other(tmp_path: Path) -> None:
     series = [one for name, case in CASES.items() for one in _of_job(f"{name} fires", case.fires)]
     series += [one for name, case in CASES.items() for one in _of_job(f"{name} quiet", case.quiet)]
+    series += [one for name, fires in ALSO.items() for one in _of_job(f"{name} also fires", fires)]
     fires = {name: (name, *case.also) for name, case in CASES.items() if case.fires}
-    _cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires, list(fires)))
+    quiet = list(fires)
+    cases(tmp_path / "minutes.yaml", "1m", series, _firing(LONG, fires | {f"{n} also": (n,) for n in ALSO}, quiet))
+
+
+@pytest.mark.slow
+def test_nobody_is_told_at_a_first_start_in_an_idle_night_or_of_a_worker_that_is_replaced(tmp_path: Path) -> None:
+    series = [one for name, calm in CALM.items() for one in _of_job(name, calm)]
+    asked = 'ALERTS{alertstate="firing"}'
+    minutes = 5, 30, *range(LONG - 4, LONG)
+    every = [{"expr": asked, "eval_time": f"{minute}m", "exp_samples": []} for minute in minutes]
+    cases(tmp_path / "calm.yaml", "1m", series, every)
 
 
 @pytest.mark.slow
 def test_a_fallen_hit_rate_is_told_beside_three_days(tmp_path: Path) -> None:
     name = "MarqueeHitRateFell"
     series = [*_of_job(f"{name} fires", HALF_HOURS.fires), *_of_job(f"{name} quiet", HALF_HOURS.quiet)]
-    _cases(tmp_path / "half-hours.yaml", "30m", series, _firing(64 * 30, {name: (name,)}, [name]))
+    night = {"expr": 'ALERTS{job="a night"}', "eval_time": f"{64 * 30}m", "exp_samples": []}
+    asked = [*_firing(64 * 30, {name: (name,)}, [name]), night]
+    cases(tmp_path / "half-hours.yaml", "30m", [*series, *_of_job("a night", FEW)], asked)
+
+
+@pytest.mark.slow
+def test_who_is_gone_is_told_by_one_alert_or_another(tmp_path: Path) -> None:
+    series = [one for job, (present, _) in GONE.items() for one in _of_job(job, present)]
+    expected = [
+        {"labels": f'{{job="{job}", alertname="{name}"}}', "value": 1}
+        for job, (_, names) in GONE.items()
+        for name in names
+    ]
+    asked = [
+        {
+            "expr": 'group by (job, alertname) (ALERTS{alertstate="firing"})',
+            "eval_time": f"{at}m",
+            "exp_samples": expected if at < 48 * 60 else [one for one in expected if "MarqueeDown" in one["labels"]],
+        }
+        for at in (3 * 60, 20 * 60, 48 * 60)
+    ]
+    cases(tmp_path / "gone.yaml", "10m", series, asked)
 
 
 @pytest.mark.slow
 def test_where_nothing_runs_nothing_fires(tmp_path: Path) -> None:
     asked = [{"expr": "ALERTS", "eval_time": "60m", "exp_samples": []}]
-    _cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
+    cases(tmp_path / "nothing.yaml", "1m", [{"series": 'up{job="another"}', "values": "0x60"}], asked)
 
 
 @pytest.mark.slow
@@ -94,11 +110,11 @@ def test_of_a_budget_all_to_nothing_is_left(tmp_path: Path, late: float, left: f
     (panel,) = [panel for panel in BOARD.panels() if panel.title == "Latency budget left"]
     text = fill(panel.queries[0].text, selector='job="budget"')
     asked = [{"expr": f"round({text}, 0.001)", "eval_time": "60m", "exp_samples": [{"labels": "{}", "value": left}]}]
-    _cases(tmp_path / "left.yaml", "1m", list(_of_job("budget", slow(late))), asked)
+    cases(tmp_path / "left.yaml", "1m", list(_of_job("budget", slow(late))), asked)
 
 
 def test_examples_of_configurations_are_what_prometheus_takes() -> None:
-    _promtool("check", "config", str(HERE / "prometheus" / "prometheus.yml"))
+    promtool("check", "config", str(HERE / "prometheus" / "prometheus.yml"))
 
 
 def test_alertmanager_is_told_of_no_alert_that_is_not_there() -> None:

@@ -14,10 +14,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.boards.rules import alert_rules, recording_rules
 from streams.configuration import SettingsError, load_settings
 from streams.process.host import STOP_S
 from tests.deploy import go_modules
 from tests.deploy.containers import ROOT, images
+from tests.deploy.promtool import cases
 
 HELM_FOLDER = ROOT / "deploy" / "helm"
 CHART = HELM_FOLDER / "marquee"
@@ -38,8 +40,8 @@ def helm(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @cache
-def rendered(values: Path, version: str = VERSIONS[-1], *more: str) -> list[dict[str, Any]]:
-    said = helm("template", "shop", CHART, "-f", values, "-n", "media", "--kube-version", version, *more)
+def rendered(values: Path, version: str = VERSIONS[-1], *more: str, namespace: str = "media") -> list[dict[str, Any]]:
+    said = helm("template", "shop", CHART, "-f", values, "-n", namespace, "--kube-version", version, *more)
     assert said.returncode == 0, said.stderr
     return [thing for thing in yaml.safe_load_all(said.stdout) if thing]
 
@@ -95,7 +97,7 @@ def test_values_fit_their_schema(values: Path) -> None:
         {"settings": {**PLACES, "consent": {"default": "deny"}, "ads": {"secret": "hunter2"}}},
         {"worker": {"replica": 2}},
         {"workers": {}},
-        {"terminationGracePeriodSeconds": 20},
+        {"terminationGracePeriodSeconds": 25},
         {"secrets": {"redis.password": "hunter2"}},
     ],
 )
@@ -175,7 +177,8 @@ def test_every_pod_is_hardened_and_has_time_to_stop(values: Path) -> None:
         (container,) = pod["containers"]
         assert pod["enableServiceLinks"] is False, name
         assert pod["automountServiceAccountToken"] is False
-        assert pod["terminationGracePeriodSeconds"] > STOP_S
+        rests_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1]) if "worker" in name else 0
+        assert pod["terminationGracePeriodSeconds"] > STOP_S + rests_s
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert f"{pod['securityContext']['runAsUser']}:0" == images()["worker"].user
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -207,19 +210,13 @@ def test_pages_and_probes_speak_tls_where_the_process_does() -> None:
     assert monitor["spec"]["endpoints"][0]["tlsConfig"] == {"insecureSkipVerify": True}
     (plain,) = (thing for thing in rendered(HELM_FOLDER / "team.yaml") if thing["kind"] == "ServiceMonitor")
     assert "tlsConfig" not in plain["spec"]["endpoints"][0]
-    # alerts compare series of workers with the learner's, by job
-    label = plain["spec"]["jobLabel"]
-    monitored = [thing["metadata"]["labels"] for thing in things if thing["kind"] == "Service"]
-    assert len(monitored) > 1
-    assert {labels[label] for labels in monitored} == {"shop"}
 
 
 @pytest.mark.charts
 def test_workers_are_scaled_by_the_seconds_the_slowest_partition_is_behind() -> None:
     (scaled,) = (thing for thing in rendered(HELM_FOLDER / "ten-thousand.yaml") if thing["kind"] == "ScaledObject")
     (trigger,) = scaled["spec"]["triggers"]
-    assert trigger["metadata"]["query"].startswith("max(marquee_lag_seconds{")
-    assert 'topic="marquee.events.v1"' in trigger["metadata"]["query"]
+    assert trigger["metadata"]["query"] == 'max(marquee_lag_seconds{job="media/shop", lane="events"})'
     workers = [thing for thing in rendered(HELM_FOLDER / "ten-thousand.yaml") if thing["kind"] == "Deployment"]
     assert {thing["metadata"]["name"]: thing["spec"].get("replicas") for thing in workers} == {
         "shop-marquee-worker": None,  # KEDA's
@@ -230,14 +227,55 @@ def test_workers_are_scaled_by_the_seconds_the_slowest_partition_is_behind() -> 
     assert gpu["image"] == "marquee-worker-gpu:0.1.0"
 
 
+def rule_groups(selector: str) -> list[dict[str, Any]]:
+    """Those of the project, for some series."""
+    return [
+        group for text in (recording_rules(selector), alert_rules(selector)) for group in yaml.safe_load(text)["groups"]
+    ]
+
+
+@pytest.mark.charts
+def test_two_releases_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    jobs, rules = {}, []
+    for namespace in ("media", "kiosk"):
+        things = {
+            thing["kind"]: thing.get("spec", {}) for thing in rendered(HELM_FOLDER / "team.yaml", namespace=namespace)
+        }
+        (relabeling,) = things["ServiceMonitor"]["endpoints"][0]["relabelings"]
+        assert relabeling.pop("targetLabel") == "job"
+        jobs[namespace] = relabeling["replacement"]
+        rules.append(tmp_path / f"{namespace}.yaml")
+        rules[-1].write_text(json.dumps(things["PrometheusRule"]))
+    late, fine = jobs.values()
+    series = [
+        {"series": f'marquee_lag_seconds{{job="{late}", lane="events", topic="klicks"}}', "values": "70x30"},
+        {"series": f'marquee_lag_seconds{{job="{fine}", lane="events", topic="klicks"}}', "values": "1x30"},
+        *({"series": f'marquee_slates_total{{job="{job}"}}', "values": "0+9x30"} for job in (late, fine)),
+    ]
+    fires = f'ALERTS{{alertname="MarqueeLag", alertstate="firing", job="{late}", severity="page", topic="klicks"}}'
+    recorded = "job:marquee_availability_bad:ratio_rate5m"
+    asked = [
+        {"expr": "ALERTS", "eval_time": "30m", "exp_samples": [{"labels": fires, "value": 1}]},
+        {
+            "expr": recorded,
+            "eval_time": "30m",
+            "exp_samples": [{"labels": f'{recorded}{{job="{job}"}}', "value": 0} for job in (late, fine)],
+        },
+    ]
+    cases(tmp_path / "cases.yaml", "1m", series, asked, rules=rules)
+
+
 @pytest.mark.charts
 def test_rules_and_boards_are_the_files_of_the_project() -> None:
     things = rendered(HELM_FOLDER / "team.yaml")
     (rule,) = (thing for thing in things if thing["kind"] == "PrometheusRule")
-    files = [yaml.safe_load((ROOT / f"deploy/prometheus/{name}.yaml").read_text()) for name in ("recording", "alerts")]
-    assert rule["spec"]["groups"] == [group for file in files for group in file["groups"]]
-    ours = rendered(HELM_FOLDER / "team.yaml", VERSIONS[-1], "--set", "monitoring.runbooks=https://sre.test/m/")
+    assert rule["spec"]["groups"] == rule_groups('job="media/shop"')
+    said = ("--set", "monitoring.runbooks=https://sre.test/m/,monitoring.job=kubernetes-pods")
+    ours = rendered(HELM_FOLDER / "team.yaml", VERSIONS[-1], *said)
     (rule,) = (thing for thing in ours if thing["kind"] == "PrometheusRule")
+    assert [each["expr"] for each in rule["spec"]["groups"][0]["rules"]] == [
+        each["expr"] for each in rule_groups('job="kubernetes-pods"')[0]["rules"]
+    ]
     links = [each["annotations"]["runbook_url"] for each in rule["spec"]["groups"][1]["rules"]]
     assert all(link.startswith("https://sre.test/m/Marquee") for link in links)
     boards = {name for thing in things if thing["kind"] == "ConfigMap" for name in thing["data"]}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.processes import StartFailed
 from streams.configuration import load_settings
-from tests.deploy.containers import DOCKERFILE, ROOT, images
+from tests.deploy.containers import DOCKERFILE, ROOT, copy_loops, images
 
 TARGETS = ("worker", "learner")
 
@@ -70,3 +71,14 @@ def test_what_is_needed_is_read_out_of_the_project(tmp_path: Path) -> None:
 def test_images_are_named_without_a_host() -> None:
     for image in images().values():
         assert not image.base or re.fullmatch(r"[\w.${}-]+(:[\w.${}-]+)?", image.base), image.base
+
+
+def test_a_checkout_without_compiled_loops_says_what_compiles_them(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=rf"no loop is compiled in {tmp_path}: run python -m streams\.lab\.warm"):
+        copy_loops(tmp_path / "loops", root=tmp_path)
+    there = tmp_path / "ranking" / "__pycache__" / "score.py311.nbi"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    copy_loops(tmp_path / "loops", root=tmp_path)
+    (found,) = (tmp_path / "loops").rglob("*.nbi")
+    assert found.parent.name.startswith("ranking_")

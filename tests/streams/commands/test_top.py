@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.processes import free_port
 from streams.commands.cli import main
-from streams.commands.overview import Overview
+from streams.commands.overview import Overview, ProcessView, StageView
 from streams.commands.overview_table import table
 from streams.commands.readings import Reading
 from streams.commands.scraping import address, between, look
@@ -46,8 +46,8 @@ def applied(metrics: WorkerMetrics, count: int) -> None:
     series(metrics, "marquee_events_total", fate="applied").inc(count)
 
 
-def behind(metrics: WorkerMetrics, partition: str, records: int, seconds: float) -> None:
-    place = {"topic": "marquee.events.v1", "partition": partition}
+def behind(metrics: Metrics, partition: str, records: int, seconds: float, lane: str = "events") -> None:
+    place = {"lane": lane, "topic": "marquee.events.v1", "partition": partition}
     series(metrics, "marquee_lag_records", **place).set(records)
     series(metrics, "marquee_lag_seconds", **place).set(seconds)
 
@@ -69,7 +69,9 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     behind(one, "0", 5, 1.5)
     behind(other, "1", 7, 0.25)
     behind(other, "0", 4, 1.25)  # it had that one before
-    series(one, "marquee_snapshot_info").info({"version": "20260101T000000-0007"})
+    behind(other, "all", 900, 7_200, "observations")  # it tells of what nobody learns
+    behind(learner, "2", 8, 30, "observations")
+    series(one, "marquee_snapshot_version").set(1_764_311_304)
     series(one, "marquee_ranker_state", state="no_snapshot").set(0)
     series(one, "marquee_ranker_state", state="serves").set(1)
 
@@ -84,8 +86,9 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     first, second, third = found.processes
     assert first.events_per_s == pytest.approx(3 * second.events_per_s, rel=0.5)
     assert found.events_per_s == first.events_per_s + second.events_per_s > 0
-    assert (found.lag_s, found.lag_records) == (1.5, 12)
-    assert (first.snapshot_version, first.ranker, second.ranker) == ("20260101T000000-0007", "serves", "no_snapshot")
+    assert (found.lag_s, found.lag_records, found.learning_lag_s) == (1.5, 12, 7_200)
+    assert (second.lag_s, third.lag_s) == (1.25, 30), "a worker's lag is not the learner's"
+    assert (first.snapshot_version, first.ranker, second.ranker) == (1_764_311_304, "serves", "no_snapshot")
     assert (first.role, third.role) == ("worker", "learner")
     assert third.rows_per_s > 0
     assert [stage.stage for stage in found.stages] == ["fold"]
@@ -120,10 +123,58 @@ async def test_who_is_away_is_told_and_left_out(serve: Serve) -> None:
     assert found.events_per_s == found.processes[1].events_per_s > 0
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(table(found))
+        console.print(table(found, console.width))
     assert "1 of 2 answer" in capture.get()
     assert "away: Connection refused" in capture.get()
     assert json.loads(json.dumps(found.plain(), allow_nan=False))["processes"][0]["events_per_s"] is None
+
+
+def said(*processes: ProcessView, width: int, height: int = 100) -> list[str]:
+    """What a terminal of that size shows of them."""
+    stage = StageView("events", "fold", 3.0, 0.001, 0.002)
+    rates = {"events_per_s": 1.0, "slates_per_s": 1.0, "degraded_per_s": 0.0, "ads_per_s": 0.0}
+    lags = {"lag_s": 0.0, "lag_records": 0.0, "learning_lag_s": 0.0, "p50_s": 0.1, "p99_s": 0.2}
+    seen = Overview(**rates, **lags, processes=processes, stages=[stage])
+    console = Console(width=width, height=height, color_system=None)
+    with console.capture() as capture:
+        console.print(table(seen, width))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_a_narrow_terminal_shows_fewer_columns_and_no_number_cut_off(width: int) -> None:
+    pods = [f"http://marquee-worker-6c9f7d8b5-{end}.recommendation.svc:6066/metrics" for end in ("x2x9k", "q8w7e")]
+    busy = [
+        ProcessView(pod, role="worker", events_per_s=17_573, slates_per_s=17_715, lag_s=3_700 * n, p99_s=0.0498)
+        for n, pod in enumerate(pods)
+    ]
+    lines = said(*busy, width=width)
+    assert all(len(line) <= width for line in lines)
+    first, second = (line for line in lines if "17,573" in line)
+    assert "x2x9k" in first
+    assert "q8w7e" in second
+    assert all(":6066" in line for line in (first, second))
+    assert "61.7 min" in second
+    (columns,) = (line.split() for line in lines if line.startswith("process"))
+    assert ("MiB" in columns) == (width == 160)
+    assert {"events/s", "p99", "lag", "ranker"} <= set(columns)
+    assert not [line for line in (first, second) if "…" in line.split(maxsplit=1)[1]]
+
+
+def test_who_is_away_comes_before_the_many_who_are_there() -> None:
+    here = [ProcessView(f"http://worker-{n}:6066/metrics", role="worker") for n in range(99)]
+    lines = said(*here, ProcessView("http://worker-x:6066/metrics", away="no such host"), width=120)
+    assert (
+        [n for n, line in enumerate(lines) if "events fold" in line]
+        < [n for n, line in enumerate(lines) if line.startswith("worker-x:6066") and "away: no such host" in line]
+        < [n for n, line in enumerate(lines) if line.startswith("worker-0:6066")]
+    )
+
+
+async def test_a_name_that_nobody_knows_is_told() -> None:
+    url = address("nobody.invalid")
+    async with aiohttp.ClientSession() as session:
+        assert await look(session, [url]) == {url: "no such host"}
 
 
 async def test_what_is_no_worker_is_told(serve: Serve) -> None:

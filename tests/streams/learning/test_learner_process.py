@@ -209,6 +209,27 @@ async def test_who_stands_by_says_nothing(tmp_path: Path, records: list[Told]) -
     assert not (tmp_path / "c").exists()
 
 
+async def test_who_no_longer_leads_says_not_how_well_it_learns_and_who_leads_again_does(
+    tmp_path: Path, records: list[Told]
+) -> None:
+    teacher = a_teacher(tmp_path)
+    await teacher.positions(committed({INPUT: 0}))
+    await teach(teacher, records)
+    registry = teacher.metrics.registry
+
+    def hits() -> float:
+        return registry.get_sample_value("marquee_learner_hit_ratio", {"order": "retrieval"}) or 0.0
+
+    await clock(teacher, 0.25)
+    assert hits() > 0
+    teacher.leads = lambda: False
+    await clock(teacher, 0.25)
+    assert math.isnan(hits())
+    teacher.leads = lambda: True
+    await clock(teacher, 0.25)
+    assert hits() > 0
+
+
 async def test_after_a_death_it_goes_on_where_its_counts_end(tmp_path: Path, records: list[Told]) -> None:
     first, control = a_teacher(tmp_path / "a"), a_teacher(tmp_path / "b")
     for teacher in (first, control):
@@ -369,7 +390,7 @@ async def test_pages_say_what_was_not_read_and_how_far_behind_it_is(tmp_path: Pa
             metrics = await (await session.get("/metrics")).text()
         assert ready["checks"]["checkpoint"] == "ok"
         assert "is not read yet" in ready["checks"]["control"]
-        assert 'marquee_lag_records{partition="0",topic="marquee.observations.v1"} 7.0' in metrics
+        assert 'marquee_lag_records{lane="observations",partition="0",topic="marquee.observations.v1"} 7.0' in metrics
     finally:
         pages.cancel()
         await asyncio.wait([pages])

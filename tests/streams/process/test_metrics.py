@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
 from embeddings.events import Fate, Source
+from ranking.ranker import State as RankerState
 from streams.contract.deadletters import Code
 from streams.process.input_metrics import WHOLE
 from streams.process.metrics import GROUPS, STAGES, WORKER_LANES, LearnerMetrics, Metrics, WorkerMetrics
 from streams.process.metrics_page import describe
+from streams.settings import TOPIC_NAMES, TopicName
 from streams.transport.deliveries import Lag
 from streams.transport.standing import ControlStanding, Standing
 
+NAMES: Mapping[str, TopicName] = {f"marquee.{name}.v1": name for name in TOPIC_NAMES}
 PROCESSES = [WorkerMetrics, LearnerMetrics]
 REMEDY = re.compile(r"\. (If|Compare|Divide) [^.]")
 
@@ -47,7 +51,7 @@ def test_help_says_what_it_is_and_ends_with_what_to_do(kind: type[WorkerMetrics 
 @pytest.mark.parametrize("kind", PROCESSES)
 def test_prometheus_own_linter_has_nothing_to_say(kind: type[WorkerMetrics | LearnerMetrics]) -> None:
     metrics = kind()
-    metrics.lags({Source("marquee.events.v1", 3): Lag(17, 2.5)})
+    metrics.group.lags({Source("marquee.events.v1", 3): Lag(17, 2.5)}, NAMES)
     metrics.paused(Source("marquee.events.v1", 3), "malformed", 0.9)
     text = generate_latest(metrics.registry)
     said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
@@ -71,10 +75,10 @@ def test_no_label_can_grow_without_bound(kind: type[WorkerMetrics | LearnerMetri
 def test_a_worker_with_64_partitions_has_fewer_than_1000_series() -> None:
     metrics = WorkerMetrics()
     lags = {Source(f"marquee.{topic}.v1", n): Lag(1, 1.0) for topic in WORKER_LANES for n in range(64)}
-    metrics.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)})
+    metrics.group.lags(lags | {Source("marquee.observations.v1", WHOLE): Lag(1, 1.0)}, NAMES)
     metrics.own.probed("ready", {check: lambda: None for check in ("control", "store", "partitions", "work", "topics")})
     metrics.model.swapped(version="7", created_at_s=1, ranker="serves")
-    metrics.model.indexed(items=1, kind="exact", device="cpu", version="7", built_at_s=1)
+    metrics.model.indexed(items=1, kind="exact", device="cpu", built_at_s=1)
     lines = generate_latest(metrics.registry).decode().splitlines()
     assert sum(not line.startswith("#") for line in lines) < 1000
 
@@ -124,12 +128,15 @@ def test_a_dead_letter_is_counted_by_topic_and_code() -> None:
 
 def test_lag_of_a_partition_that_went_to_another_worker_is_gone() -> None:
     metrics, topic = WorkerMetrics(), "marquee.events.v1"
-    metrics.lags({Source(topic, 3): Lag(17, 2.5), Source(topic, 4): Lag(0, 0.0)})
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="3") == 17
-    assert value(metrics, "marquee_lag_seconds", topic=topic, partition="3") == 2.5
-    metrics.lags({Source(topic, 4): Lag(1, 0.5)})
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="3") is None
-    assert value(metrics, "marquee_lag_records", topic=topic, partition="4") == 1
+
+    def lag(kind: str, partition: str) -> float | None:
+        return value(metrics, f"marquee_lag_{kind}", lane="events", topic=topic, partition=partition)
+
+    metrics.group.lags({Source(topic, 3): Lag(17, 2.5), Source(topic, 4): Lag(0, 0.0)}, NAMES)
+    assert (lag("records", "3"), lag("seconds", "3")) == (17, 2.5)
+    metrics.group.lags({Source(topic, 4): Lag(1, 0.5)}, NAMES)
+    assert lag("records", "3") is None
+    assert lag("records", "4") == 1
 
 
 def test_how_the_membership_stands_is_told_and_rebalances_are_counted() -> None:
@@ -168,23 +175,26 @@ def test_how_far_control_topics_are_read_is_told() -> None:
 def test_ages_grow_with_the_clock() -> None:
     now = [1_000.0]
     metrics = WorkerMetrics(clock=lambda: now[0])
-    metrics.model.indexed(items=100, kind="ivf", device="cpu", version="7", built_at_s=990, recall=0.98)
+    metrics.model.indexed(items=100, kind="ivf", device="cpu", built_at_s=990, recall=0.98)
     metrics.model.swapped(version="7", created_at_s=980, ranker="few_examples", seconds=0.7)
     now[0] += 5
     assert value(metrics, "marquee_index_age_seconds") == 15
     assert value(metrics, "marquee_snapshot_age_seconds") == 25
     assert value(metrics, "marquee_index_recall") == 0.98
     assert value(metrics, "marquee_snapshot_swap_seconds_count") == 1
-    assert value(metrics, "marquee_index_info", kind="ivf", device="cpu", version="7") == 1
+    assert value(metrics, "marquee_index_info", kind="ivf", device="cpu") == 1
 
 
-def test_a_new_snapshot_leaves_no_series_of_the_one_before() -> None:
+def test_a_new_snapshot_makes_no_new_series() -> None:
     metrics = WorkerMetrics()
-    metrics.model.swapped(version="1", created_at_s=1, ranker="serves")
-    metrics.model.swapped(version="2", created_at_s=2, ranker="behind_retrieval")
+
+    def take(version: str, ranker: RankerState) -> set[tuple[str, ...]]:
+        metrics.model.swapped(version=version, created_at_s=1, ranker=ranker)
+        metrics.model.indexed(items=1, kind="exact", device="cpu", built_at_s=1)
+        return {(s.name, *s.labels.items()) for family in metrics.registry.collect() for s in family.samples}
+
+    assert take("1", "serves") == take("2", "behind_retrieval")
     metrics.model.refused()
-    assert value(metrics, "marquee_snapshot_info", version="1") is None
-    assert value(metrics, "marquee_snapshot_info", version="2") == 1
     assert value(metrics, "marquee_snapshot_version") == 2
     assert value(metrics, "marquee_ranker_state", state="behind_retrieval") == 1
     assert value(metrics, "marquee_ranker_state", state="serves") == 0

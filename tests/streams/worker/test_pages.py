@@ -27,6 +27,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         metrics=worker.metrics,
         reads=reads,
         control=worker.control,
+        rehearsed=lambda: True,
         assigned=lambda: assigned,
         holdup=lambda: None,
         misfit_topics=lambda: None,
@@ -91,7 +92,7 @@ async def test_they_are_served_from_a_loop_of_their_own_and_asked_in_the_one_tha
         return find(path)
 
     pages.api = SimpleNamespace(page=noting, stop=pages.api.stop)  # type: ignore[assignment]
-    monkeypatch.setattr(worker.metrics, "lags", lambda lags: served.set())
+    monkeypatch.setattr(worker.metrics.group, "lags", lambda lags, names: served.set())
     running = asyncio.create_task(pages.run())
     await served.wait()
     async with aiohttp.ClientSession() as session:

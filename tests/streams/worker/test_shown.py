@@ -82,6 +82,8 @@ async def test_the_trace_of_an_event_is_the_exemplar_of_its_slate(worker: Worker
 
 
 async def test_a_trace_that_is_none_is_no_exemplar(worker: Worker) -> None:
-    odd = [("traceparent", b"nonsense")], [("traceparent", b"00-\xff-x-y")], []
+    unsampled = f"00-{TRACE}-00f067aa0ba902b7-00".encode()
+    said = b"nonsense", b"00-\xff-x-y", unsampled, b"00-" + b"a user's name".ljust(32) + b"-00f067aa0ba902b7-01"
+    odd = [*([("traceparent", each)] for each in said), []]
     await worker.take([an_event(n, "ann", f"i{n:03d}")._replace(headers=headers) for n, headers in enumerate(odd)])
     assert not [s for f in worker.metrics.registry.collect() for s in f.samples if s.exemplar is not None]

@@ -2,6 +2,11 @@
 {{- ternary .Release.Name (printf "%s-marquee" .Release.Name) (contains "marquee" .Release.Name) | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
+{{- /* The job label of all its series */}}
+{{- define "marquee.job" -}}
+{{- .Values.monitoring.job | default (printf "%s/%s" .Release.Namespace .Release.Name) -}}
+{{- end }}
+
 {{- /* What selects the pods of a role: (list . "worker") */}}
 {{- define "marquee.selector" -}}
 app.kubernetes.io/name: marquee
