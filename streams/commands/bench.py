@@ -134,10 +134,11 @@ def http(
     ours, floor, ratio = (result[key] for key in ("answers_per_s", "floor_per_s", "ratio"))
     out.print(f"{ours:,} stored slates/s, a bare handler {floor:,}/s: × {ratio}; {result['connections']} connections")
     out.print(f"per second of CPU {result['answers_per_cpu_s']:,}, a bare handler {result['floor_per_cpu_s']:,}")
-    out.print(
-        f"at {result['load_per_s']:,}/s: p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms; "
-        f"the bare handler {result['floor_p50_ms']} and {result['floor_p99_ms']} ms"
-    )
+    for load in result["loads"]:
+        out.print(
+            f"at {load['load_per_s']:,}/s: p50 {load['p50_ms']} ms, p99 {load['p99_ms']} ms; "
+            f"the bare handler {load['floor_p50_ms']} and {load['floor_p99_ms']} ms"
+        )
     for name, load in result["posted"].items():
         out.print(f"posted {name}: {load['per_s']:,}/s, p50 {load['p50_ms']} ms, p99 {load['p99_ms']} ms")
     finish(result, as_json)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +56,7 @@ _ROUNDS = 3
 _TELL_MS, _SAY_MS = 1_000, 60_000
 _TELL_SHARE = 20
 """So many times longer than telling the funnel took it is not told again: of ten thousand line items that is long."""
-_AWAY_SHARE = 4
-"""So many times longer than a call waited in vain the ledger is not asked: a lane waits a fifth of its time at most."""
 _PACING = 1
-T = TypeVar("T")
 
 
 class Sale(NamedTuple):
@@ -94,6 +91,8 @@ class Beside(NamedTuple):
 class AdServer:
     """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
 
+    A ledger that does not answer should be let alone for a while (`Patience`): it is asked twice for every batch.
+
     A asks of P places (auctions of one or several slots each), M candidates (line items for a place), C creatives.
     """
 
@@ -107,7 +106,6 @@ class AdServer:
     funnel: Funnel = field(default_factory=Funnel)
     _told_ms: int = field(init=False, default=0)
     _said_ms: int = field(init=False, default=0)
-    _away_until_s: float = field(init=False, default=0.0)
     _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _tables: FitTables = field(init=False, default_factory=FitTables)
@@ -137,7 +135,7 @@ class AdServer:
         out, why = dict[str, InFlight](), ""
         before: dict[str, bytes] | None = None
         try:
-            flights, decisions, why = self._asked(lambda: self.ledger.known(people, ids))
+            flights, decisions, why = self.ledger.known(people, ids)
             before = {name: value for name, value in zip(ids, decisions, strict=True) if value}
             out = dict(zip(people, flights or (), strict=False))
         except (LedgerClosed, StoreUnavailable) as error:
@@ -194,11 +192,7 @@ class AdServer:
             return
         began_s = monotonic()
         try:
-            self.funnel.tell(
-                lambda tallies: self._asked(
-                    lambda: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms)
-                )
-            )
+            self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
         self._told_ms = now_ms + int(1000 * _TELL_SHARE * (monotonic() - began_s))
@@ -338,22 +332,10 @@ class AdServer:
         try:
             for at in range(0, len(reservations), MOST_ROWS):
                 some = reservations[at : at + MOST_ROWS]
-                answers += self._asked(lambda some=some: self.ledger.reserve(worker, some, now_ms=now_ms))  # type: ignore[misc]
+                answers += self.ledger.reserve(worker, some, now_ms=now_ms)
         except (LedgerClosed, StoreUnavailable) as error:
             self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
-
-    def _asked(self, call: Callable[[], T]) -> T:
-        """What the ledger answers. One that has just kept a lane waiting in vain is not asked again for a while."""
-        began_s = monotonic()
-        if began_s < self._away_until_s:
-            raise StoreUnavailable("the spend ledger did not answer a moment ago")
-        try:
-            return call()
-        except StoreUnavailable:
-            now_s = monotonic()
-            self._away_until_s = now_s + _AWAY_SHARE * (now_s - began_s)
-            raise
 
     def _say(self, what: str, error: object) -> None:
         """Once in a while, not for every request."""

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -122,6 +123,24 @@ async def test_further_pages_are_found_and_everything_is_counted_by_its_route(wo
         assert (await session.get("/hello/ann?fail")).status == 500
     route = "/hello/{name}"
     assert told == [(route, 200), ("other", 404), ("/livez", 200), (route, 405), (route, 500)]
+
+
+async def test_no_answer_tells_versions_and_every_error_is_json(server: HealthServer) -> None:
+    asked = {
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n": 200,
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n": 404,
+        b"GET /\xff\x00 what\r\n\r\n": 400,
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nContent-Encoding: br\r\n\r\n": 415,
+    }
+    for request, status in asked.items():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request)
+        head, name = await reader.readuntil(b"\r\n\r\n"), b"\r\nServer: "
+        body = await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+        writer.close()
+        assert int(head.split()[1]) == status, head
+        assert head.partition(name)[2].split(b"\r\n")[0] == b"marquee"
+        assert json.loads(body)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])

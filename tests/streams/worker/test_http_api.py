@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import logging
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -69,6 +70,17 @@ async def test_a_compressed_body_is_held_for_as_large_as_it_may_become() -> None
         assert (await posting.post("/v1/slates", {"request_id": "r", "user_id": "u1"})).status == 200
         posting.api._held += 1
         assert (await posting.post("/v1/slates", whole, Content_Encoding="gzip")).status == 503
+
+
+async def test_a_coding_that_nobody_reads_and_a_body_that_is_none_are_refused_without_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_posting() as posting:
+        reply = await posting.post("/v1/events", b"{}", Content_Encoding="br")
+        assert (reply.status, reply.headers["Accept-Encoding"]) == (415, "gzip, deflate")
+        broken = await posting.post("/v1/events", b"no gzip at all", Content_Encoding="gzip")
+        assert (broken.status, broken.body) == (400, {"error": "the body did not come whole"})
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_the_latest_slate_of_a_user_is_served_as_it_is_stored() -> None:
