@@ -253,7 +253,7 @@ def _time(value: float) -> str:
 
 
 def _of_lines(left: float, bottom: float, wide: float, high: float) -> tuple[float, float, float, float]:
-    return left + wide * 0.115, bottom + high * 0.31, wide * 0.84, high * 0.55
+    return left + 0.038, bottom + high * 0.31, wide - 0.053, high * 0.55
 
 
 def _of_bars(left: float, bottom: float, wide: float, high: float) -> tuple[float, float, float, float]:

@@ -28,20 +28,21 @@ from ranking.ads.campaigns import Type
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.fit_tables import FitTables
 from ranking.ads.floors import Floors
-from ranking.ads.gates import sensitive, without
+from ranking.ads.gates import without
 from ranking.ads.inventory import House, running
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.separation import Kinds, kinds_of, sell_apart
+from ranking.ads.separation import sell_apart
 from ranking.ads.targeting import listed
 from ranking.ads.turns import crowded, yielded
 from streams.contract.records import encode
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, at_rate, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
-from streams.serving.ad_pages import Organic, lay, risks_of, unlaid
+from streams.serving.ad_pages import Organic, lay, unlaid
 from streams.serving.ad_people import People, exposed_of, personal
 from streams.serving.ad_reserves import reserves_of
 from streams.serving.ad_scoring import AdScorer
@@ -78,18 +79,9 @@ class Known(NamedTuple):
     before: dict[str, bytes] | None
 
 
-class Beside(NamedTuple):
-    """What is worked out once for a house: which creatives are sensitive, of which kinds, and how risky neighbours."""
-
-    house: House
-    sensitive_N: NDArray[np.bool_]
-    kinds: Kinds
-    risk_of: Mapping[str, int]
-
-
 @dataclass(slots=True, kw_only=True)
 class AdServer:
-    """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
+    """Decides which ads are shown. One per thread that decides; ledger and funnel are its own.
 
     A ledger that does not answer should be let alone for a while (`Patience`): it is asked twice for every batch.
 
@@ -99,6 +91,7 @@ class AdServer:
     exchange: Exchange
     budgets: Budgets
     scorer: AdScorer
+    beside: BesideHouse
     ledger: SpendLedger
     settings: Settings
     stage: StageTimer = untimed
@@ -110,7 +103,6 @@ class AdServer:
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _tables: FitTables = field(init=False, default_factory=FitTables)
     _floors: Floors = field(init=False)
-    _made: Beside | None = field(init=False, default=None)
     _runs: tuple[House, NDArray[np.uint64], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -119,7 +111,7 @@ class AdServer:
     def prepare(self) -> None:
         """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
         house = self.exchange.market.house
-        self._beside(house)
+        self.beside.of(house)
         self.scorer.prepare(house)
 
     def known(self, persons: Sequence[str], asks: Sequence[AdAsk]) -> Known:
@@ -146,7 +138,7 @@ class AdServer:
 
     def risk_of(self) -> Mapping[str, int]:
         """How risky each creative of the house is beside organic items, by key: `ad_pages.seats`."""
-        return self._beside(self.exchange.market.house).risk_of
+        return self.beside.of(self.exchange.market.house).risk_of
 
     def decide(
         self,
@@ -212,7 +204,7 @@ class AdServer:
         house = market.house
         slots = [place.slot for place in contest.places]
         fits = self._tables.fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
-        fits = without(fits, self._beside(house).sensitive_N, Loss.category_excluded)
+        fits = without(fits, self.beside.of(house).sensitive_N, Loss.category_excluded)
         fits = caps.creatives_left(market.caps, exposed, contest.start_P1, contest.row_M, fits, contest.ask_P)
         contest.fits = fits
         contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
@@ -240,7 +232,7 @@ class AdServer:
     def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int, organic: Organic | None) -> Sale:
         """The auctions of all places; who its budget does not cover, or no page takes, stands back: sold again."""
         auction, rate_P = self._auction(contest, bids, market), contest.show_rate_P
-        kinds, page_P = self._beside(market.house).kinds, contest.ask_P.astype(np.int64)
+        kinds, page_P = self.beside.of(market.house).kinds, contest.ask_P.astype(np.int64)
         taken_M = np.full(len(contest.row_M), -1, np.int64)
         for _ in range(_ROUNDS):
             laid = unlaid(sell_apart(auction, page_P, kinds, bids.creative_M))
@@ -348,9 +340,3 @@ class AdServer:
         if self._runs is None or self._runs[0] is not house or now_ms >= self._runs[2]:
             self._runs = house, *running(house, now_ms)
         return self._runs[1]
-
-    def _beside(self, house: House) -> Beside:
-        if self._made is None or self._made.house is not house:
-            off_N = sensitive(house.creatives, self.settings.ads.allow_sensitive)
-            self._made = Beside(house, off_N, kinds_of(house), risks_of(house))
-        return self._made

@@ -45,6 +45,7 @@ from streams.contract.messages import Part
 from streams.contract.parsing import Rules
 from streams.contract.posted import Posted
 from streams.contract.records import encode
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_pages import Organic
 from streams.serving.ad_people import People
 from streams.serving.ad_scoring import AdScorer
@@ -182,9 +183,14 @@ def sell(serving: Serving, settings: Settings, now_ms: int) -> int:
     for tick in range(_TICKS):
         budgets.tick(now_ms + 1_000 * tick)
     now_ms += 1_000 * _TICKS
-    scorer = AdScorer(serving, settings)
     server = AdServer(
-        exchange=exchange, budgets=budgets, scorer=scorer, ledger=ledger, settings=settings, now_ms=lambda: now_ms
+        exchange=exchange,
+        budgets=budgets,
+        scorer=AdScorer(serving, settings),
+        beside=BesideHouse(),
+        ledger=ledger,
+        settings=settings,
+        now_ms=lambda: now_ms,
     )
     asks = [_ask("1", now_ms, None), _ask("2", now_ms, PageTerms(PageRules(), _PLACES, 1.0))]
     count = len(asks)

@@ -32,9 +32,10 @@ from streams.serving.ad_answers import AdAnswers, Filled
 from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
-from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
+from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen, Told
+from streams.serving.viewers import context_code, context_keys, viewer_of
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_funnel import Funnel, PostedFunnel
@@ -62,6 +63,8 @@ class Selling:
     """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
     _secret: bytes = field(init=False, repr=False)
+    _scorer: AdScorer = field(init=False)
+    _house_beside: BesideHouse = field(init=False)
     _warned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class Selling:
             person=lambda user_id: person_of(user_id, self._secret),
             active=self.sells,
         )
+        self._scorer, self._house_beside = AdScorer(self.serving, settings), BesideHouse(ads.allow_sensitive)
         asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
         self.answers, self.posted = (
@@ -109,16 +113,15 @@ class Selling:
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
         self.metrics.ads.competing.set(sum(line is not None for line in self.exchange.market.lines))
-        for one in (self.answers, self.posted, self.slates):
-            if one is not None:
-                one.server.prepare()
+        self.answers.server.prepare()  # the others share it
 
     def _server(self, lane: str, funnel: Funnel, waits: str) -> AdServer:
         """For one lane, and with whose patience."""
         return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
-            scorer=AdScorer(self.serving, self.settings),
+            scorer=self._scorer,
+            beside=self._house_beside,
             ledger=self._ledger(self.patience[waits]),
             settings=self.settings,
             stage=partial(self.metrics.stage, lane=lane),

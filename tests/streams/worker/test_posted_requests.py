@@ -65,13 +65,16 @@ async def test_the_answer_is_the_slate_that_the_lane_would_publish(posting: Post
     assert (slate.topic, slate.partition) == ("http:requests", murmur2([b"u1"])[0] % partitions)
 
 
+NAMELESS = ({"user_id": "u1"}, {"user_id": "u1"}, {"request_id": None, "user_id": "u1"})
+
+
 async def test_a_name_is_one_request_of_one_person(posting: Posting) -> None:
     first = slate_of(await post(posting, ASK))
     again = slate_of(await post(posting, ASK))
     other = slate_of(await post(posting, ASK | {"user_id": "u2"}))
-    nameless = [slate_of(await post(posting, {"user_id": "u1"})) for _ in range(2)]
+    nameless = [slate_of(await post(posting, unnamed)) for unnamed in NAMELESS]
     assert again.slate_id == first.slate_id != other.slate_id
-    assert len({slate.slate_id for slate in (first, other, *nameless)}) == 4
+    assert len({slate.slate_id for slate in (first, other, *nameless)}) == 5
     assert all(slate.request_id for slate in nameless)
 
 
