@@ -80,7 +80,7 @@ class Node:
     def lacks(self) -> set[str]:
         """The checks of `/readyz` that do not pass, whether that makes it unready or not; `pages` without an answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as answer:
                 told = answer.read()
         except urllib.error.HTTPError as error:
             told = error.read()
