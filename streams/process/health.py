@@ -94,7 +94,8 @@ class HealthServer:
             live: Whether a restart would not help.
             ready: Whether it can do its work now.
             started: Whether it has been able to.
-            notes: What `/readyz` says beside its checks: for a person to know; another process would not do better.
+            notes: What `/readyz` says beside its checks, or where one of them passes: for a person to know; another
+                process would not do better.
             beyond: Finds further pages by the raw path.
             home: Asks checks where they may be asked, if this server runs in another event loop: one that is blocked
                 answers no probe.
@@ -170,7 +171,7 @@ class HealthServer:
         async def answer(_request: web.BaseRequest) -> web.Response:
             found, noted = await self._home(lambda: (examine(checks), examine(notes)))
             ok = not any(found.values())
-            told = {name: why or "ok" for name, why in (found | noted).items()}
+            told = {name: found.get(name) or noted.get(name) or "ok" for name in found | noted}
             return json_answer(200 if ok else 503, ok=ok, checks=told)
 
         return answer

@@ -13,9 +13,11 @@ from embeddings.events import Source
 from embeddings.store import UserStore
 from streams.process.health import Check, HealthServer, Home
 from streams.process.metrics import WorkerMetrics
+from streams.process.readiness import Readiness
 from streams.process.threads import OwnLoop
 from streams.process.watching import Watching
 from streams.settings import Settings
+from streams.transport.batching import UNHEARD_S
 from streams.transport.control import ControlReader
 from streams.transport.deliveries import Lag
 from streams.transport.standing import Standing, control_standing
@@ -65,14 +67,14 @@ class Pages:
     async def run(self) -> None:
         """Serve for as long as the worker lives."""
         http = self.settings.http
-        checks = self.checks()
+        checks, readiness = self.checks(), self.readiness()
         server = HealthServer(
             host=http.host,
             port=http.port,
             registry=self.metrics.registry,
             started=checks["started"],
-            ready=checks["ready"],
-            notes={"dead_letters": self.paused},
+            ready=readiness.counting(),
+            notes={**readiness.notes(), "dead_letters": self.paused},
             beyond=self.api.page,
             home=_home(asyncio.get_running_loop()),
             tls=http.tls(),
@@ -95,6 +97,7 @@ class Pages:
                 self._pinged = await asyncio.to_thread(self._ping)
                 if second % _MEMORY_S == 0:
                     await asyncio.to_thread(self._look_at_memory)
+                readiness.look()
                 await watching.second()
         finally:
             await self.loop.run(self._stopped(server))
@@ -109,10 +112,19 @@ class Pages:
             "ready": {
                 "store": lambda: self._pinged,
                 "partitions": self._partitions,
-                "work": self.holdup,
-                "topics": self.misfit_topics,
+                "work": lambda: self.holdup(),
+                "topics": lambda: self.misfit_topics(),
             },
         }
+
+    def readiness(self) -> Readiness:
+        """Which of them make it unready: not what all workers lack together, once it has been ready."""
+        checks = self.checks()
+        return Readiness(checks={**checks["started"], **checks["ready"]}, away=self._others_are_away)
+
+    def _others_are_away(self) -> bool:
+        standing = self.standing()
+        return self._pinged is not None or (standing is not None and standing.silent_s > UNHEARD_S)
 
     async def _stopped(self, server: HealthServer) -> None:
         await server.stop()

@@ -1,6 +1,7 @@
 """Workers and a learner as child processes on a Kafka and a Valkey that run already, under a prefix of their own."""
 
 import asyncio
+import json
 import math
 import signal
 import sys
@@ -76,13 +77,16 @@ class Node:
         return self._get("/readyz" if self.role == "worker" else "/startupz") is not None
 
     @property
-    def why_not_ready(self) -> str:
-        """What `/readyz` says where it says no."""
+    def lacks(self) -> set[str]:
+        """The checks of `/readyz` that do not pass, whether that makes it unready or not; `pages` without an answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2):
-                return ""
-        except urllib.error.HTTPError as answer:
-            return str(answer.read().decode())
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10) as answer:
+                told = answer.read()
+        except urllib.error.HTTPError as error:
+            told = error.read()
+        except OSError:
+            return {"pages"}
+        return {check for check, why in json.loads(told)["checks"].items() if why != "ok"}
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels; NaN where there is none."""

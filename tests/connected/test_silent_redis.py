@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from deploy.embedded import Valkey
 from embeddings.errors import StoreUnavailable
 from embeddings.patience import Patience
 from embeddings.redis_connection import RedisLine, Watch
+from embeddings.redis_store import RedisUserStore
+from embeddings.spend_redis import RedisSpendLedger
 from streams.contract.messages import Outgoing
 from streams.contract.records import Slate, decode_slate, encode
 from streams.lab.local_stack import Stack
@@ -48,27 +51,33 @@ class Asked(Watch):
         self.count += 1
 
 
-def test_a_silent_server_is_let_alone_and_then_used_again_and_what_it_says_late_answers_nothing() -> None:
+def test_a_silent_server_is_let_alone_by_all_who_share_the_wait_and_then_used_again() -> None:
     with Valkey() as server:
         watch, patience = Asked(), Patience(0.05)
-        lines = [RedisLine(server.url, timeout_s=60.0, watch=watch, patience=patience) for _ in range(2)]
-        with closing(lines[0]), closing(lines[1]):
-            lines[0].exchange(("SET", "a", b"1"), ("SET", "b", b"2"))
-            lines[1].exchange(("PING",))
+        line = RedisLine(server.url, timeout_s=60.0, watch=watch, patience=patience)
+        store = RedisUserStore(server.url, timeout_s=60.0, watch=watch, patience=patience)
+        ledger = RedisSpendLedger(server.url, timeout_s=60.0, watch=watch, patience=patience)
+        with closing(line), closing(store), closing(ledger):
+            line.exchange(("SET", "a", b"1"), ("SET", "b", b"2"))
+            store.latest_slate("ann")
+            assert ledger.closed() == "lost"
             before = watch.count
+            calls = partial(line.exchange, ("GET", "a")), partial(store.read, ["ann"]), ledger.closed
             with silent(server):
-                for line in (*lines, *lines):
+                for call in (*calls, *calls):
                     with pytest.raises(StoreUnavailable):
-                        line.exchange(("GET", "a"))
-            assert watch.count == before + 1
+                        call()
+            assert watch.count == before + 1, "one wait"
             give_up = time.monotonic() + 10
             while True:
                 try:
-                    assert lines[0].exchange(("GET", "b")) == [b"2"]
+                    assert line.exchange(("GET", "b")) == [b"2"], "and not what was asked for before"
                     break
                 except StoreUnavailable:
                     assert time.monotonic() < give_up
                     time.sleep(0.01)
+            assert ledger.closed() == "lost"
+            assert len(store.read(["ann"]).states.count_U) == 1
 
 
 class Site:

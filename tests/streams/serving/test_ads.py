@@ -257,29 +257,6 @@ def test_where_nothing_was_ever_sold_nothing_is_asked_and_the_place_is_empty(mon
     assert not asked
 
 
-def test_a_ledger_that_kept_the_lane_waiting_in_vain_is_let_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = a_house(a_campaign())
-    server, calls = house.workers[0].server, list[str]()
-    known, reserve = server.ledger.known, server.ledger.reserve
-    clock = [100.0]
-    monkeypatch.setattr("streams.serving.ads.monotonic", lambda: clock[0])
-
-    def late(*_: Any, **__: Any) -> Any:
-        calls.append("known")
-        clock[0] += 2
-        raise StoreUnavailable("no answer")
-
-    monkeypatch.setattr(server.ledger, "known", late)
-    monkeypatch.setattr(server.ledger, "reserve", lambda *a, **k: calls.append("reserve") or reserve(*a, **k))
-    for _ in range(3):
-        decision = one(house.decisions(a_request()))
-        assert (decision.filled, decision.reasons, decision.nbr) == (False, ("closed",), 1)
-    assert calls == ["known"], "one wait for all three batches"
-    monkeypatch.setattr(server.ledger, "known", known)
-    clock[0] += 8
-    assert one(house.decisions(a_request())).filled
-
-
 def test_a_daily_budget_is_spent_whenever_the_line_item_began() -> None:
     house = a_house(a_campaign(daily_budget_micros=1_000_000))
     assert one(house.decisions(a_request())).filled

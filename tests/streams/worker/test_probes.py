@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry
 from embeddings.errors import StoreUnavailable
 from embeddings.memory import MemoryUserStore
 from streams.process.health import HealthServer
+from streams.process.readiness import Readiness
 from streams.transport.control import _Reading
 from streams.transport.logs import Log
+from streams.transport.standing import Standing
 from streams.transport.topic_watch import TopicWatch
 from streams.worker.pages import Pages
 from streams.worker.worker import Worker
@@ -44,22 +46,29 @@ def well(worker: Worker, reads: MemoryUserStore | None = None) -> Pages:
     return pages
 
 
+def been_ready(pages: Pages) -> Readiness:
+    """What is asked of a worker that was ready a second ago."""
+    readiness = pages.readiness()
+    readiness.look()
+    return readiness
+
+
 def read(worker: Worker, topic: str, position: int, end: int, answered_ms: int = 4_000_000_000_000) -> None:
     reading = _Reading()
     reading.follow(a_state(position, end, answered_ms=answered_ms), quiet=False)
     worker.control._readings[TopicPartition(topic, 0)] = reading
 
 
-async def said(pages: Pages, path: str) -> tuple[int, dict[str, Any]]:
-    """The status of a probe's page, and what it says beside `ok`."""
-    checks = pages.checks()
+async def said(pages: Pages, path: str, readiness: Readiness | None = None) -> tuple[int, dict[str, Any]]:
+    """The status of a probe's page, and what it says beside `ok`; of one that was never ready, where none is given."""
+    readiness = readiness or pages.readiness()
     server = HealthServer(
         host="127.0.0.1",
         port=0,
         registry=CollectorRegistry(),
-        started=checks["started"],
-        ready=checks["ready"],
-        notes={"dead_letters": pages.paused},
+        started=pages.checks()["started"],
+        ready=readiness.counting(),
+        notes={**readiness.notes(), "dead_letters": pages.paused},
     )
     async with server, aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{server.port}{path}") as page:
         told = (await page.json())["checks"]
@@ -136,6 +145,56 @@ async def test_what_keeps_it_from_its_work_makes_it_unready_and_no_more(
     assert await said(pages, "/readyz") == (503, {check: why})
     assert await said(pages, "/startupz") == (200, {})
     assert await said(pages, "/livez") == (200, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "status"), [(no_store, "store", 200), (no_partition, "partitions", 503), (gone, "topics", 503)]
+)
+async def test_what_all_workers_lack_together_takes_none_out_that_was_ready(
+    worker: Worker, change: Change, check: str, status: int
+) -> None:
+    pages = well(worker)
+    readiness = been_ready(pages)
+    change(pages, worker)
+    readiness.look()
+    code, why = await said(pages, "/readyz", readiness)
+    assert (code, list(why)) == (status, [check]), "what is away is said all the same"
+
+
+async def test_brokers_that_are_silent_take_none_out_that_was_ready(worker: Worker) -> None:
+    pages, topic = well(worker), worker.settings.topics.name("catalog")
+    readiness = been_ready(pages)
+    read(worker, topic, 9, 9, answered_ms=1)
+    pages.standing = lambda: Standing(generation=1, assigned={}, oldest_s={}, silent_s=61.0, holdup="")
+    pages.holdup = lambda: "no broker was heard for 61 s"
+    readiness.look()
+    code, why = await said(pages, "/readyz", readiness)
+    assert (code, sorted(why)) == (200, ["control", "work"])
+
+
+async def test_work_is_not_held_against_it_until_it_moves_again_after_an_outage(worker: Worker) -> None:
+    pages = well(worker)
+    readiness = been_ready(pages)
+    no_store(pages, worker)
+    stuck(pages, worker)
+    readiness.look()
+    assert (await said(pages, "/readyz", readiness))[0] == 200
+    pages._pinged = None  # it answers again, and a batch waits for its next try
+    readiness.look()
+    assert (await said(pages, "/readyz", readiness))[0] == 200
+    pages.holdup = lambda: None
+    readiness.look()
+    stuck(pages, worker)
+    readiness.look()
+    assert (await said(pages, "/readyz", readiness))[0] == 503, "nobody else is away: it hangs by itself"
+
+
+async def test_one_that_never_was_ready_waits_for_what_is_away(worker: Worker) -> None:
+    pages = well(worker)
+    no_store(pages, worker)
+    readiness = pages.readiness()
+    readiness.look()
+    assert await said(pages, "/readyz", readiness) == (503, {"store": "Redis at cache:6379: timeout"})
 
 
 async def test_before_the_store_was_asked_it_is_not_ready(worker: Worker) -> None:
