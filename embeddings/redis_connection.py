@@ -21,6 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
 from embeddings.errors import EmbeddingsError, StoreRefused, StoreUnavailable
+from embeddings.patience import Patience
 
 #: Bytes, strings and whole numbers.
 Command = Sequence[object]
@@ -72,15 +73,18 @@ UNWATCHED = Watch()
 class RedisLine:
     """A dedicated connection, opened at first use and again after a failure. Exchanges of several threads queue up."""
 
-    def __init__(self, url: str, *, timeout_s: float, watch: Watch = UNWATCHED) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float, watch: Watch = UNWATCHED, patience: Patience | None = None
+    ) -> None:
         """Nothing connects yet.
 
         Args:
             url: `redis://`, `rediss://` or `unix://`.
             timeout_s: for connecting and for each read and write.
             watch: hears of what becomes of exchanges.
+            patience: says instead how long each exchange may take; other connections may have the same.
         """
-        self._watch = watch
+        self._watch, self._patience = watch, patience or Patience(timeout_s, lets_alone=False)
         self._lock = threading.Lock()
         parts = urlsplit(url)
         self._where = parts.netloc.rpartition("@")[2] or parts.path
@@ -89,8 +93,6 @@ class RedisLine:
             url,
             protocol=2,
             driver_info=None,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
             socket_read_size=1 << 20,
             retry=Retry(NoBackoff(), 0),
         )
@@ -100,10 +102,12 @@ class RedisLine:
         """Send commands in one write; the replies in order. EXEC's nil is None.
 
         Raises:
-            StoreUnavailable: no reply, or one that passes; whether the commands took effect is not known.
+            StoreUnavailable: no reply, or one that passes; whether the commands took effect is not known. Or nothing
+                was sent, as the server is let alone.
             StoreRefused: a reply that retrying will not mend.
         """
         with self._lock:
+            self._wait_at_most(self._patience.begin())
             began_s = perf_counter()
             try:
                 if self._demotions != _demotions[self._where]:
@@ -114,8 +118,8 @@ class RedisLine:
                     self._watch.connected()
                 replies = self._exchange(commands)
             except (RedisError, OSError) as error:
-                self._connection.disconnect()
-                raise self._ours(error) from error
+                self._connection.disconnect()  # what comes late is no answer to what is asked next
+                raise self._ours(error, perf_counter() - began_s) from error
             finally:
                 self._watch.exchanged(perf_counter() - began_s)
         for reply in replies:
@@ -130,6 +134,13 @@ class RedisLine:
         """Close the connection; the next exchange opens another."""
         with self._lock:
             self._connection.disconnect()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        connection = self._connection
+        if connection.socket_timeout != seconds:
+            connection.socket_timeout = connection.socket_connect_timeout = seconds
+            if connection.is_connected:
+                connection._sock.settimeout(seconds)
 
     def _exchange(self, commands: Sequence[Command]) -> list[object]:
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])  # type: ignore[arg-type]
@@ -148,7 +159,7 @@ class RedisLine:
             if isinstance(part, ResponseError):
                 raise self._ours(part) from part
 
-    def _ours(self, error: Exception) -> EmbeddingsError:
+    def _ours(self, error: Exception, waited_s: float = 0.0) -> EmbeddingsError:
         said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
         text = " ".join(said.split())[:200] or type(error).__name__
         if isinstance(error, (ResponseError, AuthenticationError)):
@@ -156,6 +167,8 @@ class RedisLine:
         if isinstance(error, InvalidResponse):
             text = "what answers there does not speak Redis' protocol"
         late = isinstance(error, RedisTimeout | TimeoutError)
+        if late:
+            self._patience.waited_in_vain(waited_s)
         refused = isinstance(error.__context__, ssl.SSLCertVerificationError)
         self._watch.failed("refused" if refused else "timeout" if late else "connection")
         if refused:

@@ -27,6 +27,7 @@ from embeddings.errors import Fenced, StoreRefused, StoreUnavailable
 from embeddings.events import Source
 from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
+from embeddings.patience import Patience
 from embeddings.redis_connection import UNWATCHED, RedisLine, Watch
 from embeddings.redis_keys import RedisKeys
 from embeddings.seen import SeenSets, SeenUpdate
@@ -95,6 +96,7 @@ class RedisUserStore(UserStore):
         state_ttl_s: int = STATE_TTL_S,
         timeout_s: float = 2.0,
         watch: Watch = UNWATCHED,
+        patience: Patience | None = None,
     ) -> None:
         """Nothing connects before the first call.
 
@@ -106,12 +108,15 @@ class RedisUserStore(UserStore):
             state_ttl_s: a user unheard of for so long is forgotten; marks live twice as long.
             timeout_s: for each read and write.
             watch: hears of exchanges.
+            patience: says instead how long each exchange may take.
         """
         self._keys = RedisKeys(prefix, buckets)
         self._codec = StateCodec(width)
         self._state_ttl_s, self._mark_ttl_s = state_ttl_s, max(MARK_TTL_S, 2 * state_ttl_s)
         self._seen_ttl_s = state_ttl_s + renewed_every_s(state_ttl_s)
-        self._fenced, self._plain = (RedisLine(url, timeout_s=timeout_s, watch=watch) for _ in range(2))
+        self._fenced, self._plain = (
+            RedisLine(url, timeout_s=timeout_s, watch=watch, patience=patience) for _ in range(2)
+        )
         self._tokens: dict[Source, bytes] = {}
         self._saved: dict[Source, int] = {}
         self._topics: list[str] = []

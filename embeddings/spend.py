@@ -37,7 +37,6 @@ A ledger that lost its data, or its tail, is closed: it leases and reserves noth
 True
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -255,14 +254,6 @@ class Totals:
             return newer
         windows, counts = {**self.windows, **newer.windows}, {**self.counts, **newer.counts}
         return replace(newer, windows=windows, counts=counts)
-
-    def by_campaign(self) -> dict[str, Counter[str]]:
-        """Counts of line items, whose keys are `campaign/line item`, summed by campaign."""
-        sums: dict[str, Counter[str]] = {}
-        for key, counts in self.counts.items():
-            if "/" in key:
-                sums.setdefault(key.partition("/")[0], Counter()).update(counts)
-        return sums
 
 
 class SpendLedger(Protocol):

@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 
 from embeddings.errors import AlreadyCounted, LedgerClosed, StoreUnavailable
 from embeddings.events import Source
+from embeddings.patience import Patience
 from embeddings.redis_connection import UNWATCHED, Command, RedisLine, Watch
 from embeddings.spend import (
     KINDS,
@@ -64,7 +65,15 @@ _EXPOSES = 16
 class RedisSpendLedger(SpendLedger):
     """`SpendLedger` on Redis or Valkey."""
 
-    def __init__(self, url: str, *, prefix: str = "mq", timeout_s: float = 2.0, watch: Watch = UNWATCHED) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "mq",
+        timeout_s: float = 2.0,
+        watch: Watch = UNWATCHED,
+        patience: Patience | None = None,
+    ) -> None:
         """Nothing connects before the first call.
 
         Args:
@@ -72,8 +81,9 @@ class RedisSpendLedger(SpendLedger):
             prefix: first part of every key.
             timeout_s: for each read and write.
             watch: hears of exchanges.
+            patience: says instead how long each call may take.
         """
-        self._line = RedisLine(url, timeout_s=timeout_s, watch=watch)
+        self._line = RedisLine(url, timeout_s=timeout_s, watch=watch, patience=patience)
         self._state = f"{prefix}:{{spend}}:state".encode()
         self._life = secrets.token_hex(6)
         self._heard = "", 0  # the epoch, and how many calls of this client it had counted

@@ -212,7 +212,7 @@ class Redis(Group):
     buckets: PowerOfTwo = Field(default=256, ge=1, le=16_384)
     """Hash slots that users spread over; at least the partition count, fixed for the life of the data."""
     timeout_s: float = Field(default=2, ge=0.05, le=60)
-    """Deadline of one round trip; beyond it the batch is retried."""
+    """Deadline of one round trip; beyond it the batch is retried. Requests wait no longer than until their deadline."""
     state_ttl_s: int = Field(default=180 * 86_400, ge=60, le=10 * 365 * 86_400)
     """A user's state goes this long after the last event."""
 

@@ -4,6 +4,13 @@ from deploy.boards.alerting import Alert, Bound, above, outside
 
 _DECIDED = 'sum by (*) (rate(marquee_ad_decisions_total{*, outcome=~"filled|unfilled|failed"}[5m]))'
 _FAILED = 'sum by (*) (rate(marquee_ad_decisions_total{*, outcome="failed"}[5m]))'
+_FILLED = 'sum by (*) (increase(marquee_ad_decisions_total{*, outcome="filled"}[2h]))'
+_SEEN = 'sum by (*) (increase(marquee_ad_events_total{*, kind="impression"}[2h]))'
+_CAME = (
+    'sum by (*, objective) (label_replace(increase(marquee_ad_events_total{*, kind=~"click|complete|conversion"}[1d]),'
+    ' "objective", "$1", "kind", "(.+)"))'
+)
+"""Outcomes of a day, by what calibration calls them."""
 _STOPS = "sum by (*) (increase(marquee_ad_stop_seconds_count{*}[1h]))"
 _QUICK = 'sum by (*) (increase(marquee_ad_stop_seconds_bucket{*, le="1.0"}[1h]))'
 
@@ -29,6 +36,14 @@ AD_ALERTS = (
             "not answer"
         ),
         description="Nothing is spent without the ledger. Slates go out without these ads.",
+    ),
+    Alert(
+        name="MarqueeAdImpressionsMissing",
+        severity="ticket",
+        lasting="30m",
+        any_of=((Bound(f"{_SEEN} / ({_FILLED} > 0) or 1 + 0 * {_FILLED}", "<", 0.05), Bound(_FILLED, ">", 100)),),
+        summary="Of the ads that {{ $labels.job }} filled {{ $value | humanizePercentage }} were reported as seen",
+        description="Pages do not report impressions, or without decision_id. What is not reported is not billed.",
     ),
     Alert(
         name="MarqueeAdStatsStale",
@@ -72,6 +87,7 @@ AD_ALERTS = (
             0.67,
             "max by (*, objective) (marquee_ad_calibration_ratio{*})",
             1.5,
+            Bound(_CAME, ">", 50),
         ),
         summary=(
             "Chances of a {{ $labels.objective }} in {{ $labels.job }} are {{ $value | humanize }} times what comes"

@@ -61,9 +61,9 @@ def above(measure: str, limit: float) -> tuple[tuple[Bound, ...], ...]:
     return ((Bound(measure, ">", limit),),)
 
 
-def outside(least: str, lower: float, most: str, upper: float) -> tuple[tuple[Bound, ...], ...]:
-    """Trouble where the least is below one limit or the most above another."""
-    return ((Bound(least, "<", lower),), (Bound(most, ">", upper),))
+def outside(least: str, lower: float, most: str, upper: float, *where: Bound) -> tuple[tuple[Bound, ...], ...]:
+    """Trouble where the least is below one limit or the most above another, and all of `where` hold."""
+    return ((Bound(least, "<", lower), *where), (Bound(most, ">", upper), *where))
 
 
 def risen(series: str, hours: float, by: str) -> str:

@@ -17,6 +17,22 @@ _HITS = 'sum by (*) (rate(marquee_takes_total{*, place=~"first_3|first_10"}[WIND
 _JUDGED = 'sum by (*) (rate(marquee_takes_total{*, place!="unknown"}[WINDOW]))'
 
 
+def _swaps(result: str) -> str:
+    return f'marquee_snapshot_swaps_total{{*, result="{result}"}}'
+
+
+_OUT_OF_REACH = (
+    f"{risen(_swaps('unreachable'), 0.5, '*, instance, result')}"
+    f" * on (*, instance) group_left () ({risen(_swaps('swapped'), 0.5, '*, instance')} < bool 1)"
+)
+"""Snapshots that a worker could not fetch and took none since: at a roll-out the learner is away for moments too."""
+_ANSWERED = (
+    "group by (*, objective) (marquee_learner_calibration_ratio{*}) * on (*) group_left ()"
+    ' sum by (*) (increase(marquee_learner_impressions_total{*, outcome!="none"}[1d]))'
+)
+"""Impressions of a day that people answered, for each objective."""
+
+
 def _burning(objective: Objective, severity: str) -> tuple[tuple[Bound, ...], ...]:
     return tuple(_burns(objective, burn) for burn in BURNS if burn.severity == severity)
 
@@ -221,8 +237,8 @@ _LEARNING = (
     Alert(
         name="MarqueeSnapshotRefused",
         severity="ticket",
-        lasting="1m",
-        any_of=above(risen('marquee_snapshot_swaps_total{*, result=~"refused|unreachable"}', 0.5, "*, result"), 0),
+        lasting="5m",
+        any_of=(*above(risen(_swaps("refused"), 0.5, "*, result"), 0), *above(_OUT_OF_REACH, 0)),
         summary="Workers of {{ $labels.job }} did not take a snapshot: {{ $labels.result }}",
         description=(
             "Unreachable: it cannot be fetched, and is tried again. Refused: a checksum, a shape or a release does not"
@@ -289,6 +305,7 @@ _LEARNING = (
             0.5,
             "max by (*, objective) (marquee_learner_calibration_ratio{*})",
             2,
+            Bound(_ANSWERED, ">", 100),
         ),
         summary=(
             "Predictions of {{ $labels.objective }} in {{ $labels.job }} are {{ $value | humanize }} times what comes"

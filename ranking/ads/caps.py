@@ -31,7 +31,7 @@ from ranking.ads.exposed import (
     out_of,
     person_of,
 )
-from ranking.ads.inventory import starts
+from ranking.ads.inventory import PerLine, joined, starts
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
 from ranking.jit import kernel
@@ -40,22 +40,21 @@ WEEK_S = 604_800
 ANY_NUMBER = 1 << 30
 """So many may be out where no cap of the line item itself says fewer."""
 _LEVELS = len(Level)
+_KEYS = np.dtype(np.uint32)
+_CAP_BYTES = 6 * 8
 
 
 class LineCaps(NamedTuple):
-    """What one line item is counted by: keys above it, of its creatives, columns of its caps, keys that these count."""
+    """What one line item is counted by: keys above it, of its creatives, columns of its caps, keys that these count.
 
-    line: LineItem | None
-    keys: tuple[int, int, int] = (0, 0, 0)
-    creative_keys: tuple[int, ...] = ()
-    caps: tuple[tuple[int, ...], ...] = ()
-    counts: tuple[int, ...] = ()
-    for_good: tuple[int, ...] = ()
+    Each as the bytes of its array, so that the caps of all are but these side by side.
+    """
 
-
-Known = dict[str, LineCaps]
-"""By key of a line item."""
-_NONE = LineCaps(None)
+    keys: bytes
+    creative_keys: bytes = b""
+    caps: bytes = b""
+    counts: bytes = b""
+    for_good: bytes = b""
 
 
 class Caps(NamedTuple):
@@ -83,23 +82,21 @@ class Caps(NamedTuple):
     counted_N: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, lines: Sequence[LineItem | None], known: Known | None = None) -> "Caps":
+    def of(cls, lines: Sequence[LineItem | None], known: PerLine[LineCaps] | None = None) -> "Caps":
         """The caps of line items by row, None where there is none: `House.lines`.
 
-        `known` is what the caller keeps of one call for the next, so that a change costs little more than what changed.
+        `known` (`known_caps`) is what the caller keeps of one call for the next, so that a change costs little more
+        than what changed.
         """
-        known = {} if known is None else known
-        some = [_counted_by(line, known) for line in lines]
-        for key in known.keys() - {line.key for line in lines if line}:
-            del known[key]
-        cap_K6 = np.array([cap for each in some for cap in each.caps], np.int64).reshape(-1, 6)
-        key_L3 = np.array([each.keys for each in some], np.uint32).reshape(-1, 3)
-        key_N = np.array([key for each in some for key in each.creative_keys], np.uint32)
-        counts = np.array(list({key for each in some for key in each.counts}), np.uint32)
-        for_good = np.array(list({key for each in some for key in each.for_good}), np.uint32)
+        some = (known_caps() if known is None else known).of(lines)
+        cap_K6 = joined([each.caps for each in some], np.dtype(np.int64)).reshape(-1, 6)
+        key_L3 = joined([each.keys for each in some], _KEYS).reshape(-1, 3)
+        key_N = joined([each.creative_keys for each in some], _KEYS)
+        counts = np.unique(joined([each.counts for each in some], _KEYS))
+        for_good = np.unique(joined([each.for_good for each in some], _KEYS))
         kept_L3, kept_N = (np.isin(keys, for_good).astype(np.uint32) for keys in (key_L3, key_N))
         return cls(
-            starts([each.caps for each in some]),
+            starts([each.caps for each in some]) // _CAP_BYTES,
             cap_K6[:, 0].astype(np.uint8),
             cap_K6[:, 1].astype(np.uint32),
             cap_K6[:, 2].copy(),
@@ -188,14 +185,9 @@ def times_shown(
     return many_M
 
 
-def _counted_by(line: LineItem | None, known: Known) -> LineCaps:
-    """What a line item is counted by; from what is known of it while it is the same."""
-    if line is None:
-        return _NONE
-    held = known.get(line.key, _NONE)
-    if held.line is not line:
-        known[line.key] = held = _made(line)
-    return held
+def known_caps() -> PerLine[LineCaps]:
+    """What line items are counted by, kept for as long as they are the same."""
+    return PerLine(_made, LineCaps(np.zeros(3, _KEYS).tobytes()))
 
 
 def _made(line: LineItem) -> LineCaps:
@@ -206,14 +198,13 @@ def _made(line: LineItem) -> LineCaps:
     )
     creative_keys = tuple(level_key(Level.creative, creative.key) for creative in line.creatives)
     by_level = creative_keys, *((key,) for key in keys)
-    return LineCaps(
-        line=line,
-        keys=keys,
-        creative_keys=creative_keys,
-        caps=tuple((c.level, (0, *keys)[c.level], c.window_s, c.unit, c.count, c.min_gap_s) for c in line.caps),
-        counts=tuple(key for cap in line.caps for key in by_level[cap.level]),
-        for_good=tuple(key for cap in line.caps if _for_good(cap) for key in by_level[cap.level]),
+    caps = [(c.level, (0, *keys)[c.level], c.window_s, c.unit, c.count, c.min_gap_s) for c in line.caps]
+    counts = [key for cap in line.caps for key in by_level[cap.level]]
+    for_good = [key for cap in line.caps if _for_good(cap) for key in by_level[cap.level]]
+    own, of_creatives, counted_by, kept = (
+        np.array(some, _KEYS).tobytes() for some in (keys, creative_keys, counts, for_good)
     )
+    return LineCaps(own, of_creatives, np.array(caps, np.int64).tobytes(), counted_by, kept)
 
 
 def _for_good(cap: Cap) -> bool:

@@ -6,7 +6,7 @@ Gate(personal=False, counted=False, refused=0)
 (0, 254, 12)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -106,14 +106,13 @@ _BELOW = {
 }
 
 
-def sensitive(creatives: Iterable[Creative], allowed: Iterable[str] = ()) -> NDArray[np.bool_]:
-    """Which creatives are of a kind that is off: compute it once per snapshot of the house. Shape (N,).
+def sensitivity(allowed: Iterable[str] = ()) -> Callable[[Creative], bool]:
+    """What tells whether a creative is of a kind that is off.
 
     A category of a taxonomy that is not judged here is off as well, and on where `allowed` has `cattax:N`. So is a
     word of `categories` or a label that is the name of a kind, such as `gambling`.
 
     Args:
-        creatives: those of the house, in its order.
         allowed: names of `SENSITIVE`, single categories such as `1:IAB7-1` with what lies below them, or `cattax:N`.
 
     Raises:
@@ -126,7 +125,7 @@ def sensitive(creatives: Iterable[Creative], allowed: Iterable[str] = ()) -> NDA
         raise ValueError(f"sensitive: {unknown[0]!r}; allowed: {names}, categories such as 1:IAB7-1, cattax:N")
     off = {category for kind, of in SENSITIVE.items() if kind not in allowed for category in of}
     kinds = SENSITIVE.keys() - allowed
-    return np.fromiter((_is_off(creative, off, kinds, allowed) for creative in creatives), np.bool_)
+    return lambda creative: _is_off(creative, off, kinds, allowed)
 
 
 def _is_off(creative: Creative, off: set[str], kinds: Iterable[str], allowed: frozenset[str]) -> bool:

@@ -9,9 +9,9 @@ those.
 0
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import xxhash
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ranking.ads.campaigns import FOREVER_MS, Campaign, Creative, LineItem, Status
 from ranking.ads.losses import Loss
 
+T = TypeVar("T")
 FORMATS = ("banner", "video", "audio", "native")
 ANY_SIZE = 0
 UNRATED_AGE = 13
@@ -198,8 +199,8 @@ class Inventory:
     def _renumber(self) -> None:
         """Give numbers anew where more than half of them are nobody's any more: snapshots keep those that they have."""
         columns = self._columns_of.values()
-        carried_M = _joined([row.carried for row in columns], np.dtype(np.int32))
-        line_L = _joined([row.line for row in columns], _LINES)
+        carried_M = joined([row.carried for row in columns], np.dtype(np.int32))
+        line_L = joined([row.line for row in columns], _LINES)
         used = len(np.unique(np.concatenate([carried_M, line_L["advertiser"], line_L["deal"][line_L["deal"] >= 0]])))
         if 2 * used < len(self.tokens):
             self.tokens = Tokens()
@@ -211,18 +212,18 @@ class Inventory:
             self._renumber()
         lines = tuple(self._lines)
         made = [self._columns_of.get(row, _NO_ROW) for row in range(len(lines))]
-        flight_F2 = _joined([row.flights for row in made], np.dtype(np.int64)).reshape(-1, 2)
+        flight_F2 = joined([row.flights for row in made], np.dtype(np.int64)).reshape(-1, 2)
         return House(
             rows=len(lines),
             lines=lines,
-            line_L=_joined([row.line for row in made], _LINES),
+            line_L=joined([row.line for row in made], _LINES),
             flight_start_L1=starts([row.flights for row in made]) // _FLIGHT_BYTES,
             flight_F2=flight_F2,
             creative_start_L1=starts([row.creatives for row in made]) // _CREATIVES.itemsize,
-            creative_N=_joined([row.creatives for row in made], _CREATIVES),
+            creative_N=joined([row.creatives for row in made], _CREATIVES),
             creatives=tuple(creative for line in lines if line for creative in line.creatives),
-            carried_start_N1=np.append(0, np.cumsum(_joined([row.each_carries for row in made], np.dtype(np.int64)))),
-            carried_M=_joined([row.carried for row in made], np.dtype(np.int32)),
+            carried_start_N1=np.append(0, np.cumsum(joined([row.each_carries for row in made], np.dtype(np.int64)))),
+            carried_M=joined([row.carried for row in made], np.dtype(np.int32)),
             tokens=self.tokens,
             loss_T=np.array(self.tokens.losses, np.int16),
         )
@@ -282,7 +283,25 @@ def _columns(creative: Creative) -> tuple[Any, ...]:
     return creative.approved, known, size, creative.duration_s or 0, age, creative.weight, creative.sequence
 
 
-def _joined(parts: Sequence[bytes], dtype: np.dtype[Any]) -> NDArray[Any]:
+class PerLine(Generic[T]):
+    """What was worked out of each line item, kept for as long as its row holds the same line item; for one thread."""
+
+    def __init__(self, make: Callable[[LineItem], T], nothing: T) -> None:
+        self._make, self._nothing = make, nothing
+        self._held: list[tuple[LineItem | None, T]] = []
+
+    def of(self, lines: Sequence[LineItem | None]) -> list[T]:
+        """Of line items by row, `nothing` where there is none: only of those that are new it is worked out."""
+        held = [*self._held[: len(lines)], *[(None, self._nothing)] * (len(lines) - len(self._held))]
+        for row in [row for row, (line, (old, _)) in enumerate(zip(lines, held, strict=True)) if line is not old]:
+            line = lines[row]
+            held[row] = line, self._make(line) if line else self._nothing
+        self._held = held
+        return [made for _, made in held]
+
+
+def joined(parts: Iterable[bytes], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The arrays of which these are the bytes, end to end."""
     return np.frombuffer(b"".join(parts), dtype).copy()
 
 

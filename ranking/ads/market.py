@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ranking.ads import terms
 from ranking.ads.auction import At
 from ranking.ads.campaigns import Campaign, Delivery, LineItem
-from ranking.ads.caps import Caps, Known
+from ranking.ads.caps import Caps, LineCaps, known_caps
 from ranking.ads.conjunctions import disjuncts
 from ranking.ads.currencies import Currencies
 from ranking.ads.floors import per_impression
-from ranking.ads.inventory import House, Inventory
+from ranking.ads.inventory import House, Inventory, PerLine
 from ranking.ads.losses import Loss
 from ranking.ads.pacing import Limit, Plans
 from ranking.ads.targeting import Snapshot, Targeting
@@ -150,7 +150,7 @@ class Exchange:
     _hours_of: dict[terms.Hours | None, int] = field(init=False, default_factory=lambda: {None: 0})
     _zone_of: dict[str, int] = field(init=False, default_factory=lambda: {"UTC": 0})
     _why_not: dict[int, str] = field(init=False, default_factory=dict)
-    _caps_known: Known = field(init=False, default_factory=dict)
+    _caps_known: PerLine[LineCaps] = field(init=False, default_factory=known_caps)
     _currency_of: dict[str, str] = field(init=False, default_factory=dict)
     """Of every campaign that ever competed here: what it spent is of that money, also once it was stopped."""
 

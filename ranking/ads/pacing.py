@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.traffic import HOUR_MS, Traffic
-from ranking.jit import kernel
 
 UNLIMITED = -1
 DAY_MS = 24 * HOUR_MS
@@ -298,28 +297,3 @@ def overspend_bound(*, workers: int, chunk: int, outstanding: int, lag_ms: int =
     replication lag. A budget below one chunk is leased as a whole, so `chunk` is at most the budget.
     """
     return workers * chunk + outstanding + -(-lag_ms * per_s // 1000)
-
-
-def spend(
-    line_W: NDArray[np.int64], micros_W: NDArray[np.int64], left_L: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Take W wins out of what is left, in order: which are covered, shape (W,), and what is left then, shape (L,).
-
-    A win that is not covered is not sold and takes nothing; a later, cheaper one may still be.
-
-    >>> covered_W, left_L = spend(np.array([0, 0, 0]), np.array([60, 50, 40]), np.array([100]))
-    >>> covered_W.tolist(), left_L.tolist()
-    ([True, False, True], [0])
-    """
-    left_L = left_L.copy()
-    return _spend(line_W, micros_W, left_L), left_L
-
-
-@kernel
-def _spend(line_W: NDArray[np.int64], micros_W: NDArray[np.int64], left_L: NDArray[np.int64]) -> NDArray[np.bool_]:
-    covered_W = np.zeros(len(line_W), np.bool_)
-    for w in range(len(line_W)):
-        if micros_W[w] <= left_L[line_W[w]]:
-            left_L[line_W[w]] -= micros_W[w]
-            covered_W[w] = True
-    return covered_W

@@ -308,54 +308,18 @@ def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float
     return 2 * EARTH_KM * math.asin(math.sqrt(min(half, 1.0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One leaf of "why this ad": whether it held, whether it was to hold, whether anything was known of it.
+def met(predicate: Predicate, asked: Opportunity, *, wanted: bool = True) -> Iterable[tuple[Leaf, bool]]:
+    """The leaves that are as a predicate wants them, from left to right, each with whether it was to be true.
 
-    It speaks of what the line item asked for; what the person or the page is, beyond that, is not in it.
+    >>> [(leaf.attribute, wanted) for leaf, wanted in met(Not(In.of("genre", "horror")), Opportunity(now_ms=0))]
+    [('genre', False)]
     """
-
-    leaf: Leaf
-    held: bool
-    wanted: bool
-    known: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """Whether a predicate holds, and its leaves from left to right: `matched` speak for it, `failed` against it."""
-
-    holds: bool
-    leaves: tuple[Verdict, ...]
-
-    @property
-    def matched(self) -> tuple[Verdict, ...]:
-        """Leaves that are as the line item wants them."""
-        return tuple(verdict for verdict in self.leaves if verdict.held == verdict.wanted)
-
-    @property
-    def failed(self) -> tuple[Verdict, ...]:
-        """Leaves that are not."""
-        return tuple(verdict for verdict in self.leaves if verdict.held != verdict.wanted)
-
-
-def why(predicate: Predicate, asked: Opportunity) -> Why:
-    """Why a line item may show, or may not.
-
-    >>> answer = why(And((In.of("country", "us"), Not(In.of("genre", "horror")))), Opportunity(now_ms=0))
-    >>> answer.holds, [verdict.leaf.attribute for verdict in answer.failed], answer.matched[0].known
-    (False, ['country'], False)
-    """
-    return Why(holds(predicate, asked), tuple(_verdicts(predicate, asked, wanted=True)))
-
-
-def _verdicts(predicate: Predicate, asked: Opportunity, *, wanted: bool) -> Iterable[Verdict]:
     match predicate:
         case And(parts) | Or(parts):
             for part in parts:
-                yield from _verdicts(part, asked, wanted=wanted)
+                yield from met(part, asked, wanted=wanted)
         case Not(part):
-            yield from _verdicts(part, asked, wanted=not wanted)
+            yield from met(part, asked, wanted=not wanted)
         case _:
-            needs = attribute_of(predicate)
-            yield Verdict(predicate, _leaf_holds(predicate, asked), wanted, not needs or known(needs, asked))
+            if _leaf_holds(predicate, asked) == wanted:
+                yield predicate, wanted

@@ -4,7 +4,7 @@ Kinds are advertisers, their domains, categories of creatives and the labels tha
 ads are apart where they share none. `sell_apart` holds the auctions of whole pages so that their winners are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking.ads.auction import NEVER, NOBODY, Auction, Sold, sell
-from ranking.ads.inventory import House, starts
+from ranking.ads.campaigns import Creative, LineItem
+from ranking.ads.inventory import House, PerLine, joined
 from ranking.ads.losses import Loss
 from ranking.jit import kernel
 
+_FEW = 4_096
+"""So many kinds are not worth looking for those that nobody is of."""
 KINDS = ("advertiser", "adomain", "cat", "label")
 _SEPARATION, _WON = int(Loss.separation_block), int(Loss.won)
 _OUTBID, _LOST_TO_DEAL = int(Loss.outbid), int(Loss.lost_to_deal)
@@ -29,31 +32,58 @@ class Kinds(NamedTuple):
     total: int
 
 
-def kinds_of(house: House, by: Sequence[str] = KINDS) -> Kinds:
-    """The kinds of every creative of a house, in its order: compute it once per snapshot.
+class KindBook:
+    """The kinds of creatives, house by house; of line items that stay nothing is worked out again. For one thread.
 
     Args:
-        house: the inventory.
         by: which of `KINDS` keep ads apart.
 
     Raises:
         ValueError: a word that is none of `KINDS`; the message says so.
     """
-    if unknown := sorted(set(by) - set(KINDS)):
-        raise ValueError(f"separation by {unknown[0]!r}; allowed: {', '.join(KINDS)}")
-    number: dict[tuple[str, object], int] = {}
-    found: list[list[int]] = []
-    for line in house.lines:
-        for creative in line.creatives if line else ():
-            said: dict[str, Sequence[object]] = {
-                "advertiser": (line.advertiser,) if line else (),
-                "adomain": creative.adomain,
-                "cat": [(creative.cattax, cat) for cat in creative.cat],
-                "label": sorted(line.labels) if line else (),
-            }
-            named = dict.fromkeys((kind, word) for kind in by for word in said[kind])
-            found.append([number.setdefault(each, len(number)) for each in named])
-    return Kinds(starts(found), np.array([kind for some in found for kind in some], np.int32), len(number))
+
+    def __init__(self, by: Sequence[str] = KINDS) -> None:
+        if unknown := sorted(set(by) - set(KINDS)):
+            raise ValueError(f"separation by {unknown[0]!r}; allowed: {', '.join(KINDS)}")
+        self._by, self._room = by, _FEW
+        self._begin()
+
+    def of(self, house: House) -> Kinds:
+        """The kinds of every creative of a house, in its order."""
+        kinds = self._of(house)
+        if kinds.total > self._room:  # numbers anew, where more than half of them are nobody's any more
+            if 2 * len(np.unique(kinds.kind_M)) < kinds.total:
+                self._begin()
+                kinds = self._of(house)
+            self._room = max(2 * kinds.total, _FEW)
+        return kinds
+
+    def _begin(self) -> None:
+        self._number: dict[tuple[str, object], int] = {}
+        self._lines = PerLine(self._line, (b"", b""))
+
+    def _of(self, house: House) -> Kinds:
+        some = self._lines.of(house.lines)
+        many_N = joined([many for many, _ in some], np.dtype(np.int64))
+        return Kinds(
+            np.append(0, np.cumsum(many_N)), joined([kinds for _, kinds in some], np.dtype(np.int32)), len(self._number)
+        )
+
+    def _line(self, line: LineItem) -> tuple[bytes, bytes]:
+        """How many kinds each creative of a line item has, and which."""
+        found = [list(dict.fromkeys(self._words(line, creative))) for creative in line.creatives]
+        number = self._number
+        kinds = [number.setdefault(each, len(number)) for named in found for each in named]
+        return np.array(list(map(len, found)), np.int64).tobytes(), np.array(kinds, np.int32).tobytes()
+
+    def _words(self, line: LineItem, creative: Creative) -> Iterator[tuple[str, object]]:
+        said: dict[str, Sequence[object]] = {
+            "advertiser": (line.advertiser,),
+            "adomain": creative.adomain,
+            "cat": [(creative.cattax, cat) for cat in creative.cat],
+            "label": sorted(line.labels),
+        }
+        return ((kind, word) for kind in self._by for word in said[kind])
 
 
 def sell_apart(auction: Auction, page_R: NDArray[np.int64], kinds: Kinds, creative_C: NDArray[np.int32]) -> Sold:

@@ -28,7 +28,7 @@ from ranking.ads.predicates import (
     Predicate,
     Prefix,
     Saw,
-    why,
+    met,
 )  # fmt: skip
 
 MOST_LEAVES, MOST_WORDS = 16, 5
@@ -42,7 +42,7 @@ def matched(targeting: Predicate, asked: Opportunity) -> tuple[str, ...]:
 
     A leaf that is to be false counts where it is, as the line item means it. Leaves told twice are told once.
     """
-    told = dict.fromkeys(said(verdict.leaf, wanted=verdict.wanted) for verdict in why(targeting, asked).matched)
+    told = dict.fromkeys(said(leaf, wanted=wanted) for leaf, wanted in met(targeting, asked))
     return tuple(told)[:MOST_LEAVES]
 
 
@@ -68,21 +68,6 @@ def certain(targeting: Predicate) -> tuple[str, ...] | None:
                 told[said(leaf, wanted=False)] = None
             case _:
                 told[said(part)] = None
-    return tuple(told)[:MOST_LEAVES]
-
-
-def missed(targeting: Predicate, asked: Opportunity) -> tuple[str, ...]:
-    """What a line item asked for and did not find, where it may not show: for who sells it, not for who sees it.
-
-    >>> missed(In.of("country", "us"), Opportunity(now_ms=0))
-    ('country is us (unknown)',)
-    """
-    answer = why(targeting, asked)
-    if answer.holds:
-        return ()
-    told = dict.fromkeys(
-        said(verdict.leaf, wanted=verdict.wanted) + ("" if verdict.known else " (unknown)") for verdict in answer.failed
-    )
     return tuple(told)[:MOST_LEAVES]
 
 

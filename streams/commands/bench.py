@@ -134,13 +134,57 @@ def http(
     ours, floor, ratio = (result[key] for key in ("answers_per_s", "floor_per_s", "ratio"))
     out.print(f"{ours:,} stored slates/s, a bare handler {floor:,}/s: × {ratio}; {result['connections']} connections")
     out.print(f"per second of CPU {result['answers_per_cpu_s']:,}, a bare handler {result['floor_per_cpu_s']:,}")
-    out.print(
-        f"at {result['load_per_s']:,}/s: p50 {result['p50_ms']} ms, p99 {result['p99_ms']} ms; "
-        f"the bare handler {result['floor_p50_ms']} and {result['floor_p99_ms']} ms"
-    )
+    for load in result["loads"]:
+        out.print(
+            f"at {load['load_per_s']:,}/s: p50 {load['p50_ms']} ms, p99 {load['p99_ms']} ms; "
+            f"the bare handler {load['floor_p50_ms']} and {load['floor_p99_ms']} ms"
+        )
     for name, load in result["posted"].items():
         out.print(f"posted {name}: {load['per_s']:,}/s, p50 {load['p50_ms']} ms, p99 {load['p99_ms']} ms")
     finish(result, as_json)
+
+
+@bench_app.command()
+def observing(
+    rounds: Annotated[int, typer.Option(help="Turns that each of the four workers has.", min=1)] = 6,
+    events: Annotated[int, typer.Option(help="Events of a turn that are only folded.", min=10_000)] = 200_000,
+    backlog: Annotated[int, typer.Option(help="Events of a turn that are answered with slates.", min=500)] = 4_000,
+    seconds: Annotated[float, typer.Option(help="How long a turn at a steady rate lasts.", min=0.5)] = 3,
+    items: Annotated[int, typer.Option(help="Items in the catalogue.", min=1_000)] = 100_000,
+    users: Annotated[int, typer.Option(help="People the events are of.", min=100)] = 20_000,
+    as_json: Json = False,
+) -> None:
+    """What metrics and spans add to an event and to a slate: off, metrics, metrics and spans, in turns on one core."""
+    require("the benchmark", "cpu", "learner", "demo", "otel")
+    from streams.lab.bench_observing import Sizes, run_observing
+    from streams.lab.synthetic import World
+
+    sizes = Sizes(events, backlog, seconds)
+    result = run_observing(World(items=items, users=users), rounds=rounds, sizes=sizes, say=err.print)
+    _observed("events only folded, as in `bench ingest`", "events/s", "per_s", result["events"])
+    _observed("slates of a backlog, as in `bench slates`", "slates/s", "per_s", result["slates"])
+    _observed(f"slates at {result['steady_eps']} events/s", "p50 ms", "p50_ms", result["steady"])
+    out.print(
+        "off: nothing is counted, timed, judged or traced. metrics: scraped once a second. spans: of every batch, with "
+        f"links, sent to a collector twice a second, {result['spans']:,} in all. Beside off: ratios of the same round, "
+        f"median (lowest to highest) of {rounds}. Every event comes with a traceparent; on {result['broker']}."
+    )
+    finish(result, as_json)
+
+
+def _observed(title: str, heading: str, key: str, sides: dict[str, dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in ("µs of CPU", "beside off", heading, "beside off"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for side, f in sides.items():
+        table.add_row(side, f"{f['cpu_us']:,}", _span(f["cpu_us_to_off"]), f"{f[key]:,}", _span(f[f"{key}_to_off"]))
+    out.print(table)
+
+
+def _span(ratios: list[float]) -> str:
+    middle, least, most = (f"{ratio - 1:+.1%}" for ratio in ratios)
+    return f"{middle} ({least} to {most})"
 
 
 def _figures(load: dict[str, Any]) -> list[str]:

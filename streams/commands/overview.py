@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from streams.commands.readings import Interval, quantile, together
@@ -60,9 +61,11 @@ class Overview:
     degraded_per_s: float
     ads_per_s: float
     lag_s: float
-    """Of the partition that is furthest behind."""
+    """Of the partition of events or requests that is furthest behind."""
     lag_records: float
-    """Of all partitions that somebody tells of."""
+    """Of all of these that somebody tells of."""
+    learning_lag_s: float
+    """Of what the learner has not read yet."""
     p50_s: float
     p99_s: float
     processes: Sequence[ProcessView]
@@ -77,14 +80,16 @@ def overview(found: Mapping[str, Interval | str]) -> Overview:
     """What processes did, by address; a text is why one did not answer, and leaves it out of all sums."""
     here = [interval for interval in found.values() if isinstance(interval, Interval)]
     latency = together(interval.buckets(LATENCY) for interval in here)
-    lags = _by_partition(here, "marquee_lag_records")
+    lag = partial(_by_partition, here, "marquee_lag_seconds")
+    records = _by_partition(here, "marquee_lag_records")
     return Overview(
         events_per_s=_sum(interval.rate("marquee_events_total") for interval in here),
         slates_per_s=_sum(interval.rate("marquee_slates_total") for interval in here),
         degraded_per_s=_sum(_degraded(interval) for interval in here),
         ads_per_s=_sum(_ads(interval) for interval in here),
-        lag_s=max(_by_partition(here, "marquee_lag_seconds").values(), default=math.nan),
-        lag_records=sum(lags.values()) if lags else math.nan,
+        lag_s=max(lag().values(), default=math.nan),
+        lag_records=sum(records.values()) if records else math.nan,
+        learning_lag_s=max(lag(learning=True).values(), default=math.nan),
         p50_s=quantile(latency, 0.5),
         p99_s=quantile(latency, 0.99),
         processes=[_process(url, interval) for url, interval in found.items()],
@@ -98,13 +103,13 @@ def _process(url: str, of: Interval | str) -> ProcessView:
     now, latency = of.after, of.buckets(LATENCY)
     return ProcessView(
         url,
-        role=now.label("marquee_build_info", "role"),
+        role=(role := now.label("marquee_build_info", "role")),
         restarted=of.restarted,
         events_per_s=of.rate("marquee_events_total"),
         slates_per_s=of.rate("marquee_slates_total"),
         ads_per_s=_ads(of),
         rows_per_s=of.rate("marquee_learner_rows_total"),
-        lag_s=now.value("marquee_lag_seconds"),
+        lag_s=max(_by_partition([of], "marquee_lag_seconds", learning=role == "learner").values(), default=math.nan),
         p50_s=quantile(latency, 0.5),
         p99_s=quantile(latency, 0.99),
         snapshot_version=_version(now.value("marquee_snapshot_version")),
@@ -141,13 +146,13 @@ def _degraded(of: Interval) -> float:
     return sum(grown) / of.seconds if grown else math.nan
 
 
-def _by_partition(here: Iterable[Interval], name: str) -> dict[tuple[str, str], float]:
-    """The largest value that anybody tells of a partition: its owner may be changing."""
+def _by_partition(here: Iterable[Interval], name: str, *, learning: bool = False) -> dict[tuple[str, str], float]:
+    """The largest value that anybody tells of a partition, of observations or of all others: its owner may change."""
     found: dict[tuple[str, str], float] = {}
     for interval in here:
         for labels, value in interval.after.each(name):
             place = labels["topic"], labels["partition"]
-            if not math.isnan(value):
+            if not math.isnan(value) and (labels.get("lane") == "observations") == learning:
                 found[place] = max(value, found.get(place, 0.0))
     return found
 

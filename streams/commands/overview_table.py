@@ -33,7 +33,7 @@ def _together(seen: Overview) -> Text:
         f"{_number(seen.slates_per_s)} slates/s ({_number(seen.degraded_per_s)} degraded)",
         f"{_number(seen.ads_per_s)} ads/s",
         f"event to slate p50 {_time(seen.p50_s)}, p99 {_time(seen.p99_s)}",
-        f"lag {_time(seen.lag_s)}, {_number(seen.lag_records)} records",
+        f"lag {_time(seen.lag_s)}, {_number(seen.lag_records)} records, of learning {_time(seen.learning_lag_s)}",
     ]
     return Text(" · ".join(parts), style="bold")
 

@@ -5,11 +5,13 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
 from streams.commands.overview import Overview, overview
 from streams.commands.readings import Interval, Reading
+from streams.http_settings import Http
 
 Found = dict[str, Reading | str]
 """By address: what a process said, or why it did not."""
@@ -19,11 +21,20 @@ TIMEOUT = aiohttp.ClientTimeout(total=5)
 def address(url: str) -> str:
     """Where a process' metrics are, of what a person writes.
 
-    >>> address("worker-1:6066"), address("https://worker:6066/metrics/")
-    ('http://worker-1:6066/metrics', 'https://worker:6066/metrics')
+    >>> address("worker-1:6067"), address("https://worker/metrics/"), address("::1"), address("worker-1")
+    ('http://worker-1:6067/metrics', 'https://worker/metrics', 'http://[::1]:6066/metrics', 'http://worker-1:6066/metrics')
     """
-    whole = (url if "://" in url else f"http://{url}").rstrip("/")
+    whole = (url if "://" in url else _with_port(url)).rstrip("/")
     return whole if whole.endswith("/metrics") else f"{whole}/metrics"
+
+
+def _with_port(place: str) -> str:
+    """A URL of what says no scheme: where it says no port either, ours."""
+    if place.count(":") > 1 and "[" not in place:
+        place = f"[{place}]"
+    parts = urlsplit(f"http://{place}")
+    port = "" if parts.netloc.rpartition("]")[2].count(":") else f":{Http().port}"
+    return urlunsplit(parts._replace(netloc=parts.netloc + port))
 
 
 async def look(session: aiohttp.ClientSession, addresses: Sequence[str]) -> Found:

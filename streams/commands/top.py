@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def top(
-    urls: Annotated[list[str] | None, typer.Argument(help="Processes, as host:port; without any the one here.")] = None,
+    urls: Annotated[
+        list[str] | None, typer.Argument(help="Processes, as host:port or host; none: the one here.")
+    ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1, max=3600)] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look twice, say what happened between, and end.")] = False,
     config: Config = None,

@@ -13,7 +13,7 @@ from streams.contract import deadletters
 from streams.contract.cloudevents import INPUT, TRACEPARENT, event_headers
 from streams.contract.records import TopicSpec, topic_specs
 from streams.contract.schema_rules import EVENT_TYPES
-from streams.contract.schemas import RECORD_OF, WRITTEN_BY_OTHERS, Schema, components
+from streams.contract.schemas import RECORD_OF, WRITTEN_BY_OTHERS, Schema, components, event_of, event_title
 from streams.settings import TOPIC_NAMES, Kafka, Settings, TopicName
 
 VERSION = "1.0.0"
@@ -70,7 +70,7 @@ def asyncapi(settings: Settings, examples: Mapping[TopicName, Sequence[Example]]
         "channels": channels,
         "operations": dict(_operations(read, [name for name in channels if name not in _ONLY_READ])),
         "components": {
-            "schemas": schemas,
+            "schemas": schemas | {event_title(kind): event_of(kind, schemas["Event"]) for kind in EVENT_TYPES},
             "messages": {"deadLetter": _dead_letter()},
             "messageTraits": _TRAITS,
             "securitySchemes": dict(_logins()),
@@ -105,7 +105,7 @@ def _messages(name: TopicName, key: str, examples: Sequence[Example]) -> Schema:
             name,
             kind,
             key,
-            {"allOf": [of_record, {"properties": {"type": {"const": kind}}}]},
+            {"$ref": _SCHEMAS.format(name=event_title(kind))},
             {"examples": [_shown(example) for example in examples if example.name == kind]},
         )
         for kind in EVENT_TYPES

@@ -44,7 +44,6 @@ class Envelope(msgspec.Struct):
 
     id: str = ""
     source: str = ""
-    traceparent: str | None = None
     data: msgspec.Raw = msgspec.Raw()
     data_base64: str | None = None
 
@@ -100,11 +99,13 @@ def open_envelope(value: bytes) -> tuple[bytes, bytes | None]:
     """The record inside a structured one, and its identity.
 
     Raises:
-        msgspec.MsgspecError: Not an envelope. The record is dead-lettered as malformed.
+        msgspec.MsgspecError: Not an envelope, or an empty one. The record is dead-lettered.
         ValueError: `data_base64` is not base64. The record is dead-lettered as malformed.
     """
     envelope = decode_bare(_decode_envelope, value)
-    return envelope.payload(), f"{envelope.source}\0{envelope.id}".encode() if envelope.id else None
+    if not (payload := envelope.payload()):
+        raise msgspec.ValidationError("a CloudEvent in structured mode is missing required field `data`")
+    return payload, f"{envelope.source}\0{envelope.id}".encode() if envelope.id else None
 
 
 def event_headers(

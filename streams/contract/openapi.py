@@ -11,6 +11,7 @@ _VERSION = "1"
 _TOKEN: list[dict[str, list[str]]] = [{"token": []}, {}]
 _USER_ID = {"type": "string", "minLength": 1, "maxLength": 512}
 _PLAY = {"type": "play", "user_id": "u1", "item_id": "m42", "event_time": 1767225600000, "value": 312.5}
+_POSTED = "#/components/schemas/PostedRequest"
 _CLOUD = {"specversion": "1.0", "id": "e-1", "source": "/player", "type": "play"}
 _ASK = {"request_id": "r-1", "user_id": "u1", "n": 10, "context": {"surface": "home"}}
 
@@ -35,7 +36,11 @@ def openapi() -> dict[str, Any]:
             "/v1/users/{user_id}/slate": {"get": _latest(of)},
         },
         "components": {
-            "schemas": {**schemas, "CloudEvent": _cloud_event(of[Event])},
+            "schemas": {
+                **schemas,
+                "CloudEvent": _cloud_event(of[Event]),
+                "PostedRequest": _posted(schemas["Request"]),
+            },
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "description": "Wanted where `http.token` is set."}
             },
@@ -50,8 +55,9 @@ def _events(of: Mapping[type, Any]) -> dict[str, Any]:
         "operationId": "postEvents",
         "summary": "Tell what people did.",
         "description": "One event or a list. A CloudEvent's attributes come as `ce-` headers beside a plain event, or "
-        "with the event as `data` inside; `source` and `id` of it make it count once. Without a `user_id` the "
-        "attribute `partitionkey` names the user. The answer comes when all in-sync replicas have what was accepted.",
+        "with the event as `data` inside; with `source` and `id` it counts once, as long as at most seven other events "
+        "of its user came between. Without a `user_id` the attribute `partitionkey` names the user. The answer comes "
+        "when all in-sync replicas have what was accepted.",
         "security": _TOKEN,
         "requestBody": {
             "required": True,
@@ -63,7 +69,10 @@ def _events(of: Mapping[type, Any]) -> dict[str, Any]:
         },
         "responses": {
             "202": _answer("All are on the topic.", of[Receipt]),
-            "400": _answer("Some are refused, each with the code of a dead letter; the others are there.", of[Receipt]),
+            "400": _answer(
+                "Some are refused, each with the code of a dead letter; the others are there. Or the body broke off.",
+                {"anyOf": [of[Receipt], of[Problem]]},
+            ),
             **_problems(of, 401, 408, 413, 415, 500, 503),
         },
     }
@@ -77,7 +86,7 @@ def _slates(of: Mapping[type, Any]) -> dict[str, Any]:
         "`imp` the first time; without one it is given one. Past its deadline it is answered with what is popular, and "
         "`degraded` says so.",
         "security": _TOKEN,
-        "requestBody": {"required": True, "content": {JSON: {"schema": _unnamed(of[Request]), "example": _ASK}}},
+        "requestBody": {"required": True, "content": {JSON: {"schema": {"$ref": _POSTED}, "example": _ASK}}},
         "responses": {
             "200": _answer("The slate.", of[Slate]),
             **_problems(of, 400, 401, 408, 413, 415, 500, 503, 504),
@@ -93,7 +102,7 @@ def _latest(of: Mapping[type, Any]) -> dict[str, Any]:
         "parameters": [{"name": "user_id", "in": "path", "required": True, "schema": _USER_ID}],
         "responses": {
             "200": _answer("The slate.", of[Slate]),
-            **_problems(of, 400, 401, 404, 503),
+            **_problems(of, 400, 401, 404, 500, 503),
         },
     }
 
@@ -119,9 +128,16 @@ def _answer(description: str, schema: Any) -> dict[str, Any]:
     return {"description": description, "content": {JSON: {"schema": schema}}}
 
 
-def _unnamed(request: Any) -> dict[str, Any]:
-    """A request without a name of its own may be posted."""
-    return {"anyOf": [request, {"type": "object", "not": {"required": ["request_id"]}}]}
+def _posted(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as it may be posted: it need have no name of its own, and no key says whose it is."""
+    members = request["properties"]
+    name = {"anyOf": [members["request_id"], {"type": "null"}], "default": None}
+    return {
+        **request,
+        "title": "PostedRequest",
+        "properties": {**members, "request_id": name, "user_id": _USER_ID},
+        "required": ["user_id"],
+    }
 
 
 def _cloud_event(event: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ r"""What is posted over HTTP, as the records that Kafka would have delivered: Cl
 [('ce_id', b'1'), ('ce_source', b'/a b')]
 >>> field_of("Expected `str`, got `int` - at `$.context.country`"), field_of("event_time is too far ahead")
 ('context.country', 'event_time')
+>>> field_of("JSON inside a JSON string: set value.converter") is None
+True
 """
 
 import re
@@ -24,8 +26,9 @@ JSON, EVENT, BATCH = "application/json", "application/cloudevents+json", "applic
 MEDIA_TYPES = (JSON, EVENT, BATCH)
 """What bodies of events may be. Browsers do not send one of these to a foreign site without asking it first."""
 PARTITION_KEY = "partitionkey"
+_ATTRIBUTE = "ce-"
 _STRUCTURED = (("content-type", EVENT.encode()),)
-_FIELD = re.compile(r"`\$\.([^`]+)`|field `(\w+)`|\b(event_time|item_id|user_id|value)\b")
+_FIELD = re.compile(r"`\$\.([^`]+)`|field `(\w+)`|\b(event_time|item_id|user_id|value)\b(?!\.)")
 _MISSING = {"neither an id nor a key": "user_id", "a rating without a value": "value"}
 
 
@@ -67,12 +70,13 @@ class Problem(msgspec.Struct, omit_defaults=True):
     field: str | None = None
 
 
-class _Key(msgspec.Struct):
+class _Attributes(msgspec.Struct):
     partitionkey: str | None = None
+    traceparent: str | None = None
 
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_key = msgspec.json.Decoder(_Key).decode
+_decode_attributes = msgspec.json.Decoder(_Attributes).decode
 
 
 def posted(media: str, headers: Mapping[str, str], body: bytes, now_ms: int, most: int) -> list[Posted]:
@@ -80,17 +84,18 @@ def posted(media: str, headers: Mapping[str, str], body: bytes, now_ms: int, mos
 
     Args:
         media: its media type, one of `MEDIA_TYPES`.
-        headers: of the request, names in lower case.
+        headers: of the request, names in lower case; `traceparent` is that of all records that have none of their own.
         body: as it came.
         now_ms: publish time of all of them.
         most: of them.
 
     Raises:
-        Unreadable: a list that is none. Nothing of it was taken.
+        Unreadable: a list that is none, or one that has a single event's headers. Nothing of it was taken.
         TooMany: see there.
     """
+    trace = _trace(headers.get(TRACEPARENT))
     if media == EVENT:
-        return [_structured(0, body, now_ms)]
+        return [_structured(0, body, now_ms, trace)]
     if media != BATCH and not body.lstrip().startswith(b"["):
         return [_binary(headers, body, now_ms)]
     try:
@@ -102,18 +107,22 @@ def posted(media: str, headers: Mapping[str, str], body: bytes, now_ms: int, mos
     if len(values) > most:
         raise TooMany(f"{len(values)} events in one body, at most {most}")
     if media == BATCH:
-        return [_structured(n, bytes(value), now_ms) for n, value in enumerate(values)]
-    return [Posted(n, now_ms, None, bytes(value)) for n, value in enumerate(values)]
+        return [_structured(n, bytes(value), now_ms, trace) for n, value in enumerate(values)]
+    if any(name.startswith(_ATTRIBUTE) for name in headers):
+        raise Unreadable(Code.malformed, f"headers {_ATTRIBUTE}… are of one event, and the body is a list: {BATCH}")
+    return [Posted(n, now_ms, None, bytes(value), trace) for n, value in enumerate(values)]
 
 
 def _binary(headers: Mapping[str, str], body: bytes, now_ms: int) -> Posted:
     """CloudEvents in headers: `ce-id` here is `ce_id` there, percent-encoded here and not there."""
-    told = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith("ce-")}
-    key = told.pop(PARTITION_KEY, None)
-    if TRACEPARENT in headers:
-        told |= {TRACEPARENT: headers[TRACEPARENT]}
-    kept = [(name if name == TRACEPARENT else f"ce_{name}", _bytes(value)) for name, value in told.items()]
-    return Posted(0, now_ms, _bytes(key) if key else None, body, kept)
+    told = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith(_ATTRIBUTE)}
+    key, trace = told.pop(PARTITION_KEY, None), _trace(told.pop(TRACEPARENT, None) or headers.get(TRACEPARENT))
+    kept = [(f"ce_{name}", _bytes(value)) for name, value in told.items()]
+    return Posted(0, now_ms, _bytes(key) if key else None, body, [*kept, *trace])
+
+
+def _trace(parent: str | None) -> Headers:
+    return [(TRACEPARENT, _bytes(parent))] if parent else []
 
 
 def _bytes(header: str) -> bytes:
@@ -121,24 +130,28 @@ def _bytes(header: str) -> bytes:
     return header.encode("utf-8", "surrogateescape")
 
 
-def _structured(offset: int, value: bytes, now_ms: int) -> Posted:
+def _structured(offset: int, value: bytes, now_ms: int, trace: Headers) -> Posted:
     try:
-        key = _decode_key(value).partitionkey
+        told = _decode_attributes(value)
     except (ValueError, RecursionError):  # whoever reads the record says what is wrong with it
-        key = None
-    return Posted(offset, now_ms, key.encode() if key else None, value, _STRUCTURED)
+        told = _Attributes()
+    key = told.partitionkey.encode() if told.partitionkey else None
+    return Posted(offset, now_ms, key, value, [*_STRUCTURED, *(_trace(told.traceparent) or trace)])
 
 
 def named(body: bytes, request_id: str) -> bytes:
-    """A request that has no name, with one. What is no object stays as it is.
+    """A request that has no name, or null for one, with one: of two members the last counts.
 
-    >>> named(b' {"n": 3}', "r"), named(b"{ }", "r")
-    (b'{"request_id":"r","n": 3}', b'{"request_id":"r"}')
+    What is no object stays as it is.
+
+    >>> named(b'{"request_id":null} ', "r"), named(b"{ }", "r"), named(b"[]", "r")
+    (b'{"request_id":null,"request_id":"r"}', b'{ "request_id":"r"}', b'[]')
     """
-    inside = body.strip()[1:].lstrip()
-    if not body.lstrip().startswith(b"{"):
+    bare = body.strip()
+    if not (bare.startswith(b"{") and bare.endswith(b"}")):
         return body
-    return b'{"request_id":"%s"%s%s' % (request_id.encode(), b"" if inside == b"}" else b",", inside)
+    inside = bare[:-1]
+    return b'%s%s"request_id":"%s"}' % (inside, b"," if inside[1:].strip() else b"", request_id.encode())
 
 
 def field_of(detail: str) -> str | None:

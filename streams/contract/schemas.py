@@ -19,7 +19,7 @@ from streams.contract.ad_records import AdDecision, AdStats
 from streams.contract.campaigns import Campaign
 from streams.contract.fields import Record
 from streams.contract.records import Counter, Event, Item, ModelManifest, Privacy, Request, Slate, Trace
-from streams.contract.schema_rules import OF_MEMBERS, OF_RECORDS
+from streams.contract.schema_rules import OF_MEMBERS, OF_RECORDS, event_forms
 from streams.settings import TopicName
 
 Schema = dict[str, Any]
@@ -67,6 +67,49 @@ def document(topic: TopicName, version: int = 1) -> Schema:
     own = parts.pop(record.__name__)
     named = {"$schema": DIALECT, "$id": f"urn:marquee:{topic.replace('_', '-')}.v{version}"}
     return named | own | ({"$defs": parts} if parts else {})
+
+
+def event_title(words: str) -> str:
+    """What generated types are called: `click of an ad` is `ClickOfAnAdEvent`."""
+    return "".join(word.capitalize() for word in words.replace("_", " ").split()) + "Event"
+
+
+def event_of(kind: str, event: Schema) -> Schema:
+    """The schema of events of one type, whole: generators of code do not merge it out of all types' alternatives.
+
+    Args:
+        kind: one of `schema_rules.EVENT_TYPES`.
+        event: the schema of `Event`, as `components` has it.
+
+    >>> (ref,), parts = components([Event])
+    >>> event_of("play", parts["Event"])["title"], len(event_of("click", parts["Event"])["oneOf"])
+    ('PlayEvent', 3)
+    """
+    forms = [_form(event, form) for form in event_forms(kind)]
+    return forms[0] if len(forms) == 1 else {"title": event_title(kind), "oneOf": forms}
+
+
+def _form(event: Schema, form: Mapping[str, Any]) -> Schema:
+    said, members = form["properties"], event["properties"]
+    narrow = {name: _as_said(members[name], keywords) for name, keywords in said.items()}
+    return {
+        "title": event_title(form["title"]),
+        "type": "object",
+        "properties": {**members, **narrow},
+        "required": list(dict.fromkeys([*event["required"], *form["required"]])),
+    }
+
+
+def _as_said(member: Schema, keywords: Mapping[str, Any]) -> Schema:
+    """A member's schema, of the branch or branches that keywords leave."""
+    if "const" in keywords:
+        return {"type": "string", **keywords}
+    if "enum" in keywords:
+        return dict(keywords)
+    said = [branch for branch in member["anyOf"] if branch["type"] != "null"]
+    if "not" in keywords:
+        return {"anyOf": said, **keywords}
+    return {**next(branch for branch in said if branch["type"] == keywords["type"]), **keywords}
 
 
 def _whole(name: str, part: Schema) -> Schema:

@@ -28,6 +28,7 @@ from streams.contract.parsing import Rules
 from streams.contract.records import encode
 from streams.lab.evaluation import LogRecord
 from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
@@ -209,6 +210,7 @@ class AdHouse:
                 exchange=self.exchange,
                 budgets=budgets,
                 scorer=AdScorer(self.serving, settings),
+                beside=BesideHouse(settings.ads.allow_sensitive),
                 ledger=ledger,
                 settings=settings,
                 now_ms=now_ms,

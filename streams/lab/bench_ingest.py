@@ -12,8 +12,9 @@ backlog.
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from embeddings.state_columns import HISTORY
 from embeddings.store import MARK_TTL_S, PartitionMark
 from streams.configuration import load_settings
 from streams.contract.records import decode_event
-from streams.lab.bench_rig import Say, Site, pace_of, publish, sources, stored
+from streams.lab.bench_rig import Row, Say, Site, pace_of, publish, rotated, sources, stored
 from streams.lab.synthetic import Mix, World
 from streams.process.host import spare_what_stays
 from streams.settings import Settings
@@ -42,6 +43,35 @@ MIXES: tuple[Mix, ...] = ("zipf", "uniform")
 STOCK_SHARE = 20
 """Stock gets one in so many of the events: it would take minutes otherwise."""
 _STOCK = "stock"
+_PATH = {
+    "MARQUEE_SLATES__PER_EVENT": "requests",
+    "MARQUEE_OBSERVE__ENABLED": "false",
+    "MARQUEE_BATCHING__MAX_BATCH": str(BATCH),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """What works a backlog off, started for that.
+
+    Attributes:
+        module: of Python, and its arguments.
+        share: one in so many of the events is for it.
+        more: settings of its own.
+        beside: what goes on meanwhile.
+    """
+
+    module: Sequence[str] = ("streams", "worker")
+    share: int = 1
+    more: Mapping[str, str] = field(default_factory=dict)
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+_RUNNERS = {
+    "ceiling": Runner(module=(__name__, "ceiling")),
+    "marquee": Runner(),
+    "stock": Runner(module=(__name__, "stock"), share=STOCK_SHARE),
+}
 
 
 def run_ingest(world: World, *, events: int = 200_000, rounds: int = 3, say: Say = lambda text: None) -> dict[str, Any]:
@@ -54,7 +84,10 @@ def run_ingest(world: World, *, events: int = 200_000, rounds: int = 3, say: Say
         StartFailed, TimeoutError: a server or a contender did not get there; its log's end is in the message.
     """
     with Site() as site:
-        mixes = {mix: _measure(site, world, mix, events, rounds, say) for mix in MIXES}
+        mixes = {}
+        for mix in MIXES:
+            log = world.log(mix, events)
+            mixes[mix] = _figures(work_off(site, world, mix, log, events, _RUNNERS, rounds=rounds, say=say))
         worst = min(mixes.values(), key=lambda figures: figures["ratio_ceiling"])
         keys = ("marquee_eps", "stock_eps", "ceiling_eps")
         return {
@@ -69,26 +102,47 @@ def run_ingest(world: World, *, events: int = 200_000, rounds: int = 3, say: Say
         }
 
 
-def _measure(site: Site, world: World, mix: Mix, events: int, rounds: int, say: Say) -> dict[str, Any]:
-    """The medians of several rounds. Contenders take turns, and are compared within a round: neighbours in time."""
-    path = {
-        "MARQUEE_SLATES__PER_EVENT": "requests",
-        "MARQUEE_OBSERVE__ENABLED": "false",
-        "MARQUEE_BATCHING__MAX_BATCH": str(BATCH),
-    }
-    settings = load_settings(environ=site.environment(f"bench-{mix}", **path))
+def work_off(
+    site: Site,
+    world: World,
+    mix: Mix,
+    log: Iterable[Row],
+    events: int,
+    runners: Mapping[str, Runner],
+    *,
+    rounds: int,
+    say: Say,
+) -> dict[str, list[tuple[float, float]]]:
+    """Have every runner work off the same log of a mix, once a round, each time from its beginning.
+
+    Returns:
+        Of each, by round: events per second of the wall clock and of CPU time.
+
+    Raises:
+        StartFailed, TimeoutError: one did not get there; its log's end is in the message.
+    """
+    settings = load_settings(environ=site.environment(f"bench-{mix}", **_PATH))
     site.create_topics(settings)
-    asyncio.run(publish(site.broker.bootstrap, settings.topics.name("events"), world.log(mix, events)))
-    rounds_of: dict[str, list[tuple[float, float]]] = {name: [] for name in ("ceiling", "marquee", "stock")}
+    asyncio.run(publish(site.broker.bootstrap, settings.topics.name("events"), log))
+    rounds_of: dict[str, list[tuple[float, float]]] = {name: [] for name in runners}
     for turn in range(rounds):
-        environment = site.environment(f"bench-{mix}", **path, MARQUEE_KAFKA__GROUP_PREFIX=f"bench-{mix}-{turn}")
-        for name, found in rounds_of.items():
-            module = ["streams", "worker"] if name == "marquee" else [__name__, name]
-            total = events // STOCK_SHARE if name == "stock" else events
-            with _settled(site, world, settings) as done, site.child(f"{mix}-{name}", module, environment) as child:
-                eps, cpu_eps = pace_of(child, done, total)
-            found.append((eps, cpu_eps))
+        for name in rotated(runners, turn):
+            runner = runners[name]
+            group = f"bench-{mix}-{turn}-{list(runners).index(name)}"
+            environment = site.environment(f"bench-{mix}", **_PATH, MARQUEE_KAFKA__GROUP_PREFIX=group)
+            with (
+                _settled(site, world, settings) as done,
+                site.child(f"{mix}-{name}", runner.module, {**environment, **runner.more}) as child,
+                runner.beside(),
+            ):
+                eps, cpu_eps = pace_of(child, done, events // runner.share)
+            rounds_of[name].append((eps, cpu_eps))
             say(f"{mix}: {name} {eps:,.0f} events/s, {1e6 / cpu_eps:.1f} µs of its core per event")
+    return rounds_of
+
+
+def _figures(rounds_of: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """The medians of several rounds. Contenders are compared within a round: neighbours in time."""
     eps_of = {name: np.array(found)[:, 0] for name, found in rounds_of.items()}
     figures: dict[str, Any] = {f"{name}_eps": round(float(np.median(eps_R))) for name, eps_R in eps_of.items()}
     for name, found in rounds_of.items():

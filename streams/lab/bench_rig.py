@@ -23,6 +23,8 @@ from streams.contract.records import topic_specs
 from streams.settings import Settings
 
 Say = Callable[[str], None]
+Row = tuple[bytes, bytes, *tuple[tuple[str, bytes], ...]]
+"""A record to be: key, value, and headers, if any."""
 PARTITIONS = 4
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -106,6 +108,17 @@ def pin(pid: int, *, measured: bool) -> None:
         os.sched_setaffinity(task.id, cores[:1] if measured else cores[1:])
 
 
+def rotated(names: Iterable[str], turn: int) -> list[str]:
+    """In which order they come this turn: everybody is the first in one of them.
+
+    >>> rotated(["a", "b", "c"], 4)
+    ['b', 'c', 'a']
+    """
+    found = list(names)
+    at = turn % len(found)
+    return found[at:] + found[:at]
+
+
 def sources(settings: Settings) -> list[Source]:
     """The partitions of the events topic."""
     return [Source(settings.topics.name("events"), partition) for partition in range(settings.topics.partitions)]
@@ -116,13 +129,13 @@ def stored(store: UserStore, here: Sequence[Source]) -> int:
     return sum(mark.offset + 1 for mark in store.marks(here).values())
 
 
-async def publish(bootstrap: str, topic: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-    """Write keys and values to a topic as fast as it takes them."""
+async def publish(bootstrap: str, topic: str, rows: Iterable[Row]) -> None:
+    """Write records to a topic as fast as it takes them."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, max_batch_size=1 << 18, acks="all")
     await producer.start()
     try:
-        for n, (key, value) in enumerate(rows):
-            await producer.send(topic, value, key=key)
+        for n, (key, value, *headers) in enumerate(rows):
+            await producer.send(topic, value, key=key, headers=headers)
             if n % 500 == 0:
                 await asyncio.sleep(0)
         await producer.flush()

@@ -9,13 +9,13 @@ receiving its slate is taken, beside all of those yardsticks, on the same core a
 import asyncio
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
 from deploy.processes import Child, free_port
@@ -27,7 +27,7 @@ from streams.contract import records
 from streams.contract.manifests import announced, key_of
 from streams.lab import bench_yardsticks
 from streams.lab.bench_rig import Say, Site, publish, sources, stored
-from streams.lab.bench_traffic import Contender, Traffic
+from streams.lab.bench_traffic import Contender, Traffic, connected
 from streams.lab.bench_yardsticks import YARDSTICKS, ready, topics_of
 from streams.lab.synthetic import World
 from streams.settings import Settings
@@ -60,10 +60,7 @@ def run_slates(
         manifest = announced(snapshots.write(snapshot, site.folder))
         environment = site.environment("bench-worker", MARQUEE_HTTP__PORT=str(free_port()))
         settings = load_settings(environ=environment)
-        site.create_topics(settings)
-        asyncio.run(announce(site, world, settings, snapshot, manifest))
-        with closing(user_store(settings)) as store:
-            world.settle(store, sources(settings))
+        install(site, world, settings, snapshot, manifest)
         contenders = _yardsticks(site, exit_, settings, environment)
         worker = exit_.enter_context(site.child(WORKER, ("streams", "worker"), environment))
         wait_until_serving(worker, settings.http.port, world.items)
@@ -81,13 +78,22 @@ def _yardsticks(site: Site, exit_: ExitStack, settings: Settings, environment: d
         for topic in pair:
             site.broker.create_topic(topic, settings.topics.partitions)
         yardstick = bench_yardsticks.__name__, name, str(site.folder)
-        contenders[name] = Contender(exit_.enter_context(site.child(name, yardstick, environment)), *pair)
+        child = exit_.enter_context(site.child(name, yardstick, environment))
+        contenders[name] = Contender(child, *pair, *([partial(_awake, child)] if name == "echo" else []))
     for name, contender in contenders.items():
         contender.child.wait_until(ready(site.folder, name).exists, 120.0)
     echo = psutil.Process(contenders["echo"].child.pid)
     echo.suspend()  # an idle one asks the broker 100 times a second, on the worker's core
     exit_.callback(echo.resume)
     return contenders
+
+
+def install(site: Site, world: World, settings: Settings, snapshot: Snapshot, manifest: records.ModelManifest) -> None:
+    """Create what a running installation would have: topics, what is announced in them, and everybody's state."""
+    site.create_topics(settings)
+    asyncio.run(announce(site, world, settings, snapshot, manifest))
+    with closing(user_store(settings)) as store:
+        world.settle(store, sources(settings))
 
 
 async def announce(
@@ -131,13 +137,7 @@ async def _measure(
     say: Say,
 ) -> dict[str, Any]:
     log, here = world.log("zipf", 2 * (_WARM + events) + int(seconds * 20_000)), sources(settings)
-    async with (
-        AIOKafkaProducer(bootstrap_servers=site.broker.bootstrap, linger_ms=0, acks="all") as producer,
-        AIOKafkaConsumer(
-            bootstrap_servers=site.broker.bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
-        ) as consumer,
-    ):
-        traffic = Traffic(producer, consumer)
+    async with connected(site.broker.bootstrap) as traffic:
 
         def stored_since(before: int) -> Callable[[int], int]:
             return lambda answers: stored(store, here) - before
@@ -181,7 +181,7 @@ async def _in_turns(
     found = {name: np.empty(0) for name in contenders}
     for _ in range(turns := max(1, round(seconds / _TURN_S))):
         for name, contender in contenders.items():
-            with _awake(contender.child) if name == "echo" else nullcontext():
+            with contender.beside():
                 taken_s = await traffic.latencies(contender, log, load_eps, seconds / turns)
             found[name] = np.append(found[name], taken_s)
     return found

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +12,29 @@ from numpy.typing import NDArray
 
 from deploy.processes import Child
 from streams.contract.cloudevents import INPUT, header, place_of
-from streams.lab.bench_rig import Looks
+from streams.lab.bench_rig import Looks, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A process that answers every event of one topic in another."""
+    """A process that answers every event of one topic in another; `beside` is what goes on while it is its turn."""
 
     child: Child
     topic: str
     answers: str
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@asynccontextmanager
+async def connected(bootstrap: str) -> "AsyncIterator[Traffic]":
+    """A block with traffic to and from some brokers."""
+    async with (
+        AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=0, acks="all") as producer,
+        AIOKafkaConsumer(
+            bootstrap_servers=bootstrap, fetch_max_wait_ms=5, max_partition_fetch_bytes=4 << 20
+        ) as consumer,
+    ):
+        yield Traffic(producer, consumer)
 
 
 class Traffic:
@@ -30,13 +44,13 @@ class Traffic:
         self._producer, self._consumer = producer, consumer
 
     async def work_off(
-        self, contender: Contender, rows: Iterator[tuple[bytes, bytes]], done: Callable[[int], int] = int
+        self, contender: Contender, rows: Iterator[Row], done: Callable[[int], int] = int
     ) -> tuple[float, float, float]:
         """Publish a backlog and follow a contender to its end.
 
         Args:
             contender: who answers.
-            rows: keys and values of events.
+            rows: the events.
             done: how many of them it is done with, of the number of answers; that many, unless told otherwise.
 
         Returns:
@@ -48,7 +62,9 @@ class Traffic:
         partitions = await self._partitions(contender.answers)
         looks = Looks(contender.child)
         looks.add(await self._written(partitions))
-        sending = [await self._producer.send(contender.topic, value, key=key) for key, value in rows]
+        sending = [
+            await self._producer.send(contender.topic, value, key=key, headers=headers) for key, value, *headers in rows
+        ]
         published = asyncio.gather(*sending)
         while done(looks.units) < len(sending):
             await asyncio.sleep(0.02)
@@ -68,7 +84,7 @@ class Traffic:
         return sum((await self._consumer.end_offsets(partitions)).values())
 
     async def latencies(
-        self, contender: Contender, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float
+        self, contender: Contender, rows: Iterator[Row], load_eps: int, seconds: float
     ) -> NDArray[np.float64]:
         """Seconds from sending an event to receiving its answer, for all that were answered.
 
@@ -93,13 +109,13 @@ class Traffic:
         return np.array([arrived_s[place] - at_s for place, at_s in sent_s.items() if place in arrived_s])
 
     async def _send(
-        self, topic: str, rows: Iterator[tuple[bytes, bytes]], load_eps: int, seconds: float, sent_s: dict[bytes, float]
+        self, topic: str, rows: Iterator[Row], load_eps: int, seconds: float, sent_s: dict[bytes, float]
     ) -> None:
         began, acks = time.monotonic(), []
         for n in range(int(load_eps * seconds)):
             await asyncio.sleep(max(0.0, began + n / load_eps - time.monotonic()))
-            key, value = next(rows)
-            acks.append((time.monotonic(), await self._producer.send(topic, value, key=key)))
+            key, value, *headers = next(rows)
+            acks.append((time.monotonic(), await self._producer.send(topic, value, key=key, headers=headers)))
         for at_s, ack in acks:
             place = await ack
             sent_s[place_of(place.topic, place.partition, place.offset)] = at_s

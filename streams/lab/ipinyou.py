@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ranking.ads.auction import PLAIN_QUALITY, At, Auction, Sold, sell
 from ranking.ads.bids import worth
 from ranking.ads.campaigns import BidType
+from ranking.ads.holdings import ANY_UNITS, Holdings
 from ranking.ads.losses import Loss
-from ranking.ads.pacing import spend
 from ranking.ads.prediction import UNKNOWN, Calibration, measured
 from ranking.ads.shading import Landscape
 from streams.lab.columns import UnreadableLog
@@ -128,8 +128,8 @@ def buy_linearly(market: Market, base: int = LINEAR_BASE) -> Bought:
     sold, rows = _auction(market, bid_R, 0), np.arange(len(bid_R))
     won_W = rows[sold.winner_RS[:, 0] >= 0]
     episode_W = won_W // EPISODE
-    budget_E = np.full(len(bid_R) // EPISODE + 1, _BUDGET, np.int64)
-    covered_W, _ = spend(episode_W, sold.price_RS[won_W, 0], budget_E)
+    purse = _purse(len(bid_R) // EPISODE + 1)
+    covered_W = purse.take(purse.key_L, episode_W, sold.price_RS[won_W, 0], 0)
     return _bought(market, won_W[covered_W])
 
 
@@ -141,26 +141,33 @@ def buy_paced(market: Market, calibration: Calibration) -> Bought:
     """
     landscape = Landscape(lines=1, half_life_rows=_HALF_LIFE_ROWS)
     bought: list[NDArray[np.intp]] = []
-    left_L, all_logit_R = np.zeros(1, np.int64), market.logits()
+    purse, all_logit_R = _purse(1), market.logits()
     for first in range(0, len(market.click_R), _BATCH):
         rows = np.arange(first, min(first + _BATCH, len(market.click_R)))
         if first % EPISODE == 0:
-            left_L = np.full(1, _BUDGET, np.int64)
+            purse = _purse(1)
         nobody_R = np.full(len(rows), UNKNOWN)
         logit_R = all_logit_R[rows]
         chance_R = calibration.predict(logit_R, nobody_R, nobody_R)
         value_R = worth(np.full(len(rows), BidType.cpc), np.full(len(rows), _CLICK), chance_R)
-        factor = landscape.affordable(left_L / (EPISODE - first % EPISODE))[0]
+        factor = landscape.affordable(purse.left_L / (EPISODE - first % EPISODE))[0]
         bid_R = np.minimum(np.floor(factor * value_R).astype(np.int64), _MOST)
         sold = _auction(market, bid_R, first)
         won_W = np.flatnonzero(sold.winner_RS[:, 0] >= 0)
-        covered_W, left_L = spend(np.zeros(len(won_W), np.int64), sold.price_RS[won_W, 0], left_L)
+        covered_W = purse.take(purse.key_L, np.zeros(len(won_W), np.int64), sold.price_RS[won_W, 0], 0)
         held_W = won_W[covered_W]
         bought.append(rows[held_W])
         calibration.learn(logit_R[held_W], market.click_R[rows[held_W]], nobody_R[held_W], nobody_R[held_W])
         told_W = np.flatnonzero(bid_R > 0)
         landscape.learn(np.zeros(len(told_W), np.int64), sold.min_to_win_C[told_W], value_R[told_W])
     return _bought(market, np.concatenate(bought))
+
+
+def _purse(episodes: int) -> Holdings:
+    """The budget of each of so many episodes, as a worker holds a lease."""
+    purse = Holdings.of(np.arange(1, episodes + 1, dtype=np.uint64))
+    purse.left_L[:], purse.units_L[:], purse.until_ms_L[:] = _BUDGET, ANY_UNITS, 1
+    return purse
 
 
 def _auction(market: Market, bid_R: NDArray[np.int64], first: int) -> Sold:

@@ -44,6 +44,7 @@ from streams.lab.evaluation import run_evaluation
 from streams.learning.creative_counts import CreativeCounts
 from streams.serving.ad_scoring import AdCandidates, AdScorer
 from streams.serving.live_model import LiveModel, Serving
+from streams.serving.rehearsal import Rehearsal
 from streams.settings import Learner, Settings
 
 _EVENTS, _USERS, _ITEMS = 2_000, 8, 300
@@ -184,6 +185,9 @@ def main() -> None:
     for name in BASELINES:
         measure(name, log.head(300))
     meet_the_rest()
+    worker = Rehearsal(Settings(), int(1_000 * time.time()))
+    worker.slates()
+    worker.ads()
     sys.stderr.write(f"compiled loops are in the cache, {time.monotonic() - began:.0f} s\n")
 
 

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import ContentEncodingError
 
 BEGIN_S, IDLE_S = 10.0, 75.0
 """How long a first head may take, and each next one: longer than balancers keep idle connections."""
@@ -23,6 +24,29 @@ _FULL = (
 )
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+NAME = {hdrs.SERVER: "marquee"}
+"""What the server calls itself: no version of anything."""
+
+
+class _Connection(web.RequestHandler):
+    """One whose errors are JSON as all others are, and quote nobody."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is said where there is no request, or its answer failed; the connection is closed."""
+        super().handle_error(request, status, exc, message)  # it logs, and raises where an answer was begun
+        headers, error = {**NAME, hdrs.CACHE_CONTROL: "no-store"}, "it is not HTTP as this server reads it"
+        if status >= 500:
+            error = "it failed for an unknown reason"
+        elif isinstance(exc, ContentEncodingError):
+            status, error, headers[hdrs.ACCEPT_ENCODING] = 415, "Content-Encoding is gzip or deflate", "gzip, deflate"
+        body = msgspec.json.encode({"error": error})
+        answer = web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        answer.force_close()
+        return answer
 
 
 class BoundedServer(web.Server):
@@ -46,11 +70,17 @@ class BoundedServer(web.Server):
             begin_s: the first head of a connection is whole by then, or it is closed.
             options: of aiohttp's.
         """
-        super().__init__(self._answered, keepalive_timeout=IDLE_S, lingering_time=_LINGER_S, **options)
+        options |= {"keepalive_timeout": IDLE_S, "lingering_time": _LINGER_S}
+        super().__init__(self._answered, **options)
+        self._options = options
         self._answer, self._most, self._turned_away, self._begin_s = handler, most, turned_away, begin_s
         self._held: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._waiting: dict[web.RequestHandler, None] = {}
         self._answering: dict[web.RequestHandler, web.BaseRequest] = {}
+
+    def __call__(self) -> web.RequestHandler:
+        """What speaks with a new connection."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Hold it, if need be in the place of another one; where none waits, say so and close it."""

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from streams.addresses import url_of
-from streams.process.connections import BoundedServer, Handler
+from streams.process.connections import NAME, BoundedServer, Handler
 
 Check = Callable[[], str | None]
 """Why something is not as it should be, or None. Asked on the event loop at every request: it must not block."""
@@ -31,6 +31,8 @@ Home = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 OTHER = "other"
 """Paths that are none of ours, together."""
+TURNED_AWAY = "turned_away"
+"""What was asked of a connection too many is not read."""
 _READ = frozenset({"GET", "HEAD"})
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,11 @@ _server_log = logging.getLogger(f"{__name__}.server")
 
 
 def _quotes_nobody(record: logging.LogRecord) -> bool:
-    """Whether a record of aiohttp's is written: what is no HTTP is not, and of errors the kind: others quote paths."""
+    """Whether a record of aiohttp's is written: what is no HTTP, or no gzip, is not; of errors the kind, not paths."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         record.msg, record.args, record.exc_info = f"a request failed: {type(error).__name__}", (), None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
 _server_log.addFilter(_quotes_nobody)
@@ -119,7 +121,7 @@ class HealthServer:
         server = BoundedServer(  # of the loop that this is called in
             self._handle,
             most=self._connections,
-            turned_away=lambda: self._observe(OTHER, 503, 0.0),
+            turned_away=lambda: self._observe(TURNED_AWAY, 503, 0.0),
             access_log=None,
             logger=_server_log,
         )
@@ -156,6 +158,7 @@ class HealthServer:
             except Exception:  # aiohttp logs it, and answers so
                 self._observe(page.route, 500, perf_counter() - began_s)
                 raise
+        answer.headers.update(NAME)
         self._observe(page.route if page else OTHER, answer.status, perf_counter() - began_s)
         return answer
 

@@ -8,16 +8,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from itertools import islice
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streams.configuration import SettingsError
 from streams.contract.cloudevents import trace_context
 from streams.contract.messages import Part
 from streams.settings import Settings
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Link
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 """What the extra `otel` brings."""
@@ -54,22 +52,27 @@ class Traced(Spans):
 
     def __init__(self, provider: Any, links: int) -> None:
         """`provider` is a tracer provider of OpenTelemetry's; `links` bounds those of a batch."""
-        self._provider, self._links = provider, links
+        from opentelemetry.trace import get_current_span
+
+        self._provider, self._links, self._current = provider, links, get_current_span
         self._tracer = provider.get_tracer("marquee")
 
-    def batch(self, lane: str, parts: Sequence[Part]) -> AbstractContextManager[object]:
-        """See `Spans.batch`."""
-        records = sum(len(part.records) for part in parts)
-        partitions = [f"{part.source.topic}/{part.source.partition}" for part in parts]
-        span: AbstractContextManager[object] = self._tracer.start_as_current_span(
-            f"batch {lane}",
-            links=_links(parts, self._links),
-            attributes={"messaging.batch.message_count": records, "marquee.partitions": partitions},
-        )
-        return span
+    @contextmanager
+    def batch(self, lane: str, parts: Sequence[Part]) -> Iterator[None]:
+        """See `Spans.batch`. What `tracing.share` leaves out is asked for no links."""
+        with self._tracer.start_as_current_span(f"batch {lane}") as span:
+            if span.is_recording():
+                span.set_attribute("messaging.batch.message_count", sum(len(part.records) for part in parts))
+                span.set_attribute("marquee.partitions", [f"{p.source.topic}/{p.source.partition}" for p in parts])
+                for context in islice(_contexts(parts), self._links):
+                    span.add_link(context)
+            yield
 
-    def stage(self, stage: str, lane: str) -> AbstractContextManager[object]:
-        """See `Spans.stage`."""
+    def stage(self, stage: str, lane: str) -> AbstractContextManager[object] | None:
+        """See `Spans.stage`; none in a batch that is left out."""
+        here = self._current()
+        if here.get_span_context().is_valid and not here.is_recording():
+            return None
         span: AbstractContextManager[object] = self._tracer.start_as_current_span(
             stage, attributes={"marquee.lane": lane}
         )
@@ -130,18 +133,6 @@ def _there(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:
         return False
-
-
-def _links(parts: Sequence[Part], most: int) -> "list[Link]":
-    """The traces that records came with, those first that came first."""
-    from opentelemetry.trace import Link
-
-    found: list[Link] = []
-    for context in _contexts(parts):
-        if len(found) == most:
-            break
-        found.append(Link(context))
-    return found
 
 
 def _contexts(parts: Sequence[Part]) -> Iterator[Any]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from embeddings.spend import Answer, InFlight, Reservation, Room, Verdict
 from ranking.ads.auction import NOBODY, Auction, Sold
 from ranking.ads.bids import per_event
 from ranking.ads.campaigns import LineItem
+from ranking.ads.features import OUTCOMES
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 from ranking.ads.predicates import Opportunity, Predicate
@@ -71,6 +71,34 @@ class Winners(NamedTuple):
         place_W, slot_W, candidate_W = place_W[paid_W], slot_W[paid_W], candidate_W[paid_W]
         at_WS = place_W, slot_W
         return cls(*at_WS, candidate_W, contest.row_M[candidate_W], sold.price_RS[at_WS], position_RS[at_WS])
+
+
+class Won(NamedTuple):
+    """One winner; money in micros.
+
+    `price` per impression and `event` per event are in the auction's currency; `reserved`, `owed` per impression and
+    what the event `spends` are in the campaign's. `levels` are keys of caps.
+    """
+
+    place: int
+    slot: int
+    position: int
+    row: int
+    creative: int
+    price: int
+    event: int
+    reserved: int
+    owed: int
+    spends: int
+    bid: int
+    floor: int
+    min_to_win: int
+    billed_by: int
+    chance_O: list[float]
+    propensity: float
+    explored: bool
+    levels: list[int]
+    is_booked: bool
 
 
 Outcome = Literal["filled", "unfilled", "again", "refused", "failed"]
@@ -154,71 +182,55 @@ class Recorder:
         bid_W = market.bid_micros_L[w.row_W]
         event_W = per_event(type_W, w.price_W, bid_W, self.bids.chance_M[w.candidate_W])
         owed_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
-        reserved_W = at_rate(owed_W, self.contest.show_rate_P[w.place_W])
-        level_W4 = market.caps.keys(w.row_W, creative_W)
-        chances = self.bids.scored.chances
-        columns = (
-            *(w.place_W, w.slot_W, w.position_W, w.row_W, creative_W, w.price_W, event_W),
-            *(reserved_W, owed_W, spends_W),
-            *(self.auction.bid_C[w.candidate_W], self.auction.reserve_C[w.candidate_W]),
-            *(self.sold.min_to_win_C[w.candidate_W], market.billed_by_L[w.row_W]),
-            *(
-                chances.p_CO[at_W].astype(np.float64).round(6),
-                self.bids.propensity_M[w.candidate_W],
-                self.bids.tried_M[w.candidate_W],
-                level_W4,
-                market.booked_of(w.row_W),
-            ),
-        )
-        rows, windows = zip(*(column.tolist() for column in columns), strict=True), budgets.windows(market, w.row_W)
-        return [self._filled(budgets, own, *row) for own, row in zip(windows, rows, strict=True)]
+        chance_WO = self.bids.scored.chances.p_CO[at_W].astype(np.float64).round(6)
+        columns: dict[str, NDArray[Any]] = {
+            "place": w.place_W,
+            "slot": w.slot_W,
+            "position": w.position_W,
+            "row": w.row_W,
+            "creative": creative_W,
+            "price": w.price_W,
+            "event": event_W,
+            "reserved": at_rate(owed_W, self.contest.show_rate_P[w.place_W]),
+            "owed": owed_W,
+            "spends": spends_W,
+            "bid": self.auction.bid_C[w.candidate_W],
+            "floor": self.auction.reserve_C[w.candidate_W],
+            "min_to_win": self.sold.min_to_win_C[w.candidate_W],
+            "billed_by": market.billed_by_L[w.row_W],
+            "chance_O": chance_WO,
+            "propensity": self.bids.propensity_M[w.candidate_W],
+            "explored": self.bids.tried_M[w.candidate_W],
+            "levels": market.caps.keys(w.row_W, creative_W),
+            "is_booked": market.booked_of(w.row_W),
+        }
+        rows = zip(*(columns[name].tolist() for name in Won._fields), strict=True)
+        windows = budgets.windows(market, w.row_W)
+        return [self._filled(budgets, own, Won(*row)) for own, row in zip(windows, rows, strict=True)]
 
-    def _filled(
-        self,
-        budgets: Budgets,
-        windows: LineWindows,
-        p: int,
-        slot: int,
-        position: int,
-        row: int,
-        creative_number: int,
-        price: int,
-        event: int,
-        reserved: int,
-        owed: int,
-        spends: int,
-        bid: int,
-        floor: int,
-        min_to_win: int,
-        billed_by: int,
-        chance_O: list[float],
-        propensity: float,
-        explored: bool,
-        levels: list[int],
-        is_booked: bool,
-    ) -> AdDecision:
+    def _filled(self, budgets: Budgets, windows: LineWindows, won: Won) -> AdDecision:
         contest, market, now_ms = self.contest, self.market, self.now_ms
-        place, ask = contest.places[p], contest.asks[contest.ask_P[p]]
-        line, creative = market.lines[row], market.house.creatives[creative_number]
+        place, ask = contest.places[won.place], contest.asks[contest.ask_P[won.place]]
+        line, creative = market.lines[won.row], market.house.creatives[won.creative]
         assert line is not None  # it won
-        by = BILLED_BY[billed_by]
+        by = BILLED_BY[won.billed_by]
         by_impression = by in ("impression", "viewable")
         billed_until_ms = now_ms + int(self.settings.billing_window_s * 1000)
         if by == "conversion":  # it is paid for as long as it is attributed
             billed_until_ms = max(billed_until_ms, now_ms + max(line.click_window_ms, line.view_window_ms))
         booked = NOT_BOOKED
-        if is_booked:
-            chances = dict(zip(("click", "complete", "conversion"), chance_O, strict=True))
-            booked = budgets.booked(market, row, windows, chances.get(BILLED_BY[market.counted_L[row]]))
+        if won.is_booked:
+            chances = dict(zip(OUTCOMES, won.chance_O, strict=True))
+            booked = budgets.booked(market, won.row, windows, chances.get(BILLED_BY[market.counted_L[won.row]]))
         expires_ms = now_ms + int((place.exp_s or self.settings.reservation_s) * 1000)
         return AdDecision(
-            decision_id=place.decision_ids[position if place.page else slot],
+            decision_id=place.decision_ids[won.position if place.page else won.slot],
             user_id=ask.kept_user_id,
-            imp_id="" if place.page else place.imp_ids[slot],
+            imp_id="" if place.page else place.imp_ids[won.slot],
             tagid=place.tagid,
             slate_id=ask.slate_id or None,
             request_id=ask.request_id,
-            position=position if place.page else None,
+            position=won.position if place.page else None,
             show_rate=place.page.show_rate if place.page else None,
             tradeoff=round(place.page.rules.tradeoff * 1_000_000, 6) if place.page else None,
             filled=True,
@@ -234,28 +246,28 @@ class Recorder:
             attr=creative.attr,
             dealid=line.deal.id if line.deal else None,
             dur=creative.duration_s,
-            price_micros=price,
-            bid_micros=bid,
-            event_micros=0 if by_impression else event,
+            price_micros=won.price,
+            bid_micros=won.bid,
+            event_micros=0 if by_impression else won.event,
             billed_by=by,
             currency=market.currency,
             rates=market.rates.version,
-            reserved_micros=reserved,
-            spends_micros=owed if by_impression else spends,
-            min_to_win_micros=min_to_win,
-            floor_micros=floor,
-            pctr=chance_O[0],
-            pvtr=chance_O[1],
-            pcvr=chance_O[2],
-            propensity=propensity if propensity < 1 else None,
-            explored=explored,
+            reserved_micros=won.reserved,
+            spends_micros=won.owed if by_impression else won.spends,
+            min_to_win_micros=won.min_to_win,
+            floor_micros=won.floor,
+            pctr=won.chance_O[0],
+            pvtr=won.chance_O[1],
+            pcvr=won.chance_O[2],
+            propensity=won.propensity if won.propensity < 1 else None,
+            explored=won.explored,
             personal=ask.personal,
             behalf=creative.behalf,
             paid=creative.paid,
             transparency=tuple(dict(each) for each in creative.transparency),
             matched=self.reasons.of(line, place.opportunity),
-            losses=self._losses[p],
-            lost_to=self._lost_to[p],
+            losses=self._losses[won.place],
+            lost_to=self._lost_to[won.place],
             decided_ms=now_ms,
             expires_ms=min(expires_ms, billed_until_ms),
             billed_until_ms=billed_until_ms,
@@ -266,7 +278,7 @@ class Recorder:
             booked=tuple((window.key, window.day) for window in booked.windows),
             booked_by=booked.kind if booked.windows else "",
             holds=max(round(booked.holds * place.show_rate), 1) if booked.windows else 0,
-            levels=tuple(levels),
+            levels=tuple(won.levels),
         )
 
     def decided(self, decisions: Sequence[AdDecision], values: Sequence[bytes], answers: Sequence[Answer]) -> Decided:
@@ -345,17 +357,6 @@ def reserved(
     return reservation_of(
         decision, value, rooms=[Room(*room) for room in rooms], version=flight.version if flight else ""
     )
-
-
-_NOT_FOR_PAGES: dict[str, Any] = {
-    **{"person": "", "windows": (), "counted": (), "levels": (), "reserved_micros": None, "spends_micros": None},
-    **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
-}
-
-
-def for_page(decision: AdDecision) -> AdDecision:
-    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
-    return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
 def at_rate(micros_W: NDArray[np.int64], rate_W: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What became of line items in a while, by name of `embeddings.spend.COUNTS`: the funnel, for the spend ledger.
+"""What became of line items in a while, by name of `embeddings.spend.TOLD`: the funnel, for the spend ledger.
 
 A batch is counted into arrays by row; once in a while they become a `Tally`, from where the last one ended in each
 input partition. Whoever is killed in between loses at most that while of counts: never money, which is reserved by

@@ -22,7 +22,8 @@ from streams.contract.records import Request, encode
 from streams.serving.ad_contexts import Contexts, content_of, opportunity_of
 from streams.serving.ad_terms import Terminology, Terms, blocks_of
 from streams.serving.ad_values import AdAsk, AdPlace, Unfilled
-from streams.serving.slates import Trigger, context_code
+from streams.serving.slates import Trigger
+from streams.serving.viewers import context_code
 from streams.settings import Settings
 
 INVALID_REQUEST = 2

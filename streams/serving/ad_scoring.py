@@ -84,7 +84,7 @@ class Chances(NamedTuple):
 
 @dataclass(slots=True)
 class AdScorer:
-    """Scores ads with the live model. One per thread that scores; the model and the item table are shared.
+    """Scores ads with the live model, for any number of threads.
 
     Attributes:
         exploration: `ads.exploration`; 0 draws nothing.

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +28,21 @@ from ranking.ads.campaigns import Type
 from ranking.ads.exposed import People as Exposed
 from ranking.ads.fit_tables import FitTables
 from ranking.ads.floors import Floors
-from ranking.ads.gates import sensitive, without
+from ranking.ads.gates import without
 from ranking.ads.inventory import House, running
 from ranking.ads.losses import Loss
 from ranking.ads.market import Exchange, Market
-from ranking.ads.separation import Kinds, kinds_of, sell_apart
+from ranking.ads.separation import sell_apart
 from ranking.ads.targeting import listed
 from ranking.ads.turns import crowded, yielded
 from streams.contract.records import encode
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_bidding import bids_of
 from streams.serving.ad_contest import Bids, Contest
 from streams.serving.ad_decisions import Decided, Reasons, Recorder, Winners, at_rate, reserved
 from streams.serving.ad_funnel import Funnel
 from streams.serving.ad_histories import CategoryKeys, histories_of
-from streams.serving.ad_pages import Organic, lay, risks_of, unlaid
+from streams.serving.ad_pages import Organic, lay, unlaid
 from streams.serving.ad_people import People, exposed_of, personal
 from streams.serving.ad_reserves import reserves_of
 from streams.serving.ad_scoring import AdScorer
@@ -56,10 +57,7 @@ _ROUNDS = 3
 _TELL_MS, _SAY_MS = 1_000, 60_000
 _TELL_SHARE = 20
 """So many times longer than telling the funnel took it is not told again: of ten thousand line items that is long."""
-_AWAY_SHARE = 4
-"""So many times longer than a call waited in vain the ledger is not asked: a lane waits a fifth of its time at most."""
 _PACING = 1
-T = TypeVar("T")
 
 
 class Sale(NamedTuple):
@@ -81,18 +79,11 @@ class Known(NamedTuple):
     before: dict[str, bytes] | None
 
 
-class Beside(NamedTuple):
-    """What is worked out once for a house: which creatives are sensitive, of which kinds, and how risky neighbours."""
-
-    house: House
-    sensitive_N: NDArray[np.bool_]
-    kinds: Kinds
-    risk_of: Mapping[str, int]
-
-
 @dataclass(slots=True, kw_only=True)
 class AdServer:
-    """Decides which ads are shown. One per thread that decides; exchange, budgets and ledger are shared.
+    """Decides which ads are shown. One per thread that decides; ledger and funnel are its own.
+
+    A ledger that does not answer should be let alone for a while (`Patience`): it is asked twice for every batch.
 
     A asks of P places (auctions of one or several slots each), M candidates (line items for a place), C creatives.
     """
@@ -100,6 +91,7 @@ class AdServer:
     exchange: Exchange
     budgets: Budgets
     scorer: AdScorer
+    beside: BesideHouse
     ledger: SpendLedger
     settings: Settings
     stage: StageTimer = untimed
@@ -107,12 +99,10 @@ class AdServer:
     funnel: Funnel = field(default_factory=Funnel)
     _told_ms: int = field(init=False, default=0)
     _said_ms: int = field(init=False, default=0)
-    _away_until_s: float = field(init=False, default=0.0)
     _reasons: Reasons = field(init=False, default_factory=Reasons)
     _keys: CategoryKeys = field(init=False, default_factory=CategoryKeys)
     _tables: FitTables = field(init=False, default_factory=FitTables)
     _floors: Floors = field(init=False)
-    _made: Beside | None = field(init=False, default=None)
     _runs: tuple[House, NDArray[np.uint64], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -121,7 +111,7 @@ class AdServer:
     def prepare(self) -> None:
         """Work out what a new market needs beside it; by whoever reads campaigns, so that no request waits for it."""
         house = self.exchange.market.house
-        self._beside(house)
+        self.beside.of(house)
         self.scorer.prepare(house)
 
     def known(self, persons: Sequence[str], asks: Sequence[AdAsk]) -> Known:
@@ -137,7 +127,7 @@ class AdServer:
         out, why = dict[str, InFlight](), ""
         before: dict[str, bytes] | None = None
         try:
-            flights, decisions, why = self._asked(lambda: self.ledger.known(people, ids))
+            flights, decisions, why = self.ledger.known(people, ids)
             before = {name: value for name, value in zip(ids, decisions, strict=True) if value}
             out = dict(zip(people, flights or (), strict=False))
         except (LedgerClosed, StoreUnavailable) as error:
@@ -148,7 +138,7 @@ class AdServer:
 
     def risk_of(self) -> Mapping[str, int]:
         """How risky each creative of the house is beside organic items, by key: `ad_pages.seats`."""
-        return self._beside(self.exchange.market.house).risk_of
+        return self.beside.of(self.exchange.market.house).risk_of
 
     def decide(
         self,
@@ -194,11 +184,7 @@ class AdServer:
             return
         began_s = monotonic()
         try:
-            self.funnel.tell(
-                lambda tallies: self._asked(
-                    lambda: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms)
-                )
-            )
+            self.funnel.tell(lambda tallies: self.ledger.reserve(self.budgets.worker, (), tallies, now_ms=now_ms))
         except (LedgerClosed, StoreUnavailable) as error:
             log.info("the funnel is told later: %s", error)
         self._told_ms = now_ms + int(1000 * _TELL_SHARE * (monotonic() - began_s))
@@ -218,7 +204,7 @@ class AdServer:
         house = market.house
         slots = [place.slot for place in contest.places]
         fits = self._tables.fitting(house, slots, contest.start_P1, contest.row_M, now_ms)
-        fits = without(fits, self._beside(house).sensitive_N, Loss.category_excluded)
+        fits = without(fits, self.beside.of(house).sensitive_N, Loss.category_excluded)
         fits = caps.creatives_left(market.caps, exposed, contest.start_P1, contest.row_M, fits, contest.ask_P)
         contest.fits = fits
         contest.keep(np.where(fits.code_M != 0, fits.code_M, market.barred_L[contest.row_M]).astype(np.int16))
@@ -246,7 +232,7 @@ class AdServer:
     def _sell(self, contest: Contest, bids: Bids, market: Market, now_ms: int, organic: Organic | None) -> Sale:
         """The auctions of all places; who its budget does not cover, or no page takes, stands back: sold again."""
         auction, rate_P = self._auction(contest, bids, market), contest.show_rate_P
-        kinds, page_P = self._beside(market.house).kinds, contest.ask_P.astype(np.int64)
+        kinds, page_P = self.beside.of(market.house).kinds, contest.ask_P.astype(np.int64)
         taken_M = np.full(len(contest.row_M), -1, np.int64)
         for _ in range(_ROUNDS):
             laid = unlaid(sell_apart(auction, page_P, kinds, bids.creative_M))
@@ -338,22 +324,10 @@ class AdServer:
         try:
             for at in range(0, len(reservations), MOST_ROWS):
                 some = reservations[at : at + MOST_ROWS]
-                answers += self._asked(lambda some=some: self.ledger.reserve(worker, some, now_ms=now_ms))  # type: ignore[misc]
+                answers += self.ledger.reserve(worker, some, now_ms=now_ms)
         except (LedgerClosed, StoreUnavailable) as error:
             self._say("ads cannot be reserved, so none is shown", error)
         return answers + [Answer(Verdict.closed, b"")] * (len(reservations) - len(answers))
-
-    def _asked(self, call: Callable[[], T]) -> T:
-        """What the ledger answers. One that has just kept a lane waiting in vain is not asked again for a while."""
-        began_s = monotonic()
-        if began_s < self._away_until_s:
-            raise StoreUnavailable("the spend ledger did not answer a moment ago")
-        try:
-            return call()
-        except StoreUnavailable:
-            now_s = monotonic()
-            self._away_until_s = now_s + _AWAY_SHARE * (now_s - began_s)
-            raise
 
     def _say(self, what: str, error: object) -> None:
         """Once in a while, not for every request."""
@@ -366,9 +340,3 @@ class AdServer:
         if self._runs is None or self._runs[0] is not house or now_ms >= self._runs[2]:
             self._runs = house, *running(house, now_ms)
         return self._runs[1]
-
-    def _beside(self, house: House) -> Beside:
-        if self._made is None or self._made.house is not house:
-            off_N = sensitive(house.creatives, self.settings.ads.allow_sensitive)
-            self._made = Beside(house, off_N, kinds_of(house), risks_of(house))
-        return self._made

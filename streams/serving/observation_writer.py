@@ -11,8 +11,9 @@ from embeddings.fold import Folded
 from streams.contract.decode import Decoded
 from streams.contract.observations import NO_SLOT, Observation
 from streams.serving.planning import Plan
-from streams.serving.slates import PublishedSlate, context_keys
+from streams.serving.slates import PublishedSlate
 from streams.serving.values import Asked, Examples, Kind, Scored
+from streams.serving.viewers import context_keys
 
 
 def observe(

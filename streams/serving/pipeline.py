@@ -31,7 +31,7 @@ from streams.contract.records import Trace
 from streams.serving.ad_answers import Filled
 from streams.serving.ad_slates import SlateAds
 from streams.serving.observation_writer import observe
-from streams.serving.planning import ExampleBudget, Plan, asked_of, plan_of, triggers_of
+from streams.serving.planning import Chosen, ExampleBudget, Plan, asked_of, plan_of, triggers_of
 from streams.serving.scoring import Scorer
 from streams.serving.slates import PublishedSlate, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
@@ -139,11 +139,7 @@ class Recommender:
         surface = self.settings.slates.surface
         policy = self.scorer.policies.on(surface)
         triggers = triggers_of(decoded, plan, surface, policy)
-        taught, told_T = self.scorer.serving.live.ranker.learned, plan.new_T.copy()
-        chosen = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms(), taught=taught)
-        told_T[told_T] = chosen.told_T
-        chosen = chosen._replace(told_T=told_T)
-        moments = decoded, folded, loaded, impressions, plan, chosen
+        moments = decoded, folded, loaded, impressions, plan, self._chosen(batch, plan)
         asked = asked_of(*moments, triggers, policy, self.settings, foresee=self.foresee)
         scored = self.scorer.score(asked, self.stage, stamps, self.now_ms)
         items, at_Q = self.scorer.items, np.searchsorted(scored.slates.position_Q, plan.serve_at)
@@ -172,19 +168,10 @@ class Recommender:
         of_ads = self.ads.take_told() if self.ads else ()
         with self.stage("observe"):
             if self.settings.observe.enabled:
-                examples = self.scorer.examples(answer.asked, answer.scored)
-                a = answer
-                observed = observe(
-                    a.decoded,
-                    a.folded,
-                    a.plan,
-                    a.asked,
-                    a.scored,
-                    examples,
-                    a.slates,
-                    self.settings.observe.shown,
-                    self.logs,
-                )
+                a, shown_rate = answer, self.settings.observe.shown
+                examples = self.scorer.examples(a.asked, a.scored)
+                done = a.decoded, a.folded, a.plan, a.asked, a.scored
+                observed = observe(*done, examples, a.slates, shown_rate, self.logs)
                 answer.told = [(o.source, value) for o in (*observed, *of_ads) for value in observations.pieces(o)]
 
     def keep(self, answer: Answer) -> int:
@@ -239,6 +226,13 @@ class Recommender:
             floor_offset_S=loaded.floor_offset_S,
             length_s_B=self.scorer.items.lengths_s(batch.item_B),
         )
+
+    def _chosen(self, batch: EventBatch, plan: Plan) -> Chosen:
+        """Which takes of the plan are told with candidates: of those of something new, as many as there may be."""
+        taught, told_T = self.scorer.serving.live.ranker.learned, plan.new_T.copy()
+        chosen = self._budget.spend(batch.offset_B[plan.take_T[told_T]], self.now_ms(), taught=taught)
+        told_T[told_T] = chosen.told_T
+        return chosen._replace(told_T=told_T)
 
     def _judged(
         self, marks: dict[Source, PartitionMark], parts: Sequence[Part], decoded: Decoded, loaded: Loaded

@@ -21,9 +21,10 @@ from streams.contract.messages import Part
 from streams.contract.observations import AT_EVENT, AT_TAKE
 from streams.serving.draws import GOLDEN, chances, seeds, uniform
 from streams.serving.policies import Policy
-from streams.serving.slates import Trigger, context_code, context_keys, viewer_of
+from streams.serving.slates import Trigger
 from streams.serving.traces import is_traced
 from streams.serving.values import Asked, Told
+from streams.serving.viewers import context_code, context_keys, viewer_of
 from streams.settings import Settings
 
 T = TypeVar("T", bound=np.generic)

@@ -1,12 +1,14 @@
 """Requests become slates: the profile is read, never written, so any worker may answer any request.
 
 A decision is always possible. Without the store the answer is made of what is popular, without the right to use the
-profile of what is popular in this context; the slate says so in `degraded`.
+profile of what is popular in this context; the slate says so in `degraded`. A store that says nothing is waited for
+until the first deadline of a batch, and then let alone for a while.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from embeddings.events import CONSENT_CONTENT
 from embeddings.exposures import Exposures
 from embeddings.fatigue import Unanswered
 from embeddings.ids import item_ids
+from embeddings.patience import Patience
 from embeddings.seen import SeenSets
 from embeddings.state_columns import Histories, Tastes, no_states
 from embeddings.store import Profiles, UserStore
@@ -29,9 +32,10 @@ from streams.serving.ad_answers import AdAnswers, Filled
 from streams.serving.ad_requests import deadline_ms
 from streams.serving.draws import chances
 from streams.serving.scoring import Scorer
-from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, context_code, context_keys, viewer_of, write_slates
+from streams.serving.slates import NOWHERE, PublishedSlate, Trigger, write_slates
 from streams.serving.stages import StageTimer, Stamps, epoch_ms, untimed
 from streams.serving.values import Asked, Seen, Told
+from streams.serving.viewers import context_code, context_keys, viewer_of
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,12 +50,15 @@ class Answerer:
     scorer: Scorer
     rules: Rules
     settings: Settings
+    patience: Patience = field(default_factory=lambda: Patience(math.inf))
+    """Of `users` and the ledger of `ads`: how long this batch waits for them."""
     stage: StageTimer = untimed
     now_ms: Callable[[], int] = epoch_ms
     ads: AdAnswers | None = None
     """Fills the `imp`s of requests and the pages of surfaces that opted in, where ads are sold."""
     missing: Collection[str] = ()
     """Topics that `reply_to` may name and that the brokers do not have."""
+    _blind: bool = field(init=False, default=False)
 
     def respond(self, parts: Sequence[Part]) -> tuple[list[PublishedSlate], list[DeadLetter]]:
         """A slate for every readable request, in order, and the unreadable ones. Raises nothing that is transient."""
@@ -100,11 +107,13 @@ class Answerer:
     def _answer(self, wanted: list[tuple[Trigger, Request]], stamps: Stamps) -> list[PublishedSlate]:
         triggers = [trigger for trigger, _ in wanted]
         requests = [request for _, request in wanted]
+        until_ms_P = self._deadlines(wanted)
+        self._wait_until(until_ms_P)
         asking = self.ads.asking(wanted) if self.ads else None  # before the profiles are read
         with self.stage("read"):
             profiles, degraded = self._profiles([trigger.user_id for trigger in triggers])
         stamps.folded_ms = self.now_ms()
-        late_P, allowed_P = self._late(wanted), self._allowed(requests, profiles)
+        late_P, allowed_P = until_ms_P < self.now_ms(), self._allowed(requests, profiles)
         triggers = [
             _degraded(trigger, degraded or ("popular" if late else None if allowed else "contextual"))
             for trigger, allowed, late in zip(triggers, allowed_P.tolist(), late_P.tolist(), strict=True)
@@ -122,9 +131,11 @@ class Answerer:
 
     def _profiles(self, user_ids: Sequence[str]) -> tuple[Profiles, Degraded | None]:
         try:
-            return self.users.read(user_ids), None
+            profiles = self.users.read(user_ids)
         except StoreUnavailable as error:
-            log.warning("requests are answered without profiles: %s", error)
+            if not self._blind:
+                log.warning("requests are answered without profiles: %s", error)
+            self._blind = True
             nobody = no_states(len(user_ids))
             width = self.settings.learner.dimensions
             blank = Tastes(
@@ -134,12 +145,23 @@ class Answerer:
             )
             shown, ads = Unanswered.nothing(len(user_ids)), Exposures.nothing(len(user_ids))
             return Profiles(nobody, blank, shown, ads, SeenSets.decode([None] * len(user_ids))), "popular"
+        if self._blind:
+            log.info("profiles are read again")
+        self._blind = False
+        return profiles, None
 
-    def _late(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.bool_]:
-        """Requests whose deadline has passed: they are answered at once, with what is popular."""
-        now_ms, default_ms = self.now_ms(), self.settings.slates.deadline_ms
-        until_ms = [deadline_ms(request, trigger.published_ms, default_ms) for trigger, request in wanted]
-        return np.array(until_ms, np.int64) < now_ms
+    def _deadlines(self, wanted: Sequence[tuple[Trigger, Request]]) -> NDArray[np.int64]:
+        """When each request has to be answered; past that it is answered at once, with what is popular."""
+        default_ms = self.settings.slates.deadline_ms
+        return np.array(
+            [deadline_ms(request, trigger.published_ms, default_ms) for trigger, request in wanted], np.int64
+        )
+
+    def _wait_until(self, until_ms_P: NDArray[np.int64]) -> None:
+        """How long to wait for Redis: until the first deadline that has not passed, and hardly where all have."""
+        left_ms_P = until_ms_P - self.now_ms()
+        in_time = left_ms_P[left_ms_P >= 0]
+        self.patience.within(float(in_time.min()) / 1_000 if len(in_time) else 0.0)
 
     def _allowed(self, requests: Sequence[Request], profiles: Profiles) -> NDArray[np.bool_]:
         """May the profile be used? The stricter of the stored consent and the request's decides."""

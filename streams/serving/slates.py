@@ -2,42 +2,45 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import zip_longest
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed
-from embeddings.contexts import KEYS, hour_keys, keys_of
-from embeddings.eligibility import Viewer, language_of
+from embeddings.eligibility import Viewer
 from embeddings.events import Source
 from embeddings.ids import ids_of
 from embeddings.items import Items
-from ranking.features import COLUMNS, CONTEXTS
+from ranking.features import COLUMNS
 from ranking.reasons import Reason
 from streams.contract import records
+from streams.contract.ad_records import AdDecision
 from streams.contract.cloudevents import Headers, echo, event_headers
 from streams.contract.fields import UNKNOWN
 from streams.contract.messages import Outgoing
 from streams.contract.records import Degraded
-from streams.serving.ad_decisions import Decision, for_page
+from streams.serving.ad_decisions import Decision
 from streams.serving.live_model import LiveModel
 from streams.serving.policies import Policy
 from streams.serving.stages import Stamps
-from streams.serving.values import Scored
+from streams.serving.values import Scored, Slates
 from streams.settings import Settings
 
 _SOURCES = tuple(
     "+".join(str(bit.name) for bit in Proposed if mask & bit) or UNKNOWN for mask in range(1 << len(Proposed))
 )
 NOWHERE = -1
-_NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 """The place of a slate that has no items."""
+_NO_ROWS, _NO_SOURCES = np.zeros(0, np.int32), np.zeros(0, np.uint8)
 T = TypeVar("T", bound=np.generic)
 _NO_COLUMNS = np.empty(0, np.uint64), np.empty((0, COLUMNS), np.float32), np.empty(0)
+_NOT_FOR_PAGES: dict[str, Any] = {
+    **{"person": "", "windows": (), "counted": (), "levels": (), "reserved_micros": None, "spends_micros": None},
+    **{"booked": (), "booked_by": "", "holds": 0, "losses": {}, "lost_to": {}},
+}
 _REASONS = tuple((reason.name,) if reason else () for reason in Reason)
 
 
@@ -147,13 +150,10 @@ def write_slates(
         ads, kept = sold.get(n, ()) if sold else (), None
         if shown := page.shown if page else ads:
             kept = records.encode(slate) if page else None
-            slate.ads = tuple(for_page(decision.record) for decision in shown)
+            slate.ads = tuple(_for_page(decision.record) for decision in shown)
         sampled = q != NOWHERE and int(trigger.slate_id[:6], 16) < settings.observe.shown * (1 << 24)
-        item_N, x_NF, propensity_N = (id_QN[q], s.x_QNF[q], s.propensity_QN[q]) if q != NOWHERE else _NO_COLUMNS
+        item_N, x_NF, propensity_N = _told(s, id_QN, q, page)
         held = min(size_Q[q], len(page.place_N) if page else trigger.size) if q != NOWHERE else 0
-        if page and page.shown:
-            at_N = page.place_N
-            item_N, x_NF, propensity_N = _seated(item_N, at_N), _seated(x_NF, at_N), _seated(propensity_N, at_N)
         out.append(
             PublishedSlate(
                 trigger=trigger,
@@ -174,6 +174,23 @@ def write_slates(
             )
         )
     return out
+
+
+def _told(
+    s: Slates, id_QN: NDArray[np.uint64], q: int, page: Seats | None
+) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float64]]:
+    """What the learner is told of a slate's places: ids, features, propensities."""
+    if q == NOWHERE:
+        return _NO_COLUMNS
+    item_N, x_NF, propensity_N = id_QN[q], s.x_QNF[q], s.propensity_QN[q]
+    if page is None or not page.shown:
+        return item_N, x_NF, propensity_N
+    return _seated(item_N, page.place_N), _seated(x_NF, page.place_N), _seated(propensity_N, page.place_N)
+
+
+def _for_page(decision: AdDecision) -> AdDecision:
+    """What a page is told of a decision: what it shows and why, not how the house accounts for it."""
+    return msgspec.structs.replace(decision, **_NOT_FOR_PAGES)
 
 
 def _seated(told_N: NDArray[T], place_N: NDArray[np.intp]) -> NDArray[T]:
@@ -277,39 +294,3 @@ def slate_id_of(source: Source, offset: int, surface: str, policy: int) -> str:
 def source_name(bits: int) -> str:
     """The sources of a candidate in words."""
     return _SOURCES[bits]
-
-
-def context_keys(
-    contexts: Sequence[records.Context | None], time_s_P: NDArray[np.int64], surfaces: Sequence[str | None] = ()
-) -> NDArray[np.uint16]:
-    """The keys of each of P contexts and moments, 0 where a word is not said. Shape (P, `KEYS`).
-
-    `surfaces` are those that requests name themselves, which count before those of their contexts.
-    """
-    key_PC = np.zeros((len(contexts), KEYS), np.uint16)
-    for p, (context, surface) in enumerate(zip_longest(contexts, surfaces)):
-        if context is not None:
-            key_PC[p, :-1] = keys_of(surface or context.surface, context.country, context.language, context.device)
-        elif surface:
-            key_PC[p, :-1] = keys_of(surface, None, None, None)
-    key_PC[:, -1] = hour_keys(time_s_P)
-    return key_PC
-
-
-def viewer_of(context: records.Context | None, surface: str) -> Viewer:
-    """Who looks at a surface, as far as what may be shown depends on it."""
-    if context is None:
-        return Viewer(surface=surface)
-    return Viewer(context.country or "", context.age_limit, surface, language_of(context.language))
-
-
-def context_code(context: records.Context | None, surface: str | None = None) -> int:
-    """Surface and device as one of 64 codes; 0 where neither is said. `surface` is the one that a request names."""
-    if context is None:
-        return _code(surface, None)
-    return _code(surface or context.surface, context.device)
-
-
-@lru_cache(maxsize=4096)
-def _code(surface: str | None, device: str | None) -> int:
-    return 1 + xxhash.xxh32_intdigest(f"{surface}\0{device}".encode()) % (CONTEXTS - 1) if surface or device else 0

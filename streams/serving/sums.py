@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embeddings.spend import ONE, SpendLedger, Spent, Totals, Window
+from ranking.ads.campaigns import LineItem
 from ranking.ads.dayparts import local_day
 from ranking.ads.market import Market
 from ranking.ads.pacing import Limit
@@ -40,7 +42,8 @@ class Sums:
     heard_ms: int = 0
     sure: bool = True
     _totals: Totals | None = field(init=False, default=None)
-    _rows_of: Mapping[str, list[int]] = field(init=False, default_factory=dict)
+    _lines: tuple[LineItem | None, ...] = field(init=False, default=())
+    _rows_of: defaultdict[str, set[int]] = field(init=False, default_factory=lambda: defaultdict(set))
     _days: dict[str, str] = field(init=False, default_factory=dict)
 
     @property
@@ -54,14 +57,23 @@ class Sums:
         self.spent_LG = _kept(self.spent_LG, kept, (market.rows, len(Limit)), 0)
         self.campaign_L2 = _kept(self.campaign_L2, kept, (market.rows, 2), 0)
         self.yield_L = _kept(self.yield_L, kept, (market.rows,), 1)
-        rows_of = defaultdict(list)
-        for row, line in enumerate(market.lines):
-            if line is not None:
-                rows_of[line.key].append(row)
-                rows_of[line.campaign_id].append(row)
-        self._rows_of = rows_of
         self._days = {zone: self._days.get(zone) or local_day(now_ms, zone) for zone in market.zones}
-        self._read(market, range(market.rows))
+        self._read(market, self._moved(market.lines))
+
+    def _moved(self, lines: tuple[LineItem | None, ...]) -> list[int]:
+        """The rows that hold another line item than they did, whose names are its own from now on."""
+        moved = [row for row, (new, old) in enumerate(zip_longest(lines, self._lines)) if new is not old]
+        for row in moved:
+            old = self._lines[row] if row < len(self._lines) else None
+            for name in (old.key, old.campaign_id) if old else ():
+                self._rows_of[name].discard(row)
+                if not self._rows_of[name]:
+                    del self._rows_of[name]
+            new = lines[row] if row < len(lines) else None
+            for name in (new.key, new.campaign_id) if new else ():
+                self._rows_of[name].add(row)
+        self._lines = lines
+        return [row for row in moved if row < len(lines)]
 
     def hear(self, ledger: SpendLedger, market: Market, now_ms: int) -> bool:
         """Ask what changed; true where everything did, at first and since the ledger was rebuilt.

@@ -112,7 +112,7 @@ class ControlTopics:
     def _sell(self, facts: list[CampaignFacts], stopped: list[str]) -> list[DeadLetter]:
         """Let campaigns compete, all at once, or one by one where one of them is too much for the index."""
         if facts:
-            self.ads.rehearse()
+            self.ads.rehearsal.ads()
         change = self.ads.exchange.change
         try:
             change([(one.campaign, self.ads.lives.version(one.record.offset)) for one in facts], stopped)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from embeddings.errors import StoreRefused, StoreUnavailable
 from streams.contract.cloudevents import TRACEPARENT, Headers
@@ -38,6 +38,7 @@ from streams.worker.stored_slates import StoredSlates
 
 log = logging.getLogger(__name__)
 MAX_USER_ID = 512
+"""Characters, as of every id."""
 _JSON = {"Content-Type": JSON, "Cache-Control": "no-store"}
 _SOON = {"Retry-After": "1"}
 _USERS, _SLATE = "/v1/users/", "/slate"
@@ -145,8 +146,8 @@ class Api:
 
     async def _latest(self, request: web.BaseRequest) -> web.Response:
         user_id = unquote(request.rel_url.raw_path[len(_USERS) : -len(_SLATE)])
-        if not user_id or len(_bytes(user_id)) > MAX_USER_ID:
-            raise Declined(400, f"a user id has 1 to {MAX_USER_ID} bytes", field="user_id")
+        if not 0 < len(user_id) <= MAX_USER_ID:
+            raise Declined(400, f"a user id has 1 to {MAX_USER_ID} characters", field="user_id")
         slate = await self.slates.latest(user_id)
         if slate is None:
             raise Declined(404, "no slate for this user, or it has expired")
@@ -203,6 +204,7 @@ class Api:
         too_large = Declined(413, f"a body has at most {most} bytes", {"Connection": "close"})
         if (request.content_length or 0) > most:
             raise too_large
+        await _go_on(request)
         body = bytearray()
         try:
             async with asyncio.timeout(_BODY_WITHIN_S):
@@ -216,6 +218,13 @@ class Api:
         except (web.RequestPayloadError, ConnectionError):
             raise Declined(400, "the body did not come whole", {"Connection": "close"}) from None
         return bytes(body)
+
+
+async def _go_on(request: web.BaseRequest) -> None:
+    """Tell who waits for that before it sends its body: RFC 9110, 10.1.1. aiohttp does so for its applications only."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # nothing of the answer yet
 
 
 def _media(request: web.BaseRequest) -> str:

@@ -33,6 +33,7 @@ class Pages:
     Attributes:
         reads: a store of its own, which is written to once a second.
         control: reads the control topics.
+        rehearsed: whether all that answers run is loaded.
         assigned: the topics of which partitions are assigned.
         holdup: why the work does not move.
         misfit_topics: which topics are not as they should be.
@@ -48,6 +49,7 @@ class Pages:
     metrics: WorkerMetrics
     reads: UserStore
     control: ControlReader
+    rehearsed: Callable[[], bool]
     assigned: Callable[[], Collection[str]]
     holdup: Callable[[], str | None]
     misfit_topics: Callable[[], str | None]
@@ -100,7 +102,10 @@ class Pages:
     def checks(self) -> dict[str, dict[str, Check]]:
         """What each probe asks: docs/hosts.md says what each means."""
         return {
-            "started": {"control": self.control.unread},
+            "started": {
+                "control": self.control.unread,
+                "loops": lambda: None if self.rehearsed() else "compiled loops are being loaded, or made",
+            },
             "ready": {
                 "store": lambda: self._pinged,
                 "partitions": self._partitions,

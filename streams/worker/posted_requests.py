@@ -119,7 +119,8 @@ class PostedRequests:
         for (source, offset), record in records.items():
             mine.setdefault(source, []).append(record._replace(offset=offset))
         parts = [Part(source, some, max(one.offset for one in some), -1) for source, some in mine.items()]
-        slates, dead = self.answerer.respond(parts)
+        with self.metrics.spans.batch("http", parts):
+            slates, dead = self.answerer.respond(parts)
         found: dict[tuple[Source, int], PublishedSlate | DeadLetter] = {(one.source, one.offset): one for one in dead}
         found |= {(slate.trigger.source, slate.trigger.offset): slate for slate in slates}
         count_funnel(self.metrics, self.answerer)

@@ -2,19 +2,21 @@
 
 import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from embeddings.keepsake import KEPT_MS
+from embeddings.patience import Patience
 from embeddings.spend_redis import RedisSpendLedger
 from ranking.ads.market import Exchange
 from streams.contract.parsing import Rules
 from streams.process.metrics import WorkerMetrics
 from streams.serving.ad_answers import AdAnswers
+from streams.serving.ad_beside import BesideHouse
 from streams.serving.ad_delivery import promises_of
 from streams.serving.ad_events import AdEvents
 from streams.serving.ad_funnel import Funnel, PostedFunnel
-from streams.serving.ad_rehearsal import rehearse
 from streams.serving.ad_requests import AskRules, person_of
 from streams.serving.ad_scoring import AdScorer
 from streams.serving.ad_slates import SlateAds
@@ -22,7 +24,7 @@ from streams.serving.ads import AdServer
 from streams.serving.budgets import Budgets
 from streams.serving.campaign_lives import CampaignLives
 from streams.serving.live_model import Serving
-from streams.serving.stages import epoch_ms
+from streams.serving.rehearsal import Rehearsal
 from streams.settings import Settings
 from streams.transport.publishing import Publisher
 from streams.worker.ad_log import KafkaAdLog
@@ -46,6 +48,8 @@ class Selling:
     serving: Serving
     metrics: WorkerMetrics
     publisher: Publisher
+    patience: Mapping[str, Patience]
+    rehearsal: Rehearsal
     exchange: Exchange = field(init=False)
     lives: CampaignLives = field(init=False)
     budgets: Budgets = field(init=False)
@@ -59,8 +63,9 @@ class Selling:
     """What lays ads on slates that nobody asked for; None where their surface did not opt in."""
     _rules: Rules = field(init=False)
     _secret: bytes = field(init=False, repr=False)
+    _scorer: AdScorer = field(init=False)
+    _house_beside: BesideHouse = field(init=False)
     _warned: bool = field(init=False, default=False)
-    _rehearsed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         settings, ads = self.settings, self.settings.ads
@@ -84,26 +89,21 @@ class Selling:
             person=lambda user_id: person_of(user_id, self._secret),
             active=self.sells,
         )
+        self._scorer, self._house_beside = AdScorer(self.serving, settings), BesideHouse(ads.allow_sensitive)
         asked = AskRules.of(settings, self._secret)
         self.stats = self._stats()
         self.answers, self.posted = (
-            AdAnswers(server=self._server("requests", funnel), rules=asked, judge=self._rules.judge)
-            for funnel in (Funnel(), PostedFunnel())
+            AdAnswers(server=self._server("requests", funnel, waits), rules=asked, judge=self._rules.judge)
+            for funnel, waits in ((Funnel(), "requests"), (PostedFunnel(), "posted"))
         )
-        self.slates = SlateAds.of(lambda: self._server("events", Funnel()), asked, settings)
+        self.slates = SlateAds.of(lambda: self._server("events", Funnel(), "events"), asked, settings)
 
-    def _ledger(self) -> RedisSpendLedger:
-        return spend_ledger(self.settings, self.metrics.redis.watch("ads"))
+    def _ledger(self, patience: Patience | None = None) -> RedisSpendLedger:
+        return spend_ledger(self.settings, self.metrics.redis.watch("ads"), patience)
 
     def sells(self) -> bool:
         """See `Market.sells`."""
         return self.exchange.market.sells
-
-    def rehearse(self) -> None:
-        """Load what decisions run; call it before campaigns are let in. It takes seconds, once."""
-        if not self._rehearsed:
-            self._rehearsed = True
-            rehearse(self.serving, self.settings, epoch_ms())
 
     def changed(self) -> None:
         """Campaigns came or went: work out what decisions need of them, so that no request waits for it."""
@@ -113,17 +113,16 @@ class Selling:
                 "ads.secret is not set, so nobody's impressions are counted and line items with caps not served"
             )
         self.metrics.ads.competing.set(sum(line is not None for line in self.exchange.market.lines))
-        for one in (self.answers, self.posted, self.slates):
-            if one is not None:
-                one.server.prepare()
+        self.answers.server.prepare()  # the others share it
 
-    def _server(self, lane: str, funnel: Funnel) -> AdServer:
-        """For one lane."""
+    def _server(self, lane: str, funnel: Funnel, waits: str) -> AdServer:
+        """For one lane, and with whose patience."""
         return AdServer(
             exchange=self.exchange,
             budgets=self.budgets,
-            scorer=AdScorer(self.serving, self.settings),
-            ledger=self._ledger(),
+            scorer=self._scorer,
+            beside=self._house_beside,
+            ledger=self._ledger(self.patience[waits]),
             settings=self.settings,
             stage=partial(self.metrics.stage, lane=lane),
             funnel=funnel,

@@ -11,6 +11,7 @@ from typing import cast
 from embeddings.errors import StoreUnavailable
 from embeddings.events import Source
 from embeddings.items import Items
+from embeddings.patience import Patience
 from embeddings.redis_store import RedisUserStore
 from streams.configuration import require_consent_default
 from streams.contract.parsing import Rules
@@ -22,8 +23,10 @@ from streams.process.threads import OwnLoop, Thread
 from streams.process.tracing import spans_of
 from streams.serving.live_model import LiveModel, Serving, index_builder
 from streams.serving.pipeline import Recommender
+from streams.serving.rehearsal import Rehearsal
 from streams.serving.requests import Answerer
 from streams.serving.scoring import Scorer
+from streams.serving.stages import epoch_ms
 from streams.settings import Settings, TopicName
 from streams.transport import topics
 from streams.transport.batching import BatchApp, BatchConsumer
@@ -48,7 +51,7 @@ from streams.worker.selling import Selling
 from streams.worker.shown import Shown
 from streams.worker.snapshot_taker import SnapshotTaker
 from streams.worker.stored_slates import StoredSlates
-from streams.worker.stores import user_store
+from streams.worker.stores import patience_of, user_store
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Worker:
     settings: Settings
     metrics: WorkerMetrics = field(init=False, default_factory=WorkerMetrics)
     serving: Serving = field(init=False)
+    rehearsal: Rehearsal = field(init=False)
     shown: Shown = field(init=False)
     paused: Paused = field(init=False)
     events: EventsLane = field(init=False)
@@ -79,6 +83,7 @@ class Worker:
     control_topics: ControlTopics = field(init=False)
     control: ControlReader = field(init=False)
     unowned: Unowned = field(init=False)
+    _patience: Mapping[str, Patience] = field(init=False)
     _pages_store: RedisUserStore = field(init=False)
     _says_memory: bool = field(init=False, default=True)
     _events_loop: OwnLoop = field(init=False, default_factory=lambda: OwnLoop("events"))
@@ -95,7 +100,9 @@ class Worker:
         self.serving = Serving(items, build, empty, fresh_for_s=fresh_for_s, strangers=strangers)
         rules = Rules.of(settings, {settings.topics.name("events"): settings.topics.partitions})
         self.shown = Shown(self.metrics.slates)
-        self.ads = Selling(settings, self.serving, self.metrics, self._publisher("ad_stats"))
+        self._patience, self.rehearsal = patience_of(settings), Rehearsal(settings, epoch_ms())
+        of_stats = self._publisher("ad_stats")
+        self.ads = Selling(settings, self.serving, self.metrics, of_stats, self._patience, self.rehearsal)
         self._pages_store = self._store("pages")
         self.paused = Paused(reads=self._pages_store, metrics=self.metrics)
         self.events, self.requests = self._events_lane(rules), self._requests_lane(rules)
@@ -121,8 +128,8 @@ class Worker:
             paused=lambda: {source: self.paused.at[source] for source in self.paused},
         )
 
-    def _store(self, client: str) -> RedisUserStore:
-        return user_store(self.settings, self.metrics.redis.watch(client))
+    def _store(self, client: str, waits: str = "") -> RedisUserStore:
+        return user_store(self.settings, self.metrics.redis.watch(client), self._patience.get(waits))
 
     def _memory(self) -> tuple[float, float] | None:
         """Bytes that the store uses and may use; None where it does not say."""
@@ -172,10 +179,11 @@ class Worker:
         )
 
     def _requests_lane(self, rules: Rules) -> RequestsLane:
-        settings, users, publisher = self.settings, self._store("requests"), self._publisher("requests")
+        settings, publisher = self.settings, self._publisher("requests")
         return RequestsLane(
             answerer=Answerer(
-                users=users,
+                users=self._store("requests", "requests"),
+                patience=self._patience["requests"],
                 scorer=Scorer(self.serving, settings),
                 rules=rules,
                 settings=settings,
@@ -229,6 +237,7 @@ class Worker:
             metrics=self.metrics,
             reads=self._store("pages"),
             control=self.control,
+            rehearsed=lambda: self.rehearsal.ready,
             assigned=lambda: {tp.topic for tp in app.consumer.assignment()},
             holdup=app.holdup,
             misfit_topics=app.misfit_topics,
@@ -245,7 +254,8 @@ class Worker:
         """What takes events and answers requests over HTTP; all of it has connections and threads of its own."""
         settings, outbox = self.settings, Outbox(publisher=self._publisher("http"))
         answerer = Answerer(
-            users=self._store("http"),
+            users=self._store("http", "posted"),
+            patience=self._patience["posted"],
             scorer=Scorer(self.serving, settings),
             rules=Rules.of(settings, {}),
             settings=settings,
@@ -254,12 +264,12 @@ class Worker:
         )
         return Api(
             settings=settings,
-            slates=StoredSlates(reads=self._store("http"), serving=self.serving, settings=settings),
+            slates=StoredSlates(reads=self._store("http", "stored"), serving=self.serving, settings=settings),
             events=PostedEvents(outbox=outbox, settings=settings),
             requests=PostedRequests(
                 answerer=answerer, outbox=outbox, settings=settings, metrics=self.metrics, shown=self.shown
             ),
-            started=self.control.caught_up.is_set,
+            started=lambda: self.control.caught_up.is_set() and self.rehearsal.ready,
         )
 
     async def run_control(self) -> None:
@@ -300,12 +310,16 @@ class Worker:
                 await cast(BatchConsumer, app.consumer).send_back(topic)
 
     async def is_warm(self) -> None:
-        """Return when the control topics were read and the snapshot they named serves, or cannot be had.
+        """Return when the control topics were read, the snapshot they named serves, or cannot be had, and it rehearsed.
 
-        A worker that took partitions before would offer what was removed long ago, in no learned order.
+        A worker that took partitions before would offer what was removed long ago, in no learned order, and let its
+        lanes wait for a compiler.
         """
-        await self.control.caught_up.wait()
+        await asyncio.gather(OwnLoop("rehearsal").run(self._rehearse()), self.control.caught_up.wait())
         await self.snapshots.settled()
+
+    async def _rehearse(self) -> None:
+        self.rehearsal.slates()
 
 
 def _refuse_useless_store(settings: Settings) -> None:

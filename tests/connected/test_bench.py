@@ -54,3 +54,19 @@ def test_ads_measures_a_lane_beside_its_floor_and_a_worker_that_sells() -> None:
     assert 0 < found["stats_age_p50_s"] <= found["stats_age_p99_s"] < 30
     for measured in (found["slates"]["off_p50_ms"], found["slates"]["on_p50_ms"], found["events"]["on"]["per_s"]):
         assert measured > 0
+
+
+def test_observing_measures_workers_without_metrics_with_them_and_with_spans() -> None:
+    sizes = ["--rounds", "1", "--events", "10000", "--backlog", "500", "--seconds", "0.5"]
+    world = ["--items", "1000", "--users", "200"]
+    command = [sys.executable, "-m", "streams", "bench", "observing", *sizes, *world, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["spans"] > 0
+    for load, beside in (("events", "per_s"), ("slates", "per_s"), ("steady", "p50_ms")):
+        sides = found[load]
+        assert list(sides) == ["off", "off again", "metrics", "metrics and spans"]
+        for key in ("cpu_us", beside):
+            assert sides["off"][f"{key}_to_off"] == [1, 1, 1]
+            assert all(side[key] > 0 for side in sides.values())

@@ -239,6 +239,18 @@ def test_what_a_foreign_producer_packed_is_read_with_what_a_plain_install_brings
     assert decode_slate(foreign.slate_of(records[-1]).value).user_id == codec
 
 
+def test_what_java_packed_in_frames_of_its_own_is_read(foreign: Foreign) -> None:
+    """Its snappy is not that of librdkafka: blocks behind a header of snappy-java's."""
+    text = (
+        PRODUCE["Java's console tools"][1]
+        .replace("ann", "java")
+        .replace("--topic", "--compression-codec snappy --topic")
+    )
+    foreign.run(("sh", text.replace('"item_id":"m1"', f'"item_id":"m1","event_id":"{"packed" * 40}"')))
+    (record,) = [one for one in foreign.records("events") if one.key == b"java"]
+    assert decode_slate(foreign.slate_of(record).value).user_id == "java"
+
+
 def test_codecs_come_with_a_plain_install() -> None:
     plain = [need for need in importlib.metadata.requires("marquee") or () if "extra ==" not in need]
     assert any(need.startswith("cramjam") for need in plain)

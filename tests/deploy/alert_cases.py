@@ -35,9 +35,6 @@ def _counter(series: str, bad: float, good: float, beside: Series | None = None)
     return Case({series: _grows(bad), **(beside or {})}, {series: _grows(good), **(beside or {})})
 
 
-_SWAPPED = {'marquee_snapshot_swaps_total{result="swapped"}': _grows(1)}
-
-
 def slow(share: float) -> Series:
     name = "marquee_event_to_slate_seconds"
     return {
@@ -229,8 +226,15 @@ CASES: Mapping[str, Case] = {
         {'marquee_snapshot_age_seconds{instance="w1"}': _is(4000), **_W1, "marquee_learner_rows_total": _grows(15)},
     ),
     "MarqueeSnapshotRefused": Case(
-        {'marquee_snapshot_swaps_total{result="unreachable"}': _grows(1)},
-        {'marquee_snapshot_swaps_total{result="refused"}': _grows(0), **_SWAPPED},
+        {
+            'marquee_snapshot_swaps_total{result="unreachable", instance="w1"}': _grows(1),
+            'marquee_snapshot_swaps_total{result="swapped", instance="w1"}': _is(9),
+        },
+        {
+            'marquee_snapshot_swaps_total{result="refused", instance="w1"}': _is(1),
+            'marquee_snapshot_swaps_total{result="unreachable", instance="w1"}': f"0x{LONG - 20} 1x20",
+            'marquee_snapshot_swaps_total{result="swapped", instance="w1"}': f"8x{LONG - 18} 9x18",
+        },
     ),
     "MarqueeCheckpointStale": Case(
         {'marquee_checkpoint_age_seconds{instance="l1"}': _is(700), **_ROWS},
@@ -244,7 +248,12 @@ CASES: Mapping[str, Case] = {
         "marquee_slates_untaught_total", 600, 400, {'marquee_ranker_state{state="behind_retrieval"}': _is(1), **_SLATES}
     ),
     "MarqueeHitRateFell": Case({}, {}),
-    "MarqueeCalibrationOff": _gauge('marquee_learner_calibration_ratio{objective="engage", surface="home"}', 2.4, 1.8),
+    "MarqueeCalibrationOff": _gauge(
+        'marquee_learner_calibration_ratio{objective="engage", surface="home"}',
+        2.4,
+        1.8,
+        {'marquee_learner_impressions_total{outcome="engaged"}': _grows(10)},
+    ),
     "MarqueeGpuMemory": _gauge(
         'marquee_gpu_memory_bytes{instance="w1", gpu="0", state="used"}',
         78e9,
@@ -256,7 +265,19 @@ CASES: Mapping[str, Case] = {
     "MarqueeAdStatsStale": _gauge("marquee_ad_stats_age_seconds", 40, 2),
     "MarqueeAdOverspend": _gauge("marquee_ad_overspend_ratio", 0.02, 0.005),
     "MarqueeAdsBehindPlan": Case(_lines(3, 5), _lines(2, 8)),
-    "MarqueeAdCalibrationOff": _gauge('marquee_ad_calibration_ratio{objective="click"}', 0.5, 0.8),
+    "MarqueeAdImpressionsMissing": _counter('marquee_ad_events_total{kind="impression"}', 20, 100, _DECIDED),
+    "MarqueeAdCalibrationOff": Case(
+        {
+            'marquee_ad_calibration_ratio{objective="click"}': _is(0.5),
+            'marquee_ad_events_total{kind="click"}': _grows(3),
+        },
+        {
+            'marquee_ad_calibration_ratio{objective="click"}': _is(0.8),
+            'marquee_ad_events_total{kind="click"}': _grows(3),
+            'marquee_ad_calibration_ratio{objective="conversion"}': _is(0.3),  # of a handful
+            'marquee_ad_events_total{kind="conversion"}': f"0x{LONG - 90} 1x30 2x30 3x30",
+        },
+    ),
     "MarqueeAdStopSlow": Case(_stops(1, 2), _stops(2, 2)),
 }
 ALSO: Mapping[str, Series] = {
@@ -272,8 +293,8 @@ ALSO: Mapping[str, Series] = {
         'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
     },
     "MarqueeSnapshotRefused": {
-        'marquee_snapshot_swaps_total{result="refused", instance="w1"}': f"_x{LONG - 3} 1x3",
-        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 3} {60 * LONG - 200}x3",
+        'marquee_snapshot_swaps_total{result="refused", instance="w1"}': f"_x{LONG - 7} 1x7",
+        'process_start_time_seconds{instance="w1"}': f"_x{LONG - 7} {60 * LONG - 440}x7",
     },
 }
 """Other ways in which an alert fires."""

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking.ads import caps as caps_module
 from ranking.ads.campaigns import UNIT_S, Cap, Creative, Level, LineItem, Unit
-from ranking.ads.caps import ANY_NUMBER, WEEK_S, Caps, capped, creatives_left, rooms, times_shown
+from ranking.ads.caps import ANY_NUMBER, WEEK_S, Caps, capped, creatives_left, known_caps, rooms, times_shown
 from ranking.ads.exposed import FOR_GOOD, SESSION_S, Exposures, Out, People, level_key, level_name
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
@@ -196,18 +195,11 @@ def test_names_and_keys_stay_the_same_for_ever() -> None:
 GOLDEN = ["0:26f4ae", "1:3619ba", "2:e75e70", "3:5cf400"]
 
 
-def test_only_what_changed_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    known: caps_module.Known = {}
+def test_what_stays_is_kept_and_every_change_is_seen() -> None:
+    known = known_caps()
     lines = lines_of((a_cap(),), (a_cap(level=Level.campaign),))
-    first = Caps.of(lines, known)
-    made: list[str] = []
-    make = caps_module._made
-    monkeypatch.setattr(caps_module, "_made", lambda one: made.append(one.key) or make(one))
-    again = Caps.of([lines[2], *lines_of((a_cap(count=9),))], known)
-    assert made == ["c0/l0"]
-    assert again.count_K.tolist() == [3, 9]
-    assert len(known) == 2
-    assert all(np.array_equal(one, two) for one, two in zip(first, Caps.of(lines), strict=True))
+    for some in (lines, [lines[2], *lines_of((a_cap(count=9),))], [None, lines[1]], [], lines):
+        assert all(np.array_equal(one, two) for one, two in zip(Caps.of(some, known), Caps.of(some), strict=True))
 
 
 # The same in plain words, for anything.

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ranking.ads.campaigns import BidType, Campaign, Creative, LineItem, Status, Type
-from ranking.ads.gates import HIGH, LOW, MEDIUM, SENSITIVE, audience, gate, risk, sensitive, without
+from ranking.ads.gates import HIGH, LOW, MEDIUM, SENSITIVE, audience, gate, risk, sensitivity, without
 from ranking.ads.inventory import House, Inventory
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits, Slot, Slots, fitting
@@ -81,7 +82,7 @@ def test_an_audience_is_as_old_as_the_strictest_says(limit: int | None, content:
     ],
 )
 def test_sensitive_kinds_are_off_by_default(said: dict[str, Any], off: bool) -> None:
-    assert sensitive([creative(**said)]).tolist() == [off]
+    assert sensitivity()(creative(**said)) == off
 
 
 @pytest.mark.parametrize(
@@ -97,13 +98,18 @@ def test_sensitive_kinds_are_off_by_default(said: dict[str, Any], off: bool) -> 
 )
 def test_a_house_opts_into_a_kind_and_no_other(said: dict[str, Any], allowed: str) -> None:
     both = [creative(**said), creative(cat=("IAB23",))]
-    assert sensitive(both, [allowed]).tolist() == [False, True]
+    assert list(map(sensitivity([allowed]), both)) == [False, True]
+
+
+def sensitive(house: House) -> NDArray[np.bool_]:
+    """Which creatives are off by default."""
+    return np.array(list(map(sensitivity(), house.creatives)))
 
 
 @pytest.mark.parametrize("word", ["guns", "illegal"])
 def test_a_kind_that_is_none_or_that_nobody_may_allow_is_refused(word: str) -> None:
     with pytest.raises(ValueError, match=f"sensitive: '{word}'; allowed: adult, alcohol"):
-        sensitive([], [word])
+        sensitivity([word])
 
 
 def test_every_sensitive_category_names_a_taxonomy_that_is_judged() -> None:
@@ -114,7 +120,7 @@ def test_a_line_item_shows_what_is_left_of_its_creatives() -> None:
     house = house_of(
         (creative("a"), creative("b", cat=("IAB25-3",))), (creative("c", cat=("IAB25-3",)),), (creative("d"),)
     )
-    fits = without(fit(house, Slot()), sensitive(house.creatives), Loss.category_excluded)
+    fits = without(fit(house, Slot()), sensitive(house), Loss.category_excluded)
     assert fits.creative_N.tolist() == [0, 3]
     assert fits.code_M.tolist() == [0, Loss.category_excluded, 0]
     assert fits.start_M1.tolist() == [0, 1, 1, 2]
@@ -148,12 +154,12 @@ def test_what_is_blocked_unapproved_sensitive_or_rated_too_high_never_fits(
 ) -> None:
     house = house_of(*groups)
     slot = Slot(blocked=tuple(blocked), age_limit=limit)
-    fits = without(fit(house, slot), sensitive(house.creatives), Loss.category_excluded)
+    fits = without(fit(house, slot), sensitive(house), Loss.category_excluded)
     for at in fits.creative_N.tolist():
         shown = house.creatives[at]
         assert shown.approved
         assert (shown.age or 0) <= limit
-        assert not sensitive([shown])[0]
+        assert not sensitivity()(shown)
         assert not (shown.adomain == ("shop.b.example",) and "adv:b.example" in blocked)
         assert not (shown.adomain == ("a.example",) and "adv:a.example" in blocked)
         assert not (shown.attr and "attr:3" in blocked)

@@ -21,7 +21,6 @@ from ranking.ads.pacing import (
     indicator,
     overspend_bound,
     pace,
-    spend,
 )
 from ranking.ads.traffic import HOUR_MS, Traffic
 from tests.ranking.ads.market import EVENING, MINUTE_MS, START_MS, Market, Run, edited, learned, plans
@@ -268,24 +267,6 @@ def test_the_delivery_indicator_is_delivered_over_due() -> None:
 def test_the_overspend_bound_is_its_formula() -> None:
     assert overspend_bound(workers=3, chunk=1_000, outstanding=250, lag_ms=1_500, per_s=101) == 3_000 + 250 + 152
     assert overspend_bound(workers=1, chunk=0, outstanding=0) == 0
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=40), st.lists(st.integers(0, 99), min_size=3)
-)
-def test_wins_are_covered_in_order_and_never_beyond_what_is_left(wins: list[tuple[int, int]], left: list[int]) -> None:
-    line_W, micros_W = (np.array([win[i] for win in wins], np.int64) for i in (0, 1))
-    before_L = np.array(left)
-    covered_W, after_L = spend(line_W, micros_W, before_L)
-    plain, told = list(left), []
-    for line, micros in wins:
-        told.append(micros <= plain[line])
-        plain[line] -= micros if told[-1] else 0
-    assert covered_W.tolist() == told
-    assert after_L.tolist() == plain
-    assert (after_L >= 0).all()
-    assert before_L.tolist() == left, "what was passed in is as it was"
 
 
 @settings(max_examples=50, deadline=None)

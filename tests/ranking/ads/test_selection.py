@@ -18,7 +18,7 @@ from ranking.ads.campaigns import (
     Status,
     Type,
 )
-from ranking.ads.inventory import FORMATS, House, Inventory, carries
+from ranking.ads.inventory import FORMATS, House, Inventory, PerLine, carries
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits, Slot, Slots, chosen, fitting
 
@@ -210,3 +210,14 @@ def test_a_line_item_keeps_its_row_and_a_row_that_is_free_is_given_again() -> No
     assert inventory.snapshot().line_L["live"].tolist() == [True, False]
     assert inventory.snapshot() is inventory.snapshot()
     assert inventory.stop("never") == set()
+
+
+def test_of_line_items_that_stay_nothing_is_worked_out_again() -> None:
+    made: list[str] = []
+    known = PerLine(lambda one: made.append(one.key) or one.key, "")
+    a, b, c = (line(name, key=name) for name in "abc")
+    assert known.of([None, a, b]) == ["", "a", "b"]
+    assert known.of([c, a, None, b]) == ["c", "a", "", "b"]
+    assert known.of([c]) == ["c"]
+    assert known.of([c, a]) == ["c", "a"]
+    assert made == ["a", "b", "c", "b", "a"]

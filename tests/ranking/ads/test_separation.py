@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ranking.ads.auction import NEVER, NOBODY, Auction, Sold, sell
 from ranking.ads.losses import Loss
-from ranking.ads.separation import Kinds, kinds_of, sell_apart
+from ranking.ads.separation import KindBook, Kinds, sell_apart
 from tests.ranking.ads.test_gates import creative, house_of
 
 Candidates = list[tuple[int, int, int]]
@@ -58,11 +58,21 @@ def test_kinds_are_advertisers_domains_categories_and_labels() -> None:
     house = house_of(
         (creative("a", cat=("IAB2",)), creative("b", adomain=("b.example",))), (creative("c", cat=("IAB2",)),)
     )
-    assert np.diff(kinds_of(house).start_N1).tolist() == [3, 2, 3]
-    only = kinds_of(house, ["cat"])
+    assert np.diff(KindBook().of(house).start_N1).tolist() == [3, 2, 3]
+    only = KindBook(["cat"]).of(house)
     assert (np.diff(only.start_N1).tolist(), only.kind_M.tolist(), only.total) == ([1, 0, 1], [0, 0], 1)
     with pytest.raises(ValueError, match="separation by 'colour'; allowed: advertiser, adomain, cat, label"):
-        kinds_of(house, ["colour"])
+        KindBook(["colour"])
+
+
+def test_kinds_that_are_nobodys_any_more_are_numbered_anew() -> None:
+    book, most = KindBook(["adomain"]), 0
+    for day in range(9):
+        house = house_of(*((creative(f"{n}", adomain=(f"{day}-{n}.example",)),) for n in range(1_000)))
+        found = book.of(house)
+        assert len(np.unique(found.kind_M)) == 1_000
+        most = max(most, found.total)
+    assert most < 5_000
 
 
 def expected(requests: list[Candidates], slots: list[int], of: list[set[int]], floor: int) -> list[list[int]]:

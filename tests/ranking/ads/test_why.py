@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ranking.ads.campaigns import Creative
 from ranking.ads.predicates import ANY_MOST, And, Between, DayPart, Domain, In, Near, Not, Opportunity, Or, Prefix, Saw
-from ranking.ads.why import MOST_LEAVES, matched, missed, said, transparency
+from ranking.ads.why import MOST_LEAVES, matched, said, transparency
 
 HERE = Opportunity(
     now_ms=1_750_000_000_000, words={"country": ("DE",), "segment": ("secret", "cars")}, numbers={"content_len": 5_400},
@@ -45,12 +45,6 @@ def test_only_what_matched_is_told() -> None:
     wanted = And((Or((In.of("country", "de", "at"), In.of("os", "ios"))), Not(In.of("genre", "horror"))))
     assert matched(wanted, HERE) == ("country is one of at, de", "genre is not horror")
     assert matched(And(()), HERE) == ()
-
-
-def test_what_was_missed_says_whether_it_was_known() -> None:
-    wanted = And((In.of("country", "us"), In.of("genre", "noir")))
-    assert missed(wanted, HERE) == ("country is us", "genre is noir (unknown)")
-    assert missed(In.of("country", "de"), HERE) == ()
 
 
 LEAVES = st.one_of(

@@ -187,6 +187,8 @@ async def test_servers_that_are_away_are_findings_not_errors() -> None:
     ]
     assert "redis.url" in findings["redis"].advice
     assert "kafka.bootstrap" in findings["broker"].advice
+    for name in ("broker", "topics", "producers", "ranker"):
+        assert findings[name].detail.startswith(f"no broker answers at {settings.kafka.bootstrap}; is it running"), name
 
 
 class Elsewhere(Broker):

@@ -46,8 +46,8 @@ def applied(metrics: WorkerMetrics, count: int) -> None:
     series(metrics, "marquee_events_total", fate="applied").inc(count)
 
 
-def behind(metrics: WorkerMetrics, partition: str, records: int, seconds: float) -> None:
-    place = {"topic": "marquee.events.v1", "partition": partition}
+def behind(metrics: Metrics, partition: str, records: int, seconds: float, lane: str = "events") -> None:
+    place = {"lane": lane, "topic": "marquee.events.v1", "partition": partition}
     series(metrics, "marquee_lag_records", **place).set(records)
     series(metrics, "marquee_lag_seconds", **place).set(seconds)
 
@@ -69,6 +69,8 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     behind(one, "0", 5, 1.5)
     behind(other, "1", 7, 0.25)
     behind(other, "0", 4, 1.25)  # it had that one before
+    behind(other, "all", 900, 7_200, "observations")  # it tells of what nobody learns
+    behind(learner, "2", 8, 30, "observations")
     series(one, "marquee_snapshot_version").set(1_764_311_304)
     series(one, "marquee_ranker_state", state="no_snapshot").set(0)
     series(one, "marquee_ranker_state", state="serves").set(1)
@@ -84,7 +86,8 @@ async def test_workers_and_learner_are_added_up(serve: Serve) -> None:
     first, second, third = found.processes
     assert first.events_per_s == pytest.approx(3 * second.events_per_s, rel=0.5)
     assert found.events_per_s == first.events_per_s + second.events_per_s > 0
-    assert (found.lag_s, found.lag_records) == (1.5, 12)
+    assert (found.lag_s, found.lag_records, found.learning_lag_s) == (1.5, 12, 7_200)
+    assert (second.lag_s, third.lag_s) == (1.25, 30), "a worker's lag is not the learner's"
     assert (first.snapshot_version, first.ranker, second.ranker) == (1_764_311_304, "serves", "no_snapshot")
     assert (first.role, third.role) == ("worker", "learner")
     assert third.rows_per_s > 0
@@ -130,7 +133,8 @@ def said(*processes: ProcessView, width: int, height: int = 100) -> list[str]:
     """What a terminal of that size shows of them."""
     stage = StageView("events", "fold", 3.0, 0.001, 0.002)
     rates = {"events_per_s": 1.0, "slates_per_s": 1.0, "degraded_per_s": 0.0, "ads_per_s": 0.0}
-    seen = Overview(**rates, lag_s=0, lag_records=0, p50_s=0.1, p99_s=0.2, processes=processes, stages=[stage])
+    lags = {"lag_s": 0.0, "lag_records": 0.0, "learning_lag_s": 0.0, "p50_s": 0.1, "p99_s": 0.2}
+    seen = Overview(**rates, **lags, processes=processes, stages=[stage])
     console = Console(width=width, height=height, color_system=None)
     with console.capture() as capture:
         console.print(table(seen, width))

@@ -285,10 +285,14 @@ def test_structured_mode_reads_like_binary_mode() -> None:
     binary = decode_values(event(), headers=[("ce_id", b"1"), ("ce_source", b"/app")])
     assert structured.events == binary.events
     assert structured.batch.dedupe_B.tolist() == binary.batch.dedupe_B.tolist()
-    for bad in (b"{}", b'{"data_base64":"%"}', b'{"data":[]}'):
-        assert [x.code for x in decode_values(bad, headers=[("content-type", b"application/cloudevents")]).dead] == [
-            Code.malformed
-        ]
+    for bad, code in (
+        (b"{}", Code.missing_field),
+        (event(), Code.missing_field),
+        (b'{"data_base64":"%"}', Code.malformed),
+        (b'{"data":[]}', Code.malformed),
+    ):
+        (letter,) = decode_values(bad, headers=[("content-type", b"application/cloudevents")]).dead
+        assert (letter.code, "`data`" in letter.detail) == (code, code == Code.missing_field)
 
 
 def partition_of(user: str, partitions: int) -> int:

@@ -13,9 +13,10 @@ from streams.commands.cli import main
 from streams.contract import asyncapi, documents
 from streams.contract.deadletters import Code
 from streams.contract.records import encode, topic_specs
-from streams.contract.schema_rules import EVENT_TYPES
+from streams.contract.schema_rules import AD_TYPES, EVENT_TYPES
 from streams.contract.schemas import RECORD_OF, document
 from streams.settings import TOPIC_NAMES, Kafka, Settings, TopicName, Topics
+from tests.streams.contract.mutants import mutants
 
 EXAMPLES = documents.examples_in(documents.HERE)
 
@@ -143,6 +144,21 @@ def test_examples_are_valid_and_written_as_the_code_writes_them(topic: TopicName
         value = msgspec.json.encode(example.payload)
         assert encode(msgspec.json.decode(value, type=RECORD_OF[topic])) == value
     assert set(EXAMPLES) == set(TOPIC_NAMES) - {"privacy", "observations"}
+
+
+def test_a_message_of_one_type_is_whole_for_whoever_generates_code_from_it(made: dict[str, Any]) -> None:
+    """Mutants are valid by a type's own schema where they are valid by the topic's, and are of that type."""
+    topic = jsonschema_rs.validator_for(document("events"))
+    for kind, message in made["channels"]["events"]["messages"].items():
+        own = jsonschema_rs.validator_for({**message["payload"], "components": made["components"]})
+        forms = [example["payload"] for example in message["examples"]]
+        forms += [{**forms[0], "decision_id": "d1"}, {**forms[0], "ad": 1, "slate_id": "s1", "slot": 2}]
+        for at, odd, mutant in (each for form in forms for each in mutants(form) if len(each[0]) == 1):
+            assert own.is_valid(mutant) == (topic.is_valid(mutant) and mutant.get("type") == kind), (kind, at, odd)
+        schema = made["components"]["schemas"][message["payload"]["$ref"].rpartition("/")[2]]
+        titles = [form["title"] for form in schema.get("oneOf", [schema])]
+        assert len(titles) == (3 if kind in AD_TYPES else 1)
+        assert all("item_id" in form["properties"] for form in schema.get("oneOf", [schema])), titles
 
 
 def test_headers_of_examples_are_those_that_their_messages_promise(made: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ from streams.contract.openrtb import bid_request
 from streams.contract.parsing import Rules, read
 from streams.serving.ad_requests import AskRules, ad_ask
 from streams.serving.policies import Policies
-from streams.serving.slates import Trigger, viewer_of
+from streams.serving.slates import Trigger
+from streams.serving.viewers import viewer_of
 from streams.settings import Settings
 from tests.fuzzing import INT64, VALUES, damaged, fuzz, fuzz_service, objects, written
 from tests.streams.builders import EVENTS, NOW_MS, REQUESTS, Part, Raw, Service, a_learner, a_log, told

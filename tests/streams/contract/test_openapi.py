@@ -47,6 +47,14 @@ def test_its_examples_are_as_they_must_be_and_spoiled_ones_are_not(whole: dict[s
     assert seen == 4
 
 
+def test_a_request_is_posted_with_a_name_or_without_but_says_whose_it_is(whole: dict[str, Any]) -> None:
+    check = validator(whole, {"$ref": "#/components/schemas/PostedRequest"})
+    for right in ({"user_id": "u"}, {"user_id": "u", "request_id": None}, {"user_id": "u", "request_id": "r"}):
+        assert check.is_valid(right)
+    for wrong in ({}, {"request_id": "r"}, {"user_id": ""}, {"user_id": "u", "request_id": ""}):
+        assert not check.is_valid(wrong)
+
+
 def test_answers_are_as_it_says(whole: dict[str, Any]) -> None:
     slate = Slate(slate_id="s", user_id="u", items=(SlateItem(item_id="i", position=0, score=0.5),), expires_at=5)
     refused = Refused(1, "missing_field", "no item_id", "item_id")

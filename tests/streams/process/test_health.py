@@ -1,3 +1,5 @@
+import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -5,9 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.process.health import HealthServer, Page
+from streams.process.http_metrics import TURNED_AWAY, HttpMetrics
 from streams.process.metrics import WorkerMetrics
 from streams.settings import Settings
 
@@ -121,6 +125,24 @@ async def test_further_pages_are_found_and_everything_is_counted_by_its_route(wo
     assert told == [(route, 200), ("other", 404), ("/livez", 200), (route, 405), (route, 500)]
 
 
+async def test_no_answer_tells_versions_and_every_error_is_json(server: HealthServer) -> None:
+    asked = {
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n": 200,
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n": 404,
+        b"GET /\xff\x00 what\r\n\r\n": 400,
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nContent-Encoding: br\r\n\r\n": 415,
+    }
+    for request, status in asked.items():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request)
+        head, name = await reader.readuntil(b"\r\n\r\n"), b"\r\nServer: "
+        body = await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]))
+        writer.close()
+        assert int(head.split()[1]) == status, head
+        assert head.partition(name)[2].split(b"\r\n")[0] == b"marquee"
+        assert json.loads(body)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 async def test_no_page_changes_anything(server: HealthServer, method: str) -> None:
     async with aiohttp.ClientSession() as session:
@@ -164,3 +186,33 @@ async def test_it_is_reached_where_it_says_that_it_listens(
                 assert reply.status == 200
     written = f"[{host}]" if ":" in host else host
     assert f"http://{written}:{server.port} answers" in caplog.messages
+
+
+async def test_connections_beyond_the_bound_are_told_apart_from_pages_that_are_not_there() -> None:
+    told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    metrics, going = HttpMetrics(CollectorRegistry()), asyncio.Event()
+
+    async def slow(_request: web.BaseRequest) -> web.Response:
+        told.put_nowait(("asked", 0))
+        await going.wait()
+        return web.Response()
+
+    def observe(route: str, code: int, seconds: float) -> None:
+        metrics.observed(route, code, seconds)
+        told.put_nowait((route, code))
+
+    page = Page("POST /v1/slates", {"GET"}, slow)
+    async with HealthServer(
+        "127.0.0.1", 0, CollectorRegistry(), beyond=lambda path: page, observe=observe, connections=1
+    ) as server:
+        _, busy = await asyncio.open_connection("127.0.0.1", server.port)
+        busy.write(b"GET /v1/slates HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await told.get() == ("asked", 0)
+        reader, one_more = await asyncio.open_connection("127.0.0.1", server.port)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503")
+        assert await told.get() == (TURNED_AWAY, 503)
+        going.set()
+        busy.close()
+        one_more.close()
+    requests = metrics.requests.labels(TURNED_AWAY, "5xx")._value.get()
+    assert requests == 1, "it is a route of its own, which an alert counts"

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from streams.configuration import SettingsError
 from streams.process import tracing
@@ -81,6 +82,13 @@ async def test_a_stage_that_raises_is_a_span_that_says_so(worker: Worker, export
     (span,) = exported.get_finished_spans()
     assert not span.status.is_ok
     assert worker.metric("stage_errors_total", lane="events", stage="fold") == 1
+
+
+def test_a_batch_that_is_left_out_costs_no_links_and_no_stages() -> None:
+    spans, untouched = Traced(TracerProvider(sampler=TraceIdRatioBased(0.0)), links=32), [None]
+    with spans.batch("events", untouched):  # type: ignore[arg-type]
+        assert spans.stage("fold", "events") is None
+    assert spans.stage("store", "events") is not None, "what runs outside of batches is left out by chance of its own"
 
 
 @pytest.mark.slow

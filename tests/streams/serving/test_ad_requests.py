@@ -21,7 +21,8 @@ from streams.contract.records import Request, decode_request
 from streams.serving.ad_requests import AskRules, ad_ask, deadline_ms, narrowed
 from streams.serving.ad_values import AdAsk, AdPlace
 from streams.serving.policies import Policies
-from streams.serving.slates import Trigger, viewer_of
+from streams.serving.slates import Trigger
+from streams.serving.viewers import viewer_of
 from streams.settings import Settings
 from tests.streams.builders import NOW_MS
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from streams.contract.records import Context
-from streams.serving.slates import context_code
 from streams.serving.values import Found
+from streams.serving.viewers import context_code
 from tests.streams.builders import Service, a_log, a_request, an_event, shown, slates_of, small
 
 LATER_S = 86_400

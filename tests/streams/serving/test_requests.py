@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from embeddings.errors import StoreUnavailable
+from embeddings.patience import Patience
 from embeddings.store import Profiles
 from streams.contract.deadletters import Code
 from streams.contract.messages import Part
@@ -197,3 +198,24 @@ def test_who_asks_for_no_items_gets_a_slate_without_any(service: Service) -> Non
     (alone,) = service.ask(a_request(0, "u1", n=0))
     assert alone.slate_id == crowd[0].slate_id
     assert not alone.items
+
+
+@pytest.mark.parametrize(
+    ("deadlines_ms", "waits_s"),
+    [((900,), 0.9), ((900, 400, 5_000), 0.4), ((1, 900), 0.1), ((60_000,), 2.0)],
+)
+def test_a_store_that_says_nothing_is_waited_for_until_the_first_deadline_of_a_batch(
+    service: Service, deadlines_ms: Sequence[int], waits_s: float
+) -> None:
+    service.answerer.patience = Patience(2.0)
+    service.ask(*(a_request(n, "u1", deadline_ms=ms) for n, ms in enumerate(deadlines_ms)))
+    assert service.answerer.patience.begin() == waits_s
+
+
+def test_who_is_too_late_shortens_nobodys_wait(service: Service) -> None:
+    service.answerer.patience = Patience(2.0)
+    old = a_request(0, "u1")._replace(timestamp=NOW_MS - 60_000)
+    service.ask(old, a_request(1, "u1", deadline_ms=900))
+    assert service.answerer.patience.begin() == 0.9
+    service.ask(old)
+    assert service.answerer.patience.begin() == 0.1

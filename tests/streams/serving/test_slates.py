@@ -4,8 +4,9 @@ from itertools import product
 from embeddings.events import Source
 from ranking.features import CONTEXTS
 from streams.contract.records import Context, decode_event, decode_slate
-from streams.serving.slates import context_code, slate_id_of
+from streams.serving.slates import slate_id_of
 from streams.serving.traces import is_traced
+from streams.serving.viewers import context_code
 from tests.streams.builders import Service, a_log, a_request, an_event, slates_of, small
 
 ITEMS = [f"i{n:03d}" for n in range(40)]

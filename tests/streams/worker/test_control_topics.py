@@ -10,6 +10,7 @@ from streams.contract.campaign_records import CampaignFacts
 from streams.contract.deadletters import Code
 from streams.contract.messages import Outgoing
 from streams.contract.records import Counter, encode
+from streams.serving import rehearsal
 from streams.serving.stages import epoch_ms
 from streams.worker.worker import Worker
 from tests.ranking.ads.houses import a_campaign, a_line
@@ -145,7 +146,7 @@ async def test_nothing_competes_before_decisions_were_rehearsed_once(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sold = list[bool]()
-    monkeypatch.setattr("streams.worker.selling.rehearse", lambda *_: sold.append(worker.ads.sells()))
+    monkeypatch.setattr(rehearsal, "sell", lambda *_: sold.append(worker.ads.sells()))
     await campaigns(worker, ("nobody", None))
     await campaigns(worker, ("c", a_campaign_record()))
     await campaigns(worker, ("d", a_campaign_record()), first=7)

@@ -1,10 +1,13 @@
 import asyncio
 import gzip
+import logging
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
+import aiohttp
 import pytest
 from pydantic import ValidationError
 
@@ -69,6 +72,34 @@ async def test_a_compressed_body_is_held_for_as_large_as_it_may_become() -> None
         assert (await posting.post("/v1/slates", {"request_id": "r", "user_id": "u1"})).status == 200
         posting.api._held += 1
         assert (await posting.post("/v1/slates", whole, Content_Encoding="gzip")).status == 503
+
+
+async def test_a_coding_that_nobody_reads_and_a_body_that_is_none_are_refused_without_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_posting() as posting:
+        reply = await posting.post("/v1/events", b"{}", Content_Encoding="br")
+        assert (reply.status, reply.headers["Accept-Encoding"]) == (415, "gzip, deflate")
+        broken = await posting.post("/v1/events", b"no gzip at all", Content_Encoding="gzip")
+        assert (broken.status, broken.body) == (400, {"error": "the body did not come whole"})
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_who_waits_to_be_told_to_go_on_is_told_unless_the_body_is_not_taken() -> None:
+    event = b'{"type": "view", "user_id": "u", "item_id": "i", "event_time": 1750000000000}'
+    for kind, status in (("application/json", 202), ("text/plain", 415)):
+        async with a_posting(http={"max_body_bytes": 4_096}) as posting:
+            headers = {"Content-Type": kind}
+            reply = await posting.ask(
+                "POST", "/v1/events", data=event, headers=headers, expect100=True, timeout=aiohttp.ClientTimeout(5)
+            )
+            assert reply.status == status
+
+
+async def test_ids_are_as_long_here_as_elsewhere() -> None:
+    async with a_posting() as posting:
+        for user, status in (("😀" * 512, 404), ("x" * 513, 400)):
+            assert (await posting.ask("GET", f"/v1/users/{quote(user)}/slate")).status == status
 
 
 async def test_the_latest_slate_of_a_user_is_served_as_it_is_stored() -> None:

@@ -27,6 +27,7 @@ def pages_of(worker: Worker, reads: UserStore, *assigned: str) -> Pages:
         metrics=worker.metrics,
         reads=reads,
         control=worker.control,
+        rehearsed=lambda: True,
         assigned=lambda: assigned,
         holdup=lambda: None,
         misfit_topics=lambda: None,

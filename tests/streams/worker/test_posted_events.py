@@ -73,6 +73,21 @@ async def test_an_event_means_the_same_in_every_form(posting: Posting) -> None:
             assert dict(record.headers)["ce_source"] == b"/app a", "which is percent-encoded over HTTP only"
 
 
+async def test_an_event_is_of_the_trace_that_it_names_else_of_the_request_that_brought_it(posting: Posting) -> None:
+    own = CLOUD | {"traceparent": "own"}
+    forms: list[tuple[Any, dict[str, str], list[bytes]]] = [
+        (EVENT, {}, [b"asked"]),
+        (EVENT, {"ce_id": "1", "ce_traceparent": "own"}, [b"own"]),
+        ([EVENT, EVENT], {}, [b"asked"] * 2),
+        (own | {"data": EVENT}, STRUCTURED, [b"own"]),
+        ([own | {"data": EVENT}, CLOUD | {"data": EVENT}], BATCHED, [b"own", b"asked"]),
+    ]
+    for body, headers, traces in forms:
+        posting.topics.published.clear()
+        assert (await post(posting, body, **headers, traceparent="asked")).status == 202
+        assert [dict(record.headers)["traceparent"] for record in posting.topics.published] == traces
+
+
 async def test_what_cannot_be_read_gets_the_code_of_a_dead_letter_and_the_rest_is_taken(posting: Posting) -> None:
     seconds, nobody = {**EVENT, "event_time": 1_750_000_000}, {**EVENT, "user_id": None}
     reply = await post(posting, [EVENT, seconds, nobody, {**EVENT, "item_id": 5}, EVENT])
@@ -92,7 +107,10 @@ BAD: list[tuple[Any, dict[str, str], str, str | None]] = [
     (b"[" * 2_000, {}, "too_deep", None),
     (b'{"type":"play","event_time":1,"user_id":"\xff"}', {}, "bad_utf8", None),
     (b'{"user_id":"u","event_time":1750000000000}', {}, "missing_field", "type"),
-    (b'{"id":"1"}', STRUCTURED, "malformed", None),
+    (b'{"id":"1"}', STRUCTURED, "missing_field", "data"),
+    (EVENT, STRUCTURED, "missing_field", "data"),
+    (b'"{}"', {}, "malformed", None),
+    ([EVENT], {"ce_id": "1", "ce_source": "/app"}, "malformed", None),
     (b"{}", BATCHED, "malformed", None),
     ({**EVENT, "type": "rating"}, {}, "missing_field", "value"),
     ({**EVENT, "item_id": None}, {}, "missing_field", "item_id"),

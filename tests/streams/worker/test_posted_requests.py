@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from embeddings.ids import murmur2
 from embeddings.store import Profiles
@@ -13,6 +16,7 @@ from streams.contract.messages import Part
 from streams.contract.observations import decode
 from streams.contract.records import Slate, decode_ad, decode_slate, encode
 from streams.lab.ad_house import AdHouse
+from streams.process.tracing import Traced
 from streams.serving.observation_writer import slate_hash
 from streams.worker.posted_requests import place_of
 from tests.streams.builders import DENIED, NOW_MS, REQUESTS, Raw, Service, small
@@ -61,13 +65,16 @@ async def test_the_answer_is_the_slate_that_the_lane_would_publish(posting: Post
     assert (slate.topic, slate.partition) == ("http:requests", murmur2([b"u1"])[0] % partitions)
 
 
+NAMELESS = ({"user_id": "u1"}, {"user_id": "u1"}, {"request_id": None, "user_id": "u1"})
+
+
 async def test_a_name_is_one_request_of_one_person(posting: Posting) -> None:
     first = slate_of(await post(posting, ASK))
     again = slate_of(await post(posting, ASK))
     other = slate_of(await post(posting, ASK | {"user_id": "u2"}))
-    nameless = [slate_of(await post(posting, {"user_id": "u1"})) for _ in range(2)]
+    nameless = [slate_of(await post(posting, unnamed)) for unnamed in NAMELESS]
     assert again.slate_id == first.slate_id != other.slate_id
-    assert len({slate.slate_id for slate in (first, other, *nameless)}) == 4
+    assert len({slate.slate_id for slate in (first, other, *nameless)}) == 5
     assert all(slate.request_id for slate in nameless)
 
 
@@ -130,6 +137,15 @@ async def test_a_request_that_cannot_be_read_says_why(posting: Posting) -> None:
     for body, code, field in BAD:
         reply = await post(posting, body)
         assert (reply.status, reply.body["code"], reply.body.get("field")) == (400, code, field), body
+
+
+async def test_those_who_ask_at_a_time_are_a_span_that_is_linked_to_their_traces(posting: Posting) -> None:
+    exported, provider, trace = InMemorySpanExporter(), TracerProvider(), 0x4BF92F3577B34DA6A3CE929D0E0E4736
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    posting.metrics.spans = Traced(provider, links=3)
+    assert (await post(posting, ASK, traceparent=f"00-{trace:032x}-00f067aa0ba902b7-01")).status == 200
+    (batch,) = (span for span in exported.get_finished_spans() if span.name == "batch http")
+    assert [link.context.trace_id for link in batch.links] == [trace]
 
 
 async def test_consent_counts_as_on_kafka(posting: Posting) -> None:

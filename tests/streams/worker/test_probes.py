@@ -82,6 +82,16 @@ async def test_before_control_topics_are_read_it_has_not_started_and_is_not_read
     ]
 
 
+async def test_before_it_rehearsed_it_has_not_started_and_is_not_ready_but_lives(worker: Worker) -> None:
+    pages, why = well(worker), {"loops": "compiled loops are being loaded, or made"}
+    pages.rehearsed = lambda: False
+    assert [await said(pages, path) for path in ("/startupz", "/readyz", "/livez")] == [
+        (503, why),
+        (503, why),
+        (200, {}),
+    ]
+
+
 async def test_a_control_topic_whose_leader_is_silent_is_not_read_any_more(worker: Worker) -> None:
     pages, topic = well(worker), worker.settings.topics.name("catalog")
     read(worker, topic, 9, 9, answered_ms=1)

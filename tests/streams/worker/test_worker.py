@@ -1,15 +1,18 @@
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from streams.serving import rehearsal
 from streams.settings import Settings
 from streams.worker import worker
 from streams.worker.stores import user_store
 from tests.streams.builders import small
+from tests.streams.controlled import a_controlled_worker
 
 
 def test_credentials_reach_the_store_and_nothing_that_is_printed() -> None:
@@ -30,6 +33,18 @@ def test_rows_of_items_that_nobody_knows_are_taken_back_while_a_worker_lives(mon
     (turn_over,) = [call for call in beside if getattr(call, "__name__", "") == "turn_over"]
     running: worker.Worker = turn_over.__self__  # type: ignore[attr-defined]
     assert running.serving.turnover.strangers == 2_000
+
+
+async def test_it_takes_partitions_and_answers_over_http_once_it_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, threads = a_controlled_worker(), list[str]()
+    monkeypatch.setattr(rehearsal, "answer", lambda *_: threads.append(threading.current_thread().name))
+    api = running.api()
+    running.control.caught_up.set()
+    running.snapshots._settled.set()
+    assert not api.started()
+    await running.is_warm()
+    assert threads == ["rehearsal"]
+    assert api.started()
 
 
 @pytest.mark.slow
