@@ -15,7 +15,7 @@ from deploy.boards.prometheus import Prometheus, Scope, Series
 
 COLUMNS, ROW_INCHES, COLUMN_INCHES = 24, 0.36, 0.62
 STEPS, LEGEND_ROWS, DOTS_PER_INCH = 120, 3, 96
-_LETTER_INCHES = 0.056
+_LETTER_INCHES = 0.066
 _HEADING = 1.2
 _INK, _PALE, _PAPER = "#1f2933", "#9aa5b1", "#f5f7fa"
 _MARKS = {"green": "#2f9e44", "yellow": "#e8a200", "red": "#d6336c"}
