@@ -208,10 +208,15 @@ _SNAPSHOTS = Row(
             width=6,
         ),
         lines(
-            "Snapshot that serves",
-            "Its number, per worker; 0 before the first. One that stays behind cannot fetch it, or has it pinned.",
+            "Behind the newest snapshot",
+            "Of each worker that has one. More than 0 for long: it cannot fetch what others serve, or has one pinned.",
             "none",
-            Query("max by (instance) (marquee_snapshot_version{*})", "{{instance}}"),
+            Query(
+                "-((max by (instance) (marquee_snapshot_version{*}) > 0)"
+                " - on () group_left () max(marquee_snapshot_version{*}))"
+                " or 0 * max by (instance) (marquee_snapshot_version{*})",
+                "{{instance}}",
+            ),
             width=6,
         ),
     ),

@@ -14,7 +14,8 @@ from deploy.boards.panels import Board, Kind, Panel, Row
 from deploy.boards.prometheus import Prometheus, Scope, Series
 
 COLUMNS, ROW_INCHES, COLUMN_INCHES = 24, 0.36, 0.62
-STEPS, LEGENDS, DOTS_PER_INCH = 120, 9, 96
+STEPS, LEGEND_ROWS, DOTS_PER_INCH = 120, 3, 96
+_LETTER_INCHES = 0.066
 _HEADING = 1.2
 _INK, _PALE, _PAPER = "#1f2933", "#9aa5b1", "#f5f7fa"
 _MARKS = {"green": "#2f9e44", "yellow": "#e8a200", "red": "#d6336c"}
@@ -189,16 +190,17 @@ def _finish(axes: Any, panel: Panel, found: list[Drawn], over: tuple[float, floa
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_PALE)
     handles, names = axes.get_legend_handles_labels()
-    if len(names) > LEGENDS:
-        shown = sorted(sorted(range(len(found)), key=lambda n: -_most(found[n]))[: LEGENDS - 1])
+    columns = max(1, min(3, int(panel.width * COLUMN_INCHES / (max(map(len, names)) * _LETTER_INCHES + 0.3))))
+    if len(names) > (room := columns * LEGEND_ROWS):
+        shown = sorted(sorted(range(len(found)), key=lambda n: -_most(found[n]))[: room - 1])
         handles = [*(handles[n] for n in shown), axes.plot([], [], color="none")[0]]
-        names = [*(names[n] for n in shown), f"+ {len(found) - LEGENDS + 1} more"]
+        names = [*(names[n] for n in shown), f"+ {len(found) - room + 1} more"]
     axes.legend(
         handles,
         names,
         loc="upper left",
         bbox_to_anchor=(-0.06, -0.12),
-        ncols=3 if len(names) > 2 else len(names),
+        ncols=min(columns, len(names)),
         fontsize=6.5,
         frameon=False,
         handlelength=1,

@@ -90,7 +90,8 @@ def _process(
 
     topics, prefix = settings.topics, settings.kafka.group_prefix
     dead = [topics.dead_letters(name) for name in letters]
-    yield Right(principal, ("Describe",), "topic", tuple(spec.topic for spec in topic_specs(settings)))
+    needed = (*(spec.topic for spec in topic_specs(settings)), *settings.slates.reply_topics)
+    yield Right(principal, ("Describe",), "topic", needed)
     yield Right(principal, ("Read",), "topic", (*map(topics.name, reads), *dead))
     yield Right(principal, ("Write",), "topic", (*map(topics.name, writes), *dead))
     yield Right(principal, ("Read",), "group", (f"{prefix}.{group}",))

@@ -113,7 +113,8 @@ def grant(cluster: Cluster) -> None:
         for operation in right.operations
         for name in right.names
     ]
-    for granted in AdminClient({"bootstrap.servers": bootstrap}).create_acls(bindings).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for granted in admin.create_acls(bindings).values():
         granted.result(60)
 
 

@@ -49,6 +49,7 @@ def test_what_settings_ask_for_besides_is_granted() -> None:
     settings = small(topics={"create": True}, slates={"reply_topics": ("mine",)})
     assert "marquee.events.v1" in may(settings, "User:w", "Create") & may(settings, "User:l", "Create")
     assert "mine" in may(settings, "User:w", "Write") & may(settings, "User:c", "Read")
+    assert "mine" in may(settings, "User:l", "Describe"), "without it a learner does not start"
 
 
 def test_a_right_is_a_command_of_kafkas_tool() -> None:
