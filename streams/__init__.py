@@ -12,8 +12,9 @@ Reading order: `serving.pipeline` (READ FIRST: event to slate), then what it cal
 at), `serving.values` (what passes between stages), `serving.scoring` with `query`, `retrieve`, `filter`, `rank` and
 `compose`, `serving.slates`. `learning.learner` (READ SECOND: what is learned of it), from what
 `serving.observation_writer` tells. `serving.ads` (READ THIRD: places for ads to decisions), with `serving.ad_requests`
-and `serving.ad_pages` (what is asked), `serving.budgets` (who may spend) and `serving.ad_events` (what is billed). Then
-how it lives:
-`worker.events_lane` and `worker.unstored` (publish, store, acknowledge), `transport.deliveries` and `transport.ledger`
-(how batches arrive and when they are committed), `worker.worker` (what is wired to what), `commands.cli`.
+and `serving.ad_pages` (what is asked), `serving.ad_contest` and `serving.ad_bidding` (who competes, and with what),
+`serving.budgets` (who may spend), `serving.ad_decisions` (what is written of it) and `serving.ad_events` (what is
+billed). Then how it lives: `worker.events_lane` and `worker.unstored` (publish, store, acknowledge),
+`transport.deliveries` and `transport.ledger` (how batches arrive and when they are committed), `worker.worker` (what is
+wired to what), `commands.cli`.
 """

@@ -170,16 +170,16 @@ def observed(decided: Decided, triggers: Sequence[Trigger]) -> Iterator[Observat
         mine = [(trigger, decision) for trigger, decision in told if trigger.source == source]
         candidate_A = winners.candidate_W[[decision.winner for _, decision in mine]]
         rows = winners.row_W[[decision.winner for _, decision in mine]].tolist()
-        scored = bids.scored
+        predicted = bids.predicted
         yield observe_ads(
             source,
             [trigger.offset for trigger, _ in mine],
             [decision.record.decision_id for _, decision in mine],
             [line for row in rows if (line := market.lines[row]) is not None],
             bids.at_M[candidate_A],
-            scored.creatives,
-            scored.viewers,
-            scored.candidates,
-            scored.chances,
+            predicted.creatives,
+            predicted.viewers,
+            predicted.candidates,
+            predicted.chances,
             bids.propensity_M[candidate_A],
         )

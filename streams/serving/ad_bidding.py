@@ -9,12 +9,14 @@ from ranking.ads.bids import worth
 from ranking.ads.campaigns import BidType, Type
 from ranking.ads.exploration import shares
 from ranking.ads.exposed import People as Exposed
+from ranking.ads.features import Viewers
 from ranking.ads.inventory import House
 from ranking.ads.losses import Loss
 from ranking.ads.market import Market
 from ranking.ads.selection import chosen
-from streams.serving.ad_contest import Bids, Contest, Scored, drawn
+from streams.serving.ad_contest import Bids, Contest, Predicted, drawn
 from streams.serving.ad_scoring import AdCandidates, AdScorer, chance_for, expected, placement_of
+from streams.serving.creatives import Creatives
 
 _ROTATION, _EXPLORATION = 2, 3
 
@@ -49,13 +51,7 @@ def bids_of(
         personal_A,
     )
     placement_P = np.array([placement_of(place.tagid) for place in contest.places], np.uint32)
-    line_C = contest.line_C
-    booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
-    candidates = _candidates(contest, placement_P)
-    rough_C = expected(creatives, candidates.creative_C, house.line_L["bid_type"][line_C], bid_L[line_C])
-    who_C = house.line_L["advertiser"][line_C]
-    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C, who_C, contest.slots_P)
-    contest.with_creatives(near_C, Loss.not_near)
+    _leave_near(contest, scorer, creatives, viewers, placement_P, house, bid_L)
     candidates, line_C, row_M = _candidates(contest, placement_P), contest.line_C, contest.row_M
     identity_C = np.repeat(contest.identity_P[contest.place_M], contest.creatives_M)
     draw_C = drawn(identity_C, _hash_C(contest, house), _EXPLORATION)
@@ -78,8 +74,26 @@ def bids_of(
         drawn_for_M,
         draw_C[at_M],
     )
-    scored = Scored(era, creatives, viewers, candidates, chances)
-    return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], stood.propensity_C, ~stood.greedy_C, scored)
+    predicted = Predicted(era, creatives, viewers, candidates, chances)
+    return Bids(creative_M, at_M, worth_C[at_M], chance_C[at_M], stood.propensity_C, ~stood.greedy_C, predicted)
+
+
+def _leave_near(
+    contest: Contest,
+    scorer: AdScorer,
+    creatives: Creatives,
+    viewers: Viewers,
+    placement_P: NDArray[np.uint32],
+    house: House,
+    bid_L: NDArray[np.int64],
+) -> None:
+    """Who is further from the person than others and bids less leaves the contest; what is sold by number stays."""
+    line_C, candidates = contest.line_C, _candidates(contest, placement_P)
+    booked_C = (house.line_L["type"][line_C] <= Type.standard) | (house.line_L["deal"][line_C] >= 0)
+    rough_C = expected(creatives, candidates.creative_C, house.line_L["bid_type"][line_C], bid_L[line_C])
+    who_C = house.line_L["advertiser"][line_C]
+    near_C = scorer.near(creatives, viewers, candidates, rough_C, booked_C, who_C, contest.slots_P)
+    contest.with_creatives(near_C, Loss.not_near)
 
 
 def _candidates(contest: Contest, placement_P: NDArray[np.uint32]) -> AdCandidates:

@@ -143,7 +143,7 @@ def begun(ask: AdAsk, decided: Container[str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Predicted:
     """What prediction was asked and said of C creatives of candidates: for the records, and for the learner.
 
     Rows of items in it are what they are: it keeps their `era` (`embeddings.turnover`).
@@ -165,7 +165,7 @@ class Bids:
         bid_M, chance_M: micros per impression, and the chance of the event that is bid for.
         propensity_M: with which chance each stands among the first, over what might be drawn; `tried_M` are not there
             by what is known of them.
-        scored: what prediction said of all C.
+        predicted: what prediction said of all C.
     """
 
     creative_M: NDArray[np.int32]
@@ -174,7 +174,7 @@ class Bids:
     chance_M: NDArray[np.float64]
     propensity_M: NDArray[np.float64]
     tried_M: NDArray[np.bool_]
-    scored: Scored
+    predicted: Predicted
 
 
 def drawn(identity_X: NDArray[np.uint64], hash_X: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:

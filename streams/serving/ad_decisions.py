@@ -182,7 +182,7 @@ class Recorder:
         bid_W = market.bid_micros_L[w.row_W]
         event_W = per_event(type_W, w.price_W, bid_W, self.bids.chance_M[w.candidate_W])
         owed_W, spends_W = market.charged(w.row_W, w.price_W), market.charged(w.row_W, event_W)
-        chance_WO = self.bids.scored.chances.p_CO[at_W].astype(np.float64).round(6)
+        chance_WO = self.bids.predicted.chances.p_CO[at_W].astype(np.float64).round(6)
         columns: dict[str, NDArray[Any]] = {
             "place": w.place_W,
             "slot": w.slot_W,

@@ -17,7 +17,7 @@ from ranking.errors import UnknownCurrency
 from streams.contract.imp_records import Imp
 from streams.contract.records import Request, encode
 from streams.serving.ad_contexts import distinct, remember, seconds, sizes
-from streams.serving.ad_values import Offer
+from streams.serving.ad_values import OfferedDeal
 
 _MILLE = 1_000
 
@@ -28,7 +28,7 @@ class Terms(NamedTuple):
     slot: Slot
     floor_micros: int
     per_second_micros: int
-    offers: Mapping[str, Offer]
+    offers: Mapping[str, OfferedDeal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Terminology:
         micros = Fraction(Decimal(repr(per_mille))) * (1_000_000 // _MILLE)
         return min(self.rates.least(micros, currency.upper(), self.currency), MOST_MICROS + 1)
 
-    def _offers(self, imp: Imp) -> dict[str, Offer]:
+    def _offers(self, imp: Imp) -> dict[str, OfferedDeal]:
         """The deals by id; one in a currency that nobody knows is not offered."""
         offers = {}
         for deal in (imp.pmp and imp.pmp.deals) or ():
@@ -91,7 +91,8 @@ class Terminology:
                 floor = self._floor(deal.bidfloor, deal.bidfloorcur)
             except UnknownCurrency:
                 continue
-            offers[deal.id] = Offer(floor, frozenset(deal.wseat or ()), frozenset(map(_host, deal.wadomain or ())))
+            seats, domains = frozenset(deal.wseat or ()), frozenset(map(_host, deal.wadomain or ()))
+            offers[deal.id] = OfferedDeal(floor, seats, domains)
         return offers
 
 

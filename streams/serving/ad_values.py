@@ -11,7 +11,7 @@ from ranking.ads.predicates import Opportunity
 from ranking.ads.selection import Slot
 
 
-class Offer(NamedTuple):
+class OfferedDeal(NamedTuple):
     """A deal as a request offers it: what it asks of it per impression, and to whom; any where nobody is named.
 
     Attributes:
@@ -73,7 +73,7 @@ class AdPlace:
     at: At = At.second_price
     floor_micros: int = 0
     per_second_micros: int = 0
-    offers: Mapping[str, Offer] = field(default_factory=dict)
+    offers: Mapping[str, OfferedDeal] = field(default_factory=dict)
     tagid: str = ""
     exp_s: int = 0
     page: PageTerms | None = None

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Ending:
     """Why the process must end, and with which exit code."""
 
     reason: str
@@ -35,9 +35,9 @@ class Verdict:
 
 
 class Watchdog(threading.Thread):
-    """Asks `judge(monotonic seconds)` every `every_s` and ends the process when it gets a verdict."""
+    """Asks `judge(monotonic seconds)` every `every_s` and ends the process when it gets one."""
 
-    def __init__(self, judge: Callable[[float], Verdict | None], *, every_s: float = 1.0) -> None:
+    def __init__(self, judge: Callable[[float], Ending | None], *, every_s: float = 1.0) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._judge, self._every_s = judge, every_s
         self._over = threading.Event()
@@ -47,9 +47,9 @@ class Watchdog(threading.Thread):
         looked_s = monotonic()
         while not self._over.wait(self._every_s):
             looked_s, before_s = monotonic(), looked_s
-            verdict = self._judge(looked_s) if looked_s - before_s < self._every_s + 5.0 else None
-            if verdict is not None and not self._over.is_set():
-                end_process(verdict)
+            ending = self._judge(looked_s) if looked_s - before_s < self._every_s + 5.0 else None
+            if ending is not None and not self._over.is_set():
+                end_process(ending)
 
     def stop(self) -> None:
         """End no process any more."""
@@ -85,23 +85,23 @@ class LaneJudge:
         """Called in the event loop, as long as it turns."""
         self._beat_s = monotonic()
 
-    def __call__(self, now_s: float) -> Verdict | None:
+    def __call__(self, now_s: float) -> Ending | None:
         """Why the process must end, if it must; from the watchdog's thread."""
         for topic, gate in self.gates.items():
-            if (verdict := _stuck(topic, gate, now_s)) is not None:
-                return verdict
+            if (ending := _stuck(topic, gate, now_s)) is not None:
+                return ending
             if (waiting_s := self._waiting_s(topic, gate, now_s)) > self.stalled_after_s:
-                return Verdict(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
+                return Ending(f"{topic}: records wait, none delivered for {waiting_s:.0f} s", EXIT_STALLED)
         if self.displaced():
-            return Verdict("another process of this instance_id took its place in the group", EXIT_DISPLACED)
+            return Ending("another process of this instance_id took its place in the group", EXIT_DISPLACED)
         if (unheard_s := self.unheard_s(now_s)) > self.give_up_after_s:
-            return Verdict(f"no broker was heard for {unheard_s:.0f} s", EXIT_STALLED)
+            return Ending(f"no broker was heard for {unheard_s:.0f} s", EXIT_STALLED)
         why, standing_s = self._standing(now_s)
         if standing_s > self.give_up_after_s or min(standing_s, now_s - self._declared_s) > self.stalled_after_s:
-            return Verdict(f"{why}, for {standing_s:.0f} s", EXIT_STALLED)
+            return Ending(f"{why}, for {standing_s:.0f} s", EXIT_STALLED)
         blocked_s = now_s - self._beat_s
         limit_s = min((gate.lane.stuck_after_s for gate in self.gates.values()), default=float("inf"))
-        return Verdict(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
+        return Ending(f"the event loop was blocked for {blocked_s:.0f} s", EXIT_STUCK) if blocked_s > limit_s else None
 
     def holdup(self, now_s: float) -> str | None:
         """Why units do not move now: one is out for longer than `SLOW_S`, or none can be delivered."""
@@ -131,30 +131,30 @@ class LaneJudge:
         return now_s - max(gate.moved_s, self._waiting_since_s.setdefault(topic, now_s))
 
 
-def _stuck(topic: str, gate: Gate, now_s: float) -> Verdict | None:
+def _stuck(topic: str, gate: Gate, now_s: float) -> Ending | None:
     """A unit is out for too long: nothing was declared of it, or it was excused for long enough."""
     stuck_s, oldest_s, units = gate.stuck_s(now_s), gate.oldest_s(now_s), list(gate.out)
     if stuck_s > gate.lane.stuck_after_s:
-        return Verdict(f"{topic}: un-acknowledged for {stuck_s:.0f} s, units {sorted(map(len, units))}", EXIT_STUCK)
+        return Ending(f"{topic}: un-acknowledged for {stuck_s:.0f} s, units {sorted(map(len, units))}", EXIT_STUCK)
     if oldest_s > gate.lane.give_up_after_s:
         away = {unit.waits_for for unit in units if unit.waits_for}
-        return Verdict(f"{topic}: un-acknowledged for {oldest_s:.0f} s, waits for {sorted(away)}", EXIT_STUCK)
+        return Ending(f"{topic}: un-acknowledged for {oldest_s:.0f} s, waits for {sorted(away)}", EXIT_STUCK)
     return None
 
 
-def end_process(verdict: Verdict) -> None:
+def end_process(ending: Ending) -> None:
     """Write reason and stacks, and exit at once: nothing is committed, closed or flushed on the way."""
-    log.critical("ending the process with code %d: %s", verdict.exit_code, verdict.reason)
-    if verdict.exit_code != EXIT_DISPLACED:
+    log.critical("ending the process with code %d: %s", ending.exit_code, ending.reason)
+    if ending.exit_code != EXIT_DISPLACED:
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(verdict.exit_code)
+    os._exit(ending.exit_code)
 
 
 def deadline(after_s: float, reason: str) -> threading.Timer:
     """Start a countdown that ends the process; cancel it when what it waits for has happened."""
-    timer = threading.Timer(after_s, end_process, [Verdict(reason, EXIT_UNSTOPPABLE)])
+    timer = threading.Timer(after_s, end_process, [Ending(reason, EXIT_UNSTOPPABLE)])
     timer.daemon = True
     timer.start()
     return timer

@@ -5,7 +5,7 @@ import pytest
 
 from streams.transport.gates import Gate, Lane
 from streams.transport.ledger import Unit
-from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK, LaneJudge, Verdict, Watchdog
+from streams.transport.watchdog import EXIT_DISPLACED, EXIT_STALLED, EXIT_STUCK, Ending, LaneJudge, Watchdog
 
 START_S = 1_000.0
 
@@ -28,7 +28,7 @@ def test_a_unit_that_is_out_for_too_long_is_stuck(gate: Gate) -> None:
     assert judge(START_S + 60.0) is None
     verdict = judge(START_S + 61.0)
     assert verdict is not None
-    assert verdict == Verdict("events: un-acknowledged for 61 s, units [7]", EXIT_STUCK)
+    assert verdict == Ending("events: un-acknowledged for 61 s, units [7]", EXIT_STUCK)
     unit.retrying("Redis is away", now_s=START_S + 50.0)
     assert judge(START_S + 61.0) is None
 
@@ -61,7 +61,7 @@ def test_a_unit_that_waits_for_something_away_is_not_excused_for_ever(gate: Gate
     assert judge(START_S + 300.0) is None
     unit.retrying("Redis is away", now_s=START_S + 300.0)
     verdict = judge(START_S + 301.0)
-    assert verdict == Verdict("events: un-acknowledged for 301 s, waits for ['Redis is away']", EXIT_STUCK)
+    assert verdict == Ending("events: un-acknowledged for 301 s, waits for ['Redis is away']", EXIT_STUCK)
 
 
 def test_partitions_whose_flow_does_not_begin_are_a_stall_unless_something_is_away(gate: Gate) -> None:
@@ -70,10 +70,10 @@ def test_partitions_whose_flow_does_not_begin_are_a_stall_unless_something_is_aw
     assert judge(START_S) is None
     assert judge.holdup(START_S + 10.0) is None
     assert judge.holdup(START_S + 20.0) == "positions are not known yet"
-    assert judge(START_S + 31.0) == Verdict("positions are not known yet, for 31 s", EXIT_STALLED)
+    assert judge(START_S + 31.0) == Ending("positions are not known yet, for 31 s", EXIT_STALLED)
     judge.declare("Redis is away", now_s=START_S + 290.0)
     assert judge(START_S + 300.0) is None
-    assert judge(START_S + 301.0) == Verdict("positions are not known yet, for 301 s", EXIT_STALLED)
+    assert judge(START_S + 301.0) == Ending("positions are not known yet, for 301 s", EXIT_STALLED)
     judge.stands = lambda: None
     assert judge(START_S + 302.0) is None
 
@@ -82,7 +82,7 @@ def test_brokers_that_are_never_heard_again_end_the_process(gate: Gate) -> None:
     judge = a_judge(gate)
     judge.unheard_s, judge.give_up_after_s = lambda now_s: now_s - START_S, 300.0
     assert judge(START_S + 300.0) is None
-    assert judge(START_S + 301.0) == Verdict("no broker was heard for 301 s", EXIT_STALLED)
+    assert judge(START_S + 301.0) == Ending("no broker was heard for 301 s", EXIT_STALLED)
 
 
 def test_who_lost_its_place_in_the_group_ends(gate: Gate) -> None:
@@ -112,7 +112,7 @@ def test_the_watchdog_asks_until_it_is_stopped() -> None:
     watchdog.join(1.0)
     assert not watchdog.is_alive()
     assert asked == sorted(asked)
-    assert Verdict("why", 75).exit_code == 75
+    assert Ending("why", 75).exit_code == 75
 
 
 def wait_until(true: Callable[[], bool]) -> None:
