@@ -74,8 +74,8 @@ class SeenSets(NamedTuple):
         count_U = np.maximum(size_U - _HEADER, 0) // _ID_BYTES
         held = np.flatnonzero(size_U)
         kind_N = data_N[begin_U[held] + 1]
-        filters_N = np.searchsorted(_BLOOM_SIZES, size_U[held] - _HEADER)
-        whole_N = np.isin(size_U[held] - _HEADER, _BLOOM_SIZES[1:])
+        filters_N = np.searchsorted(_BLOOM_SIZES[:-1], size_U[held] - _HEADER)
+        whole_N = (filters_N > 0) & (_BLOOM_SIZES[filters_N] == size_U[held] - _HEADER)
         sound_N = np.where(kind_N == _BLOOM, whole_N, size_U[held] % _ID_BYTES == _HEADER)
         if not (sound_N & (kind_N <= _BLOOM) & (data_N[begin_U[held]] == _VERSION)).all():
             raise UnreadableState(f"a seen set of unknown layout: this release reads version {_VERSION}")
