@@ -24,6 +24,7 @@ from ranking.ads.pacing import (
     spend,
 )
 from ranking.ads.traffic import HOUR_MS, Traffic
+from tests.fuzzing import thorough
 from tests.ranking.ads.market import EVENING, MINUTE_MS, START_MS, Market, Run, edited, learned, plans
 
 MICROS, DAY, COUNT, DAY_COUNT = Limit
@@ -288,7 +289,7 @@ def test_wins_are_covered_in_order_and_never_beyond_what_is_left(wins: list[tupl
     assert before_L.tolist() == left, "what was passed in is as it was"
 
 
-@settings(max_examples=50, deadline=None)
+@thorough(50)
 @given(st.data())
 def test_whatever_happens_nobody_passes_above_one_or_is_allowed_above_the_target(data: st.DataObject) -> None:
     number = st.integers(0, 10**6)
