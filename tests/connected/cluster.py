@@ -79,7 +79,7 @@ class Node:
     def why_not_ready(self) -> str:
         """What `/readyz` says where it says no."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=10):
                 return ""
         except urllib.error.HTTPError as answer:
             return str(answer.read().decode())
@@ -96,7 +96,7 @@ class Node:
 
     def _get(self, path: str) -> str | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return None
