@@ -139,7 +139,9 @@ def free_port() -> int:
 
     Never the same twice: whoever got one may not listen on it yet.
     """
-    for port in random.SystemRandom().sample([port for port in PORTS if port not in _given], 200):
+    for port in random.SystemRandom().sample(PORTS, 200):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -13,6 +13,8 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_para
 HORIZON_STEPS = 10_000
 #: A fresh row's sum of squared gradients: small beside any real one, so that its first step is about `item_rate`.
 FIRST_SQUARES = 1e-10
+#: How fast Adam's moments fade by step, and what keeps it from dividing by zero: as in the paper.
+MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Optimiser:
@@ -23,12 +25,11 @@ class Optimiser:
     """
 
     def __init__(self, module: nn.Module, *, rate: float, item_rate: float, clip: float) -> None:
-        self.item_rate, self.clip = item_rate, clip
+        self.rate, self.item_rate, self.clip = rate, item_rate, clip
         self._tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.sparse]
         self._dense = [p for p in module.parameters() if all(p is not table for table in self._tables)]
         self._vector = parameters_to_vector(self._dense).detach()
         vector_to_parameters(self._vector, self._dense)
-        self._adam = torch.optim.Adam([self._vector], lr=rate, fused=True)
         zero = torch.zeros_like(self._vector)
         self._go_on(zero, zero.clone(), 0, [torch.full_like(table, FIRST_SQUARES) for table in self._tables])
 
@@ -37,12 +38,14 @@ class Optimiser:
         for p in (*self._dense, *self._tables):
             p.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        self._vector.grad = parameters_to_vector(torch.zeros_like(p) if p.grad is None else p.grad for p in self._dense)
+        gradient = parameters_to_vector(torch.zeros_like(p) if p.grad is None else p.grad for p in self._dense)
+        self._vector.grad = gradient
         rows = [cast(Tensor, table.grad).coalesce() for table in self._tables]
         norm = clip_grad_norm_(self._vector, self.clip)
         if not all(bool(torch.isfinite(value).all()) for value in (loss, norm, *(row.values() for row in rows))):
             return False
-        self._adam.step()
+        self._steps += 1
+        _adam(self._vector, self._mean, self._square, gradient, self._steps, self.rate)
         for table, squares, row in zip(self._tables, self._squares, rows, strict=True):
             _adagrad(table, squares, row, self.item_rate)
         return True
@@ -56,10 +59,9 @@ class Optimiser:
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Moments and counts; copies."""
-        adam = self._adam.state[self._vector]
         squares = {f"squares.{at}": table.numpy().copy() for at, table in enumerate(self._squares)}
-        moments = {"mean": adam["exp_avg"].numpy().copy(), "square": adam["exp_avg_sq"].numpy().copy()}
-        return moments | {"steps": np.array([adam["step"]], np.int64)} | squares
+        moments = {"mean": self._mean.numpy().copy(), "square": self._square.numpy().copy()}
+        return moments | {"steps": np.array([self._steps], np.int64)} | squares
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over `state` of an optimiser of the same module."""
@@ -67,8 +69,16 @@ class Optimiser:
         self._go_on(torch.tensor(state["mean"]), torch.tensor(state["square"]), int(state["steps"][0]), squares)
 
     def _go_on(self, mean: Tensor, square: Tensor, steps: int, squares: list[Tensor]) -> None:
-        self._adam.state[self._vector] = {"step": torch.tensor(float(steps)), "exp_avg": mean, "exp_avg_sq": square}
-        self._squares = squares
+        self._mean, self._square, self._steps, self._squares = mean, square, steps, squares
+
+
+@torch.no_grad()
+def _adam(weights: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, steps: int, rate: float) -> None:
+    """Algorithm 1 of Kingma & Ba; `torch.optim` would load a compiler for it, which takes seconds at every start."""
+    mean.lerp_(gradient, 1 - MEAN_DECAY)
+    square.mul_(SQUARE_DECAY).addcmul_(gradient, gradient, value=1 - SQUARE_DECAY)
+    root = (square / (1 - SQUARE_DECAY**steps)).sqrt_().add_(EPSILON)
+    weights.addcdiv_(mean, root, value=-rate / (1 - MEAN_DECAY**steps))
 
 
 @torch.no_grad()

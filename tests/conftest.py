@@ -4,6 +4,7 @@ A server that cannot be had skips its tests, unless `REQUIRE_SERVERS` is set, as
 """
 
 import gc
+import logging
 import os
 import shutil
 import uuid
@@ -39,6 +40,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    _one_root_of_logging()
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +92,13 @@ def kcat() -> str:
 def topic_prefix() -> str:
     """A prefix for topics, groups and keys that no other test has."""
     return f"t{uuid.uuid4().hex[:10]}"
+
+
+def _one_root_of_logging() -> None:
+    """Torch's forty loggers pass on to the root: pytest puts its handlers on each that does not, six times a test."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.startswith(("torch", "strobelight", "c10d")):
+            logger.propagate = True
 
 
 def _needs(program: str) -> None:

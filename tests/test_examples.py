@@ -37,7 +37,7 @@ def is_like(answer: Any, wanted: Any) -> bool:
     return wanted in ("…", ["…"]) or answer == wanted
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 20) -> bool:
+def until(holds: Callable[[], bool], timeout_s: float = 60) -> bool:
     """Whether it comes to hold: what was accepted is folded a moment later."""
     give_up = time.monotonic() + timeout_s
     while not (held := holds()) and time.monotonic() < give_up:

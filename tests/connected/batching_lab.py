@@ -96,7 +96,7 @@ async def until(true: Callable[[], bool], timeout_s: float, *workers: Worker) ->
         await asyncio.sleep(0.1)
 
 
-async def eventually(found: Callable[[], Awaitable[Any]], expected: Any, timeout_s: float = 10.0) -> None:
+async def eventually(found: Callable[[], Awaitable[Any]], expected: Any, timeout_s: float = 60.0) -> None:
     give_up = monotonic() + timeout_s
     while (now := await found()) != expected and monotonic() < give_up:  # noqa: ASYNC110 - brokers tell nobody
         await asyncio.sleep(0.2)

@@ -100,7 +100,7 @@ class Node:
 
     def _get(self, path: str) -> str | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return None

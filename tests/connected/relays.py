@@ -1,5 +1,7 @@
 """Addresses that lead to a server elsewhere."""
 
+import contextlib
+import select
 import socket
 import threading
 
@@ -44,24 +46,29 @@ class CutLine(Relay):
         super().__init__(port)
 
     def _serve(self, client: socket.socket) -> None:
-        """One request, one answer: whatever a client sends in one go is answered before it sends more."""
+        """What a client sends in one go is answered before it sends more: what comes after the request is its reply."""
         with client, socket.create_connection(("127.0.0.1", self.port)) as server:
-            server.settimeout(0.05)
-            while request := client.recv(1 << 20):
-                server.sendall(request)
-                reply = self._all(server)
-                if self.cut and self.cut in request:
-                    self.cut = b""
-                    return
-                client.sendall(reply)
+            swallow = False
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    if not (data := ready.recv(1 << 20)):
+                        return
+                    if ready is client:
+                        swallow = bool(self.cut) and self.cut in data
+                        server.sendall(data)
+                    elif not swallow:
+                        client.sendall(data)
+                    else:
+                        self.cut = b""
+                        _read_to_its_end(server)
+                        return
 
-    def _all(self, server: socket.socket) -> bytes:
-        reply = b""
-        while True:
-            try:
-                reply += server.recv(1 << 20)
-            except TimeoutError:
-                return reply
+
+def _read_to_its_end(server: socket.socket) -> None:
+    server.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while server.recv(1 << 20):
+            pass
 
 
 def _pass_on(here: socket.socket, there: socket.socket) -> None:

@@ -23,7 +23,7 @@ NONE = ("redis_errors_total", "publish_errors_total", "stage_errors_total", "wor
 """What does not happen to a worker whose stores and brokers are there."""
 
 
-def faults(worker_port: int, learner_port: int, *, patience_s: float = 10.0) -> list[str]:
+def faults(worker_port: int, learner_port: int, *, patience_s: float = 60.0) -> list[str]:
     """What Prometheus' linter says of both, what they did and did not measure, and what went wrong.
 
     What is looked at once a second is waited for.
@@ -50,7 +50,7 @@ def _faults(worker_port: int, learner_port: int) -> list[str]:
 
 
 def _scraped(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
         return bytes(page.read()).decode()
 
 

@@ -47,7 +47,7 @@ class House:
 
     async def opened(self) -> None:
         """The ledger is open: a worker did that."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while (why := self.ledger.closed()) is not None:
             assert time.monotonic() < give_up, (why, self.stack.children["worker"].tail(30))
             await asyncio.sleep(0.1)
@@ -68,7 +68,7 @@ class House:
 
     async def published(self, impressions: int) -> Figures:
         """The figures, once they say so many impressions."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while True:
             figures = await self.log.figures()
             if LINE in figures.records and figures.records[LINE].impressions == impressions:

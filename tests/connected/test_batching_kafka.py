@@ -200,7 +200,7 @@ async def test_an_agent_may_take_longer_than_the_poll_interval(lab: Lab) -> None
     assert polling.lines("begin", slow, topic)[0]["lag"] == 1000
     assert Counter(polling.finished(slow, topic)) == Counter((0, o) for o in range(1000))  # none of them twice
     await eventually(lambda: lab.committed(slow), {topic: 1000})
-    await until(lambda: len(control.finished(silent, topic)) >= 200, 20, control)
+    await until(lambda: len(control.finished(silent, topic)) >= 200, 40, control)
     await asyncio.sleep(4.0)
     assert len(control.finished(silent, topic)) == 200, "the control did not stall"
     assert "LeaveGroup" in control.child.log.read_text()
@@ -222,7 +222,7 @@ async def test_a_blocked_lane_holds_no_other_back(lab: Lab) -> None:
     print(f"requests beside a blocked lane: {len(waits)}, p50 {waits[len(waits) // 2]:.3f} s, max {waits[-1]:.3f} s")
     assert len(waits) > 100
     assert waits[-1] < 1.0
-    await until(lambda: len(worker.finished(group, events)) == 1000, 10, worker)
+    await until(lambda: len(worker.finished(group, events)) == 1000, 40, worker)
     await eventually(lambda: lab.committed(group), {events: 1000, requests: len(waits)})
 
 

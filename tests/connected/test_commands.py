@@ -67,7 +67,7 @@ class Command:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=30)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
@@ -116,7 +116,7 @@ def test_up_listens_where_it_was_told_to(up: Command, places: dict[str, Any]) ->
     asked = up.process.args
     assert isinstance(asked, list)
     assert places["http"].endswith(f":{asked[asked.index('--http-port') + 1]}")
-    with urllib.request.urlopen(places["http"] + "/readyz", timeout=5) as answer:
+    with urllib.request.urlopen(places["http"] + "/readyz", timeout=30) as answer:
         assert answer.status == 200
 
 
@@ -139,7 +139,7 @@ def test_a_replayed_log_is_answered_over_http(marquee: Any, places: dict[str, An
 
     def slate() -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(places["http"] + "/v1/users/u1/slate", timeout=5) as answer:
+            with urllib.request.urlopen(places["http"] + "/v1/users/u1/slate", timeout=30) as answer:
                 return dict(json.loads(answer.read()))
         except urllib.error.HTTPError:
             return {}  # not there yet
@@ -156,7 +156,7 @@ def test_workers_go_back_to_the_snapshot_before_and_forward_again_without_a_rest
         return [snapshot["version"] for snapshot in marquee("snapshot", "list")[1]["snapshots"]]
 
     def serving() -> int:
-        with urllib.request.urlopen(places["http"] + "/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(places["http"] + "/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         (said,) = (line for line in lines if line.startswith("marquee_snapshot_version "))
         return int(float(said.split()[1]))

@@ -61,7 +61,7 @@ async def reading(bootstrap: str, *topics: str) -> AsyncIterator[Reading]:
         await asyncio.wait([task])
 
 
-async def until(true: Callable[[], bool], timeout_s: float = 15) -> None:
+async def until(true: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline

@@ -89,7 +89,7 @@ class Installation:
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.http_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.http_port}{path}", timeout=30) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
@@ -129,7 +129,7 @@ class Installation:
 
     def settled(self) -> list[int]:
         """The totals once all that was published is in them: what a batch leads to is published before it is stored."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 60
         while sum(totals := self.totals()) < self.events:
             assert time.monotonic() < give_up, totals
             time.sleep(0.05)
@@ -169,7 +169,7 @@ def test_every_record_of_the_demo_is_valid_by_its_schema(installation: Installat
 
 def test_what_the_learner_learned_serves_in_the_worker(installation: Installation) -> None:
     async def until_learned() -> Slate:
-        give_up = time.monotonic() + 40
+        give_up = time.monotonic() + 60
         async with installation.slates() as listen:
             for n in range(10_000):
                 user = f"pupil{n}"
@@ -228,7 +228,7 @@ def test_a_header_may_be_called_anything(installation: Installation, monkeypatch
     installation.events += 1
     run(publish())
     assert installation.settled()[Fate.applied] - before[Fate.applied] == 1
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while not (letters := run(dead_letters(installation, "observations"))):
         assert time.monotonic() < give_up
     assert [letter["\\xff\\xfe"] for letter in letters] == [b"1"]
@@ -282,7 +282,7 @@ def test_garbage_lands_in_the_dead_letter_topic_as_it_was(installation: Installa
             await listen(lambda heard: any(s.user_id == "neighbour" for s in heard))
         async with installation.reader(f"{topic}.dlq", "earliest") as consumer:
             letters: list[Any] = []
-            give_up = time.monotonic() + 20
+            give_up = time.monotonic() + 60
             while len(letters) < 4 and time.monotonic() < give_up:
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     letters += records

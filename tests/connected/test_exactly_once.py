@@ -176,7 +176,7 @@ async def torment(cluster: Cluster, client: "redis.Redis[bytes]", rng: random.Ra
     restarting: list[asyncio.Task[None]] = []
     for deed, role in rng.sample(DEEDS, len(DEEDS)):
         await asyncio.sleep(rng.uniform(*PAUSE_S))
-        await cluster.until(lambda role=role: any(alive(cluster, role)), 30, f"a {role} is there")  # type: ignore[misc]
+        await cluster.until(lambda role=role: any(alive(cluster, role)), 60, f"a {role} is there")  # type: ignore[misc]
         node = rng.choice(alive(cluster, role))
         if deed in (CAUGHT, SUSPEND):
             client.execute_command("CLIENT", "PAUSE", 500, "WRITE")  # a batch is published and waits for its save
@@ -339,7 +339,7 @@ async def caught_between_store_and_publish(cluster: Cluster) -> Aftermath:
     await cluster.until(lambda: all(node.is_ready for node in nodes), 90, "both nodes are ready")
     await publish(cluster, log, seconds=0)
     ends, store = await cluster.ends(cluster.name("events")), cluster.store()
-    await cluster.until(lambda: any(m.offset >= 0 for m in store.marks(list(ends)).values()), 30, "a batch is stored")
+    await cluster.until(lambda: any(m.offset >= 0 for m in store.marks(list(ends)).values()), 60, "a batch is stored")
     await kill(nodes[0])
     cluster.start("worker")
     await everything_is_considered(cluster)

@@ -32,7 +32,7 @@ def server() -> Iterator[Valkey]:
 
 @pytest.fixture
 def store(server: Valkey) -> Iterator[RedisUserStore]:
-    own = RedisUserStore(server.url, width=WIDTH, timeout_s=1.0)
+    own = RedisUserStore(server.url, width=WIDTH, timeout_s=30.0)
     own.claim([EVENTS])
     yield own
     own.close()
@@ -108,7 +108,7 @@ def test_what_was_shown_takes_nine_bytes_an_item_beside_the_state(
 
 def test_after_a_lost_reply_the_batch_comes_again_and_finds_itself_stored(server: Valkey) -> None:
     line = CutLine(server.port)
-    store = RedisUserStore(line.url, width=WIDTH, timeout_s=1.0)
+    store = RedisUserStore(line.url, width=WIDTH, timeout_s=30.0)
     store.claim([EVENTS])
     save(store, store.load(["u"], [EVENTS]), offset=4)
     loaded = store.load(["u"], [EVENTS])
@@ -122,7 +122,7 @@ def test_after_a_lost_reply_the_batch_comes_again_and_finds_itself_stored(server
 
 def test_after_a_lost_reply_what_was_kept_is_flushed_again(server: Valkey) -> None:
     line = CutLine(server.port)
-    store = RedisUserStore(line.url, width=WIDTH, timeout_s=1.0)
+    store = RedisUserStore(line.url, width=WIDTH, timeout_s=30.0)
     store.claim([EVENTS])
     for offset in (4, 9, 14):
         store.load(["u"], [EVENTS])

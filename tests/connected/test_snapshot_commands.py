@@ -88,7 +88,7 @@ async def marquee(*arguments: str) -> int:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

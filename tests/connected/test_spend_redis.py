@@ -41,7 +41,7 @@ def server() -> Iterator[Valkey]:
 
 @pytest.fixture
 def ledger(server: Valkey) -> Iterator[RedisSpendLedger]:
-    own = RedisSpendLedger(server.url, timeout_s=2.0)
+    own = RedisSpendLedger(server.url, timeout_s=30.0)
     opened(own, (LIFE, 100), (DAY, 100))
     yield own
     own.close()
@@ -118,7 +118,7 @@ def test_a_server_that_was_killed_sells_nothing_until_it_was_rebuilt(server: Val
 @pytest.mark.parametrize("what", ["lease", "reserve", "confirm", "sweep"])
 def test_after_a_lost_reply_the_same_call_is_done_once(server: Valkey, ledger: RedisSpendLedger, what: str) -> None:
     line = CutLine(server.port)
-    worker = RedisSpendLedger(line.url, timeout_s=1.0)
+    worker = RedisSpendLedger(line.url, timeout_s=30.0)
     lease(ledger, 60)
     reserve(ledger, a_reservation(1), a_reservation(2, expires_ms=NOW + 1))
     calls: dict[str, Callable[[], object]] = {

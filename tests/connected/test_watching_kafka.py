@@ -77,7 +77,7 @@ async def test_markers_are_no_lag_and_what_waits_behind_an_open_transaction_is(l
         await lab.produce(topic, range(5))
         await eventually(lag, 6)
         await producer.commit_transaction()
-        await until(lambda: len(worker.finished(group, topic)) == 7, 10, worker)
+        await until(lambda: len(worker.finished(group, topic)) == 7, 40, worker)
         await eventually(lag, 0)
 
 

@@ -139,7 +139,7 @@ class Machine:
             touch ready; exec sleep infinity"""
         unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.child = Child([*unshare, "sh", "-ec", setup], self.logs / "machine.log")
-        self.child.wait_until(self._is_up, 10)
+        self.child.wait_until(self._is_up, 60)
         return self
 
     def terminate(self, child: Child) -> None:

@@ -1,5 +1,6 @@
 """Compose files are as the specification wants them, and as hardened as they say."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ OURS = ("topics", "worker", "learner")
 both = pytest.mark.parametrize("file", [COMPOSE, STARTER], ids=["deploy", "starter"])
 
 
+@functools.cache
 def said(file: Path) -> dict[str, dict[str, Any]]:
     return services(file, {"MARQUEE_CONSENT__DEFAULT": "deny"})
 

@@ -109,7 +109,7 @@ def test_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
 def test_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     child = Child(["sh", "-c", "echo the port is taken >&2; exit 3"], tmp_path / "log")
     with pytest.raises(StartFailed, match=r"exited with 3\n.*the port is taken"):
-        child.wait_until(lambda: False, 10)
+        child.wait_until(lambda: False, 60)
 
 
 def test_child_that_stays_silent_is_killed_and_reported(tmp_path: Path) -> None:

@@ -31,15 +31,12 @@ class Person:
     """All that is known, nothing forgotten; what a state keeps of it is derived below."""
 
     applied: list[Event] = field(default_factory=list)
+    last_s: int = 0
     marks: list[tuple[int, int]] = field(default_factory=list)
     entries: dict[int, tuple[int, int, Event]] = field(default_factory=dict)
     """By item: event time, arrival, and the event that put it there, with the action that its entry says."""
     unanswered: dict[int, int] = field(default_factory=dict)
     """By item: the second at which its impressions come to one."""
-
-    @property
-    def last_s(self) -> int:
-        return max((event.time_s for event in self.applied), default=0)
 
     def meet(self, event: Event, lateness_s: int) -> str:
         """The fate of one more event."""
@@ -53,6 +50,7 @@ class Person:
             return "late"
         self._touch(event)
         self.applied.append(event)
+        self.last_s = max(self.last_s, event.time_s)
         self.unanswered = self.shown()
         if event.action == IMPRESSION and event.item:
             self._show(event.item, event.time_s)

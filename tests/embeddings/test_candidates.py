@@ -2,11 +2,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings.candidates import Proposed, Retrieved, gather, keep, taste
+from tests.fuzzing import thorough
 
 Rows = NDArray[np.int32]
 ITEMS, HELD = 60, 8
@@ -49,7 +50,7 @@ def summed_plainly(
     return score
 
 
-@settings(max_examples=40, deadline=None)
+@thorough(40)
 @given(st.integers(0, 10_000), st.integers(0, HELD), st.integers(1, 60))
 def test_neighbours_are_summed_as_by_hand(seed: int, latest: int, size: int) -> None:
     random = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.codec import VERSION, StateCodec, state_dtype
@@ -8,6 +8,7 @@ from embeddings.errors import UnreadableState
 from embeddings.fatigue import MOST
 from embeddings.state_columns import HISTORY, RING, UserStates, coarsen, no_states
 from tests.embeddings.test_tails import some_shown
+from tests.fuzzing import thorough
 
 
 def some_states(seed: int, users: int = 20) -> UserStates:
@@ -31,7 +32,7 @@ def some_states(seed: int, users: int = 20) -> UserStates:
     return states
 
 
-@settings(max_examples=50, deadline=None)
+@thorough(50)
 @given(st.integers(0, 2**32 - 1))
 def test_states_come_back_bit_for_bit(seed: int) -> None:
     states = some_states(seed)

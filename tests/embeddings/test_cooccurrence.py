@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embeddings import cooccurrence
 from embeddings.cooccurrence import CountSettings, PairCounts
 from embeddings.svd import Factors, aligned
+from tests.fuzzing import thorough
 
 ITEMS, HELD, NOW = 40, 6, 1_750_000_000
 
@@ -85,7 +86,7 @@ def test_counts_survive_many_half_lives() -> None:
     assert np.isfinite(counts.neighbours(5)[1]).all()
 
 
-@settings(max_examples=20, deadline=None)
+@thorough(20)
 @given(st.lists(st.integers(1, 400), max_size=8), st.integers(0, 3), st.sampled_from([16, 64]))
 def test_counts_do_not_depend_on_how_rows_were_batched(cuts: list[int], seed: int, slots: int) -> None:
     setting = CountSettings(slots=slots, budget=1500, half_life_s=20.0)

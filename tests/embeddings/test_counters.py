@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -11,6 +11,7 @@ from embeddings.events import Action
 from embeddings.fading import HalfLives
 from embeddings.idtable import IdTable
 from embeddings.lessons import lesson_of
+from tests.fuzzing import thorough
 
 ITEMS, NOW = 6, 1_750_000_000
 EVENT = st.tuples(st.integers(0, ITEMS - 1), st.sampled_from(list(Action)), st.integers(NOW - 10**7, NOW))
@@ -39,7 +40,7 @@ def everything(counters: ItemCounters) -> dict[str, NDArray[Any]]:
 
 
 @given(LOG)
-@settings(deadline=None, max_examples=40)
+@thorough(40)
 def test_a_count_is_the_sum_of_what_each_event_has_kept_by_now(log: list[Row]) -> None:
     counters = some_counters()
     count(counters, log)
@@ -57,7 +58,7 @@ def test_a_count_is_the_sum_of_what_each_event_has_kept_by_now(log: list[Row]) -
 
 
 @given(LOG, st.lists(st.integers(0, 60), max_size=5))
-@settings(deadline=None, max_examples=60)
+@thorough(60)
 def test_counts_do_not_depend_on_how_the_log_was_cut(log: list[Row], cuts: list[int]) -> None:
     whole, parts = some_counters(), some_counters()
     count(whole, log)
@@ -68,7 +69,7 @@ def test_counts_do_not_depend_on_how_the_log_was_cut(log: list[Row], cuts: list[
 
 
 @given(LOG, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@thorough(40)
 def test_counts_do_not_depend_on_the_order_of_events(log: list[Row], chance: Any) -> None:
     """Partitions come in any order: an event that comes late weighs what it would have weighed."""
     straight, mixed = some_counters(), some_counters()

@@ -4,11 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.eligibility import Viewer, ViewerClass, Words, age_of, language_of
 from embeddings.items import ItemFacts, Items
+from tests.fuzzing import thorough
 
 
 def shown(items: Items, viewer: Viewer) -> str:
@@ -142,7 +143,7 @@ def may_see(item: ItemFacts, viewer: Viewer) -> bool:
 
 
 @given(st.lists(FACTS, min_size=1, max_size=8), st.lists(VIEWERS, min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@thorough(200)
 def test_the_mask_is_the_rule(facts: list[ItemFacts], viewers: list[Viewer]) -> None:
     items, named = Items(), [item._replace(name=str(n)) for n, item in enumerate(facts)]
     items.add(named)

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.codec import StateCodec
@@ -14,6 +14,7 @@ from embeddings.fold import fold
 from embeddings.state_columns import UserStates, no_states
 from tests.embeddings.batches import CODES, DAY, LATENESS_S, a_batch, a_log, an_event
 from tests.embeddings.oracle import Event, lives
+from tests.fuzzing import thorough
 
 NOW_S = 1_000_000
 SEEN = int(Action.ad_impression)
@@ -112,7 +113,7 @@ ROW = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@thorough(40)
 @given(st.lists(ROW, max_size=120), st.lists(st.integers(0, 400), max_size=12))
 def test_any_batching_gives_the_log_and_the_session_of_whoever_forgets_nothing(
     rows: list[tuple[str, int, int, int, int, int]], cuts: list[int]

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.codec import StateCodec
@@ -13,6 +13,7 @@ from embeddings.fold import fold
 from embeddings.state_columns import UserStates, no_states
 from tests.embeddings.batches import CODES, DAY, LATENESS_S, STEP_S, a_batch, a_log, an_event
 from tests.embeddings.oracle import SHOWN_HALF_LIFE_S, Event, Person, lives
+from tests.fuzzing import thorough
 
 HALF_LIFE_S = float(SHOWN_HALF_LIFE_S)
 NOW_S = 1_000_000
@@ -172,7 +173,7 @@ def as_tables(tables: Unanswered) -> list[dict[int, int]]:
     return [{item: once_s for item, once_s in zip(*row, strict=True) if item} for row in rows]
 
 
-@settings(max_examples=80, deadline=None)
+@thorough(80)
 @given(st.lists(ROW, max_size=250), st.lists(st.integers(0, 400), max_size=12))
 def test_any_batching_gives_the_oracles_tables(rows: list[Row], cuts: list[int]) -> None:
     log = a_log(rows)
@@ -196,7 +197,7 @@ def test_long_lives_with_full_tables_match_the_oracle_too(seed: int) -> None:
     assert as_tables(tables) == [people[user].shown() for user in "abc"]
 
 
-@settings(max_examples=40, deadline=None)
+@thorough(40)
 @given(st.lists(ROW, min_size=1, max_size=120), st.integers(0, 120))
 def test_the_table_at_every_position_is_what_one_event_at_a_time_gives(rows: list[Row], cut: int) -> None:
     log = a_log(rows)

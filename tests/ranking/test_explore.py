@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking.slate import best, explore
+from tests.fuzzing import thorough
 
 TURNS = 4_000
 
@@ -49,7 +50,7 @@ def test_each_candidate_stands_in_each_place_as_often_as_is_said_and_these_sum_t
         assert set(said) - {ranked_N[n]} == set(range(candidates)) - set(ranked_N[:places].tolist()) or reach <= 0
 
 
-@settings(max_examples=40, deadline=None)
+@thorough(40)
 @given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_nothing_is_there_twice_or_that_may_not_be(candidates, size, places, seed):
     ranked_N, index_PN, _, explored_PN = explored(candidates, size, places, 0.5, turns=50, seed=seed)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking import features as ranking
 from ranking.features import AWAY_S, COLUMNS, Candidates, Feature, Histories, ItemRows, Neighbours, dots
+from tests.fuzzing import thorough
 
 NOW = 1_700_000_000
 
@@ -101,7 +102,7 @@ def test_because_names_the_item_that_gave_most_of_those_nobody_blamed():
     assert (histories.appeal_PH < 0).any()
 
 
-@settings(max_examples=25, deadline=None)
+@thorough(25)
 @given(st.integers(0, 2**32 - 1))
 def test_a_position_does_not_depend_on_its_batch(seed):
     histories, shown, neighbours, items = a_world(seed)
@@ -113,7 +114,7 @@ def test_a_position_does_not_depend_on_its_batch(seed):
         np.testing.assert_array_equal(single.because_PK[0], together.because_PK[p])
 
 
-@settings(max_examples=25, deadline=None)
+@thorough(25)
 @given(st.integers(0, 2**32 - 1))
 def test_columns_are_finite_also_as_half_floats_and_absent_candidates_are_zero(seed):
     histories, shown, neighbours, items = a_world(seed)

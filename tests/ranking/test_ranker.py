@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.errors import WeightsRefused
@@ -11,6 +11,7 @@ from ranking.model import GAIN, RankingModel
 from ranking.ranker import Ranker
 from ranking.trainer import Trainer
 from ranking.weights import Shape, shapes
+from tests.fuzzing import thorough
 
 SMALL = Shape(buckets=64, width=8, item_width=2)
 
@@ -52,7 +53,7 @@ def test_a_score_does_not_depend_on_the_batch_around_it(ranker):
             np.testing.assert_allclose(batched[p], single[0], atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@thorough(20)
 @given(st.integers(0, 2**32 - 1))
 def test_scores_follow_their_candidates_when_these_are_shuffled(seed):
     x_PKX, item_PK, mask_PK = some_candidates(seed, positions=2)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ranker import Scores
 from ranking.slate import best, objective
+from tests.fuzzing import thorough
 
 
 def a_choice(score_PK, *, item_PK=None, mask_PK=None, size=3):
@@ -13,7 +14,7 @@ def a_choice(score_PK, *, item_PK=None, mask_PK=None, size=3):
     return best(score_PK, items, np.ones(score_PK.shape, bool) if mask_PK is None else mask_PK, size)
 
 
-@settings(max_examples=60, deadline=None)
+@thorough(60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 15))
 def test_the_slate_is_the_head_of_the_sorted_candidates(seed, size):
     rng = np.random.default_rng(seed)

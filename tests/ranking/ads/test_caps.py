@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.campaigns import UNIT_S, Cap, Creative, Level, LineItem, Unit
@@ -13,6 +13,7 @@ from ranking.ads.caps import ANY_NUMBER, WEEK_S, Caps, capped, creatives_left, k
 from ranking.ads.exposed import FOR_GOOD, SESSION_S, Exposures, Out, People, level_key, level_name
 from ranking.ads.losses import Loss
 from ranking.ads.selection import Fits
+from tests.fuzzing import thorough
 from tests.ranking.ads.test_selection import creative, line
 
 NOW_S = 10_000_000
@@ -244,7 +245,7 @@ def most_out(cap: Cap, name: str, one: Known, names: Any) -> int:
     return 0 if near else min(left, 1) if cap.min_gap_s else left
 
 
-@settings(max_examples=80, deadline=None)
+@thorough(80)
 @given(st.data())
 def test_kernels_say_what_the_rules_say(data: st.DataObject) -> None:
     lines = lines_of(*data.draw(st.lists(st.lists(CAPS, max_size=3), min_size=2, max_size=3)))

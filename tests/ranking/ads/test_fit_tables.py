@@ -1,11 +1,12 @@
 """Which creatives fit, remembered: the same as asked anew, whatever the slots, the times and the order they come in."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.fit_tables import FitTables
 from ranking.ads.selection import Slot, Slots, fitting
+from tests.fuzzing import thorough
 from tests.ranking.ads.test_selection import NOW_MS, creative, house_of, line
 
 SLOTS = [
@@ -31,7 +32,7 @@ BATCH = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@thorough(60)
 @given(batches=st.lists(BATCH, max_size=8), most=st.integers(0, 3))
 def test_remembered_is_what_is_found_anew(
     batches: list[tuple[list[tuple[Slot, set[int]]], int, bool]], most: int

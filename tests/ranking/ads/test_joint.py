@@ -12,6 +12,7 @@ from ranking.ads.gates import HIGH, LOW, MEDIUM
 from ranking.ads.joint import EMPTY, Layout, PageRules, Pages, lay, neighbourly
 from ranking.ads.losses import Loss
 from ranking.ads.separation import Kinds
+from tests.fuzzing import thorough
 
 OPEN = PageRules(ad_load_max=1, min_gap=0, tradeoff=1)
 ORGANIC, AD = "organic", "ad"
@@ -104,7 +105,7 @@ CASES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)  # the first example compiles
+@thorough(300)  # the first example compiles
 @given(CASES)
 def test_a_page_is_the_best_of_those_that_the_rules_allow(case: Case) -> None:
     laid = case.lay()

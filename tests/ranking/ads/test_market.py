@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.campaigns import (
@@ -29,6 +29,7 @@ from ranking.ads.targeting import dense
 from ranking.ads.terms import billed_by, limits
 from ranking.ads.traffic import HOUR_MS
 from ranking.errors import CampaignRefused, TargetingRefused, UnknownCurrency
+from tests.fuzzing import thorough
 from tests.ranking.ads.houses import RATES, a_campaign, a_line, an_exchange
 
 COUNTRIES = ("us", "de", "fr")
@@ -69,7 +70,7 @@ def told(market: Market) -> dict[str, tuple[object, ...]]:
     }
 
 
-@settings(deadline=None, max_examples=40)
+@thorough(40)
 @given(st.lists(st.one_of(campaigns, st.sampled_from("cdef")), max_size=12))
 def test_changes_come_to_what_is_left(changes: list[Campaign | str]) -> None:
     exchange, left = an_exchange(), dict[str, tuple[Campaign, int]]()

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.campaigns import FOREVER_MS
@@ -23,6 +23,7 @@ from ranking.ads.pacing import (
     pace,
 )
 from ranking.ads.traffic import HOUR_MS, Traffic
+from tests.fuzzing import thorough
 from tests.ranking.ads.market import EVENING, MINUTE_MS, START_MS, Market, Run, edited, learned, plans
 
 MICROS, DAY, COUNT, DAY_COUNT = Limit
@@ -269,7 +270,7 @@ def test_the_overspend_bound_is_its_formula() -> None:
     assert overspend_bound(workers=1, chunk=0, outstanding=0) == 0
 
 
-@settings(max_examples=50, deadline=None)
+@thorough(50)
 @given(st.data())
 def test_whatever_happens_nobody_passes_above_one_or_is_allowed_above_the_target(data: st.DataObject) -> None:
     number = st.integers(0, 10**6)

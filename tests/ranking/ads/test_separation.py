@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ranking.ads.auction import NEVER, NOBODY, Auction, Sold, sell
 from ranking.ads.losses import Loss
 from ranking.ads.separation import KindBook, Kinds, sell_apart
+from tests.fuzzing import thorough
 from tests.ranking.ads.test_gates import creative, house_of
 
 Candidates = list[tuple[int, int, int]]
@@ -107,7 +108,7 @@ KINDS = st.lists(st.sets(st.integers(0, 7), max_size=3), min_size=5, max_size=5)
 PAGES = st.lists(st.lists(st.tuples(CANDIDATES, st.integers(0, 3)), min_size=1, max_size=3), min_size=1, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@thorough(200)
 @given(PAGES, KINDS, st.integers(0, 20))
 def test_pages_are_sold_as_the_rule_says(
     pages: list[list[tuple[Candidates, int]]], of: list[set[int]], floor: int
@@ -138,7 +139,7 @@ def test_pages_are_sold_as_the_rule_says(
     assert (sold.code_C[lost] == plain.code_C[lost]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@thorough(200)
 @given(st.lists(st.tuples(CANDIDATES, st.integers(0, 3)), min_size=1, max_size=3), KINDS, st.integers(0, 20))
 def test_one_page_has_the_winners_of_plain_python(
     page: list[tuple[Candidates, int]], of: list[set[int]], floor: int

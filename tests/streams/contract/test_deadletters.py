@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import Source
@@ -23,6 +23,7 @@ from streams.contract.deadletters import (
     replay_record,
 )
 from streams.contract.messages import Outgoing
+from tests.fuzzing import thorough
 
 SOURCE = Source("marquee.events.v1", 3)
 HEADERS = [("ce_id", b"1"), ("ce_source", b"/app"), ("x", b"\xff\x00"), ("x", b"again")]
@@ -73,7 +74,7 @@ HUGE = st.sampled_from([0, 100, 70_000, 3_000_000])
 
 
 @given(HUGE, HUGE, st.integers(0, 300), HUGE)
-@settings(max_examples=30, deadline=None)
+@thorough(30)
 def test_a_dead_letter_always_fits_into_its_topic(key: int, header: int, headers: int, name: int) -> None:
     """A compressed batch may hold any of these; the topic has 1 MiB of room beside the largest value."""
     record = Raw(key=b"k" * key, headers=[("h", b"v" * header), ("n" * name, b""), *[("x", b"y" * 2_000)] * headers])

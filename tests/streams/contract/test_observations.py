@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from streams.contract.observations import (
     encode,
     pieces,
 )
+from tests.fuzzing import thorough
 from tests.streams.builders import Service, a_learner, a_log, told
 
 ID = (1 << 40) - 1
@@ -98,7 +99,7 @@ def assert_equal(one: Observation, other: Observation) -> None:
 
 
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 50), st.integers(0, 3), st.integers(0, 3))
-@settings(deadline=None, max_examples=50)
+@thorough(50)
 def test_what_is_packed_comes_back_to_the_bit(rows: int, takes: int, held: int, examples: int, shown: int) -> None:
     ads = (rows + shown) % 3
     observation = an_observation(rows, takes, held, examples, shown, seed=rows + 10 * takes, ads=ads)
@@ -147,7 +148,7 @@ def test_a_history_costs_eight_bytes_an_item() -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@thorough(60)
 def test_what_is_cut_short_or_not_ours_is_refused(data: st.DataObject) -> None:
     value = encode(an_observation())
     broken = data.draw(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -19,6 +19,7 @@ from streams.learning import checkpoints
 from streams.learning.checkpoints import Checkpoint, CheckpointFolder, Journal, UnreadableCheckpoint
 from streams.learning.increments import BLOCK, Blocks, applied, copied
 from streams.learning.learner import Learner
+from tests.fuzzing import thorough
 from tests.streams.builders import Service, a_learner, a_log, an_event, slates_of, small, told
 
 HERE = Source("marquee.observations.v1", 3)
@@ -264,7 +265,7 @@ def test_a_checkpoint_of_an_earlier_release_is_read(observations: list[Observati
 
 
 @given(st.lists(st.integers(0, 4 * BLOCK), min_size=2, max_size=5), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@thorough(40)
 def test_changed_blocks_make_an_array_what_it_is(sizes: list[int], random: Any) -> None:
     """Grown, cut, or changed in one place."""
     blocks, array, copy = Blocks(), np.zeros(0, np.uint8), None

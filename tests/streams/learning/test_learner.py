@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_ALL, CONSENT_STORE, Action, Source
@@ -20,6 +20,7 @@ from streams.learning.learner import Learner
 from streams.learning.outcomes import surfaces_of
 from streams.serving.pipeline import Answer
 from streams.serving.shown_writer import observe_shown
+from tests.fuzzing import thorough
 from tests.streams.builders import (
     EVENTS,
     NOW_MS,
@@ -105,7 +106,7 @@ def test_of_an_overlap_only_the_new_rows_are_learned() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.integers(1, 199), max_size=6))
-@settings(deadline=None, max_examples=15)
+@thorough(15)
 def test_counts_do_not_depend_on_how_the_log_was_cut(cuts: list[int]) -> None:
     ends = [0, *sorted(set(cuts)), 200]
     service = Service()
@@ -396,7 +397,7 @@ def test_only_an_unlike_takes_its_like_back(last: str, likes: int, batch: int) -
 
 
 @given(st.lists(st.integers(1, 149), max_size=6), st.integers(0, 2**20))
-@settings(deadline=None, max_examples=10)
+@thorough(10)
 def test_whatever_people_do_counts_do_not_depend_on_how_it_was_cut(cuts: list[int], seed: int) -> None:
     draw, kinds = np.random.default_rng(seed), [action.name for action in Action if 0 < action < 16]
     times = NOW_MS - 40 * 3_600_000 + np.cumsum(draw.integers(0, 1_800_000, 150)) // 4

@@ -60,7 +60,7 @@ async def serving(most: int, begin_s: float = 60.0) -> AsyncIterator[Served]:
 
 async def status(line: Line) -> int:
     """Of the next answer; 0 where the connection is closed without one."""
-    head = await asyncio.wait_for(line[0].readline(), 10)
+    head = await asyncio.wait_for(line[0].readline(), 60)
     return int(head.split()[1]) if head else 0
 
 
@@ -106,7 +106,7 @@ async def test_a_body_that_does_not_come_makes_room_and_a_request_that_is_whole_
         assert await served.asked.get() == b""
         assert await status(slow) == 0
         refused = await served.line(GET)
-        head = await asyncio.wait_for(refused[0].readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(refused[0].readuntil(b"\r\n\r\n"), 60)
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1\r\n" in head
         assert b"ask again" in await asyncio.wait_for(refused[0].read(), 10), "and it is closed"

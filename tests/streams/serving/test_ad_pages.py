@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.eligibility import Viewer
@@ -21,6 +21,7 @@ from streams.serving.ad_values import AdAsk
 from streams.serving.policies import Policies
 from streams.serving.slates import Trigger
 from streams.settings import Settings
+from tests.fuzzing import thorough
 from tests.streams.builders import EVENTS, NOW_MS, small
 
 
@@ -78,7 +79,7 @@ def test_an_amount_is_reserved_as_often_as_it_is_expected_to_be_owed_rounded_up(
     assert at_rate(np.array([1_000, 999, 7, 0]), np.array([0.5, 1.0, 0.1, 0.3])).tolist() == [500, 999, 1, 0]
 
 
-@settings(deadline=None, max_examples=60)
+@thorough(60)
 @given(
     places=st.sets(st.integers(0, 9), max_size=4),
     own=st.lists(st.sampled_from([0, 1, 2, None]), min_size=10, max_size=10),

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings.events import CONSENT_PROFILE, CONSENT_STORE, Fate
@@ -16,6 +16,7 @@ from streams.contract.consent import Judge
 from streams.contract.parsing import Rules
 from streams.contract.records import Slate
 from streams.serving.pipeline import Answer
+from tests.fuzzing import thorough
 from tests.streams.builders import (
     DENIED,
     EVENTS,
@@ -101,7 +102,7 @@ def cut(log: Sequence[Raw], cuts: Sequence[int]) -> list[Sequence[Raw]]:
 
 @pytest.mark.slow
 @given(st.lists(st.integers(1, 79), max_size=8), st.integers(0, 2**20))
-@settings(max_examples=25, deadline=None)
+@thorough(25)
 def test_states_do_not_depend_on_how_the_log_was_cut(cuts: list[int], seed: int) -> None:
     log = a_log(80, users=3, seed=seed)
     whole, parts = Service(), Service()

@@ -1,5 +1,6 @@
 """A catalogue that turns over for years: what is served is what a worker serves that knows of today's items only."""
 
+import functools
 import threading
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from tests.streams.builders import NOW_MS, Service, a_request, an_event, shown, 
 from tests.streams.serving.ad_world import a_creative, a_house, a_line
 
 HOURS_MS = 2 * 3_600_000
-RANKER = taught(0).tensors()
+ranker = functools.cache(lambda: taught(0).tensors())
 
 
 def vectors(names: list[str], version: int) -> NDArray[np.float32]:
@@ -75,7 +76,7 @@ class Years:
             source_ND=vectors(names, self.generation), target_ND=vectors(names, self.generation),
             neighbours_NK=draw.integers(0, count, (count, 10), np.int32),
             weights_NK=np.sort(draw.random((count, 10), np.float32))[:, ::-1].copy(),
-            counts_N=np.ones(count, np.float32), ranker=RANKER, created_ms=self.service.now_ms,
+            counts_N=np.ones(count, np.float32), ranker=ranker(), created_ms=self.service.now_ms,
         )  # fmt: skip
 
     def turn(self) -> None:

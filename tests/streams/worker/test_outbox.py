@@ -20,7 +20,7 @@ async def test_what_nobody_waits_for_is_told_when_the_brokers_are_back() -> None
     outbox = Outbox(publisher=topics)  # type: ignore[arg-type]
     outbox.tell(records("a", "b"))
     outbox.tell(records("c"))
-    await asyncio.wait_for(topics.sent.wait(), 10)
+    await asyncio.wait_for(topics.sent.wait(), 60)
     await outbox.stop()
     assert [record.topic for record in topics.published] == ["a", "b", "c"]
 

@@ -67,7 +67,7 @@ async def announce(worker: Worker, *manifests: Manifest, **fields: Any) -> None:
 async def tell(worker: Worker, *records: tuple[bytes, ModelManifest | None]) -> None:
     read = [Read("marquee.models.v1", key, record and encode(record)) for key, record in records]
     await handle(worker, "models", *read)
-    await asyncio.wait_for(worker.snapshots.settled(), 20)
+    await asyncio.wait_for(worker.snapshots.settled(), 60)
 
 
 def metric(worker: Worker, name: str, **labels: str) -> float | None:
@@ -80,14 +80,14 @@ def swaps(worker: Worker) -> dict[str, float | None]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
 
 async def test_an_announced_snapshot_serves(worker: Worker, snapshot: Snapshot, tmp_path: Path) -> None:
-    await asyncio.wait_for(worker.is_warm(), 20)  # with nothing, where nothing was announced
+    await asyncio.wait_for(worker.is_warm(), 60)  # with nothing, where nothing was announced
     await announce(worker, snapshots.write(snapshot, tmp_path))
     assert worker.serving.live.version == snapshot.version
     assert swaps(worker) == {"swapped": 1, "refused": 0, "unreachable": 0}

@@ -1,6 +1,7 @@
 """Units of one lane under way together: answered in turn, stored together, dropped together."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -33,11 +34,10 @@ def begin(worker: Worker, *logs: Sequence[Raw]) -> list["asyncio.Task[None]"]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    for _ in range(1_000):
-        if true():
-            return
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
-    pytest.fail("not in time")
 
 
 def slates(worker: Worker) -> list[str]:
@@ -55,7 +55,7 @@ def marked(worker: Worker) -> PartitionMark:
 
 
 async def outcomes(tasks: list["asyncio.Task[None]"]) -> list[type[BaseException] | None]:
-    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     return [None if error is None else type(error) for error in done]
 
 
