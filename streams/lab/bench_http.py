@@ -65,6 +65,7 @@ class Client:
     async def __aexit__(self, *end: object) -> None:
         for _, writer in self._lines:
             writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in self._lines), return_exceptions=True)
 
     async def closed(self, ask: Body, seconds: float) -> Load:
         """As fast as it answers.
