@@ -43,9 +43,12 @@ Rounds = dict[str, list[tuple[float, float]]]
 
 
 class Sizes(NamedTuple):
-    """How much a turn takes: events that are only folded, events of a backlog of slates, seconds at a steady rate."""
+    """How much a turn takes: events that are only folded, events of a backlog of slates, seconds at a steady rate.
 
-    ingest: int = 200_000
+    Fewer events are folded within a second: then the first page and the first spans of a process count for too much.
+    """
+
+    ingest: int = 400_000
     slates: int = 4_000
     seconds: float = 3.0
 
