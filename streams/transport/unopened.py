@@ -4,14 +4,13 @@ A few kilobytes of zstd can be gigabytes of one letter. Whoever opened such a ba
 would the next one that is given its partition. Its records are handed out as what they are, too large, without keys,
 values and headers.
 
+>>> import cramjam
 >>> len(bomb := bytes(cramjam.zstd.compress(b"a" * 1_000_000))), most_bytes(4, bomb)
 (50, 1000000)
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
-
-import cramjam
 
 MOST_BYTES = 64 << 20
 """Of all records of a batch, unpacked. Producers pack one to sixteen MiB at a time."""
@@ -82,7 +81,11 @@ def end_of(fetched: bytes, at: int) -> int:
 def _fits(codec: int, packed: bytes) -> bool:
     """Opened into as much room as there may be: blocks may be smaller than their heads allow."""
     try:
-        _INTO[codec](packed, bytearray(MOST_BYTES))
+        import cramjam
+    except ImportError:
+        return True  # whoever opens it says which package is missing
+    try:
+        getattr(cramjam, _NAMES[codec]).decompress_into(packed, bytearray(MOST_BYTES))
     except cramjam.DecompressionError:
         return False
     return True
@@ -158,9 +161,5 @@ def _whole(packed: bytes) -> int:
 
 
 _SIZES: Mapping[int, Callable[[bytes], int]] = {1: _gzip, 3: _lz4, 4: _zstd}
-_INTO: Mapping[int, Callable[[bytes, bytearray], int]] = {
-    1: cramjam.gzip.decompress_into,
-    3: cramjam.lz4.decompress_into,
-    4: cramjam.zstd.decompress_into,
-}
+_NAMES = {1: "gzip", 3: "lz4", 4: "zstd"}
 """By Kafka's numbers of codecs."""

@@ -375,7 +375,7 @@ def test_a_bad_deploy_pauses_its_partition_alone_and_one_release_goes_through(in
             await listen(lambda heard: any(s.user_id == "elsewhere" for s in heard))
 
     run(others())
-    lag = says("/metrics", f'marquee_lag_records{{partition="{home["flooded"]}",topic="{topic}"}}')
+    lag = says("/metrics", f'marquee_lag_records{{lane="events",partition="{home["flooded"]}",topic="{topic}"}}')
     assert any(
         sample.value >= 1_010 - paused
         for family in text_string_to_metric_families(lag)

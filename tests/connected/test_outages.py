@@ -122,7 +122,9 @@ async def test_what_is_away_at_an_assignment_is_waited_for(site: Site, what: str
     gone = asyncio.create_task(away(site.servers[what]))
     await asyncio.sleep(OUTAGE_S - 2)
     assert first.lacks
-    assert not second.is_ready, "it was never ready"
+    assert second.lacks
+    if what == "store":  # of brokers that went later it may have seen enough to be ready once
+        assert not second.is_ready, "it was never ready"
     codes = await supervised(second, gone.done)
     assert set(codes) <= ({1} if what == "brokers" else set()), cluster.logs()
     await gone
