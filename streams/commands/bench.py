@@ -147,7 +147,7 @@ def http(
 @bench_app.command()
 def observing(
     rounds: Annotated[int, typer.Option(help="Turns that each of the four workers has.", min=1)] = 6,
-    events: Annotated[int, typer.Option(help="Events of a turn that are only folded.", min=10_000)] = 400_000,
+    events: Annotated[int, typer.Option(help="Events of a turn that are only folded.", min=50_000)] = 400_000,
     backlog: Annotated[int, typer.Option(help="Events of a turn that are answered with slates.", min=500)] = 4_000,
     seconds: Annotated[float, typer.Option(help="How long a turn at a steady rate lasts.", min=0.5)] = 3,
     items: Annotated[int, typer.Option(help="Items in the catalogue.", min=1_000)] = 100_000,

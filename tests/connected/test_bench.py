@@ -57,7 +57,7 @@ def test_ads_measures_a_lane_beside_its_floor_and_a_worker_that_sells() -> None:
 
 
 def test_observing_measures_workers_without_metrics_with_them_and_with_spans() -> None:
-    sizes = ["--rounds", "1", "--events", "10000", "--backlog", "500", "--seconds", "0.5"]
+    sizes = ["--rounds", "1", "--events", "100000", "--backlog", "1500", "--seconds", "1"]
     world = ["--items", "1000", "--users", "200"]
     command = [sys.executable, "-m", "streams", "bench", "observing", *sizes, *world, "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
