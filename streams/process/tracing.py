@@ -7,7 +7,6 @@ many. Its stages are spans inside it. What a slate or an ad echoes is its own ev
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.util import find_spec
 from itertools import islice
 from threading import Thread
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 from streams.configuration import SettingsError
 from streams.contract.cloudevents import trace_context
 from streams.contract.messages import Part
+from streams.installed import SPANS as NEEDED
+from streams.installed import lacking
 from streams.settings import Settings
 
-NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-"""What the extra `otel` brings."""
 CLOSE_S = 3.0
 """How long an end waits for who collects them."""
 COMPLAINS_S = 600.0
@@ -106,9 +105,9 @@ def spans_of(settings: Settings, role: str) -> Spans:
     tracing = settings.tracing
     if not tracing.endpoint:
         return UNTRACED
-    if lacking := [name for name in NEEDED if not _there(name)]:
+    if missing := lacking(NEEDED):
         raise SettingsError(
-            f"tracing.endpoint is set, and {', '.join(lacking)} is not there: pip install 'marquee[otel]', or unset it"
+            f"tracing.endpoint is set, and {', '.join(missing)} is not there: pip install 'marquee[otel]', or unset it"
         )
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -126,13 +125,6 @@ def spans_of(settings: Settings, role: str) -> Spans:
     exporter = OTLPSpanExporter(endpoint=f"{tracing.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return Traced(provider, tracing.links)
-
-
-def _there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _contexts(parts: Sequence[Part]) -> Iterator[Any]:

@@ -40,12 +40,13 @@ class BesideHouse:
             return np.fromiter(map(is_off, line.creatives), np.bool_).tobytes()
 
         self._off, self._kinds = PerLine(off, b""), KindBook()
-        self._lock, self._now = threading.Lock(), list[Beside]()
+        self._lock = threading.Lock()
+        self._now: Beside | None = None
 
     def of(self, house: House) -> Beside:
         """Worked out where the house is another one than at the last call."""
         with self._lock:
-            if not self._now or self._now[0].house is not house:
+            if self._now is None or self._now.house is not house:
                 off_N = joined(self._off.of(house.lines), np.dtype(np.bool_))
-                self._now = [Beside(house, off_N, self._kinds.of(house), risks_of(house))]
-            return self._now[0]
+                self._now = Beside(house, off_N, self._kinds.of(house), risks_of(house))
+            return self._now
